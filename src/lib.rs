@@ -1,0 +1,1 @@
+//! Amazon Personalize dataset imports as Kubernetes resources.
