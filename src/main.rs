@@ -1,2 +1,104 @@
-//! The operator.
-fn main() {}
+//! The operator's one binary.
+
+use clap::Parser;
+use kube::client::ClientBuilder;
+use kube::{Client, Config};
+use personalize_operator::config::{Cli, Command, LogFormat, RunArgs};
+use personalize_operator::health::Health;
+use personalize_operator::metrics::Metrics;
+use personalize_operator::personalize::Aws;
+use personalize_operator::{api, controller, rest, server};
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+use tracing_subscriber::EnvFilter;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Crd => print_crd(),
+        Command::Run(args) => run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Before the log is set up there is only this.
+            let _ = writeln!(std::io::stderr(), "personalize-operator: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_crd() -> Result<(), Failure> {
+    let yaml = serde_yaml::to_string(&api::crd())?;
+    std::io::stdout().write_all(yaml.as_bytes())?;
+    Ok(())
+}
+
+fn run(args: &RunArgs) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&args.log_level).map_err(|e| format!("--log-level: {e}"))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).with_current_span(true).with_span_list(false).init(),
+    }
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(args))
+}
+
+async fn serve(args: &RunArgs) -> Result<(), Failure> {
+    let (order, stop) = watch::channel(false);
+    let health = Arc::new(Health::default());
+    let metrics = Arc::new(Metrics::default());
+    let config = kube_config(args).await?;
+    let own_namespace = config.default_namespace.clone();
+    let client: Client = ClientBuilder::try_from(config)?.with_layer(&rest::Counted::new(Arc::clone(&metrics))).build();
+    let listener =
+        tokio::net::TcpListener::bind(args.listen).await.map_err(|e| format!("--listen {}: {e}", args.listen))?;
+    info!(version = env!("CARGO_PKG_VERSION"), listen = %listener.local_addr()?, "starting");
+    let exposed = Arc::clone(&metrics);
+    let listening =
+        server::serve(listener, Arc::clone(&health), move || exposed.expose(), controller::stopped(stop.clone()));
+    let listening = tokio::spawn(listening);
+
+    let aws = Arc::new(Aws::new(args.aws.options()).await);
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let health_on_stop = Arc::clone(&health);
+    let on_signal = async move {
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        info!("stopping: no import is begun any more, those under way are brought to a safe point");
+        health_on_stop.stop();
+        let _ = order.send(true);
+        // A second signal is an order to stop at once; the intents are recorded.
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        warn!("stopping at once");
+    };
+    let work = controller::run(client, aws, args.options(&own_namespace), health, metrics, stop);
+    tokio::pin!(work);
+    let mut on_signal = tokio::spawn(on_signal);
+    tokio::select! {
+        () = &mut work => {}
+        _ = &mut on_signal => return Err("stopped at once".into()),
+    }
+    on_signal.abort();
+    info!("stopped");
+    if let Ok(Ok(Err(error))) = tokio::time::timeout(Duration::from_secs(1), listening).await {
+        error!(%error, "the listener failed");
+    }
+    Ok(())
+}
+
+async fn kube_config(args: &RunArgs) -> Result<Config, Failure> {
+    let mut config = Config::infer().await?;
+    config.connect_timeout = Some(args.kube.kube_timeout);
+    // A watch that brings nothing for longer than it may live is dead.
+    config.read_timeout = Some(args.kube.watch_timeout + args.kube.kube_timeout);
+    config.write_timeout = Some(args.kube.kube_timeout);
+    // A retried write would meet its own echo as a conflict; passes are taken up again anyway.
+    config.default_retry = false;
+    Ok(config)
+}

@@ -1,0 +1,179 @@
+//! The spec: the request of CreateDatasetImportJob in the API's own words, and two fields of ours.
+//!
+//! Lengths and patterns are those of the Personalize service model (2018-05-22); the rules that
+//! say more than the model does (a region, an account, no control characters) are CEL, because
+//! CEL can answer with a sentence.
+
+#![allow(
+    unreachable_pub,
+    clippy::duplicated_attributes,
+    reason = "KubeSchema emits a second, private struct with the same visibility"
+)]
+
+use super::DatasetImportJobStatus;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The data that an Amazon Personalize dataset should hold.
+///
+/// The operator submits one dataset import job for each resource, follows it, and reports its
+/// outcome in status. The fields that define the import can't be changed: for another import
+/// create another resource.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "personalize-operator.io",
+    version = "v1alpha1",
+    kind = "DatasetImportJob",
+    plural = "datasetimportjobs",
+    singular = "datasetimportjob",
+    shortname = "dij",
+    category = "personalize",
+    namespaced,
+    status = "DatasetImportJobStatus",
+    doc = "An import of CSV data from S3 into an Amazon Personalize dataset, submitted exactly once and followed to its end. See https://docs.aws.amazon.com/personalize/latest/dg/bulk-data-import-step.html for the service's own guide.",
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = ".status.status",
+        description = "The status of the job as the service tells it"
+    ),
+    printcolumn(
+        name = "Started",
+        type_ = "date",
+        json_path = ".status.startTime",
+        description = "When the service took the first job of this resource"
+    ),
+    printcolumn(
+        name = "Finished",
+        type_ = "date",
+        json_path = ".status.completionTime",
+        description = "When the import ended, either way"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
+        priority = 1,
+        description = "Why it is as it is"
+    ),
+    printcolumn(name = "Dataset", type_ = "string", json_path = ".spec.datasetArn", priority = 1)
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.datasetArn == oldSelf.datasetArn").message("datasetArn is immutable: to import into another dataset, create a DatasetImportJob with another name").field_path(".datasetArn"),
+    validation = Rule::new("self.dataSource == oldSelf.dataSource").message("dataSource is immutable: to import other data, create a DatasetImportJob with another name").field_path(".dataSource"),
+    validation = Rule::new("self.roleArn == oldSelf.roleArn").message("roleArn is immutable: to import with another role, delete this DatasetImportJob and create it anew").field_path(".roleArn"),
+    validation = Rule::new("has(self.jobName) == has(oldSelf.jobName) && (!has(self.jobName) || self.jobName == oldSelf.jobName)").message("jobName is immutable: to import under another name, create a DatasetImportJob with another name"),
+    validation = Rule::new("self.importMode == oldSelf.importMode").message("importMode is immutable: to import in another mode, create a DatasetImportJob with another name").field_path(".importMode"),
+    validation = Rule::new("has(self.publishAttributionMetricsToS3) == has(oldSelf.publishAttributionMetricsToS3) && (!has(self.publishAttributionMetricsToS3) || self.publishAttributionMetricsToS3 == oldSelf.publishAttributionMetricsToS3)").message("publishAttributionMetricsToS3 is immutable: to change it, create a DatasetImportJob with another name"),
+    validation = Rule::new("has(self.tags) == has(oldSelf.tags) && (!has(self.tags) || self.tags == oldSelf.tags)").message("tags is immutable: the service takes them once, with the import; change them on the job in AWS")
+)]
+pub struct DatasetImportJobSpec {
+    /// The ARN of the dataset that receives the data, for example
+    /// arn:aws:personalize:eu-west-1:123456789012:dataset/shop/INTERACTIONS. Its region and account are
+    /// where the import is made. The dataset may be created later: the import waits until it is ACTIVE.
+    #[schemars(length(min = 1, max = 256), regex(pattern = r"^arn:([a-z\d-]+):personalize:.*:.*:.+$"))]
+    #[x_kube(validation = Rule::new(r"self.matches('^arn:[a-z0-9-]+:personalize:[a-z]{2,}(-[a-z0-9]+)+:[0-9]{12}:dataset/[a-zA-Z0-9_/.-]+$')").message("datasetArn must be the ARN of a dataset with its region and 12-digit account, such as arn:aws:personalize:eu-west-1:123456789012:dataset/shop/INTERACTIONS"))]
+    pub dataset_arn: String,
+
+    /// Where the data is.
+    pub data_source: DataSource,
+
+    /// The ARN of the IAM role that Amazon Personalize takes to read the data, for example
+    /// arn:aws:iam::123456789012:role/PersonalizeS3Read. It needs s3:GetObject and s3:ListBucket on the
+    /// bucket, the bucket policy must let personalize.amazonaws.com in, and the operator needs
+    /// iam:PassRole on the role.
+    #[schemars(
+        length(min = 1, max = 256),
+        regex(pattern = r"^arn:([a-z\d-]+):iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+$")
+    )]
+    pub role_arn: String,
+
+    /// The name of the job in Amazon Personalize: 1 to 63 characters, letters, digits, - and _. Leave it
+    /// out, and the operator derives one from this resource's namespace, name and request, so that the
+    /// same manifest always finds its own job. A name given here is used as it is; since a failed job
+    /// keeps its name, such an import can't be retried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-zA-Z0-9][a-zA-Z0-9\-_]*$"))]
+    pub job_name: Option<String>,
+
+    /// FULL replaces all bulk data of the dataset. INCREMENTAL adds to it and updates what is there; it
+    /// needs an earlier FULL import and takes at most 1 GB.
+    #[serde(default)]
+    pub import_mode: ImportMode,
+
+    /// Whether the service publishes metrics for this import to the S3 location of the dataset group's
+    /// metric attribution.
+    #[serde(default, rename = "publishAttributionMetricsToS3", skip_serializing_if = "Option::is_none")]
+    pub publish_attribution_metrics_to_s3: Option<bool>,
+
+    /// Tags for the job in AWS, each key once. The service takes 50 tags a resource; the operator adds
+    /// three of its own, which leaves 47.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 50))]
+    #[x_kube(
+        merge_strategy = ListMerge::Map(vec!["tagKey".into()]),
+        validation = Rule::new("self.size() <= 47").message("tags may hold at most 47 entries: the service takes 50 and the operator adds three of its own")
+    )]
+    pub tags: Option<Vec<Tag>>,
+
+    /// true holds the import back until it is set to false. It has no effect on an import that was
+    /// submitted already: the service can't stop one.
+    #[serde(default)]
+    pub suspend: bool,
+
+    /// How many more jobs to submit when one ends with CREATE FAILED. Each is billed. It can't be used
+    /// together with jobName, because a failed job keeps its name.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 100))]
+    pub backoff_limit: i32,
+}
+
+/// Where the data of an import is.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct DataSource {
+    /// One CSV file, such as s3://bucket/interactions.csv, or a folder of them, ending in /.
+    #[schemars(length(min = 1, max = 256), regex(pattern = r"^(s3|http|https)://.+$"))]
+    #[x_kube(validation = Rule::new(r"self.matches('^[^\\x00-\\x1f\\x7f]*$')").message("dataLocation must not contain control characters such as a line break"))]
+    pub data_location: String,
+}
+
+/// How an import treats the data that the dataset already holds.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ImportMode {
+    /// Replaces all bulk data.
+    #[default]
+    #[serde(rename = "FULL")]
+    Full,
+    /// Adds to the data and updates it.
+    #[serde(rename = "INCREMENTAL")]
+    Incremental,
+}
+
+impl ImportMode {
+    /// The API's own word for this mode.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "FULL",
+            Self::Incremental => "INCREMENTAL",
+        }
+    }
+}
+
+/// A tag of the job in AWS.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Tag {
+    /// 1 to 128 letters, digits, spaces and any of _ . : / = + - @; not beginning with aws: or personalize-operator.io/.
+    #[schemars(length(min = 1, max = 128), regex(pattern = r"^([\p{L}\p{Z}\p{N}_.:/=+\-@]*)$"))]
+    #[x_kube(validation = Rule::new("!self.startsWith('aws:') && !self.startsWith('personalize-operator.io/')").message("tagKey must not begin with aws: or personalize-operator.io/, which are reserved"))]
+    pub tag_key: String,
+
+    /// 0 to 256 letters, digits, spaces and any of _ . : / = + - @.
+    #[schemars(length(max = 256), regex(pattern = r"^([\p{L}\p{Z}\p{N}_.:/=+\-@]*)$"))]
+    pub tag_value: String,
+}

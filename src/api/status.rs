@@ -1,0 +1,89 @@
+//! The status: the service's answer, the operator's recorded intent, and the conditions.
+
+#![allow(unreachable_pub, reason = "KubeSchema emits a second, private struct with the same visibility")]
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+/// What the operator knows of the import. No field changes merely because time passed.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct DatasetImportJobStatus {
+    /// The generation of the spec that this status speaks of; -1 until the operator has seen the
+    /// resource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// The status of the job in the service's own words: CREATE PENDING, CREATE IN_PROGRESS, ACTIVE or
+    /// CREATE FAILED. Absent until there is a job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+
+    /// Why the job failed, in the service's own words (control characters and secrets removed, at most
+    /// 1024 characters).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_reason: Option<String>,
+
+    /// The name of the job in Amazon Personalize.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_name: Option<String>,
+
+    /// The ARN of the job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset_import_job_arn: Option<String>,
+
+    /// When the service created the job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creation_date_time: Option<Time>,
+
+    /// When the service last changed the job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_updated_date_time: Option<Time>,
+
+    /// When the service created the first job of this resource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
+
+    /// When the import ended, in success or failure. Absent as long as it may still go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Time>,
+
+    /// How many jobs the service has taken for this resource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<i32>,
+
+    /// The submission under way: written before CreateDatasetImportJob is called, so that an operator
+    /// which dies in between finds out what became of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submission: Option<Submission>,
+
+    /// The value of the annotation personalize-operator.io/reconcile-requested-at that was handled last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_reconcile_at: Option<String>,
+
+    /// The value of the annotation personalize-operator.io/retry-requested-at that was handled last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_retry_at: Option<String>,
+
+    /// Ready, Succeeded, Reconciling and Stalled; their reasons are listed in the operator's docs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// A recorded intent to call CreateDatasetImportJob.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Submission {
+    /// The name under which the job is submitted.
+    pub job_name: String,
+    /// Which job of this resource it is, from 1.
+    pub attempt: i32,
+    /// The hash over what defines the import; it is also a tag of the job.
+    pub request_hash: String,
+    /// The generation of the spec that the request was made from.
+    pub generation: i64,
+    /// When the intent was recorded, by the operator's clock.
+    pub time: Time,
+}

@@ -1,0 +1,119 @@
+//! The ARNs that an import is about.
+
+use std::fmt;
+use thiserror::Error;
+
+/// An ARN that can't be used.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0:?} is not the ARN of a Personalize dataset with a region and a 12-digit account")]
+pub struct InvalidDatasetArn(String);
+
+/// The account and region that a call goes to. Quotas, too, are per account and region.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Location {
+    /// `aws`, `aws-cn`, …
+    pub partition: String,
+    /// Such as `eu-west-1`.
+    pub region: String,
+    /// 12 digits.
+    pub account: String,
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "account {} in {}", self.account, self.region)
+    }
+}
+
+/// The ARN of a dataset, known to name a region and an account.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct DatasetArn {
+    arn: String,
+    location: Location,
+}
+
+impl DatasetArn {
+    /// Parses `arn:{partition}:personalize:{region}:{account}:dataset/{name}`.
+    ///
+    /// # Errors
+    /// When a part is missing, or the account isn't 12 digits.
+    pub fn parse(arn: &str) -> Result<Self, InvalidDatasetArn> {
+        let invalid = || InvalidDatasetArn(arn.chars().take(256).collect());
+        let parts: Vec<&str> = arn.splitn(6, ':').collect();
+        let [scheme, partition, service, region, account, resource] = parts[..] else {
+            return Err(invalid());
+        };
+        let account_ok = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
+        let plain = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        let name = resource.strip_prefix("dataset/").unwrap_or_default();
+        if scheme != "arn"
+            || service != "personalize"
+            || !plain(partition)
+            || !plain(region)
+            || !account_ok
+            || name.is_empty()
+            || name.chars().any(char::is_control)
+        {
+            return Err(invalid());
+        }
+        let location = Location { partition: partition.into(), region: region.into(), account: account.into() };
+        Ok(Self { arn: arn.into(), location })
+    }
+
+    /// The ARN as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.arn
+    }
+
+    /// Where calls about this dataset go.
+    #[must_use]
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// The ARN that a job of this name has; the service derives it from the name, so a job whose ARN
+    /// was lost can be looked up.
+    #[must_use]
+    pub fn job(&self, job_name: &str) -> JobArn {
+        let Location { partition, region, account } = &self.location;
+        JobArn(format!("arn:{partition}:personalize:{region}:{account}:dataset-import-job/{job_name}"))
+    }
+}
+
+/// The ARN of a dataset import job.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct JobArn(pub String);
+
+impl fmt::Display for JobArn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dataset_arn_tells_where_calls_go() {
+        let arn = DatasetArn::parse("arn:aws-cn:personalize:cn-north-1:123456789012:dataset/shop/ITEMS").unwrap();
+        assert_eq!(arn.location().to_string(), "account 123456789012 in cn-north-1");
+        assert_eq!(arn.job("nightly").0, "arn:aws-cn:personalize:cn-north-1:123456789012:dataset-import-job/nightly");
+    }
+
+    #[test]
+    fn an_arn_without_region_account_or_name_is_refused() {
+        for arn in [
+            "",
+            "arn:aws:personalize:::dataset/a",
+            "arn:aws:personalize:eu-west-1:1234:dataset/a",
+            "arn:aws:personalize:eu-west-1:123456789012:dataset/",
+            "arn:aws:personalize:eu-west-1:123456789012:schema/a",
+            "arn:aws:s3:eu-west-1:123456789012:dataset/a",
+            "arn:aws:personalize:eu-west-1:123456789012:dataset/a\r\n",
+        ] {
+            assert!(DatasetArn::parse(arn).is_err(), "{arn:?}");
+        }
+    }
+}

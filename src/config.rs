@@ -1,0 +1,295 @@
+//! Flags and environment: every flag has a variable `PERSONALIZE_OPERATOR_…`.
+
+use crate::controller::Options;
+use crate::leader::ElectionOptions;
+use crate::personalize::AwsOptions;
+use crate::schedule::Policy;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use humantime::parse_duration;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Amazon Personalize dataset imports as Kubernetes resources.
+#[derive(Debug, Parser)]
+#[command(name = "personalize-operator", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the operator.
+    Run(Box<RunArgs>),
+    /// Print the CustomResourceDefinition as YAML.
+    Crd,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Flags of `run`. Durations are written like 500ms, 30s, 5m or 1h.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Namespaces to watch, separated by commas; none watches all.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_WATCH_NAMESPACES", value_delimiter = ',')]
+    pub watch_namespaces: Vec<String>,
+
+    /// Address of the listener for /healthz, /readyz and /metrics.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+
+    /// What to log, in the syntax of tracing's EnvFilter, such as info or personalize_operator=debug.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+
+    /// How to log.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_LOG_FORMAT", default_value = "json")]
+    pub log_format: LogFormat,
+
+    /// The most resources worked on at once.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_CONCURRENCY", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub concurrency: u16,
+
+    /// How long a pass under way may take to end after SIGTERM; keep it below the pod's grace period.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_DRAIN_TIMEOUT", default_value = "20s", value_parser = parse_duration)]
+    pub drain_timeout: Duration,
+
+    /// Flags on leader election.
+    #[command(flatten)]
+    pub election: ElectionArgs,
+
+    /// Flags on imports.
+    #[command(flatten)]
+    pub imports: ImportArgs,
+
+    /// Flags on Kubernetes.
+    #[command(flatten)]
+    pub kube: KubeArgs,
+
+    /// Flags on AWS.
+    #[command(flatten)]
+    pub aws: AwsArgs,
+}
+
+/// Leader election.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Leader election")]
+pub struct ElectionArgs {
+    /// Whether replicas elect a leader; turn it off only where there is never more than one.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_LEADER_ELECT", default_value_t = true, action = clap::ArgAction::Set)]
+    pub leader_elect: bool,
+
+    /// Namespace of the Lease [default: the pod's own, or the kubeconfig context's].
+    #[arg(long, env = "PERSONALIZE_OPERATOR_LEASE_NAMESPACE")]
+    pub lease_namespace: Option<String>,
+
+    /// Name of the Lease.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_LEASE_NAME", default_value = "personalize-operator")]
+    pub lease_name: String,
+
+    /// How long the Lease lives without being renewed, in whole seconds.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_LEASE_DURATION", default_value = "15s", value_parser = lease_duration)]
+    pub lease_duration: Duration,
+
+    /// Who this replica is; unique among them [default: $POD_NAME, or the host's name with a number].
+    #[arg(long, env = "PERSONALIZE_OPERATOR_IDENTITY")]
+    pub identity: Option<String>,
+}
+
+/// Imports.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Imports")]
+pub struct ImportArgs {
+    /// The most imports at once per AWS account and region; the service's quota is 5.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_MAX_IN_FLIGHT", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub max_in_flight: u16,
+
+    /// The shortest time between two looks at a running import.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_POLL_MIN", default_value = "15s", value_parser = parse_duration)]
+    pub poll_min: Duration,
+
+    /// The longest time between two looks at a running import.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_POLL_MAX", default_value = "5m", value_parser = parse_duration)]
+    pub poll_max: Duration,
+
+    /// How long after a submission whose answer was lost its job may still appear.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_GRACE", default_value = "60s", value_parser = parse_duration)]
+    pub grace: Duration,
+
+    /// The first delay after a failure that passes by itself; it doubles with each further one.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_BACKOFF_MIN", default_value = "5s", value_parser = parse_duration)]
+    pub backoff_min: Duration,
+
+    /// The longest delay after failures that pass by themselves.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_BACKOFF_MAX", default_value = "5m", value_parser = parse_duration)]
+    pub backoff_max: Duration,
+
+    /// The first delay after the service rejected an import; it doubles with each further rejection.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_REJECTED_MIN", default_value = "2m", value_parser = parse_duration)]
+    pub rejected_min: Duration,
+
+    /// The longest delay after rejections.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_REJECTED_MAX", default_value = "1h", value_parser = parse_duration)]
+    pub rejected_max: Duration,
+
+    /// The delay between a failed job and its first retry within backoffLimit; it doubles with each.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_RETRY_MIN", default_value = "10s", value_parser = parse_duration)]
+    pub retry_min: Duration,
+}
+
+/// Kubernetes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Kubernetes")]
+pub struct KubeArgs {
+    /// The bound on each call to the Kubernetes API.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_KUBE_TIMEOUT", default_value = "15s", value_parser = parse_duration)]
+    pub kube_timeout: Duration,
+
+    /// How long a watch lives before it is renewed; a dead connection is noticed soon after.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_WATCH_TIMEOUT", default_value = "60s", value_parser = watch_timeout)]
+    pub watch_timeout: Duration,
+}
+
+/// AWS.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "AWS (credentials and endpoint come from the SDK's default chain)")]
+pub struct AwsArgs {
+    /// The bound on connecting to AWS.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_AWS_CONNECT_TIMEOUT", default_value = "5s", value_parser = parse_duration)]
+    pub aws_connect_timeout: Duration,
+
+    /// The bound on waiting for AWS to answer.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_AWS_READ_TIMEOUT", default_value = "20s", value_parser = parse_duration)]
+    pub aws_read_timeout: Duration,
+
+    /// The bound on a whole call to AWS.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_AWS_TIMEOUT", default_value = "30s", value_parser = parse_duration)]
+    pub aws_timeout: Duration,
+
+    /// Roles to assume for accounts other than the operator's own, as ACCOUNT=ROLE_ARN, separated by commas.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_ACCOUNT_ROLES", value_delimiter = ',', value_parser = account_role)]
+    pub account_roles: Vec<(String, String)>,
+}
+
+fn lease_duration(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text).map_err(|e| e.to_string())?;
+    if (1..=3600).contains(&duration.as_secs()) && duration.subsec_nanos() == 0 {
+        Ok(duration)
+    } else {
+        Err("a lease lives for 1 to 3600 whole seconds, such as 15s".into())
+    }
+}
+
+fn watch_timeout(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text).map_err(|e| e.to_string())?;
+    if (1..=290).contains(&duration.as_secs()) { Ok(duration) } else { Err("a watch lives for 1s to 290s".into()) }
+}
+
+fn account_role(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((account, role))
+            if account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit()) && role.starts_with("arn:") =>
+        {
+            Ok((account.into(), role.into()))
+        }
+        _ => Err("write it like 123456789012=arn:aws:iam::123456789012:role/Importer".into()),
+    }
+}
+
+impl RunArgs {
+    /// The settings of the controller, in this namespace of the operator's own.
+    #[must_use]
+    pub fn options(&self, own_namespace: &str) -> Options {
+        let identity = self.identity();
+        let election = self.election.leader_elect.then(|| ElectionOptions {
+            namespace: self.election.lease_namespace.clone().unwrap_or_else(|| own_namespace.into()),
+            name: self.election.lease_name.clone(),
+            identity: identity.clone(),
+            duration: self.election.lease_duration,
+        });
+        Options {
+            namespaces: self.watch_namespaces.iter().filter(|n| !n.is_empty()).cloned().collect(),
+            concurrency: self.concurrency,
+            quota: self.imports.max_in_flight.into(),
+            policy: self.imports.policy(),
+            kube_timeout: self.kube.kube_timeout,
+            watch_timeout: self.kube.watch_timeout,
+            drain: self.drain_timeout,
+            election,
+            instance: identity,
+        }
+    }
+
+    fn identity(&self) -> String {
+        let pod = || std::env::var("POD_NAME").ok().filter(|name| !name.is_empty());
+        let unique = || {
+            let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".into());
+            format!("{host}-{}-{}", std::process::id(), jiff::Timestamp::now().as_millisecond())
+        };
+        self.election.identity.clone().or_else(pod).unwrap_or_else(unique)
+    }
+}
+
+impl ImportArgs {
+    fn policy(&self) -> Policy {
+        Policy {
+            poll_min: self.poll_min,
+            poll_max: self.poll_max.max(self.poll_min),
+            grace: self.grace,
+            backoff_min: self.backoff_min,
+            backoff_max: self.backoff_max.max(self.backoff_min),
+            rejected_min: self.rejected_min,
+            rejected_max: self.rejected_max.max(self.rejected_min),
+            retry_min: self.retry_min,
+            waiting: self.backoff_max.max(self.backoff_min) * 2,
+        }
+    }
+}
+
+impl AwsArgs {
+    /// The settings of the adapter.
+    #[must_use]
+    pub fn options(&self) -> AwsOptions {
+        AwsOptions {
+            connect_timeout: self.aws_connect_timeout,
+            read_timeout: self.aws_read_timeout,
+            operation_timeout: self.aws_timeout,
+            roles: self.account_roles.iter().cloned().collect::<HashMap<_, _>>(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_flag_of_run_has_a_variable() {
+        let cli = Cli::command();
+        let run = cli.find_subcommand("run").unwrap();
+        for arg in run.get_arguments().filter(|a| a.get_id() != "help") {
+            let long = arg.get_long().unwrap();
+            let env = arg.get_env().unwrap_or_default().to_string_lossy().into_owned();
+            assert_eq!(env, format!("PERSONALIZE_OPERATOR_{}", long.replace('-', "_").to_uppercase()), "--{long}");
+            assert!(arg.get_help().is_some(), "--{long} has a help text");
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_with_the_way_out() {
+        let error = Cli::try_parse_from(["x", "run", "--account-roles", "12=x"]).unwrap_err().to_string();
+        assert!(error.contains("--account-roles") && error.contains("123456789012=arn:"), "{error}");
+        assert!(Cli::try_parse_from(["x", "run", "--lease-duration", "10ms"]).is_err());
+    }
+}

@@ -1,0 +1,286 @@
+//! Watches, workers and their life: from a Kubernetes client to a running operator.
+
+use crate::api::DatasetImportJob;
+use crate::health::Health;
+use crate::leader::{Candidate, ElectionOptions, Leadership};
+use crate::memories::{MANAGER, Memories};
+use crate::metrics::Metrics;
+use crate::personalize::Personalize;
+use crate::queue::{Key, Queue, Uid};
+use crate::reconcile::{Error, Operator};
+use crate::schedule::Policy;
+use futures::channel::mpsc::{UnboundedSender, unbounded};
+use futures::future::{FutureExt, join_all};
+use futures::{Stream, StreamExt};
+use kube::api::ListParams;
+use kube::core::DeserializeGuard;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use std::collections::{BTreeSet, HashSet};
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tracing::{Instrument, error, info, info_span, warn};
+
+/// A resource that may be unreadable: one bad object must not blind the watch to the others.
+type Guarded = DeserializeGuard<DatasetImportJob>;
+
+/// How the operator runs.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The namespaces it watches; none means all.
+    pub namespaces: BTreeSet<String>,
+    /// The most reconciles at once, at least 1.
+    pub concurrency: u16,
+    /// The most imports at once per account and region.
+    pub quota: usize,
+    /// The delays that it keeps.
+    pub policy: Policy,
+    /// The bound on each call to the Kubernetes API.
+    pub kube_timeout: Duration,
+    /// How long a watch lives before it is renewed.
+    pub watch_timeout: Duration,
+    /// How long a pass under way may take to end after the order to stop.
+    pub drain: Duration,
+    /// Leader election, unless this is the only replica.
+    pub election: Option<ElectionOptions>,
+    /// The name under which events are reported.
+    pub instance: String,
+}
+
+/// Runs until `stop` turns true, through as many leaderships as there are.
+pub async fn run<P: Personalize + Clone>(
+    client: Client,
+    personalize: P,
+    options: Options,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    stop: watch::Receiver<bool>,
+) {
+    metrics.workers(options.concurrency);
+    let probe = probe_crd(client.clone(), options.clone(), Arc::clone(&health));
+    let work = async {
+        let Some(election) = options.election.clone() else {
+            lead(&client, &personalize, &options, &health, &metrics, Leadership::forever(), stop.clone()).await;
+            return;
+        };
+        let candidate = Candidate::new(client.clone(), election, Arc::clone(&metrics));
+        while !*stop.borrow() {
+            tokio::select! {
+                () = candidate.campaign() => {}
+                () = stopped(stop.clone()) => break,
+            }
+            tokio::select! {
+                // What a lost lease cuts short is as if the process had died there: the protocol of
+                // submission is made for that.
+                () = candidate.hold() => {}
+                () = lead(&client, &personalize, &options, &health, &metrics, candidate.leadership(), stop.clone()) => {}
+            }
+            health.stands_by();
+        }
+        candidate.release().await;
+    };
+    tokio::select! {
+        () = work => {}
+        () = probe => {}
+    }
+}
+
+/// Completes when the order to stop is given.
+pub async fn stopped(mut stop: watch::Receiver<bool>) {
+    // A sender that is gone can't give the order any more; then nothing runs that could obey it.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Finds out again and again whether the resource is served, for readiness.
+async fn probe_crd(client: Client, options: Options, health: Arc<Health>) {
+    let api: Api<Guarded> = match options.namespaces.first() {
+        Some(namespace) => Api::namespaced(client, namespace),
+        None => Api::all(client),
+    };
+    let mut was = None;
+    loop {
+        let answer = timeout(options.kube_timeout, api.list_metadata(&ListParams::default().limit(1))).await;
+        let (served, why) = match answer {
+            Ok(Ok(_)) => (true, String::new()),
+            Ok(Err(error)) => (false, error.to_string()),
+            Err(_) => (false, "no answer in time".into()),
+        };
+        if was != Some(served) {
+            was = Some(served);
+            if served {
+                info!("the API server serves DatasetImportJobs");
+            } else {
+                warn!(error = %why, "DatasetImportJobs can't be listed: is the CRD installed, and may the operator list them?");
+            }
+        }
+        health.crd(served);
+        sleep(if served { Duration::from_secs(5) } else { Duration::from_secs(1) }).await;
+    }
+}
+
+/// Works as the leader, from empty caches, until the order to stop.
+async fn lead<P: Personalize + Clone>(
+    client: &Client,
+    personalize: &P,
+    options: &Options,
+    health: &Arc<Health>,
+    metrics: &Arc<Metrics>,
+    leadership: Leadership,
+    stop: watch::Receiver<bool>,
+) {
+    let scopes: Vec<Option<String>> =
+        if options.namespaces.is_empty() { vec![None] } else { options.namespaces.iter().cloned().map(Some).collect() };
+    health.leads(scopes.iter().map(|scope| scope.clone().unwrap_or_default()));
+    let (senders, receivers): (Vec<_>, Vec<_>) = scopes.iter().map(|_| unbounded::<ObjectRef<Guarded>>()).unzip();
+    let reporter = Reporter { controller: MANAGER.into(), instance: Some(options.instance.clone()) };
+    let operator = Arc::new(Operator {
+        client: client.clone(),
+        personalize: personalize.clone(),
+        policy: options.policy.clone(),
+        kube_timeout: options.kube_timeout,
+        queue: Mutex::new(Queue::new(options.quota, options.policy.clone())),
+        memories: Memories::default(),
+        leadership,
+        stopping: AtomicBool::new(false),
+        health: Arc::clone(health),
+        metrics: Arc::clone(metrics),
+        recorder: Recorder::new(client.clone(), reporter),
+        wake: waker(scopes.clone(), senders),
+    });
+    let controllers = scopes.into_iter().zip(receivers).map(|(scope, wakes)| {
+        let api: Api<Guarded> = match &scope {
+            Some(namespace) => Api::namespaced(client.clone(), namespace),
+            None => Api::all(client.clone()),
+        };
+        let (reader, writer) = reflector::store();
+        let config = watcher::Config::default()
+            .timeout(u32::try_from(options.watch_timeout.as_secs()).unwrap_or(290).clamp(1, 290));
+        let events = watcher(api, config).default_backoff();
+        let stream = indexed(events, Arc::clone(&operator), scope).reflect(writer).applied_objects();
+        Controller::for_stream(stream, reader)
+            .with_config(Config::default().concurrency(options.concurrency.max(1)))
+            .reconcile_on(wakes)
+            .graceful_shutdown_on(stopped(stop.clone()))
+            .run(reconcile, error_policy, Arc::clone(&operator))
+            .for_each(|_| std::future::ready(()))
+    });
+    let tally = async {
+        loop {
+            if let Ok(queue) = operator.queue.lock() {
+                operator.metrics.tally(&queue.tally(), jiff::Timestamp::now());
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+    };
+    let drained = async {
+        stopped(stop.clone()).await;
+        operator.stopping.store(true, Ordering::Relaxed);
+        sleep(options.drain).await;
+        warn!("passes under way did not end in time; their intents are recorded");
+    };
+    tokio::select! {
+        _ = join_all(controllers) => {}
+        () = drained => {}
+        () = tally => {}
+    }
+}
+
+fn waker(
+    scopes: Vec<Option<String>>,
+    senders: Vec<UnboundedSender<ObjectRef<Guarded>>>,
+) -> Box<dyn Fn(&Key) + Send + Sync> {
+    let channels: Vec<_> = scopes.into_iter().zip(senders).collect();
+    Box::new(move |key| {
+        let covers = |scope: &Option<String>| scope.as_ref().is_none_or(|namespace| *namespace == key.namespace);
+        if let Some((_, sender)) = channels.iter().find(|(scope, _)| covers(scope)) {
+            // A closed channel belongs to a controller that has ended.
+            let _ = sender.unbounded_send(ObjectRef::new(&key.name).within(&key.namespace));
+        }
+    })
+}
+
+/// Keeps the queue and the memories in step with what the watch delivers.
+fn indexed<P: Personalize>(
+    events: impl Stream<Item = watcher::Result<Event<Guarded>>>,
+    operator: Arc<Operator<P>>,
+    scope: Option<String>,
+) -> impl Stream<Item = watcher::Result<Event<Guarded>>> {
+    let mut unlisted: HashSet<Uid> = HashSet::new();
+    events.map(move |event| {
+        match &event {
+            Ok(Event::Init) => {
+                if let Ok(mut queue) = operator.queue.lock() {
+                    unlisted = queue.relist(scope.as_deref());
+                }
+            }
+            Ok(Event::Apply(guarded) | Event::InitApply(guarded)) => {
+                if let Some(uid) = guarded.meta().uid.as_ref() {
+                    unlisted.remove(uid);
+                }
+                if let (DeserializeGuard(Ok(job)), Ok(mut queue)) = (guarded, operator.queue.lock()) {
+                    queue.observe(job);
+                }
+            }
+            Ok(Event::Delete(guarded)) => {
+                if let Some(uid) = guarded.meta().uid.as_ref() {
+                    operator.forget(uid);
+                }
+            }
+            Ok(Event::InitDone) => {
+                unlisted.drain().for_each(|uid| operator.forget(&uid));
+                operator.health.warm(scope.as_deref().unwrap_or_default());
+            }
+            Err(error) => {
+                operator.metrics.error("Watch");
+                warn!(%error, "the watch was interrupted");
+            }
+        }
+        event
+    })
+}
+
+async fn reconcile<P: Personalize>(guarded: Arc<Guarded>, operator: Arc<Operator<P>>) -> Result<Action, Error> {
+    let span = info_span!("reconcile", namespace = guarded.namespace(), name = guarded.name_any());
+    async {
+        let job = match &guarded.0 {
+            Ok(job) => job,
+            Err(invalid) => {
+                operator.metrics.error("Unreadable");
+                error!(error = %crate::text::sanitize(&invalid.error), "the resource can't be read; it is left alone until it changes");
+                return Ok(Action::await_change());
+            }
+        };
+        let began = Instant::now();
+        operator.metrics.worker_started();
+        // One resource's panic must not take the others' worker down.
+        let outcome = AssertUnwindSafe(operator.pass(job)).catch_unwind().await.unwrap_or(Err(Error::Panicked));
+        let result = match &outcome {
+            Ok(None) => "success",
+            Ok(Some(_)) => "requeue_after",
+            Err(_) => "error",
+        };
+        operator.metrics.worker_ended(result, began.elapsed());
+        if let Err(error) = &outcome
+            && !matches!(error, Error::ColdCache)
+        {
+            operator.metrics.error(error.label());
+            warn!(%error, "the pass could not be ended; it is taken up again");
+        }
+        outcome.map(|delay| delay.map_or_else(Action::await_change, Action::requeue))
+    }
+    .instrument(span)
+    .await
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the signature is the controller's")]
+fn error_policy<P: Personalize>(guarded: Arc<Guarded>, error: &Error, operator: Arc<Operator<P>>) -> Action {
+    Action::requeue(operator.error_delay(&guarded.uid().unwrap_or_default(), error))
+}

@@ -1,0 +1,234 @@
+//! The decision: from a resource, its status and what was seen in this pass to the next step.
+//!
+//! [`decide`] has no client, no clock and no async. It is called again after every step with what the
+//! step brought, until it says [`Step::Rest`]; a crash between two steps loses only what was [`Seen`],
+//! never what was recorded. The protocol of exactly-once submission is in [`submit`], the following of
+//! a running job in [`follow`], and what an existing job means for a resource in [`ownership`].
+
+mod follow;
+mod ownership;
+pub mod stage;
+mod submit;
+mod verdict;
+
+use crate::api::{self, DatasetImportJob, DatasetImportJobStatus};
+use crate::conditions::Reason;
+use crate::identity::Request;
+use crate::personalize::{Failure, Job, JobSummary};
+use crate::queue::Turn;
+use crate::schedule::{Pace, Policy};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use stage::{Stage, stage};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Read the resource from the API server, not from the cache.
+    Refresh,
+    /// Ask the queue for a turn.
+    TakeTurn,
+    /// Describe the job of this attempt; with `prove`, list its tags too.
+    DescribeJob {
+        /// Which attempt, from 1.
+        attempt: i32,
+        /// Whether it has to be shown whose job it is.
+        prove: bool,
+    },
+    /// Ask for the dataset's status.
+    DescribeDataset,
+    /// List the jobs of the dataset.
+    ListJobs,
+    /// Write this status, which holds the intent, by compare-and-swap; then go on.
+    RecordIntent(Box<DatasetImportJobStatus>),
+    /// Call CreateDatasetImportJob for this attempt, once.
+    Create {
+        /// Which attempt, from 1.
+        attempt: i32,
+    },
+    /// Nothing more in this pass.
+    Rest(Rest),
+}
+
+/// How a pass ends.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rest {
+    /// The status to write; `None` when nothing changed.
+    pub status: Option<Box<DatasetImportJobStatus>>,
+    /// When to look again.
+    pub again: Again,
+    /// Whether the service refused for its quota, so that nobody should try there for a while.
+    pub quota_exceeded: bool,
+}
+
+/// When to look again.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Again {
+    /// When the resource changes.
+    OnChange,
+    /// At this moment.
+    At(Timestamp),
+    /// After so long.
+    After(Duration),
+    /// After a setback: after a delay that grows with each further one.
+    Setback(Pace),
+}
+
+/// What was learned in this pass. It dies with the pass.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Seen {
+    /// The resource was read from the API server, not from the cache.
+    pub live: bool,
+    /// The queue's answer.
+    pub turn: Option<Turn>,
+    /// The dataset's status.
+    pub dataset: Option<Result<String, Failure>>,
+    /// The jobs of the dataset.
+    pub jobs: Option<Result<Vec<JobSummary>, Failure>>,
+    /// What stands under the name of each attempt that was looked up.
+    pub lookups: BTreeMap<i32, Result<Found, Failure>>,
+    /// The attempt whose intent this pass has recorded.
+    pub intent: Option<i32>,
+    /// The answer to the create call.
+    pub create: Option<Result<(), Failure>>,
+}
+
+impl Seen {
+    /// The intent for this attempt is recorded. What was looked up before proves nothing any more.
+    pub fn intended(&mut self, attempt: i32) {
+        self.intent = Some(attempt);
+        self.lookups.remove(&attempt);
+    }
+
+    /// Create was called for this attempt. What was looked up before proves nothing any more.
+    pub fn created(&mut self, attempt: i32, answer: Result<(), Failure>) {
+        self.create = Some(answer);
+        self.lookups.remove(&attempt);
+    }
+}
+
+/// A job that exists.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// What the service tells of it.
+    pub job: Job,
+    /// Its tags, where they were asked for.
+    pub tags: Option<Result<Vec<api::Tag>, Failure>>,
+}
+
+/// What this process remembers of a resource between passes. A crash loses it, and nothing but a few
+/// reads depends on it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Memory {
+    /// When the running job was described last.
+    pub described: Option<Timestamp>,
+    /// It was found that no job exists for the first attempt.
+    pub looked_up: bool,
+    /// A setback made the resource wait until then, for these inputs.
+    pub pause: Option<(Timestamp, Inputs)>,
+    /// How long earlier imports into the dataset took.
+    pub typical: Option<Duration>,
+}
+
+/// What a person can change to make the operator look at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inputs {
+    generation: i64,
+    adopt: bool,
+    reconcile_requested_at: Option<String>,
+    retry_requested_at: Option<String>,
+}
+
+impl Inputs {
+    /// The inputs of a resource as it is.
+    #[must_use]
+    pub fn of(job: &DatasetImportJob) -> Self {
+        let annotation = |key: &str| job.annotations().get(key).map(|v| v.chars().take(256).collect::<String>());
+        Self {
+            generation: job.metadata.generation.unwrap_or(0),
+            adopt: annotation(api::ADOPT).as_deref() == Some("true"),
+            reconcile_requested_at: annotation(api::RECONCILE_REQUESTED_AT),
+            retry_requested_at: annotation(api::RETRY_REQUESTED_AT),
+        }
+    }
+}
+
+/// All that a decision is made from.
+pub(crate) struct Case<'a> {
+    inputs: Inputs,
+    suspended: bool,
+    backoff_limit: i32,
+    request: Request,
+    /// The status as it is recorded.
+    recorded: DatasetImportJobStatus,
+    seen: &'a Seen,
+    memory: &'a Memory,
+    now: Timestamp,
+    policy: &'a Policy,
+}
+
+/// Decides the next step for a resource.
+///
+/// `proven` tells whether the status was written by this operator; one that somebody else touched is
+/// checked against the service before anything in it is believed. `barred` is the reason why the
+/// namespace may not make this import, if there is one.
+#[must_use]
+pub fn decide(
+    job: &DatasetImportJob,
+    proven: bool,
+    barred: Option<&str>,
+    seen: &Seen,
+    memory: &Memory,
+    now: Timestamp,
+    policy: &Policy,
+) -> Step {
+    if job.metadata.deletion_timestamp.is_some() {
+        return Step::Rest(Rest { status: None, again: Again::OnChange, quota_exceeded: false });
+    }
+    let recorded = job.status.clone().unwrap_or_default();
+    let inputs = Inputs::of(job);
+    let request = match Request::new(&job.namespace().unwrap_or_default(), &job.name_any(), &job.spec) {
+        Ok(request) => request,
+        Err(error) => return verdict::invalid_spec(&recorded, &inputs, &error.to_string(), now),
+    };
+    let case = Case {
+        inputs,
+        suspended: job.spec.suspend,
+        backoff_limit: job.spec.backoff_limit,
+        request,
+        recorded,
+        seen,
+        memory,
+        now,
+        policy,
+    };
+    let stage = if proven { stage(&case.recorded, &case.request) } else { Stage::Wanted(1) };
+    match stage {
+        _ if !proven => case.verify(),
+        Stage::Succeeded => case.ended(),
+        Stage::Failed => case.failed(),
+        Stage::Following => case.follow(),
+        Stage::Submitting(attempt) => case.submitting(attempt, barred),
+        Stage::Wanted(attempt) => case.wanted(attempt, barred),
+    }
+}
+
+impl Case<'_> {
+    /// Whether a setback still makes the resource wait, and nobody asked to look before.
+    fn paused_until(&self) -> Option<Timestamp> {
+        let (until, inputs) = self.memory.pause.as_ref()?;
+        (*until > self.now && *inputs == self.inputs).then_some(*until)
+    }
+
+    /// Whether a person asked to look now, and that was not handled yet.
+    fn poked(&self) -> bool {
+        self.inputs.reconcile_requested_at.is_some()
+            && self.inputs.reconcile_requested_at != self.recorded.last_handled_reconcile_at
+    }
+
+    fn reason(&self) -> Option<Reason> {
+        Reason::of(&self.recorded)
+    }
+}

@@ -1,0 +1,346 @@
+//! Submitting exactly once.
+//!
+//! There is no client token, so the protocol is: read the resource live, record the intent by
+//! compare-and-swap, look under the derived name, and only if nothing is there create, once. Whatever
+//! happens after that, the name leads back to the job.
+
+use super::ownership::Claim;
+use super::stage::{Stage, stage};
+use super::{Again, Case, Step};
+use crate::api::{DatasetImportJobStatus, Submission};
+use crate::conditions::{self, Reason, State};
+use crate::personalize::{ACTIVE, CREATE_FAILED, Class, Failure, has_ended};
+use crate::queue::Turn;
+use crate::schedule::{Pace, after};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+/// The most attempts that are looked for when a resource finds its jobs again.
+const MOST_ATTEMPTS: i32 = 200;
+
+impl Case<'_> {
+    /// Somebody else touched the status: what the service tells decides, not what is written there.
+    pub(super) fn verify(&self) -> Step {
+        if let Some(until) = self.paused_until() {
+            return self.leave(Again::At(until));
+        }
+        match self.find_own() {
+            Search::Step(step) => step,
+            // Nothing is written: that would make the unproven status ours.
+            Search::Obstacle(_) => self.leave(Again::Setback(Pace::Brief)),
+            Search::Foreign(attempt, why) => self.conflict(self.blank(), attempt, &why),
+            Search::Nothing => {
+                let claimed = self.recorded.dataset_import_job_arn.as_deref();
+                if claimed == Some(self.request.job_arn(1).0.as_str()) {
+                    let message = "the status names a job that the service does not know; it is not submitted again: to import anew, delete this DatasetImportJob and create one with another name";
+                    return self.settle_as(Reason::JobNotFound, message, Again::Setback(Pace::Slow));
+                }
+                // Nothing was ever submitted: begin from the beginning.
+                self.settle(self.blank(), Reason::Queued, "waits to be submitted", Again::At(self.now))
+            }
+        }
+    }
+
+    /// Nothing is recorded of this attempt yet.
+    pub(super) fn wanted(&self, attempt: i32, barred: Option<&str>) -> Step {
+        if self.suspended {
+            return self.settle_as(Reason::Suspended, "spec.suspend holds the import back", Again::OnChange);
+        }
+        if let Some(until) = self.paused_until() {
+            return self.leave(Again::At(until));
+        }
+        if attempt == 1 && !self.memory.looked_up && self.seen.intent.is_none() {
+            match self.find_own() {
+                Search::Step(step) | Search::Obstacle(step) => return step,
+                Search::Foreign(attempt, why) => return self.conflict(self.recorded.clone(), attempt, &why),
+                Search::Nothing => {}
+            }
+        }
+        if let Some(message) = barred {
+            return self.settle_as(Reason::NotPermitted, message, Again::Setback(Pace::Slow));
+        }
+        if self.reason() == Some(Reason::Retrying) {
+            let at = crate::queue::retry_at(&self.recorded, self.policy);
+            if at > self.now {
+                return self.leave(Again::At(at));
+            }
+        }
+        if let Some(step) = self.not_ready(attempt) {
+            return step;
+        }
+        if !self.seen.live {
+            return Step::Refresh;
+        }
+        self.intend(attempt)
+    }
+
+    /// The intent is recorded: by this pass, or by one that didn't live to see the outcome.
+    pub(super) fn submitting(&self, attempt: i32, barred: Option<&str>) -> Step {
+        if let Some(answer) = &self.seen.create {
+            return self.answered(attempt, answer);
+        }
+        if self.seen.intent != Some(attempt)
+            && let Some(until) = self.paused_until()
+        {
+            return self.leave(Again::At(until));
+        }
+        match self.seen.lookups.get(&attempt) {
+            None => Step::DescribeJob { attempt, prove: true },
+            Some(Ok(found)) => match self.claim(found) {
+                Claim::Ours => self.report(self.recorded.clone(), &found.job, attempt),
+                Claim::Foreign(why) => self.conflict(self.without_intent(), attempt, &why),
+                Claim::Unknown(failure) => {
+                    self.obstacle(self.recorded.clone(), failure, "reading the tags of the existing job")
+                }
+            },
+            Some(Err(failure)) if failure.class != Class::NotFound => {
+                self.obstacle(self.recorded.clone(), failure, "looking up what became of the submission")
+            }
+            Some(Err(_)) if self.seen.intent == Some(attempt) => Step::Create { attempt },
+            Some(Err(_)) => self.left_over(attempt, barred),
+        }
+    }
+
+    /// An intent of an earlier pass, and no job: once a late job would have shown, submit anew.
+    fn left_over(&self, attempt: i32, barred: Option<&str>) -> Step {
+        let intended = self.recorded.submission.as_ref().map_or(self.now, |s| s.time.0);
+        // An intent from the future was written by another clock; then the grace begins now, and the
+        // wait for it is bounded by the setback's own growth.
+        let settled = after(intended.min(self.now), self.policy.grace);
+        if self.now < settled {
+            let message = "what became of the submission is being looked up";
+            let soon = after(self.now, self.policy.backoff_min).min(settled);
+            return self.keep_or_settle(self.recorded.clone(), Reason::Submitting, message, Again::At(soon));
+        }
+        if self.suspended {
+            return self.settle(
+                self.without_intent(),
+                Reason::Suspended,
+                "spec.suspend holds the import back",
+                Again::OnChange,
+            );
+        }
+        if let Some(message) = barred {
+            return self.settle(self.without_intent(), Reason::NotPermitted, message, Again::Setback(Pace::Slow));
+        }
+        if !self.seen.live {
+            return Step::Refresh;
+        }
+        self.intend(attempt)
+    }
+
+    /// The answer to the one create call.
+    fn answered(&self, attempt: i32, answer: &Result<(), Failure>) -> Step {
+        let failure = match answer {
+            Ok(()) => return self.accepted(attempt),
+            Err(failure) => failure,
+        };
+        let clear = self.without_intent();
+        match failure.class {
+            // A job of this name exists: an earlier call of ours came through, or it is a foreign one.
+            Class::AlreadyExists => match self.seen.lookups.get(&attempt) {
+                None => Step::DescribeJob { attempt, prove: true },
+                Some(Ok(found)) => match self.claim(found) {
+                    Claim::Ours => self.report(self.recorded.clone(), &found.job, attempt),
+                    Claim::Foreign(why) => self.conflict(clear, attempt, &why),
+                    Claim::Unknown(failure) => {
+                        self.obstacle(self.recorded.clone(), failure, "reading the tags of the existing job")
+                    }
+                },
+                Some(Err(_)) => self.in_doubt("a job of this name exists and can't be read yet"),
+            },
+            Class::InDoubt => self.in_doubt("the answer to the submission was lost"),
+            Class::QuotaExceeded | Class::Throttled => {
+                let message = if failure.class == Class::QuotaExceeded {
+                    "the service runs as many imports as it allows at once; waits for one to end"
+                } else {
+                    "the service slows submissions down; waits"
+                };
+                match self.settle(clear, Reason::Queued, message, Again::Setback(Pace::Brief)) {
+                    Step::Rest(rest) => Step::Rest(super::Rest { quota_exceeded: true, ..rest }),
+                    step => step,
+                }
+            }
+            Class::NotFound => self.dataset_not_ready(clear, "the service does not find the dataset"),
+            Class::InUse => {
+                let message = format!("waits for the dataset, which is in use: {failure}");
+                self.settle(clear, Reason::Queued, &message, Again::Setback(Pace::Brief))
+            }
+            Class::InvalidInput | Class::AccessDenied | Class::TooManyTags | Class::Credentials => {
+                self.obstacle(clear, failure, "the service refused the import")
+            }
+        }
+    }
+
+    /// The service took the job. This is recorded before anything else is asked.
+    fn accepted(&self, attempt: i32) -> Step {
+        let status = DatasetImportJobStatus {
+            status: None,
+            failure_reason: None,
+            job_name: Some(self.request.job_name(attempt)),
+            dataset_import_job_arn: Some(self.request.job_arn(attempt).0),
+            creation_date_time: None,
+            last_updated_date_time: None,
+            completion_time: None,
+            attempts: Some(attempt),
+            last_handled_retry_at: self.inputs.retry_requested_at.clone(),
+            ..self.recorded.clone()
+        };
+        self.settle(status, Reason::Pending, "the service has taken the job", Again::At(self.now))
+    }
+
+    fn in_doubt(&self, why: &str) -> Step {
+        let message = format!("{why}: it is being looked up");
+        self.settle_as(Reason::Submitting, &message, Again::Setback(Pace::Brief))
+    }
+
+    /// A repeated try keeps the verdict of the one before until it has one of its own, so that a
+    /// rejected import doesn't flap.
+    fn keep_or_settle(&self, status: DatasetImportJobStatus, reason: Reason, message: &str, again: Again) -> Step {
+        if self.reason().is_some_and(|r| r.state() == State::Failed) {
+            return self.leave(again);
+        }
+        self.settle(status, reason, message, again)
+    }
+
+    fn intend(&self, attempt: i32) -> Step {
+        let mut status = self.recorded.clone();
+        status.submission = Some(Submission {
+            job_name: self.request.job_name(attempt),
+            attempt,
+            request_hash: self.request.hash(),
+            generation: self.inputs.generation,
+            time: Time(self.now),
+        });
+        let tried_before = self.reason().is_some_and(|r| r.state() == State::Failed || r == Reason::Queued);
+        if !tried_before || status.observed_generation != Some(self.inputs.generation) {
+            conditions::set(
+                &mut status,
+                self.inputs.generation,
+                Reason::Submitting,
+                "the import is being submitted",
+                self.now,
+            );
+        }
+        Step::RecordIntent(Box::new(status))
+    }
+
+    /// What keeps this attempt from being submitted now; `None` if nothing does.
+    fn not_ready(&self, attempt: i32) -> Option<Step> {
+        match &self.seen.turn {
+            None => return Some(Step::TakeTurn),
+            Some(Turn::Go) => {}
+            Some(Turn::Wait { why, until }) => {
+                let again = until.map_or(Again::After(self.policy.waiting), Again::At);
+                return Some(self.keep_or_settle(self.recorded.clone(), Reason::Queued, why, again));
+            }
+            Some(Turn::Superseded { by }) => {
+                let message = format!(
+                    "{by}, which is newer, has put its data into the dataset; this older import is not made any more: to make it after all, delete this DatasetImportJob and create it anew"
+                );
+                return Some(self.settle_as(Reason::Superseded, &message, Again::OnChange));
+            }
+        }
+        match &self.seen.dataset {
+            None => return Some(Step::DescribeDataset),
+            Some(Ok(status)) if status == ACTIVE => {}
+            Some(Ok(_)) => return Some(self.dataset_not_ready(self.recorded.clone(), "the dataset is not ACTIVE yet")),
+            Some(Err(f)) if f.class == Class::NotFound => {
+                return Some(self.dataset_not_ready(self.recorded.clone(), "the dataset does not exist"));
+            }
+            Some(Err(failure)) => return Some(self.obstacle(self.recorded.clone(), failure, "looking at the dataset")),
+        }
+        match &self.seen.jobs {
+            None => Some(Step::ListJobs),
+            Some(Err(failure)) => {
+                Some(self.obstacle(self.recorded.clone(), failure, "looking for other imports into the dataset"))
+            }
+            Some(Ok(jobs)) => {
+                let own = self.request.job_name(attempt);
+                let other = jobs.iter().find(|job| !has_ended(&job.status) && job.name != own)?;
+                let message = format!("waits for the job {}, which imports into the same dataset", other.name);
+                Some(self.keep_or_settle(self.recorded.clone(), Reason::Queued, &message, Again::Setback(Pace::Brief)))
+            }
+        }
+    }
+
+    fn dataset_not_ready(&self, status: DatasetImportJobStatus, why: &str) -> Step {
+        let message = format!("{why}; waits for it");
+        self.settle(status, Reason::DatasetNotReady, &message, Again::Setback(Pace::Brief))
+    }
+
+    fn conflict(&self, status: DatasetImportJobStatus, attempt: i32, why: &str) -> Step {
+        let message =
+            format!("a job named {} exists and is not this resource's: {why}", self.request.job_name(attempt));
+        self.settle(status, Reason::JobNameConflict, &message, Again::Setback(Pace::Slow))
+    }
+
+    /// Looks for jobs that this resource made before its status knew of them: the last attempt that
+    /// exists is the one that counts.
+    fn find_own(&self) -> Search {
+        let mut failed = None;
+        for attempt in 1..=MOST_ATTEMPTS {
+            let found = match self.seen.lookups.get(&attempt) {
+                None => return Search::Step(Step::DescribeJob { attempt, prove: true }),
+                Some(Err(failure)) if failure.class == Class::NotFound => break,
+                Some(Err(failure)) => {
+                    return Search::Obstacle(self.obstacle(
+                        self.recorded.clone(),
+                        failure,
+                        "looking for an existing job",
+                    ));
+                }
+                Some(Ok(found)) => found,
+            };
+            match self.claim(found) {
+                Claim::Ours if found.job.status == CREATE_FAILED && self.request.can_retry() => {
+                    failed = Some((attempt, found))
+                }
+                Claim::Ours => return Search::Step(self.adopt(&found.job, attempt)),
+                Claim::Foreign(_) if failed.is_some() => break,
+                Claim::Foreign(why) => return Search::Foreign(attempt, why),
+                Claim::Unknown(failure) => {
+                    return Search::Obstacle(self.obstacle(
+                        self.recorded.clone(),
+                        failure,
+                        "reading the tags of the existing job",
+                    ));
+                }
+            }
+        }
+        failed.map_or(Search::Nothing, |(attempt, found)| Search::Step(self.adopt(&found.job, attempt)))
+    }
+
+    /// A status that claims nothing but an intent under this resource's own name.
+    fn blank(&self) -> DatasetImportJobStatus {
+        let intended = matches!(stage(&self.recorded, &self.request), Stage::Submitting(_));
+        DatasetImportJobStatus {
+            submission: self.recorded.submission.clone().filter(|_| intended),
+            last_handled_retry_at: self.inputs.retry_requested_at.clone(),
+            ..Default::default()
+        }
+    }
+
+    fn adopt(&self, job: &crate::personalize::Job, attempt: i32) -> Step {
+        let first = self.seen.lookups.get(&1).and_then(|l| l.as_ref().ok()).and_then(|f| f.job.created);
+        let from = DatasetImportJobStatus {
+            conditions: self.recorded.conditions.clone(),
+            start_time: first.map(conditions::whole_seconds),
+            submission: self.recorded.submission.clone(),
+            observed_generation: self.recorded.observed_generation,
+            ..Default::default()
+        };
+        self.report(from, job, attempt)
+    }
+}
+
+/// The outcome of looking for own jobs.
+enum Search {
+    /// More is to be asked, or there is one.
+    Step(Step),
+    /// It can't be told for now.
+    Obstacle(Step),
+    /// The name of this attempt is taken by another's job.
+    Foreign(i32, String),
+    /// No job of this resource exists.
+    Nothing,
+}

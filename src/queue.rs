@@ -1,0 +1,320 @@
+//! Whose turn it is: per account and region a bounded number of imports in flight, oldest resource
+//! first; per dataset one at a time, in the order of the resources' age.
+//!
+//! The queue is an index over what the watch delivered and what this process wrote since; it makes no
+//! call and has no clock. After a restart it is built anew from the resources themselves.
+
+use crate::api::{DatasetImportJob, DatasetImportJobStatus};
+use crate::arn::{DatasetArn, Location};
+use crate::conditions::{Reason, State};
+use crate::decide::stage::{Stage, stage};
+use crate::identity::Request;
+use crate::schedule::{Policy, after};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+/// A resource by UID: a name that is used again is another resource.
+pub type Uid = String;
+
+/// A resource as people name it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// The queue's answer to a resource that wants to submit.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Turn {
+    /// Submit now; the place is reserved until it is released or the resource has ended.
+    Go,
+    /// Wait. `until` is set when time alone may end the wait.
+    Wait {
+        /// The reason, for people.
+        why: String,
+        /// When to ask again.
+        until: Option<Timestamp>,
+    },
+    /// Never: a newer import of this dataset has landed.
+    Superseded {
+        /// The newer resource.
+        by: Key,
+    },
+}
+
+/// How a resource stands in the queue.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Standing {
+    /// Wants nothing now: not seen to be waiting, finished without data, held back or rejected.
+    Idle,
+    /// Wants to submit, not before the given moment.
+    Waiting(Option<Timestamp>),
+    /// Has a submission or a job under way.
+    InFlight,
+    /// Its data is in the dataset, asked for at the given moment.
+    Landed(Timestamp),
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: Key,
+    dataset: DatasetArn,
+    created: Timestamp,
+    standing: Standing,
+    /// A turn was granted and is in use.
+    reserved: bool,
+    resource_version: u64,
+}
+
+impl Entry {
+    fn occupies(&self) -> bool {
+        self.reserved || self.standing == Standing::InFlight
+    }
+
+    /// Its place in the line: by age, then by name.
+    fn place(&self) -> (Timestamp, &Key) {
+        (self.created, &self.key)
+    }
+}
+
+/// A pause for one account and region, after the service said that its quota is full.
+#[derive(Debug)]
+struct Hold {
+    until: Timestamp,
+    refusals: u32,
+}
+
+/// The queue over all resources that this operator watches.
+#[derive(Debug)]
+pub struct Queue {
+    quota: usize,
+    policy: Policy,
+    entries: HashMap<Uid, Entry>,
+    holds: HashMap<Location, Hold>,
+}
+
+impl Queue {
+    /// A queue that lets so many imports run at once per account and region.
+    #[must_use]
+    pub fn new(quota: usize, policy: Policy) -> Self {
+        Self { quota: quota.max(1), policy, entries: HashMap::new(), holds: HashMap::new() }
+    }
+
+    /// Takes note of a resource as it was delivered or written. An older version than the one already
+    /// known says nothing.
+    pub fn observe(&mut self, job: &DatasetImportJob) {
+        let (Some(uid), Some(namespace)) = (job.uid(), job.namespace()) else { return };
+        let Ok(request) = Request::new(&namespace, &job.name_any(), &job.spec) else {
+            self.entries.remove(&uid);
+            return;
+        };
+        let version = version(job);
+        let old = self.entries.get(&uid);
+        if old.is_some_and(|old| version < old.resource_version) {
+            return;
+        }
+        let entry = Entry {
+            key: Key { namespace, name: job.name_any() },
+            created: created(job),
+            standing: standing(job, &request, &self.policy),
+            reserved: old.is_some_and(|old| old.reserved),
+            resource_version: version,
+            dataset: request.dataset,
+        };
+        self.entries.insert(uid, entry);
+    }
+
+    /// Forgets a resource that is gone.
+    pub fn forget(&mut self, uid: &str) {
+        self.entries.remove(uid);
+    }
+
+    /// Begins a new listing: versions may start anew (a restored etcd), and what isn't listed is gone.
+    pub fn relist(&mut self, namespace: Option<&str>) -> HashSet<Uid> {
+        let listed = self.entries.iter_mut().filter(|(_, e)| namespace.is_none_or(|n| n == e.key.namespace));
+        listed
+            .map(|(uid, entry)| {
+                entry.resource_version = 0;
+                uid.clone()
+            })
+            .collect()
+    }
+
+    /// Asks for a turn, and reserves it if it is granted.
+    pub fn take_turn(&mut self, uid: &str, now: Timestamp) -> Turn {
+        let turn = self.turn(uid, now);
+        if turn == Turn::Go
+            && let Some(entry) = self.entries.get_mut(uid)
+        {
+            entry.reserved = true;
+        }
+        turn
+    }
+
+    /// Gives a turn back; what the resource's status says stays in force.
+    pub fn release(&mut self, uid: &str) {
+        if let Some(entry) = self.entries.get_mut(uid) {
+            entry.reserved = false;
+        }
+    }
+
+    /// The service refused for its quota: nobody in this account and region tries before the moment
+    /// that `delay` makes of the number of refusals in a row.
+    pub fn hold(&mut self, location: &Location, now: Timestamp, delay: impl Fn(u32) -> Duration) -> Timestamp {
+        let hold = self.holds.entry(location.clone()).or_insert(Hold { until: now, refusals: 0 });
+        hold.refusals = hold.refusals.saturating_add(1);
+        hold.until = after(now, delay(hold.refusals));
+        hold.until
+    }
+
+    /// The service accepted an import: the way is free.
+    pub fn accepted(&mut self, location: &Location) {
+        self.holds.remove(location);
+    }
+
+    /// Those who wait in this account and region and would be let through now.
+    #[must_use]
+    pub fn ready(&self, location: &Location, now: Timestamp) -> Vec<Key> {
+        let waiting = |e: &&Entry| matches!(e.standing, Standing::Waiting(_)) && !e.occupies();
+        let mut free = self.quota.saturating_sub(self.in_flight(location));
+        let mut keys = Vec::new();
+        let mut line: Vec<&Entry> = self.lane(location).filter(waiting).collect();
+        line.sort_by(|a, b| a.place().cmp(&b.place()));
+        let busy: HashSet<&DatasetArn> = self.lane(location).filter(|e| e.occupies()).map(|e| &e.dataset).collect();
+        let mut spoken_for = busy;
+        for entry in line {
+            if free == 0 {
+                break;
+            }
+            let due = matches!(entry.standing, Standing::Waiting(at) if at.is_none_or(|at| at <= now));
+            if spoken_for.insert(&entry.dataset) && due {
+                keys.push(entry.key.clone());
+                free -= 1;
+            }
+        }
+        keys
+    }
+
+    /// How many imports run, or may run, in an account and region.
+    #[must_use]
+    pub fn in_flight(&self, location: &Location) -> usize {
+        self.lane(location).filter(|e| e.occupies()).count()
+    }
+
+    /// For each account and region: imports in flight, resources waiting, and the age of the oldest
+    /// of these.
+    #[must_use]
+    pub fn tally(&self) -> HashMap<Location, Tally> {
+        let mut tallies: HashMap<Location, Tally> = HashMap::new();
+        for entry in self.entries.values() {
+            let tally = tallies.entry(entry.dataset.location().clone()).or_default();
+            if entry.occupies() {
+                tally.in_flight += 1;
+            } else if matches!(entry.standing, Standing::Waiting(_)) {
+                tally.waiting += 1;
+                tally.oldest = Some(tally.oldest.map_or(entry.created, |o| o.min(entry.created)));
+            }
+        }
+        tallies
+    }
+
+    fn lane(&self, location: &Location) -> impl Iterator<Item = &Entry> {
+        self.entries.values().filter(move |e| e.dataset.location() == location)
+    }
+
+    fn turn(&self, uid: &str, now: Timestamp) -> Turn {
+        let wait = |why: String, until| Turn::Wait { why, until };
+        let Some(own) = self.entries.get(uid) else {
+            return wait("waits for the operator's cache".into(), None);
+        };
+        if own.occupies() {
+            return Turn::Go;
+        }
+        let location = own.dataset.location();
+        let same_dataset = || self.lane(location).filter(|e| e.dataset == own.dataset && e.key != own.key);
+        if let Some(other) = same_dataset().find(|e| e.occupies()) {
+            return wait(format!("waits for {}, which imports into the same dataset", other.key), None);
+        }
+        let landed_later = |e: &&Entry| matches!(e.standing, Standing::Landed(at) if at > own.created);
+        if let Some(newer) = same_dataset().find(landed_later) {
+            return Turn::Superseded { by: newer.key.clone() };
+        }
+        let ahead = |e: &&Entry| matches!(e.standing, Standing::Waiting(_)) && e.place() < own.place();
+        if let Some(older) = same_dataset().filter(ahead).min_by(|a, b| a.place().cmp(&b.place())) {
+            return wait(format!("waits for {}, which is older and imports into the same dataset", older.key), None);
+        }
+        let full = || format!("waits for one of the {} imports that may run at once for {location}", self.quota);
+        if let Some(hold) = self.holds.get(location) {
+            // One at a time finds out whether the quota has room again.
+            if hold.until > now || self.lane(location).any(|e| e.reserved) {
+                return wait(full(), Some(hold.until.max(now)).filter(|_| hold.until > now));
+            }
+        }
+        let older_ready = self.ready(location, now).iter().take_while(|key| **key != own.key).count();
+        if self.in_flight(location) + older_ready >= self.quota {
+            return wait(full(), None);
+        }
+        Turn::Go
+    }
+}
+
+/// What runs and waits in one account and region.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Tally {
+    /// Imports in flight.
+    pub in_flight: usize,
+    /// Resources that wait for their turn.
+    pub waiting: usize,
+    /// When the oldest waiting resource was created.
+    pub oldest: Option<Timestamp>,
+}
+
+/// Resource versions of one resource are numbers that grow.
+#[must_use]
+pub fn version(job: &DatasetImportJob) -> u64 {
+    job.resource_version().and_then(|v| v.parse().ok()).unwrap_or(0)
+}
+
+/// When the resource was created.
+#[must_use]
+pub fn created(job: &DatasetImportJob) -> Timestamp {
+    job.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |t| t.0)
+}
+
+fn standing(job: &DatasetImportJob, request: &Request, policy: &Policy) -> Standing {
+    let status = job.status.clone().unwrap_or_default();
+    match stage(&status, request) {
+        Stage::Succeeded => {
+            // An adopted job is as old as the job, however new its resource.
+            let started = status.start_time.as_ref().map(|t| t.0);
+            Standing::Landed(started.map_or(created(job), |s| s.min(created(job))))
+        }
+        Stage::Following if Reason::of(&status) == Some(Reason::JobNotFound) => Standing::Idle,
+        Stage::Following | Stage::Submitting(_) => Standing::InFlight,
+        Stage::Failed => Standing::Idle,
+        Stage::Wanted(_) if job.spec.suspend || job.metadata.deletion_timestamp.is_some() => Standing::Idle,
+        Stage::Wanted(_) => match Reason::of(&status) {
+            Some(Reason::DatasetNotReady) => Standing::Idle,
+            Some(Reason::Retrying) => Standing::Waiting(Some(retry_at(&status, policy))),
+            Some(reason) if reason.state() == State::Failed => Standing::Idle,
+            _ => Standing::Waiting(None),
+        },
+    }
+}
+
+/// When the next attempt after a failed one is due.
+#[must_use]
+pub fn retry_at(status: &DatasetImportJobStatus, policy: &Policy) -> Timestamp {
+    let failed = status.last_updated_date_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0);
+    after(failed, policy.retry(status.attempts.unwrap_or(1)))
+}
