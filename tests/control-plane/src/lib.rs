@@ -1,1 +1,58 @@
-//! Placeholder.
+//! A real Kubernetes control plane on loopback: etcd, kube-apiserver, kube-controller-manager, kubectl.
+//!
+//! No root, no container engine, free ports; RBAC and the audit log are on. [`ControlPlane`] is one
+//! instance with a directory of its own; [`shared`] is one for all tests of a process.
+
+mod binaries;
+mod identity;
+mod instance;
+mod tether;
+
+pub use binaries::{Module, path_of};
+pub use instance::{ControlPlane, Part, shared};
+pub use tether::{Tethered, tether};
+
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// Why a control plane can't be had.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// A file or process could not be handled.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+    /// A program that has to be on the machine is missing.
+    #[error("{0} is not on PATH; install it (the README lists what is needed)")]
+    Missing(&'static str),
+    /// The Go compiler failed.
+    #[error("building {program} failed; its output is above, and in short: {output}")]
+    Build {
+        /// The program.
+        program: String,
+        /// The end of what the compiler said.
+        output: String,
+    },
+    /// A part did not come up.
+    #[error("{part} did not get ready; its log is {log}, which ends: {tail}")]
+    NotReady {
+        /// The part.
+        part: &'static str,
+        /// Where it logs to.
+        log: PathBuf,
+        /// The end of the log.
+        tail: String,
+    },
+    /// A certificate could not be made.
+    #[error("certificate: {0}")]
+    Certificate(#[from] rcgen::Error),
+}
+
+pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Error {
+    let what = what.into();
+    move |source| Error::Io { what, source }
+}
