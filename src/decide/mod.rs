@@ -9,6 +9,8 @@ mod follow;
 mod ownership;
 pub mod stage;
 mod submit;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 use crate::api::{self, DatasetImportJob, DatasetImportJobStatus};
