@@ -318,3 +318,224 @@ pub fn retry_at(status: &DatasetImportJobStatus, policy: &Policy) -> Timestamp {
     let failed = status.last_updated_date_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0);
     after(failed, policy.retry(status.attempts.unwrap_or(1)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{DatasetImportJobStatus, Submission};
+    use crate::identity::tests::spec;
+    use crate::personalize::ACTIVE;
+    use crate::schedule::tests::policy;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use proptest::prelude::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + second).unwrap()
+    }
+
+    /// A resource made in that second, for that dataset; its name is its UID.
+    fn resource(second: i64, dataset: &str) -> DatasetImportJob {
+        let mut job = DatasetImportJob::new(&format!("r{second:03}"), spec());
+        job.spec.dataset_arn = format!("arn:aws:personalize:eu-west-1:123456789012:dataset/shop/{dataset}");
+        job.metadata.namespace = Some("shop".into());
+        job.metadata.uid = job.metadata.name.clone();
+        job.metadata.creation_timestamp = Some(Time(at(second)));
+        job.metadata.resource_version = Some("1".into());
+        job
+    }
+
+    fn request(job: &DatasetImportJob) -> Request {
+        Request::new("shop", &job.name_any(), &job.spec).unwrap()
+    }
+
+    /// The resource after it was submitted, in a later version.
+    fn submitted(mut job: DatasetImportJob, status: Option<&str>) -> DatasetImportJob {
+        let request = request(&job);
+        job.status = Some(DatasetImportJobStatus {
+            dataset_import_job_arn: Some(request.job_arn(1).0),
+            attempts: Some(1),
+            status: status.map(Into::into),
+            completion_time: status.map(|_| Time(at(900))),
+            start_time: Some(Time(at(800))),
+            ..Default::default()
+        });
+        job.metadata.resource_version = Some("2".into());
+        job
+    }
+
+    fn intended(mut job: DatasetImportJob) -> DatasetImportJob {
+        let request = request(&job);
+        job.status = Some(DatasetImportJobStatus {
+            submission: Some(Submission {
+                job_name: request.job_name(1),
+                attempt: 1,
+                request_hash: request.hash(),
+                generation: 1,
+                time: Time(at(0)),
+            }),
+            ..Default::default()
+        });
+        job.metadata.resource_version = Some("2".into());
+        job
+    }
+
+    fn queue(jobs: &[DatasetImportJob]) -> Queue {
+        let mut queue = Queue::new(2, policy());
+        jobs.iter().for_each(|job| queue.observe(job));
+        queue
+    }
+
+    fn go(queue: &mut Queue, uid: &str) -> bool {
+        queue.take_turn(uid, at(1000)) == Turn::Go
+    }
+
+    #[test]
+    fn no_more_run_at_once_than_the_quota_and_the_oldest_go_first() {
+        let mut queue = queue(&[resource(3, "c"), resource(2, "b"), resource(1, "a")]);
+        assert!(!go(&mut queue, "r003"), "the newest waits for the older two");
+        assert!(go(&mut queue, "r002") && go(&mut queue, "r001"));
+        assert!(!go(&mut queue, "r003"));
+        queue.observe(&submitted(resource(1, "a"), Some(ACTIVE)));
+        queue.release("r001");
+        assert!(go(&mut queue, "r003"));
+    }
+
+    #[test]
+    fn one_dataset_takes_one_import_at_a_time_in_the_order_of_age() {
+        let mut queue = queue(&[resource(1, "a"), resource(2, "a"), resource(3, "b")]);
+        assert!(!go(&mut queue, "r002"));
+        assert!(go(&mut queue, "r003"), "another dataset needn't wait");
+        assert!(go(&mut queue, "r001"));
+        assert!(!go(&mut queue, "r002"));
+    }
+
+    #[test]
+    fn nothing_waits_behind_a_head_that_can_not_go() {
+        let mut suspended = resource(1, "a");
+        suspended.spec.suspend = true;
+        let mut rejected = resource(2, "b");
+        let mut status = DatasetImportJobStatus::default();
+        crate::conditions::set(&mut status, 1, Reason::AccessDenied, "", at(0));
+        rejected.status = Some(status);
+        let mut queue = queue(&[suspended, rejected, resource(3, "a"), resource(4, "b")]);
+        assert!(go(&mut queue, "r003") && go(&mut queue, "r004"));
+    }
+
+    #[test]
+    fn an_older_import_never_lands_after_a_newer_one() {
+        let newer = submitted(resource(10, "a"), Some(ACTIVE));
+        let mut queue = queue(&[resource(1, "a"), newer.clone()]);
+        assert!(matches!(queue.take_turn("r001", at(1000)), Turn::Superseded { by } if by.name == "r010"));
+        // A job that was only adopted by a newer resource is as old as the job.
+        let mut adopted = newer;
+        if let Some(status) = &mut adopted.status {
+            status.start_time = Some(Time(at(0)));
+        }
+        let mut queue = self::queue(&[resource(1, "a"), adopted]);
+        assert!(go(&mut queue, "r001"));
+    }
+
+    #[test]
+    fn a_failed_newer_import_does_not_keep_an_older_one_from_going() {
+        let mut queue = queue(&[resource(1, "a"), submitted(resource(10, "a"), Some("CREATE FAILED"))]);
+        assert!(go(&mut queue, "r001"));
+    }
+
+    #[test]
+    fn what_was_submitted_before_a_restart_counts() {
+        let intent = intended(resource(1, "a"));
+        let running = submitted(resource(2, "b"), None);
+        let mut queue = queue(&[intent, running, resource(3, "c")]);
+        assert!(!go(&mut queue, "r003"));
+        assert!(go(&mut queue, "r001"), "who has recorded an intent goes on with it");
+    }
+
+    #[test]
+    fn a_stale_delivery_frees_nothing() {
+        let mut queue = queue(&[resource(1, "a"), resource(2, "a")]);
+        assert!(go(&mut queue, "r001"));
+        queue.observe(&intended(resource(1, "a")));
+        queue.release("r001");
+        queue.observe(&resource(1, "a"));
+        assert!(!go(&mut queue, "r002"));
+        // A new listing may bring older versions: a restored etcd.
+        queue.relist(None);
+        queue.observe(&resource(1, "a"));
+        queue.forget("r001");
+        assert!(go(&mut queue, "r002"));
+    }
+
+    #[test]
+    fn after_a_refusal_one_at_a_time_finds_out_whether_there_is_room() {
+        let mut queue = queue(&[resource(1, "a"), resource(2, "b")]);
+        let location = request(&resource(1, "a")).dataset.location().clone();
+        assert!(go(&mut queue, "r001"));
+        queue.release("r001");
+        queue.hold(&location, at(1000), |_| Duration::from_secs(60));
+        assert!(matches!(queue.take_turn("r001", at(1000)), Turn::Wait { until: Some(_), .. }));
+        assert_eq!(queue.take_turn("r001", at(1060)), Turn::Go);
+        assert!(matches!(queue.take_turn("r002", at(1060)), Turn::Wait { .. }));
+        queue.accepted(&location);
+        assert_eq!(queue.take_turn("r002", at(1060)), Turn::Go);
+    }
+
+    #[test]
+    fn other_accounts_and_regions_are_lanes_of_their_own() {
+        let mut elsewhere = resource(3, "a");
+        elsewhere.spec.dataset_arn = elsewhere.spec.dataset_arn.replace("eu-west-1", "us-east-1");
+        let mut queue = queue(&[resource(1, "a"), resource(2, "b"), elsewhere]);
+        assert!(go(&mut queue, "r001") && go(&mut queue, "r002") && go(&mut queue, "r003"));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_happens_the_quota_and_the_datasets_are_kept(
+            datasets in proptest::collection::vec(0..4_u8, 1..20),
+            acts in proptest::collection::vec((any::<prop::sample::Index>(), 0..4_u8), 0..200),
+        ) {
+            let jobs: Vec<_> = datasets.iter().enumerate().map(|(i, d)| resource(i64::try_from(i).unwrap(), &format!("d{d}"))).collect();
+            let mut queue = queue(&jobs);
+            let mut running: HashMap<String, u8> = HashMap::new();
+            let mut done = HashSet::new();
+            for (index, act) in acts {
+                let i = index.index(jobs.len());
+                let uid = jobs[i].uid().unwrap();
+                match act {
+                    0 | 1 if !done.contains(&uid) => {
+                        if queue.take_turn(&uid, at(1000)) == Turn::Go {
+                            running.insert(uid, datasets[i]);
+                        }
+                    }
+                    2 if running.contains_key(&uid) => queue.observe(&submitted(jobs[i].clone(), None)),
+                    3 if running.remove(&uid).is_some() => {
+                        let mut ended = submitted(jobs[i].clone(), Some(ACTIVE));
+                        ended.metadata.resource_version = Some("3".into());
+                        queue.observe(&ended);
+                        queue.release(&uid);
+                        done.insert(uid);
+                    }
+                    _ => queue.observe(&jobs[i]),
+                }
+                prop_assert!(running.len() <= 2);
+                prop_assert_eq!(running.values().collect::<HashSet<_>>().len(), running.len());
+            }
+        }
+
+        #[test]
+        fn everybody_gets_a_turn(datasets in proptest::collection::vec(0..4_u8, 1..30)) {
+            let jobs: Vec<_> = datasets.iter().enumerate().map(|(i, d)| resource(i64::try_from(i).unwrap(), &format!("d{d}"))).collect();
+            let mut queue = queue(&jobs);
+            let location = request(&jobs[0]).dataset.location().clone();
+            let mut order: Vec<String> = Vec::new();
+            while let Some(key) = queue.ready(&location, at(1000)).first().cloned() {
+                prop_assert_eq!(queue.take_turn(&key.name, at(1000)), Turn::Go);
+                let job = jobs.iter().find(|j| j.name_any() == key.name).unwrap();
+                queue.observe(&submitted(job.clone(), Some(ACTIVE)));
+                queue.release(&key.name);
+                order.push(key.name);
+            }
+            let all: Vec<String> = jobs.iter().map(ResourceExt::name_any).collect();
+            prop_assert_eq!(order, all);
+        }
+    }
+}
