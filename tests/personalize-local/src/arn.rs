@@ -1,0 +1,63 @@
+//! The parts of an ARN that the service looks at.
+
+/// `arn:{partition}:personalize:{region}:{account}:{resource}`, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arn {
+    /// `aws`, `aws-cn`, `aws-us-gov`.
+    pub partition: String,
+    /// For example `eu-west-1`.
+    pub region: String,
+    /// Twelve digits.
+    pub account: String,
+    /// For example `dataset/shop/INTERACTIONS`.
+    pub resource: String,
+}
+
+impl Arn {
+    /// Takes an ARN of the service `personalize` apart; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(6, ':');
+        let (arn, partition, service) = (parts.next()?, parts.next()?, parts.next()?);
+        let (region, account, resource) = (parts.next()?, parts.next()?, parts.next()?);
+        (arn == "arn" && service == "personalize").then(|| Self {
+            partition: partition.to_owned(),
+            region: region.to_owned(),
+            account: account.to_owned(),
+            resource: resource.to_owned(),
+        })
+    }
+
+    /// The ARN that an import job of this name has.
+    pub fn import_job(region: &str, account: &str, name: &str) -> String {
+        format!("arn:{}:personalize:{region}:{account}:dataset-import-job/{name}", partition(region))
+    }
+}
+
+/// The partition of a region, by its prefix.
+fn partition(region: &str) -> &'static str {
+    if region.starts_with("cn-") {
+        "aws-cn"
+    } else if region.starts_with("us-gov-") {
+        "aws-us-gov"
+    } else {
+        "aws"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Arn;
+
+    #[test]
+    fn an_arn_is_taken_apart() {
+        let arn = Arn::parse("arn:aws:personalize:eu-west-1:111122223333:dataset/shop/ITEMS").unwrap();
+        assert_eq!((arn.region.as_str(), arn.account.as_str()), ("eu-west-1", "111122223333"));
+        assert_eq!(arn.resource, "dataset/shop/ITEMS");
+        assert_eq!(Arn::parse("arn:aws:s3:::bucket"), None);
+    }
+
+    #[test]
+    fn a_job_lives_in_the_partition_of_its_region() {
+        assert!(Arn::import_job("cn-north-1", "1", "a").starts_with("arn:aws-cn:"));
+    }
+}

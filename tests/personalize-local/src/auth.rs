@@ -1,0 +1,181 @@
+//! SigV4: who signed the request, and whether the signature holds. The signature is made again with the SDK's own
+//! signer and compared.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
+
+use aws_credential_types::Credentials;
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4;
+use axum::http::{HeaderMap, Method, Uri, header::AUTHORIZATION};
+use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
+
+use crate::{refusal::Refusal, seed::AccessKey};
+
+/// How far the client's clock may be off, in either direction.
+const SKEW_SECONDS: i64 = 5 * 60;
+
+/// Who is calling, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Caller {
+    pub(crate) account: String,
+    pub(crate) region: String,
+    pub(crate) access_key: String,
+}
+
+/// The request as it came in.
+pub(crate) struct Signed<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) uri: &'a Uri,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) body: &'a [u8],
+}
+
+struct Authorization<'a> {
+    access_key: &'a str,
+    date: &'a str,
+    region: &'a str,
+    service: &'a str,
+    signed_headers: Vec<&'a str>,
+    signature: &'a str,
+}
+
+/// Finds the caller, in the order in which the service checks: token present, complete, key known, token, clock,
+/// scope, signature.
+pub(crate) fn caller(
+    request: &Signed<'_>,
+    keys: &HashMap<String, (String, AccessKey)>,
+    now: Timestamp,
+) -> Result<Caller, Refusal> {
+    let header = |name: &str| request.headers.get(name).and_then(|value| value.to_str().ok());
+    let Some(text) = header(AUTHORIZATION.as_str()) else {
+        return Err(Refusal::new("MissingAuthenticationTokenException", "Missing Authentication Token"));
+    };
+    let signed = parse(text).ok_or_else(|| {
+        Refusal::new("IncompleteSignatureException", "Authorization header is not a complete SigV4 signature.")
+    })?;
+    let date = header("x-amz-date").ok_or_else(|| {
+        Refusal::new(
+            "IncompleteSignatureException",
+            "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header.",
+        )
+    })?;
+    let token = header("x-amz-security-token");
+    let unknown =
+        || Refusal::new("UnrecognizedClientException", "The security token included in the request is invalid.");
+    let (account, key) = keys.get(signed.access_key).ok_or_else(unknown)?;
+    if key.session_token.as_deref() != token {
+        return Err(unknown());
+    }
+    if key.expires_at.is_some_and(|end| end <= now) {
+        return Err(Refusal::new(
+            "ExpiredTokenException",
+            "The security token included in the request is expired",
+        ));
+    }
+    let time = signing_time(date)
+        .ok_or_else(|| mismatch(&format!("Date must be in ISO-8601 'basic format'. Got '{date}'.")))?;
+    check_clock(time, now, date)?;
+    check_scope(&signed, date)?;
+    let expected = resign(request, &signed, key, time).ok_or_else(|| mismatch("The request can't be canonicalised."))?;
+    if expected != signed.signature {
+        return Err(mismatch(
+            "The request signature we calculated does not match the signature you provided. Check your AWS Secret \
+             Access Key and signing method. Consult the service documentation for details.",
+        ));
+    }
+    Ok(Caller {
+        account: account.clone(),
+        region: signed.region.to_owned(),
+        access_key: signed.access_key.to_owned(),
+    })
+}
+
+fn mismatch(message: &str) -> Refusal {
+    Refusal::new("InvalidSignatureException", message)
+}
+
+fn parse(text: &str) -> Option<Authorization<'_>> {
+    let fields: HashMap<&str, &str> = text
+        .strip_prefix("AWS4-HMAC-SHA256")?
+        .split(',')
+        .filter_map(|field| field.trim().split_once('='))
+        .collect();
+    let scope: Vec<&str> = fields.get("Credential")?.split('/').collect();
+    let [access_key, date, region, service, "aws4_request"] = scope[..] else { return None };
+    Some(Authorization {
+        access_key,
+        date,
+        region,
+        service,
+        signed_headers: fields.get("SignedHeaders")?.split(';').collect(),
+        signature: fields.get("Signature")?,
+    })
+}
+
+fn signing_time(date: &str) -> Option<Timestamp> {
+    let civil = DateTime::strptime("%Y%m%dT%H%M%SZ", date).ok()?;
+    Some(civil.to_zoned(TimeZone::UTC).ok()?.timestamp())
+}
+
+fn check_clock(time: Timestamp, now: Timestamp, date: &str) -> Result<(), Refusal> {
+    let basic = |at: Timestamp| at.strftime("%Y%m%dT%H%M%SZ").to_string();
+    let (earliest, latest) = (now.as_second() - SKEW_SECONDS, now.as_second() + SKEW_SECONDS);
+    let bound = |second: i64| basic(Timestamp::from_second(second).unwrap_or(now));
+    if time.as_second() < earliest {
+        let (bound, now) = (bound(earliest), basic(now));
+        return Err(mismatch(&format!("Signature expired: {date} is now earlier than {bound} ({now} - 5 min.)")));
+    }
+    if time.as_second() > latest {
+        let (bound, now) = (bound(latest), basic(now));
+        return Err(mismatch(&format!("Signature not yet current: {date} is still later than {bound} ({now} + 5 min.)")));
+    }
+    Ok(())
+}
+
+fn check_scope(signed: &Authorization<'_>, date: &str) -> Result<(), Refusal> {
+    if signed.service != "personalize" {
+        return Err(mismatch("Credential should be scoped to correct service: 'personalize'."));
+    }
+    if !date.starts_with(signed.date) {
+        let text = format!("Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date: {date}");
+        return Err(mismatch(&text));
+    }
+    for needed in ["host", "x-amz-date"] {
+        if !signed.signed_headers.contains(&needed) {
+            return Err(mismatch(&format!("'{needed}' must be a 'SignedHeader' in the AWS Authorization.")));
+        }
+    }
+    Ok(())
+}
+
+fn resign(request: &Signed<'_>, signed: &Authorization<'_>, key: &AccessKey, time: Timestamp) -> Option<String> {
+    let credentials =
+        Credentials::new(&key.id, &key.secret, key.session_token.clone(), None, "personalize-local");
+    let mut settings = SigningSettings::default();
+    settings.excluded_headers = None;
+    let seconds = u64::try_from(time.as_second()).ok()?;
+    let identity = credentials.into();
+    let params = v4::SigningParams::builder()
+        .identity(&identity)
+        .region(signed.region)
+        .name(signed.service)
+        .time(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+        .settings(settings)
+        .build()
+        .ok()?
+        .into();
+    let headers = signed.signed_headers.iter().filter(|name| !["x-amz-date", "x-amz-security-token"].contains(name));
+    let headers: Vec<(&str, &str)> = headers
+        .map(|name| Some((*name, request.headers.get(*name)?.to_str().ok()?)))
+        .collect::<Option<_>>()?;
+    let host = request.headers.get("host")?.to_str().ok()?;
+    let path = request.uri.path_and_query().map_or("/", |path| path.as_str());
+    let uri = format!("http://{host}{path}");
+    let body = SignableBody::Bytes(request.body);
+    let signable = SignableRequest::new(request.method.as_str(), uri, headers.into_iter(), body).ok()?;
+    let (_, signature) = sign(signable, &params).ok()?.into_parts();
+    Some(signature)
+}

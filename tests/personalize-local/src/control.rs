@@ -1,0 +1,112 @@
+//! `/_local/`: faults and live control over HTTP, kept apart from the service's own `POST /`.
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::StatusCode,
+    response::{Html, IntoResponse},
+    routing::{get, post},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{
+    Dataset, Fault, Outcome, SeedJob,
+    clockwork::{Shared, now_ms},
+    page,
+};
+
+pub(crate) fn router() -> Router<Shared> {
+    Router::new()
+        .route("/_local/", get(overview))
+        .route("/_local/faults", post(add_fault).get(list_faults).delete(clear_faults))
+        .route("/_local/jobs", get(list_jobs).post(start_job))
+        .route("/_local/jobs/finish", post(finish))
+        .route("/_local/holds", post(hold).delete(release))
+        .route("/_local/datasets", post(put_dataset))
+        .route("/_local/datasets/status", post(dataset_status))
+        .route("/_local/ledger", get(ledger))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Finish {
+    job: String,
+    outcome: Outcome,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct DatasetStatus {
+    arn: String,
+    status: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Name {
+    #[serde(default)]
+    name: String,
+}
+
+async fn overview(State(shared): State<Shared>) -> Html<String> {
+    Html(page::render(&shared.lock()))
+}
+
+async fn add_fault(State(shared): State<Shared>, Json(fault): Json<Fault>) -> StatusCode {
+    shared.lock().faults.push(fault);
+    StatusCode::CREATED
+}
+
+async fn list_faults(State(shared): State<Shared>) -> Json<Vec<Fault>> {
+    Json(shared.lock().faults.clone())
+}
+
+async fn clear_faults(State(shared): State<Shared>) -> StatusCode {
+    shared.lock().faults.clear();
+    StatusCode::NO_CONTENT
+}
+
+async fn list_jobs(State(shared): State<Shared>) -> Json<Value> {
+    Json(json!(shared.lock().jobs))
+}
+
+async fn start_job(State(shared): State<Shared>, Json(job): Json<SeedJob>) -> impl IntoResponse {
+    match shared.lock().start_job(&job, now_ms()) {
+        Ok(arn) => (StatusCode::CREATED, Json(json!({"datasetImportJobArn": arn}))),
+        Err(message) => (StatusCode::CONFLICT, Json(json!({"message": message}))),
+    }
+}
+
+async fn finish(State(shared): State<Shared>, Json(Finish { job, outcome }): Json<Finish>) -> StatusCode {
+    found(shared.lock().finish(&job, outcome, now_ms()))
+}
+
+async fn hold(State(shared): State<Shared>, Json(Name { name }): Json<Name>) -> StatusCode {
+    shared.lock().hold(&name);
+    StatusCode::NO_CONTENT
+}
+
+async fn release(State(shared): State<Shared>, Json(Name { name }): Json<Name>) -> StatusCode {
+    shared.lock().release(&name, now_ms());
+    StatusCode::NO_CONTENT
+}
+
+async fn put_dataset(State(shared): State<Shared>, Json(dataset): Json<Dataset>) -> impl IntoResponse {
+    match shared.lock().put_dataset(&dataset, now_ms()) {
+        Ok(()) => (StatusCode::CREATED, Json(json!({}))),
+        Err(message) => (StatusCode::BAD_REQUEST, Json(json!({"message": message}))),
+    }
+}
+
+async fn dataset_status(State(shared): State<Shared>, Json(asked): Json<DatasetStatus>) -> StatusCode {
+    found(shared.lock().set_dataset_status(&asked.arn, &asked.status, now_ms()))
+}
+
+async fn ledger(State(shared): State<Shared>) -> Json<Value> {
+    Json(json!(shared.lock().ledger.entries()))
+}
+
+fn found(found: bool) -> StatusCode {
+    if found { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND }
+}

@@ -1,0 +1,69 @@
+//! The ledger: what was asked and what became of it, one JSON line per request.
+
+use std::{fs::File, io::Write, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+/// One request, as the ledger has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// When it came in (RFC 3339, UTC).
+    pub time: String,
+    /// The operation named in `X-Amz-Target`; empty if there was none.
+    pub operation: String,
+    /// The region of the credential scope.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// The account that the access key belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// The job name in the request, or in the ARN of the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job_name: Option<String>,
+    /// The dataset in the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dataset_arn: Option<String>,
+    /// The status that the client would see; 0 if it sees none.
+    pub http_status: u16,
+    /// The error code answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_code: Option<String>,
+    /// Present only if a create was accepted, whether or not the client learnt of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dataset_import_job_arn: Option<String>,
+    /// The fault that fired.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+}
+
+/// Keeps every entry, and appends it to a file if there is one.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    entries: Vec<Entry>,
+    file: Option<File>,
+}
+
+impl Ledger {
+    pub(crate) fn open(path: Option<&Path>) -> std::io::Result<Self> {
+        let file = path.map(|path| File::options().create(true).append(true).open(path)).transpose()?;
+        Ok(Self { entries: Vec::new(), file })
+    }
+
+    /// The line is in the file before the answer leaves, so that a reader who has the answer finds it there.
+    pub(crate) fn record(&mut self, entry: Entry) {
+        if let Some(file) = &mut self.file {
+            let written = serde_json::to_string(&entry)
+                .map_err(std::io::Error::from)
+                .and_then(|line| file.write_all(format!("{line}\n").as_bytes()));
+            if let Err(error) = written {
+                tracing::error!(%error, "the ledger can't be written");
+            }
+        }
+        self.entries.push(entry);
+    }
+
+    pub(crate) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+}

@@ -1,0 +1,42 @@
+//! The service's errors: code, message and HTTP status.
+
+use crate::constraints::Violation;
+
+/// A request that the service refuses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub(crate) struct Refusal {
+    pub(crate) code: String,
+    pub(crate) message: String,
+    pub(crate) status: u16,
+}
+
+impl Refusal {
+    pub(crate) fn new(code: &str, message: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), message: message.into(), status: 400 }
+    }
+
+    pub(crate) fn invalid_input(message: impl Into<String>) -> Self {
+        Self::new("InvalidInputException", message)
+    }
+
+    pub(crate) fn not_found(arn: &str) -> Self {
+        Self::new("ResourceNotFoundException", format!("The given ARN {arn} does not exist."))
+    }
+
+    pub(crate) fn too_many_tags() -> Self {
+        Self::new("TooManyTagsException", "The maximum number of tags per resource is 50.")
+    }
+
+    pub(crate) fn invalid_token() -> Self {
+        Self::new("InvalidNextTokenException", "The token is not valid.")
+    }
+
+    /// The unmodelled answer to a broken constraint, in the style of all AWS JSON services.
+    pub(crate) fn validation(violations: &[Violation]) -> Self {
+        let noun = if violations.len() == 1 { "error" } else { "errors" };
+        let list: Vec<String> = violations.iter().map(ToString::to_string).collect();
+        let message = format!("{} validation {noun} detected: {}", violations.len(), list.join("; "));
+        Self::new("ValidationException", message)
+    }
+}

@@ -1,0 +1,90 @@
+//! Where an import's data lies: `s3://bucket/key` is `DIR/bucket/key`, a file or a folder.
+
+use std::{
+    io,
+    path::{Component, Path, PathBuf},
+};
+
+/// The most that an INCREMENTAL import takes: 1 GB.
+const INCREMENTAL_BYTES: u64 = 1 << 30;
+/// The most that a FULL import takes: 100 GB.
+const FULL_BYTES: u64 = 100 << 30;
+
+/// What an import is to read.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    pub(crate) bucket: String,
+    pub(crate) key: String,
+}
+
+/// The bucket of a data location, if it is one of S3.
+pub(crate) fn parse(location: &str) -> Option<Source> {
+    let (bucket, key) = location.strip_prefix("s3://")?.split_once('/').unwrap_or((location.get(5..)?, ""));
+    (!bucket.is_empty()).then(|| Source { bucket: bucket.to_owned(), key: key.to_owned() })
+}
+
+/// The service's words for data that it can't read.
+pub(crate) fn no_access(bucket: &str) -> String {
+    format!(
+        "Insufficient privileges for accessing data in S3. Please look at https://docs.aws.amazon.com/personalize/\
+         latest/dg/granting-personalize-s3-access.html#attach-bucket-policy and fix bucket policy on {bucket}."
+    )
+}
+
+/// The CSV files of a source, in order; the error is the failureReason.
+pub(crate) fn files(source: &Source, root: &Path, incremental: bool) -> Result<Vec<PathBuf>, String> {
+    let below = Path::new(&source.bucket).join(&source.key);
+    // A key is data: it must not lead out of the directory.
+    if !below.components().all(|part| matches!(part, Component::Normal(_))) {
+        return Err("Invalid Data location.".to_owned());
+    }
+    let path = root.join(below);
+    let found = if source.key.is_empty() || source.key.ends_with('/') { folder(&path) } else { file(&path) };
+    let (paths, bytes) = found.map_err(|_| no_access(&source.bucket))?;
+    if paths.is_empty() {
+        return Err(no_access(&source.bucket));
+    }
+    let (limit, text) = if incremental { (INCREMENTAL_BYTES, "1 GB") } else { (FULL_BYTES, "100 GB") };
+    if bytes > limit {
+        return Err(format!("The size of the data to import is {bytes} bytes. The maximum size is {text}."));
+    }
+    Ok(paths)
+}
+
+fn file(path: &Path) -> io::Result<(Vec<PathBuf>, u64)> {
+    let about = path.metadata()?;
+    if about.is_file() { Ok((vec![path.to_owned()], about.len())) } else { Err(io::ErrorKind::NotFound.into()) }
+}
+
+/// Like objects under a prefix: all files at any depth.
+fn folder(path: &Path) -> io::Result<(Vec<PathBuf>, u64)> {
+    let (mut paths, mut bytes) = (Vec::new(), 0);
+    for entry in path.read_dir()? {
+        let entry = entry?.path();
+        let (more, size) = if entry.is_dir() { folder(&entry)? } else { file(&entry)? };
+        paths.extend(more);
+        bytes += size;
+    }
+    paths.sort();
+    Ok((paths, bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{files, parse};
+    use std::path::Path;
+
+    #[test]
+    fn a_location_is_a_bucket_and_a_key() {
+        let source = parse("s3://bucket/a/b.csv").unwrap();
+        assert_eq!((source.bucket.as_str(), source.key.as_str()), ("bucket", "a/b.csv"));
+        assert!(parse("https://example").is_none());
+        assert!(parse("s3:///key").is_none());
+    }
+
+    #[test]
+    fn a_key_can_not_leave_the_directory() {
+        let source = parse("s3://bucket/../../etc/passwd").unwrap();
+        assert_eq!(files(&source, Path::new("/tmp"), false).unwrap_err(), "Invalid Data location.");
+    }
+}

@@ -1,0 +1,230 @@
+//! awsJson1.1: from an HTTP request to an answer, with faults on the way and a line in the ledger.
+
+use std::time::Duration;
+
+use axum::{
+    body::{Body, Bytes},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
+    response::Response,
+};
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::{
+    auth::{self, Caller, Signed},
+    clockwork::{Shared, now_ms},
+    fault::{self, Action, Subject},
+    job::{IN_PROGRESS, Outcome},
+    ledger::Entry,
+    operations,
+    refusal::Refusal,
+    server::Connection,
+    world::World,
+};
+
+/// An answer, before a fault spoils it.
+struct Answer {
+    status: u16,
+    body: Value,
+    request_id: String,
+    error: Option<String>,
+}
+
+/// Answers `POST /`.
+pub(crate) async fn answer(
+    shared: &Shared,
+    connection: &Connection,
+    parts: (Method, Uri, HeaderMap),
+    body: Bytes,
+) -> Response {
+    let (method, uri, headers) = parts;
+    let (answer, action) = {
+        let mut world = shared.lock();
+        decide(&mut world, &Signed { method: &method, uri: &uri, headers: &headers, body: &body })
+    };
+    send(answer, action, connection).await
+}
+
+fn decide(world: &mut World, request: &Signed<'_>) -> (Answer, Option<Action>) {
+    let now = Timestamp::now();
+    world.requests += 1;
+    let target = request.headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
+    let operation = target.strip_prefix("AmazonPersonalize.").unwrap_or_default();
+    let parsed: Result<Value, Refusal> = if request.body.is_empty() {
+        Ok(json!({}))
+    } else {
+        serde_json::from_slice(request.body).map_err(|_| Refusal::new("SerializationException", ""))
+    };
+    let caller = auth::caller(request, &world.keys, now);
+    let empty = json!({});
+    let body = parsed.as_ref().unwrap_or(&empty);
+    let action = take_fault(world, operation, caller.as_ref().ok(), body);
+    let outcome = match &action {
+        Some(Action::Error { code, message, status }) => {
+            Err(Refusal { code: code.clone(), message: message.clone(), status: *status })
+        }
+        action if action.as_ref().is_none_or(Action::keeps_effect) => match (&caller, &parsed) {
+            (Err(refusal), _) | (_, Err(refusal)) => Err(refusal.clone()),
+            (Ok(caller), Ok(body)) => {
+                let before = action.as_ref().filter(|_| operation != "CreateDatasetImportJob");
+                touch_job(world, before, body);
+                let outcome = operations::run(world, caller, operation, body, now.as_millisecond());
+                if let (Ok(answer), "CreateDatasetImportJob") = (&outcome, operation) {
+                    touch_job(world, action.as_ref(), answer);
+                }
+                outcome
+            }
+        },
+        _ => Ok(json!({})),
+    };
+    let accepted = outcome.as_ref().ok().and_then(|answer| answer["datasetImportJobArn"].as_str()).map(str::to_owned);
+    let answer = finish(world.requests, outcome, action.as_ref());
+    let entry = entry(now, operation, caller.ok(), body, &answer, accepted, action.as_ref());
+    log(&entry);
+    world.ledger.record(entry);
+    (answer, action)
+}
+
+fn names(body: &Value) -> Vec<&str> {
+    let members = ["jobName", "datasetImportJobArn", "datasetArn", "resourceArn", "schemaArn", "datasetGroupArn"];
+    members.iter().filter_map(|member| body[*member].as_str()).collect()
+}
+
+fn take_fault(world: &mut World, operation: &str, caller: Option<&Caller>, body: &Value) -> Option<Action> {
+    let names = names(body);
+    let job = world.jobs.iter().find(|job| names.contains(&job.arn.as_str()));
+    let finished = job.is_some_and(|job| !job.is_running());
+    let account = caller.map(|caller| caller.account.as_str());
+    fault::take(&mut world.faults, &Subject { operation, account, names, finished })
+}
+
+/// What a fault does to the job itself.
+fn touch_job(world: &mut World, action: Option<&Action>, about: &Value) {
+    let Some(arn) = about["datasetImportJobArn"].as_str().or(about["resourceArn"].as_str()) else { return };
+    match action {
+        Some(Action::NotFoundFor { ms, lookups }) => {
+            if let Some(job) = world.job_mut(arn) {
+                job.hidden_until_ms = Some(now_ms().saturating_add_unsigned(*ms));
+                job.hidden_lookups = *lookups;
+            }
+        }
+        Some(Action::FailureReason { text, length }) => {
+            let reason = match length {
+                Some(length) => text.chars().cycle().take(*length).collect(),
+                None => text.clone(),
+            };
+            world.finish(arn, Outcome::Failed(reason), now_ms());
+        }
+        Some(Action::Vanish) => world.jobs.retain(|job| job.arn != arn),
+        _ => {}
+    }
+}
+
+fn finish(request: u64, outcome: Result<Value, Refusal>, action: Option<&Action>) -> Answer {
+    let outcome = match (action, outcome) {
+        (Some(Action::ErrorAfter { code, message, status }), Ok(_)) => {
+            Err(Refusal { code: code.clone(), message: message.clone(), status: *status })
+        }
+        (Some(Action::NoArn), Ok(_)) => Ok(json!({})),
+        (Some(Action::Status(status)), Ok(body)) => Ok(with_status(body, status)),
+        (Some(Action::StatusGoesBack), Ok(body)) => Ok(with_status(body, IN_PROGRESS)),
+        (_, outcome) => outcome,
+    };
+    let request_id = format!("{:08x}-0000-4000-8000-{:012x}", now_ms() & 0xffff_ffff, request);
+    match outcome {
+        Ok(body) => Answer { status: 200, body, request_id, error: None },
+        Err(refusal) => Answer {
+            status: refusal.status,
+            body: json!({"__type": refusal.code, "message": refusal.message}),
+            request_id,
+            error: Some(refusal.code),
+        },
+    }
+}
+
+fn with_status(mut body: Value, status: &str) -> Value {
+    if let Some(job) = body.get_mut("datasetImportJob") {
+        job["status"] = json!(status);
+    }
+    for job in body.get_mut("datasetImportJobs").and_then(Value::as_array_mut).into_iter().flatten() {
+        job["status"] = json!(status);
+    }
+    body
+}
+
+fn entry(
+    now: Timestamp,
+    operation: &str,
+    caller: Option<Caller>,
+    body: &Value,
+    answer: &Answer,
+    accepted: Option<String>,
+    action: Option<&Action>,
+) -> Entry {
+    let arn_name = |arn: &str| arn.split_once("dataset-import-job/").map(|(_, name)| name.to_owned());
+    let job_name = body["jobName"].as_str().map(str::to_owned);
+    let unseen = matches!(
+        action,
+        Some(Action::SilenceBeforeHeaders { .. } | Action::ResetBefore | Action::ResetAfter)
+    );
+    Entry {
+        time: now.to_string(),
+        operation: operation.to_owned(),
+        job_name: job_name.or_else(|| names(body).into_iter().find_map(arn_name)),
+        dataset_arn: body["datasetArn"].as_str().map(str::to_owned),
+        region: caller.as_ref().map(|caller| caller.region.clone()),
+        account: caller.map(|caller| caller.account),
+        http_status: if unseen { 0 } else { answer.status },
+        error_code: answer.error.clone(),
+        dataset_import_job_arn: accepted.filter(|_| operation == "CreateDatasetImportJob"),
+        fault: action.map(|action| action.label().to_owned()),
+    }
+}
+
+fn log(entry: &Entry) {
+    let Entry { operation, account, job_name, http_status, error_code, fault, .. } = entry;
+    let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+    tracing::info!(account = text(account), job = text(job_name), status = http_status, error = text(error_code),
+        fault = text(fault), "{operation}");
+}
+
+async fn send(answer: Answer, action: Option<Action>, connection: &Connection) -> Response {
+    let text = answer.body.to_string();
+    let body = match action {
+        Some(Action::Delay { ms }) => {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            Body::from(text.clone())
+        }
+        Some(Action::SilenceBeforeHeaders { .. }) => std::future::pending().await,
+        Some(Action::SilenceAfterHeaders { .. }) => {
+            Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>())
+        }
+        Some(Action::CutBody) => {
+            let half = Bytes::copy_from_slice(&text.as_bytes()[..text.len() / 2]);
+            let cut = stream::once(async {
+                // The first half must be on its way before the connection closes.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted))
+            });
+            Body::from_stream(stream::once(async { Ok(half) }).chain(cut))
+        }
+        Some(Action::Garbage) => Body::from("<html>\u{0}garbage"),
+        Some(Action::ResetBefore | Action::ResetAfter) => {
+            connection.reset();
+            std::future::pending().await
+        }
+        _ => Body::from(text.clone()),
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-amz-json-1.1"));
+    if let Ok(id) = HeaderValue::from_str(&answer.request_id) {
+        headers.insert("x-amzn-requestid", id);
+    }
+    if matches!(action, Some(Action::CutBody | Action::SilenceAfterHeaders { .. })) {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
+    }
+    response
+}
