@@ -70,27 +70,21 @@ pub(crate) fn caller(
         return Err(unknown());
     }
     if key.expires_at.is_some_and(|end| end <= now) {
-        return Err(Refusal::new(
-            "ExpiredTokenException",
-            "The security token included in the request is expired",
-        ));
+        return Err(Refusal::new("ExpiredTokenException", "The security token included in the request is expired"));
     }
     let time = signing_time(date)
         .ok_or_else(|| mismatch(&format!("Date must be in ISO-8601 'basic format'. Got '{date}'.")))?;
     check_clock(time, now, date)?;
     check_scope(&signed, date)?;
-    let expected = resign(request, &signed, key, time).ok_or_else(|| mismatch("The request can't be canonicalised."))?;
+    let expected =
+        resign(request, &signed, key, time).ok_or_else(|| mismatch("The request can't be canonicalised."))?;
     if expected != signed.signature {
         return Err(mismatch(
             "The request signature we calculated does not match the signature you provided. Check your AWS Secret \
              Access Key and signing method. Consult the service documentation for details.",
         ));
     }
-    Ok(Caller {
-        account: account.clone(),
-        region: signed.region.to_owned(),
-        access_key: signed.access_key.to_owned(),
-    })
+    Ok(Caller { account: account.clone(), region: signed.region.to_owned(), access_key: signed.access_key.to_owned() })
 }
 
 fn mismatch(message: &str) -> Refusal {
@@ -98,11 +92,8 @@ fn mismatch(message: &str) -> Refusal {
 }
 
 fn parse(text: &str) -> Option<Authorization<'_>> {
-    let fields: HashMap<&str, &str> = text
-        .strip_prefix("AWS4-HMAC-SHA256")?
-        .split(',')
-        .filter_map(|field| field.trim().split_once('='))
-        .collect();
+    let fields: HashMap<&str, &str> =
+        text.strip_prefix("AWS4-HMAC-SHA256")?.split(',').filter_map(|field| field.trim().split_once('=')).collect();
     let scope: Vec<&str> = fields.get("Credential")?.split('/').collect();
     let [access_key, date, region, service, "aws4_request"] = scope[..] else { return None };
     Some(Authorization {
@@ -130,7 +121,9 @@ fn check_clock(time: Timestamp, now: Timestamp, date: &str) -> Result<(), Refusa
     }
     if time.as_second() > latest {
         let (bound, now) = (bound(latest), basic(now));
-        return Err(mismatch(&format!("Signature not yet current: {date} is still later than {bound} ({now} + 5 min.)")));
+        return Err(mismatch(&format!(
+            "Signature not yet current: {date} is still later than {bound} ({now} + 5 min.)"
+        )));
     }
     Ok(())
 }
@@ -152,8 +145,7 @@ fn check_scope(signed: &Authorization<'_>, date: &str) -> Result<(), Refusal> {
 }
 
 fn resign(request: &Signed<'_>, signed: &Authorization<'_>, key: &AccessKey, time: Timestamp) -> Option<String> {
-    let credentials =
-        Credentials::new(&key.id, &key.secret, key.session_token.clone(), None, "personalize-local");
+    let credentials = Credentials::new(&key.id, &key.secret, key.session_token.clone(), None, "personalize-local");
     let mut settings = SigningSettings::default();
     settings.excluded_headers = None;
     let seconds = u64::try_from(time.as_second()).ok()?;
@@ -168,9 +160,8 @@ fn resign(request: &Signed<'_>, signed: &Authorization<'_>, key: &AccessKey, tim
         .ok()?
         .into();
     let headers = signed.signed_headers.iter().filter(|name| !["x-amz-date", "x-amz-security-token"].contains(name));
-    let headers: Vec<(&str, &str)> = headers
-        .map(|name| Some((*name, request.headers.get(*name)?.to_str().ok()?)))
-        .collect::<Option<_>>()?;
+    let headers: Vec<(&str, &str)> =
+        headers.map(|name| Some((*name, request.headers.get(*name)?.to_str().ok()?))).collect::<Option<_>>()?;
     let host = request.headers.get("host")?.to_str().ok()?;
     let path = request.uri.path_and_query().map_or("/", |path| path.as_str());
     let uri = format!("http://{host}{path}");

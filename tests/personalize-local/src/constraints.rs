@@ -158,10 +158,8 @@ mod tests {
         let body = json!({"jobName": "-x", "datasetArn": "arn:aws:personalize:r:1:dataset/a/B", "dataSource": {}});
         assert_eq!(
             sentences("CreateDatasetImportJob", &body),
-            [
-                "Value '-x' at 'jobName' failed to satisfy constraint: Member must satisfy regular expression \
-              pattern: ^[a-zA-Z0-9][a-zA-Z0-9\\-_]*"
-            ]
+            ["Value '-x' at 'jobName' failed to satisfy constraint: Member must satisfy regular expression \
+              pattern: ^[a-zA-Z0-9][a-zA-Z0-9\\-_]*"]
         );
     }
 

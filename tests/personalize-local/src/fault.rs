@@ -1,78 +1,258 @@
-//! Faults that can be ordered: what goes wrong with the next matching calls.
+//! Faults on demand: which request they hit and what they do to it.
 
 use serde::{Deserialize, Serialize};
 
-/// A fault, and which calls it meets.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// A fault. Faults are tried in the order added; the first that matches fires.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Fault {
-    /// The operation; none means all.
-    #[serde(default)]
+    /// The operation it hits; any when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<String>,
-    /// The caller's account; none means all.
-    #[serde(default)]
+    /// The account it hits; any when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
-    /// A part of the job's name or ARN, or of the dataset's ARN; none means all.
-    #[serde(default)]
+    /// Part of the job name or of an ARN in the request; any when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// How many calls it meets.
+    /// Matching requests that pass unharmed first.
+    #[serde(default)]
+    pub skip: u32,
+    /// How often it fires; 0 is for ever. Once unless given.
     #[serde(default = "once")]
     pub count: u32,
-    /// What goes wrong.
+    /// What it does.
     pub action: Action,
+}
+
+/// What a fault does. `effect` says whether the request is carried out before the answer is spoilt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
+pub enum Action {
+    /// An error instead of the effect.
+    Error {
+        /// For example `ThrottlingException`.
+        code: String,
+        /// The message.
+        #[serde(default)]
+        message: String,
+        /// The HTTP status; 400 unless given.
+        #[serde(default = "bad_request")]
+        status: u16,
+    },
+    /// The effect happens, and an error is answered (500 unless given).
+    ErrorAfter {
+        /// `InternalServerException` unless given.
+        #[serde(default = "internal")]
+        code: String,
+        /// The message.
+        #[serde(default)]
+        message: String,
+        /// The HTTP status; 500 unless given.
+        #[serde(default = "internal_status")]
+        status: u16,
+    },
+    /// The effect happens at once, the answer comes later.
+    Delay {
+        /// Milliseconds.
+        ms: u64,
+    },
+    /// Nothing comes back, and the connection stays open.
+    SilenceBeforeHeaders {
+        /// Whether the request is carried out.
+        #[serde(default = "yes")]
+        effect: bool,
+    },
+    /// Status and headers come back, then nothing.
+    SilenceAfterHeaders {
+        /// Whether the request is carried out.
+        #[serde(default = "yes")]
+        effect: bool,
+    },
+    /// Half of the body comes back, then the connection closes. The request is carried out.
+    CutBody,
+    /// A body that is not JSON. The request is carried out.
+    Garbage,
+    /// The connection is reset and nothing else happens.
+    ResetBefore,
+    /// The request is carried out, then the connection is reset.
+    ResetAfter,
+    /// The request is carried out and answered with `{}`.
+    NoArn,
+    /// The job can't be found for a while: on a create, from now on.
+    NotFoundFor {
+        /// For so many milliseconds.
+        #[serde(default)]
+        ms: u64,
+        /// For so many lookups.
+        #[serde(default)]
+        lookups: u32,
+    },
+    /// A describe or list shows this status for the job.
+    Status(String),
+    /// A describe of a finished job shows `CREATE IN_PROGRESS`.
+    StatusGoesBack,
+    /// The job fails now with this failureReason: `text`, repeated up to `length` characters if given.
+    FailureReason {
+        /// The text; `x` unless given.
+        #[serde(default = "filler")]
+        text: String,
+        /// The length in characters.
+        #[serde(default)]
+        length: Option<usize>,
+    },
+    /// The job is gone for good, as if it had never been.
+    Vanish,
 }
 
 fn once() -> u32 {
     1
 }
 
-/// What goes wrong.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
-pub enum Action {
-    /// An error, before the effect or after it.
-    Error {
-        /// The error code.
-        code: String,
-        /// The message.
-        message: String,
-        /// The HTTP status.
-        status: u16,
-        /// Whether the call takes effect all the same.
-        #[serde(default)]
-        after_effect: bool,
-    },
-    /// No answer for so long, then the right one.
-    Delay {
-        /// Milliseconds.
-        ms: u64,
-    },
-    /// No answer at all, before the effect or after it.
-    Silence {
-        /// Whether the call takes effect all the same.
-        #[serde(default)]
-        after_effect: bool,
-    },
-    /// The connection breaks off within the body, after the effect.
-    CutBody,
-    /// The body is no JSON, after the effect.
-    Garbage,
-    /// Success with an empty object, after the effect.
-    NoArn,
-    /// Part of the answer is replaced: the members of the job (describe) or of the answer.
-    Replace {
-        /// Members and their values.
-        members: serde_json::Map<String, serde_json::Value>,
-    },
+fn yes() -> bool {
+    true
+}
+
+fn bad_request() -> u16 {
+    400
+}
+
+fn internal_status() -> u16 {
+    500
+}
+
+fn internal() -> String {
+    "InternalServerException".to_owned()
+}
+
+fn filler() -> String {
+    "x".to_owned()
 }
 
 impl Fault {
-    /// Whether it meets this call.
+    /// A fault that hits the next request of this operation, once.
+    pub fn on(operation: &str, action: Action) -> Self {
+        Self { operation: Some(operation.to_owned()), account: None, name: None, skip: 0, count: 1, action }
+    }
+
+    /// The same fault, for requests whose job name or ARN contains this.
     #[must_use]
-    pub fn meets(&self, operation: &str, account: &str, names: &[&str]) -> bool {
-        self.count > 0
-            && self.operation.as_deref().is_none_or(|o| o == operation)
-            && self.account.as_deref().is_none_or(|a| a == account)
-            && self.name.as_deref().is_none_or(|n| names.iter().any(|name| name.contains(n)))
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = Some(name.to_owned());
+        self
+    }
+
+    /// The same fault, so many times (0 is for ever).
+    #[must_use]
+    pub fn times(mut self, count: u32) -> Self {
+        self.count = count;
+        self
+    }
+
+    fn matches(&self, request: &Subject<'_>) -> bool {
+        self.operation.as_ref().is_none_or(|operation| operation == request.operation)
+            && self.account.as_ref().is_none_or(|account| Some(account.as_str()) == request.account)
+            && self.name.as_ref().is_none_or(|name| request.names.iter().any(|known| known.contains(name)))
+            && (self.action != Action::StatusGoesBack || request.finished)
+    }
+}
+
+impl Action {
+    /// Its name in the ledger.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Error { .. } => "error",
+            Self::ErrorAfter { .. } => "errorAfter",
+            Self::Delay { .. } => "delay",
+            Self::SilenceBeforeHeaders { .. } => "silenceBeforeHeaders",
+            Self::SilenceAfterHeaders { .. } => "silenceAfterHeaders",
+            Self::CutBody => "cutBody",
+            Self::Garbage => "garbage",
+            Self::ResetBefore => "resetBefore",
+            Self::ResetAfter => "resetAfter",
+            Self::NoArn => "noArn",
+            Self::NotFoundFor { .. } => "notFoundFor",
+            Self::Status(_) => "status",
+            Self::StatusGoesBack => "statusGoesBack",
+            Self::FailureReason { .. } => "failureReason",
+            Self::Vanish => "vanish",
+        }
+    }
+
+    /// Whether the request is carried out all the same.
+    pub(crate) fn keeps_effect(&self) -> bool {
+        match self {
+            Self::Error { .. } | Self::ResetBefore => false,
+            Self::SilenceBeforeHeaders { effect } | Self::SilenceAfterHeaders { effect } => *effect,
+            _ => true,
+        }
+    }
+}
+
+/// What a request is matched by.
+pub(crate) struct Subject<'a> {
+    pub(crate) operation: &'a str,
+    pub(crate) account: Option<&'a str>,
+    /// The job name and the ARNs in the request.
+    pub(crate) names: Vec<&'a str>,
+    /// The job it is about has finished.
+    pub(crate) finished: bool,
+}
+
+/// Takes the action of the first fault that matches, and counts it.
+pub(crate) fn take(faults: &mut Vec<Fault>, request: &Subject<'_>) -> Option<Action> {
+    let mut fired = None;
+    for (index, fault) in faults.iter_mut().enumerate() {
+        if !fault.matches(request) {
+            continue;
+        }
+        if fault.skip > 0 {
+            fault.skip -= 1;
+            continue;
+        }
+        fired = Some((index, fault.count == 1, fault.action.clone()));
+        fault.count = fault.count.saturating_sub(1);
+        break;
+    }
+    let (index, spent, action) = fired?;
+    if spent {
+        faults.remove(index);
+    }
+    Some(action)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Action, Fault, Subject, take};
+
+    fn describe() -> Subject<'static> {
+        Subject { operation: "DescribeDatasetImportJob", account: None, names: vec!["job-1"], finished: false }
+    }
+
+    #[test]
+    fn faults_fire_in_order_and_are_spent() {
+        let mut faults = vec![
+            Fault::on("CreateDatasetImportJob", Action::Vanish),
+            Fault::on("DescribeDatasetImportJob", Action::Garbage).times(2),
+            Fault::on("DescribeDatasetImportJob", Action::CutBody).named("job-"),
+        ];
+        let fired: Vec<_> = (0..4).map(|_| take(&mut faults, &describe()).map(|action| action.label())).collect();
+        assert_eq!(fired, [Some("garbage"), Some("garbage"), Some("cutBody"), None]);
+        assert_eq!(faults.len(), 1);
+    }
+
+    #[test]
+    fn a_fault_without_end_keeps_firing() {
+        let mut faults = vec![Fault::on("DescribeDatasetImportJob", Action::Garbage).times(0)];
+        assert!((0..9).all(|_| take(&mut faults, &describe()).is_some()));
+    }
+
+    #[test]
+    fn a_fault_reads_as_the_readme_writes_it() {
+        let text = r#"{"operation": "CreateDatasetImportJob", "count": 2, "action": {"error": {"code": "X"}}}"#;
+        let fault: Fault = serde_json::from_str(text).unwrap();
+        assert_eq!(fault.action, Action::Error { code: "X".into(), message: String::new(), status: 400 });
+        let reset: Fault = serde_json::from_str(r#"{"action": "resetAfter"}"#).unwrap();
+        assert_eq!((reset.count, reset.action), (1, Action::ResetAfter));
     }
 }

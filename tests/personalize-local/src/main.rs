@@ -1,64 +1,84 @@
-//! `personalize-local`: the stand-in as a program.
+//! `personalize-local`: the stand-in as a process.
+
+use std::{io::Write, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use personalize_local::{Seed, Service};
-use std::io::Write;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::ExitCode;
+use personalize_local::{Config, Durations, Seed, Service, StartError};
 
-/// A stand-in for the import part of Amazon Personalize.
-#[derive(Debug, Parser)]
+/// A stand-in for the Amazon Personalize import API.
+///
+/// Point a client at it with AWS_ENDPOINT_URL_PERSONALIZE. GET /_local/ shows accounts, datasets and jobs;
+/// POST /_local/faults adds a fault.
+#[derive(Parser)]
 #[command(version)]
-struct Cli {
-    /// Address to listen on; port 0 takes a free one. The address is printed on standard output.
-    #[arg(long, default_value = "127.0.0.1:0")]
+struct Arguments {
+    /// Where to listen; port 0 picks a free one, printed on stdout
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
     listen: SocketAddr,
-    /// YAML file that declares accounts, datasets, jobs and durations.
-    #[arg(long)]
+    /// Accounts, datasets and jobs that exist (YAML)
+    #[arg(long, value_name = "FILE")]
     seed: PathBuf,
-    /// Where s3://bucket/key is read from, as DIR/bucket/key.
-    #[arg(long)]
+    /// s3://bucket/key is read from DIR/bucket/key
+    #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// File that gets one JSON line per request.
-    #[arg(long)]
-    ledger: PathBuf,
+    /// Appends one JSON line per request
+    #[arg(long, value_name = "FILE")]
+    ledger: Option<PathBuf>,
+    /// Keeps jobs, tags and datasets' states across restarts
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// How long a job is CREATE PENDING, in milliseconds; overrides the seed
+    #[arg(long, value_name = "MS")]
+    pending_ms: Option<u64>,
+    /// How long a job is CREATE IN_PROGRESS, in milliseconds; overrides the seed
+    #[arg(long, value_name = "MS")]
+    in_progress_ms: Option<u64>,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match serve(Cli::parse()).await {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
+    match run(Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "personalize-local: {error}");
+            tracing::error!("{error}");
             ExitCode::FAILURE
         }
     }
 }
 
-async fn serve(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
-    let shown = cli.seed.display().to_string();
-    let text = std::fs::read_to_string(&cli.seed).map_err(|e| format!("--seed {shown}: {e}"))?;
-    let seed: Seed = serde_yaml::from_str(&text).map_err(|e| format!("--seed {shown}: {e}"))?;
-    let service =
-        Service::new(seed, cli.data, &cli.ledger).map_err(|e| format!("--ledger {}: {e}", cli.ledger.display()))?;
-    let listener =
-        tokio::net::TcpListener::bind(cli.listen).await.map_err(|e| format!("--listen {}: {e}", cli.listen))?;
+async fn run(arguments: Arguments) -> Result<(), StartError> {
+    let Arguments { listen, seed: path, data, ledger, state, pending_ms, in_progress_ms } = arguments;
+    let text = std::fs::read_to_string(&path).map_err(|source| StartError::File { path, source })?;
+    let mut seed = Seed::from_yaml(&text)?;
+    seed.durations = Durations {
+        pending_ms: pending_ms.unwrap_or(seed.durations.pending_ms),
+        in_progress_ms: in_progress_ms.unwrap_or(seed.durations.in_progress_ms),
+    };
+    let service = Service::start(Config { listen, seed, data, ledger, state }).await?;
     let mut out = std::io::stdout();
-    let _ = writeln!(out, "listening on http://{}", listener.local_addr()?).and_then(|()| out.flush());
-    let stop = async {
-        let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
-        let terminated = async {
-            match &mut term {
-                Some(term) => term.recv().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! { _ = terminated => {}, _ = tokio::signal::ctrl_c() => {} }
+    let told = writeln!(out, "listening on {}", service.url()).and_then(|()| out.flush());
+    if let Err(error) = told {
+        tracing::warn!(%error, "the address can't be printed");
+    }
+    let asked = stop_asked().await;
+    tracing::info!(asked, "stopping");
+    service.stop().await;
+    Ok(())
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn stop_asked() -> &'static str {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
+    let terminated = async {
+        match &mut terminate {
+            Some(signal) => signal.recv().await,
+            None => std::future::pending().await,
+        }
     };
     tokio::select! {
-        served = axum::serve(listener, service.router()) => served?,
-        () = stop => {}
+        _ = tokio::signal::ctrl_c() => "interrupted",
+        _ = terminated => "terminated",
     }
-    Ok(())
 }

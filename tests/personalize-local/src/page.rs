@@ -13,7 +13,7 @@ pub(crate) fn render(world: &World) -> String {
         .accounts
         .iter()
         .map(|id| {
-            let of = |region_job: &&crate::Job| region_job.account == *id;
+            let of = |job: &&crate::Job| job.account == *id;
             let running = world.jobs.iter().filter(of).filter(|job| job.is_running()).count();
             row(&[id, &running.to_string(), &world.jobs.iter().filter(of).count().to_string()])
         })

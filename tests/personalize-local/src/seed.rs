@@ -1,176 +1,233 @@
-//! What the service holds when it begins, and the shapes of what it keeps.
+//! What the stand-in knows when it starts: the YAML file given as `--seed`.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use std::collections::BTreeMap;
 
-/// The seed file.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+use crate::{StartError, arn::Arn, job::Tag};
+
+/// The seed file. Unknown keys are errors, so that a typo can't pass unnoticed.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Seed {
-    /// Accounts and the keys that open them.
-    #[serde(default)]
+    /// The accounts that can sign requests.
     pub accounts: Vec<Account>,
-    /// Datasets.
-    #[serde(default)]
+    /// The datasets that exist.
     pub datasets: Vec<Dataset>,
-    /// Jobs that exist already.
-    #[serde(default)]
-    pub jobs: Vec<Job>,
-    /// How long jobs take.
-    #[serde(default)]
+    /// The import jobs that exist.
+    pub jobs: Vec<SeedJob>,
+    /// How long a job stays in each state.
     pub durations: Durations,
-    /// Roles that callers may not pass.
-    #[serde(default)]
-    pub refused_roles: Vec<String>,
-    /// Buckets that the service may not read.
-    #[serde(default)]
-    pub unreadable_buckets: Vec<String>,
+    /// Permissions that are missing.
+    pub refusals: Refusals,
+    /// The request rate that an account is allowed; none unless given.
+    pub throttle: Option<Throttle>,
 }
 
 /// An AWS account.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Account {
-    /// 12 digits.
+    /// Twelve digits (quote them in YAML).
     pub id: String,
     /// Its access keys.
+    #[serde(default)]
     pub access_keys: Vec<AccessKey>,
 }
 
-/// An access key.
-#[derive(Debug, Clone, Deserialize)]
+/// A long-term or a temporary access key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AccessKey {
-    /// The access key's ID.
+    /// The access key ID.
     pub id: String,
-    /// The secret.
+    /// The secret access key.
     pub secret: String,
-    /// The session token that has to come with it.
+    /// Present for temporary credentials: the token that must come with each request.
     #[serde(default)]
     pub session_token: Option<String>,
-    /// Whether its token has expired.
+    /// When temporary credentials end (RFC 3339).
     #[serde(default)]
-    pub expired: bool,
+    pub expires_at: Option<jiff::Timestamp>,
 }
 
 /// A dataset.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Dataset {
-    /// Its ARN, with region and account.
+    /// `arn:aws:personalize:REGION:ACCOUNT:dataset/GROUP/TYPE`
     pub arn: String,
-    /// `Interactions`, `Users` or `Items`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// `ACTIVE`, `CREATE PENDING`, …
+    /// `Interactions`, `Users`, `Items`, `Actions`; the last part of the ARN unless given.
+    #[serde(default, rename = "type")]
+    pub kind: Option<String>,
+    /// `ACTIVE` unless given.
+    #[serde(default = "active")]
     pub status: String,
-    /// The Avro schema, as JSON text.
-    pub schema: String,
+    /// The Avro schema, as a YAML mapping or a JSON string. Without one, a minimal schema of the type.
+    #[serde(default)]
+    pub schema: Option<serde_json::Value>,
+    /// The schema's ARN; derived from the group and type unless given.
+    #[serde(default)]
+    pub schema_arn: Option<String>,
+    /// Tags of the dataset.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+    /// When it was created (RFC 3339); the start of the stand-in unless given.
+    #[serde(default)]
+    pub created_at: Option<jiff::Timestamp>,
 }
 
-/// How long jobs take, in milliseconds.
-#[derive(Debug, Clone, Copy, Deserialize)]
+impl Dataset {
+    /// A dataset of this ARN, ACTIVE, with a minimal schema.
+    pub fn new(arn: impl Into<String>) -> Self {
+        Self {
+            arn: arn.into(),
+            kind: None,
+            status: active(),
+            schema: None,
+            schema_arn: None,
+            tags: Vec::new(),
+            created_at: None,
+        }
+    }
+}
+
+/// An import job that exists at the start.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SeedJob {
+    /// The job's name.
+    pub name: String,
+    /// The dataset it imports into; gives the region and the account.
+    pub dataset_arn: String,
+    /// A job in `CREATE PENDING` goes on from there. `ACTIVE` unless given.
+    #[serde(default = "active")]
+    pub status: String,
+    /// Where its data lies.
+    #[serde(default = "elsewhere")]
+    pub data_location: String,
+    /// The role it reads with.
+    #[serde(default)]
+    pub role_arn: Option<String>,
+    /// `FULL` unless given.
+    #[serde(default)]
+    pub import_mode: Option<String>,
+    /// Why it failed.
+    #[serde(default)]
+    pub failure_reason: Option<String>,
+    /// Its tags.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+    /// When it was created (RFC 3339); the start of the stand-in unless given.
+    #[serde(default)]
+    pub created_at: Option<jiff::Timestamp>,
+    /// Stays where it is until told.
+    #[serde(default)]
+    pub hold: bool,
+}
+
+impl SeedJob {
+    /// A finished job of this name, with defaults for the rest.
+    pub fn new(name: impl Into<String>, dataset_arn: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            dataset_arn: dataset_arn.into(),
+            status: active(),
+            data_location: elsewhere(),
+            role_arn: None,
+            import_mode: None,
+            failure_reason: None,
+            tags: Vec::new(),
+            created_at: None,
+            hold: false,
+        }
+    }
+}
+
+/// How long a job stays in `CREATE PENDING` and in `CREATE IN_PROGRESS`, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Durations {
-    /// In CREATE PENDING.
-    pub pending_ms: i64,
-    /// In CREATE IN_PROGRESS.
-    pub in_progress_ms: i64,
+    /// Milliseconds in `CREATE PENDING`.
+    pub pending_ms: u64,
+    /// Milliseconds in `CREATE IN_PROGRESS`.
+    pub in_progress_ms: u64,
 }
 
 impl Default for Durations {
     fn default() -> Self {
-        Self { pending_ms: 1000, in_progress_ms: 2000 }
+        Self { pending_ms: 1_000, in_progress_ms: 2_000 }
     }
 }
 
-/// A dataset import job.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Job {
-    /// `jobName`.
-    pub job_name: String,
-    /// `datasetArn`.
-    pub dataset_arn: String,
-    /// `dataSource.dataLocation`.
-    pub data_location: String,
-    /// `roleArn`.
-    pub role_arn: String,
-    /// `importMode`.
-    #[serde(default = "full")]
-    pub import_mode: String,
-    /// `publishAttributionMetricsToS3`.
-    #[serde(default)]
-    pub publish_attribution_metrics_to_s3: Option<bool>,
-    /// Tags.
-    #[serde(default)]
-    pub tags: BTreeMap<String, String>,
-    /// Where it stands; a job that has not ended goes on by the clock.
-    #[serde(default = "pending")]
-    pub status: String,
-    /// Why it failed.
-    #[serde(default)]
-    pub failure_reason: Option<String>,
-    /// When it was created, in milliseconds of the Unix epoch.
-    #[serde(default)]
-    pub created_ms: i64,
-    /// When it changed last.
-    #[serde(default)]
-    pub updated_ms: i64,
-    /// Whether it stays as it is until it is told to end.
-    #[serde(default)]
-    pub held: bool,
+/// Permissions that are missing.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Refusals {
+    /// Roles (ARN) that callers may not pass: AccessDeniedException on create.
+    pub pass_role: Vec<String>,
+    /// Buckets whose policy does not let the service read: the import fails.
+    pub buckets: Vec<String>,
 }
 
-fn full() -> String {
-    "FULL".into()
+/// The request rate that one account and region is allowed.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Throttle {
+    /// Requests per second in the long run.
+    pub per_second: f64,
+    /// Requests at once.
+    pub burst: f64,
 }
 
-fn pending() -> String {
-    "CREATE PENDING".into()
+fn active() -> String {
+    "ACTIVE".to_owned()
 }
 
-impl Job {
-    /// Whether it counts against the quota.
-    #[must_use]
-    pub fn runs(&self) -> bool {
-        self.status != "ACTIVE" && self.status != "CREATE FAILED"
+fn elsewhere() -> String {
+    "s3://elsewhere/data.csv".to_owned()
+}
+
+impl Seed {
+    /// Reads a seed and checks that it hangs together: twelve-digit accounts, ARNs of the service, known accounts.
+    ///
+    /// # Errors
+    /// When the YAML is not a seed, or contradicts itself.
+    pub fn from_yaml(text: &str) -> Result<Self, StartError> {
+        let seed: Self = serde_yaml::from_str(text)?;
+        seed.check()?;
+        Ok(seed)
     }
 
-    /// The account and region it lives in, and its ARN.
-    #[must_use]
-    pub fn arn(&self) -> String {
-        let parts: Vec<&str> = self.dataset_arn.splitn(6, ':').collect();
-        let part = |i: usize| parts.get(i).copied().unwrap_or_default();
-        format!("arn:{}:personalize:{}:{}:dataset-import-job/{}", part(1), part(3), part(4), self.job_name)
-    }
-
-    /// What a summary tells of it; `whole` adds what only describe tells.
-    #[must_use]
-    pub fn tell(&self, whole: bool) -> Value {
-        let seconds = |ms: i64| {
-            serde_json::Number::from_f64(f64::from(i32::try_from(ms % 1000).unwrap_or(0)) / 1000.0 + (ms / 1000) as f64)
-        };
-        let mut told = serde_json::json!({
-            "datasetImportJobArn": self.arn(),
-            "jobName": self.job_name,
-            "status": self.status,
-            "importMode": self.import_mode,
-            "creationDateTime": seconds(self.created_ms),
-            "lastUpdatedDateTime": seconds(self.updated_ms),
-        });
-        if let Some(reason) = &self.failure_reason {
-            told["failureReason"] = reason.as_str().into();
-        }
-        if whole {
-            told["datasetArn"] = self.dataset_arn.as_str().into();
-            told["roleArn"] = self.role_arn.as_str().into();
-            told["dataSource"] = serde_json::json!({"dataLocation": self.data_location});
-            if let Some(publish) = self.publish_attribution_metrics_to_s3 {
-                told["publishAttributionMetricsToS3"] = publish.into();
+    pub(crate) fn check(&self) -> Result<(), StartError> {
+        for account in &self.accounts {
+            if account.id.len() != 12 || !account.id.bytes().all(|byte| byte.is_ascii_digit()) {
+                return Err(StartError::SeedContent(format!("account id {:?} is not twelve digits", account.id)));
             }
         }
-        told
+        let arns = self.datasets.iter().map(|d| &d.arn).chain(self.jobs.iter().map(|j| &j.dataset_arn));
+        for arn in arns {
+            let parsed = Arn::parse(arn)
+                .filter(|parsed| parsed.resource.starts_with("dataset/"))
+                .ok_or_else(|| StartError::SeedContent(format!("{arn:?} is not a dataset ARN")))?;
+            if !self.accounts.iter().any(|account| account.id == parsed.account) {
+                return Err(StartError::SeedContent(format!("{arn:?} is in an account that the seed lacks")));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Seed;
+
+    #[test]
+    fn a_typo_in_the_seed_is_an_error() {
+        assert!(Seed::from_yaml("acounts: []").is_err());
+    }
+
+    #[test]
+    fn a_dataset_needs_its_account() {
+        let seed = "datasets: [{arn: 'arn:aws:personalize:eu-west-1:111122223333:dataset/shop/ITEMS'}]";
+        assert!(Seed::from_yaml(seed).unwrap_err().to_string().contains("seed lacks"));
     }
 }

@@ -63,8 +63,7 @@ pub(crate) async fn run(listener: TcpListener, router: Router) {
 async fn serve(stream: TcpStream, peer: SocketAddr, router: Router) {
     let connection = Connection::default();
     let router = router.layer(Extension(connection.clone()));
-    let mut serving =
-        http1::Builder::new().serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut serving = http1::Builder::new().serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let reset = tokio::select! {
         served = &mut serving => {
             if let Err(error) = served {

@@ -164,10 +164,7 @@ fn entry(
 ) -> Entry {
     let arn_name = |arn: &str| arn.split_once("dataset-import-job/").map(|(_, name)| name.to_owned());
     let job_name = body["jobName"].as_str().map(str::to_owned);
-    let unseen = matches!(
-        action,
-        Some(Action::SilenceBeforeHeaders { .. } | Action::ResetBefore | Action::ResetAfter)
-    );
+    let unseen = matches!(action, Some(Action::SilenceBeforeHeaders { .. } | Action::ResetBefore | Action::ResetAfter));
     Entry {
         time: now.to_string(),
         operation: operation.to_owned(),
@@ -185,8 +182,14 @@ fn entry(
 fn log(entry: &Entry) {
     let Entry { operation, account, job_name, http_status, error_code, fault, .. } = entry;
     let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
-    tracing::info!(account = text(account), job = text(job_name), status = http_status, error = text(error_code),
-        fault = text(fault), "{operation}");
+    tracing::info!(
+        account = text(account),
+        job = text(job_name),
+        status = http_status,
+        error = text(error_code),
+        fault = text(fault),
+        "{operation}"
+    );
 }
 
 async fn send(answer: Answer, action: Option<Action>, connection: &Connection) -> Response {

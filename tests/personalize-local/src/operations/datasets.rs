@@ -52,9 +52,8 @@ pub(super) fn list_schemas(world: &World, caller: &Caller, body: &Value) -> Resu
 }
 
 fn visible<'a>(world: &'a World, caller: &'a Caller) -> impl Iterator<Item = &'a KnownDataset> {
-    let own = |dataset: &&KnownDataset| {
-        dataset.parts.account == caller.account && dataset.parts.region == caller.region
-    };
+    let own =
+        |dataset: &&KnownDataset| dataset.parts.account == caller.account && dataset.parts.region == caller.region;
     world.datasets.iter().filter(own)
 }
 
