@@ -2,20 +2,20 @@
 
 /// `arn:{partition}:personalize:{region}:{account}:{resource}`, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Arn {
+pub(crate) struct Arn {
     /// `aws`, `aws-cn`, `aws-us-gov`.
-    pub partition: String,
+    pub(crate) partition: String,
     /// For example `eu-west-1`.
-    pub region: String,
+    pub(crate) region: String,
     /// Twelve digits.
-    pub account: String,
+    pub(crate) account: String,
     /// For example `dataset/shop/INTERACTIONS`.
-    pub resource: String,
+    pub(crate) resource: String,
 }
 
 impl Arn {
     /// Takes an ARN of the service `personalize` apart; `None` for anything else.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.splitn(6, ':');
         let (arn, partition, service) = (parts.next()?, parts.next()?, parts.next()?);
         let (region, account, resource) = (parts.next()?, parts.next()?, parts.next()?);
@@ -28,7 +28,7 @@ impl Arn {
     }
 
     /// The ARN that an import job of this name has.
-    pub fn import_job(region: &str, account: &str, name: &str) -> String {
+    pub(crate) fn import_job(region: &str, account: &str, name: &str) -> String {
         format!("arn:{}:personalize:{region}:{account}:dataset-import-job/{name}", partition(region))
     }
 }

@@ -9,7 +9,7 @@ use crate::model::{Kind, Member, OPERATIONS};
 
 /// A broken constraint. Displayed, it is the service's sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
+pub(crate) struct Violation {
     value: Option<String>,
     path: String,
     rule: String,
