@@ -248,7 +248,8 @@ fn indexed<P: Personalize>(
 }
 
 async fn reconcile<P: Personalize>(guarded: Arc<Guarded>, operator: Arc<Operator<P>>) -> Result<Action, Error> {
-    let span = info_span!("reconcile", namespace = guarded.namespace(), name = guarded.name_any());
+    // A field called `name` would be hidden by the span's own in JSON.
+    let span = info_span!("reconcile", namespace = guarded.namespace(), resource = guarded.name_any());
     async {
         let job = match &guarded.0 {
             Ok(job) => job,

@@ -202,7 +202,7 @@ fn a_manifest_becomes_one_job_and_is_followed_to_its_end() {
     let mut world = World::new();
     world.settle();
     let name = world.request().job_name(1);
-    assert_eq!(world.accepted, [name.clone()]);
+    assert_eq!(world.accepted, std::slice::from_ref(&name));
     assert_eq!((world.reason(), world.conditions()), (Reason::Pending, IN_PROGRESS.map(String::from)));
     world.end(&name, ACTIVE);
     world.later();

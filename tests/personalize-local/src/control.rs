@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    Dataset, Fault, Outcome, SeedJob,
+    Dataset, Durations, Fault, Outcome, SeedJob,
     clockwork::{Shared, now_ms},
     page,
 };
@@ -22,6 +22,7 @@ pub(crate) fn router() -> Router<Shared> {
         .route("/_local/faults", post(add_fault).get(list_faults).delete(clear_faults))
         .route("/_local/jobs", get(list_jobs).post(start_job))
         .route("/_local/jobs/finish", post(finish))
+        .route("/_local/durations", post(set_durations))
         .route("/_local/holds", post(hold).delete(release))
         .route("/_local/datasets", post(put_dataset))
         .route("/_local/datasets/status", post(dataset_status))
@@ -80,6 +81,12 @@ async fn start_job(State(shared): State<Shared>, Json(job): Json<SeedJob>) -> im
 
 async fn finish(State(shared): State<Shared>, Json(Finish { job, outcome }): Json<Finish>) -> StatusCode {
     found(shared.lock().finish(&job, outcome, now_ms()))
+}
+
+/// Holds for jobs under way, too.
+async fn set_durations(State(shared): State<Shared>, Json(durations): Json<Durations>) -> StatusCode {
+    shared.lock().durations = durations;
+    StatusCode::NO_CONTENT
 }
 
 async fn hold(State(shared): State<Shared>, Json(Name { name }): Json<Name>) -> StatusCode {

@@ -1,0 +1,104 @@
+//! What is generated from the types is what the tree holds. `make generate` mends it.
+
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+use personalize_operator::api;
+use personalize_operator::conditions::{Reason, State};
+use serde_json::Value;
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+fn compare(file: &str, expected: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    if std::env::var_os("GENERATE").is_some() {
+        fs::write(&path, expected).unwrap();
+    }
+    let held = fs::read_to_string(&path).unwrap_or_default();
+    assert!(held == expected, "{file} is not what the types say; run `make generate`");
+}
+
+#[test]
+fn the_crd_in_crds_is_the_one_that_the_types_make() {
+    compare("crds/datasetimportjobs.yaml", &serde_yaml::to_string(&api::crd()).unwrap());
+}
+
+#[test]
+fn the_reference_in_docs_tells_every_field() {
+    let crd = serde_json::to_value(api::crd()).unwrap();
+    let root = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    let mut text = String::from("# Resource reference\n\nGenerated from the types by `make generate`.\n");
+    for part in ["spec", "status"] {
+        let _ =
+            write!(text, "\n## {part}\n\n{}\n\n| field | type | |\n|---|---|---|\n", prose(&root["properties"][part]));
+        fields(&root["properties"][part], part, &mut text);
+    }
+    compare("docs/reference.md", &text);
+}
+
+fn prose(schema: &Value) -> String {
+    schema["description"].as_str().unwrap_or_default().replace('\n', " ").replace('|', "\\|")
+}
+
+fn fields(schema: &Value, path: &str, text: &mut String) {
+    let required = schema["required"].as_array().cloned().unwrap_or_default();
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let items = &field["items"];
+        let kind = match field["type"].as_str().unwrap_or("any") {
+            "array" => format!("list of {}", items["type"].as_str().unwrap_or("any")),
+            other => other.to_owned(),
+        };
+        let mut notes = prose(field);
+        if required.contains(&Value::from(name.as_str())) {
+            notes.insert_str(0, "**Required.** ");
+        }
+        for (key, label) in [
+            ("default", "Default"),
+            ("enum", "One of"),
+            ("minLength", "Shortest"),
+            ("maxLength", "Longest"),
+            ("minimum", "At least"),
+            ("maximum", "At most"),
+            ("maxItems", "At most so many"),
+            ("pattern", "Pattern"),
+        ] {
+            if !field[key].is_null() {
+                let value = field[key].to_string().replace('|', "\\|");
+                let _ = write!(notes, " {label}: `{value}`.");
+            }
+        }
+        for rule in field["x-kubernetes-validations"].as_array().into_iter().flatten() {
+            let _ = write!(notes, " Rule: {}.", rule["message"].as_str().unwrap_or_default());
+        }
+        let full = format!("{path}.{name}");
+        let _ = writeln!(text, "| `{full}` | {kind} | {notes} |");
+        fields(field, &full, text);
+        if items.is_object() {
+            fields(items, &format!("{full}[]"), text);
+        }
+    }
+}
+
+#[test]
+fn the_states_and_reasons_in_docs_are_those_of_the_code() {
+    let mut text = String::from(
+        "# States and reasons\n\nGenerated from the code by `make generate`. The reason is the same on all four conditions.\n\n\
+         | state | Ready | Succeeded | Reconciling | Stalled | Argo CD |\n|---|---|---|---|---|---|\n\
+         | not yet seen (`observedGeneration: -1`) | | | | | Progressing |\n\
+         | in progress | Unknown | Unknown | True | False | Progressing |\n\
+         | succeeded | True | True | False | False | Healthy |\n\
+         | failed | False | False | False | True | Degraded |\n\
+         | suspended | Unknown | Unknown | False | False | Suspended |\n\n\
+         | reason | state | meaning |\n|---|---|---|\n",
+    );
+    for reason in Reason::ALL {
+        let state = match reason.state() {
+            State::InProgress => "in progress",
+            State::Succeeded => "succeeded",
+            State::Failed => "failed",
+            State::Suspended => "suspended",
+        };
+        let _ = writeln!(text, "| `{}` | {state} | {} |", reason.as_str(), reason.describe());
+    }
+    compare("docs/states.md", &text);
+}

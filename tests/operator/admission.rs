@@ -1,0 +1,136 @@
+//! Every field wrong in each way, through real kubectl: refused by a sentence that names the field.
+
+use crate::bed::{Bed, text};
+use serde_json::{Value, json};
+
+#[test]
+fn each_wrong_field_is_refused_by_a_sentence_that_names_it() {
+    let bed = Bed::new();
+    let tag = |key: &str, value: &str| json!({"tagKey": key, "tagValue": value});
+    let many: Vec<Value> = (0..48).map(|i| tag(&format!("k{i}"), "v")).collect();
+    let too_many: Vec<Value> = (0..51).map(|i| tag(&format!("k{i}"), "v")).collect();
+    let long = |n: usize| "x".repeat(n);
+    let dataset = |s: &str| json!({"datasetArn": s});
+    let location = |s: &str| json!({"dataSource": {"dataLocation": s}});
+    let role = |s: &str| json!({"roleArn": s});
+    let tags = |t: Value| json!({"tags": t});
+    let cases = [
+        ("datasetArn", dataset("")),
+        ("datasetArn", dataset("nonsense")),
+        ("datasetArn", dataset("arn:aws:personalize:::dataset/shop/ITEMS")),
+        ("datasetArn", dataset("arn:aws:personalize:eu-west-1::dataset/shop/ITEMS")),
+        ("datasetArn", dataset("arn:aws:personalize:eu-west-1:12345:dataset/shop/ITEMS")),
+        ("datasetArn", dataset("arn:aws:personalize:eu-west-1:123456789012:schema/shop")),
+        ("datasetArn", dataset("arn:aws:personalize:eu-west-1:123456789012:dataset/shop\r\n")),
+        ("datasetArn", dataset(&format!("arn:aws:personalize:eu-west-1:123456789012:dataset/{}", long(250)))),
+        ("datasetArn", json!({"datasetArn": null})),
+        ("datasetArn", json!({"datasetArn": 7})),
+        ("dataSource", json!({"dataSource": null})),
+        ("dataLocation", json!({"dataSource": {}})),
+        ("dataLocation", location("")),
+        ("dataLocation", location("ftp://bucket/file")),
+        ("dataLocation", location("s3://")),
+        ("dataLocation", location("s3://bucket/a\r\nb")),
+        ("dataLocation", location(&format!("s3://{}", long(256)))),
+        ("roleArn", json!({"roleArn": null})),
+        ("roleArn", role("")),
+        ("roleArn", role("arn:aws:iam::123:role/x")),
+        ("roleArn", role("arn:aws:iam::123456789012:user/x")),
+        ("roleArn", role("arn:aws:iam::123456789012:role/x\n")),
+        ("roleArn", role(&format!("arn:aws:iam::123456789012:role/{}", long(256)))),
+        ("jobName", json!({"jobName": ""})),
+        ("jobName", json!({"jobName": long(64)})),
+        ("jobName", json!({"jobName": "-begins-with-a-dash"})),
+        ("jobName", json!({"jobName": "has a space"})),
+        ("jobName", json!({"jobName": "line\r\nbreak"})),
+        ("importMode", json!({"importMode": "PARTIAL"})),
+        ("importMode", json!({"importMode": "full"})),
+        ("publishAttributionMetricsToS3", json!({"publishAttributionMetricsToS3": "yes"})),
+        ("tags", tags(json!(many))),
+        ("tags", tags(json!(too_many))),
+        ("tags", tags(json!([tag("a", "1"), tag("a", "2")]))),
+        ("tagKey", tags(json!([tag("", "v")]))),
+        ("tagKey", tags(json!([tag(&long(129), "v")]))),
+        ("tagKey", tags(json!([tag("aws:x", "v")]))),
+        ("tagKey", tags(json!([tag("personalize-operator.io/name", "v")]))),
+        ("tagKey", tags(json!([tag("a*b", "v")]))),
+        ("tagKey", tags(json!([{"tagValue": "v"}]))),
+        ("tagValue", tags(json!([tag("k", &long(257))]))),
+        ("tagValue", tags(json!([tag("k", "a\nb")]))),
+        ("tagValue", tags(json!([{"tagKey": "k"}]))),
+        ("suspend", json!({"suspend": "no"})),
+        ("backoffLimit", json!({"backoffLimit": -1})),
+        ("backoffLimit", json!({"backoffLimit": 101})),
+        ("nonesuch", json!({"nonesuch": 1})),
+    ];
+    for (field, edit) in cases {
+        let refused = bed.try_apply(&Bed::manifest("wrong", "d0", edit.clone()));
+        let told = text(&refused);
+        assert!(!refused.status.success(), "{edit} was taken");
+        assert!(told.contains(field), "{edit} is refused without naming {field}: {told}");
+    }
+    let right = json!({
+        "jobName": long(63),
+        "importMode": "INCREMENTAL",
+        "publishAttributionMetricsToS3": true,
+        "tags": (0..47).map(|i| tag(&format!("k{i}"), "Ünïcödé + = @ / _ . : -")).collect::<Vec<_>>(),
+        "backoffLimit": 100,
+        "suspend": true,
+    });
+    bed.apply(&Bed::manifest("right", "d0", right));
+}
+
+#[test]
+fn what_defines_the_import_can_not_be_changed_and_the_message_says_how_to_import_again() {
+    let bed = Bed::new();
+    bed.import("nightly", "d0", json!({"suspend": true, "tags": [{"tagKey": "a", "tagValue": "b"}]}));
+    for (field, edit) in [
+        ("datasetArn", json!({"datasetArn": crate::bed::dataset_arn("d1")})),
+        ("dataSource", json!({"dataSource": {"dataLocation": "s3://bucket/other.csv"}})),
+        ("roleArn", json!({"roleArn": "arn:aws:iam::123456789012:role/Other"})),
+        ("jobName", json!({"jobName": "fixed"})),
+        ("importMode", json!({"importMode": "INCREMENTAL"})),
+        ("publishAttributionMetricsToS3", json!({"publishAttributionMetricsToS3": true})),
+        ("tags", json!({"tags": [{"tagKey": "a", "tagValue": "c"}]})),
+        ("tags", json!({"tags": null})),
+    ] {
+        let patch = json!({"spec": edit}).to_string();
+        let refused = bed.kubectl(&["patch", "dij", "nightly", "--type=merge", "-p", &patch]);
+        let told = text(&refused);
+        assert!(!refused.status.success(), "{edit} was taken");
+        assert!(told.contains(&format!("{field} is immutable")) && told.contains("create"), "{told}");
+    }
+    bed.patch("nightly", &json!({"spec": {"backoffLimit": 3}}));
+}
+
+#[test]
+fn explain_teaches_every_field() {
+    let bed = Bed::new();
+    let told = text(&bed.kubectl(&[
+        "explain",
+        "datasetimportjobs.spec",
+        "--recursive",
+        "--api-version=personalize-operator.io/v1alpha1",
+    ]));
+    for field in [
+        "datasetArn",
+        "dataSource",
+        "dataLocation",
+        "roleArn",
+        "jobName",
+        "importMode",
+        "publishAttributionMetricsToS3",
+        "tags",
+        "suspend",
+        "backoffLimit",
+        "-required-",
+    ] {
+        assert!(told.contains(field), "{field} in\n{told}");
+    }
+    let field = text(&bed.kubectl(&[
+        "explain",
+        "datasetimportjobs.spec.datasetArn",
+        "--api-version=personalize-operator.io/v1alpha1",
+    ]));
+    assert!(field.contains("The ARN of the dataset"), "{field}");
+}

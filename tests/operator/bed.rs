@@ -1,0 +1,287 @@
+//! What a test works on: a namespace of the shared control plane, a stand-in service of its own, and
+//! the real operator as a process.
+
+use crate::judge;
+use control_plane::{ControlPlane, Tethered, shared, tether};
+use personalize_operator::api::{DatasetImportJob, DatasetImportJobStatus};
+use serde_json::{Value, json};
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::Once;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+pub const ACCOUNT: &str = "123456789012";
+pub const REGION: &str = "eu-west-1";
+pub const ROLE: &str = "arn:aws:iam::123456789012:role/Reader";
+/// These stand for a person's patience, not for how long anything takes.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Waits for a condition with a generous limit.
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "gave up waiting: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+pub fn plane() -> &'static ControlPlane {
+    static CRD: Once = Once::new();
+    let plane = shared(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap_or_else(|e| panic!("{e}"));
+    CRD.call_once(|| install_crd(plane));
+    plane
+}
+
+pub fn install_crd(plane: &ControlPlane) {
+    let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");
+    let applied = plane.kubectl(&["apply", "--server-side", "-f", crds], None).unwrap();
+    assert!(applied.status.success(), "{}", text(&applied));
+    assert!(!text(&applied).contains("Warning"), "the API server takes the CRD without a warning: {}", text(&applied));
+    let wait =
+        ["wait", "--for=condition=Established", "crd", "datasetimportjobs.personalize-operator.io", "--timeout=60s"];
+    assert!(plane.kubectl(&wait, None).unwrap().status.success());
+}
+
+/// Both outputs of a command.
+pub fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// A running operator.
+pub struct Operator {
+    process: Tethered,
+    log: PathBuf,
+    pub url: String,
+}
+
+impl Operator {
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn kill(mut self) {
+        self.process.kill().unwrap();
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let pid = self.pid().to_string();
+        assert!(std::process::Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    /// Sends SIGTERM and waits for the end; tells whether it ended by itself and well.
+    pub fn stop(mut self) -> bool {
+        self.process.stop(Duration::from_secs(60)).unwrap().success()
+    }
+
+    pub fn get(&self, path: &str) -> Option<(u16, String)> {
+        http("GET", &format!("{}{path}", self.url), "")
+    }
+
+    pub fn ready(&self) -> bool {
+        self.get("/readyz").is_some_and(|(status, _)| status == 200)
+    }
+}
+
+/// The smallest HTTP client that serves here.
+pub fn http(method: &str, url: &str, body: &str) -> Option<(u16, String)> {
+    use std::io::{Read, Write};
+    let rest = url.strip_prefix("http://")?;
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let mut stream = std::net::TcpStream::connect(host).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
+    write!(
+        stream,
+        "{method} /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let status = answer.split(' ').nth(1)?.parse().ok()?;
+    Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
+}
+
+static NAMESPACES: AtomicU32 = AtomicU32::new(0);
+
+/// A namespace, a service, and the files of both.
+pub struct Bed {
+    pub namespace: String,
+    pub plane: &'static ControlPlane,
+    pub service: crate::service::Service,
+    dir: tempfile::TempDir,
+    operators: AtomicU32,
+}
+
+impl Bed {
+    pub fn new() -> Self {
+        Self::on(plane())
+    }
+
+    pub fn on(plane: &'static ControlPlane) -> Self {
+        let dir = tempfile::Builder::new().prefix("bed-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let namespace = format!("test-{}-{}", std::process::id(), NAMESPACES.fetch_add(1, Ordering::Relaxed));
+        let made = plane.kubectl(&["create", "namespace", &namespace], None).unwrap();
+        assert!(made.status.success(), "{}", text(&made));
+        let service = crate::service::Service::start(dir.path());
+        Self { namespace, plane, service, dir, operators: AtomicU32::new(0) }
+    }
+
+    pub fn kubectl(&self, args: &[&str]) -> Output {
+        let args: Vec<&str> = ["-n", &self.namespace].into_iter().chain(args.iter().copied()).collect();
+        self.plane.kubectl(&args, None).unwrap()
+    }
+
+    pub fn try_apply(&self, manifest: &Value) -> Output {
+        self.plane.kubectl(&["-n", &self.namespace, "apply", "-f", "-"], Some(&manifest.to_string())).unwrap()
+    }
+
+    pub fn apply(&self, manifest: &Value) {
+        let applied = self.try_apply(manifest);
+        assert!(applied.status.success(), "{}", text(&applied));
+    }
+
+    /// A valid manifest; `edit` changes its spec.
+    pub fn manifest(name: &str, dataset: &str, edit: Value) -> Value {
+        let mut manifest = json!({
+            "apiVersion": "personalize-operator.io/v1alpha1",
+            "kind": "DatasetImportJob",
+            "metadata": {"name": name},
+            "spec": {
+                "datasetArn": dataset_arn(dataset),
+                "dataSource": {"dataLocation": "s3://bucket/interactions.csv"},
+                "roleArn": ROLE,
+            },
+        });
+        if let (Some(spec), Value::Object(edit)) = (manifest["spec"].as_object_mut(), edit) {
+            spec.extend(edit);
+        }
+        manifest
+    }
+
+    pub fn import(&self, name: &str, dataset: &str, edit: Value) {
+        self.apply(&Self::manifest(name, dataset, edit));
+    }
+
+    pub fn get(&self, name: &str) -> Option<DatasetImportJob> {
+        let output = self.kubectl(&["get", "datasetimportjobs", name, "-o", "json"]);
+        output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
+    }
+
+    pub fn status(&self, name: &str) -> DatasetImportJobStatus {
+        self.get(name).and_then(|job| job.status).unwrap_or_default()
+    }
+
+    pub fn delete(&self, name: &str) {
+        let deleted = self.kubectl(&["delete", "datasetimportjobs", name]);
+        assert!(deleted.status.success(), "{}", text(&deleted));
+    }
+
+    pub fn annotate(&self, name: &str, annotation: &str) {
+        let done = self.kubectl(&["annotate", "--overwrite", "datasetimportjobs", name, annotation]);
+        assert!(done.status.success(), "{}", text(&done));
+    }
+
+    pub fn patch(&self, name: &str, patch: &Value) {
+        let done = self.kubectl(&["patch", "datasetimportjobs", name, "--type=merge", "-p", &patch.to_string()]);
+        assert!(done.status.success(), "{}", text(&done));
+    }
+
+    /// Waits for the reason that the Ready condition tells.
+    pub fn until(&self, name: &str, reason: &str) -> DatasetImportJobStatus {
+        let mut last = String::new();
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            let status = self.status(name);
+            let ready = status.conditions.iter().find(|c| c.type_ == "Ready");
+            if ready.is_some_and(|c| c.reason == reason) {
+                return status;
+            }
+            last = format!("{:?}", ready.map(|c| (&c.reason, &c.message)));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("{name} does not become {reason}; last seen: {last}");
+    }
+
+    pub fn events(&self, name: &str) -> Vec<String> {
+        let output =
+            self.kubectl(&["get", "events", "-o", "json", "--field-selector", &format!("involvedObject.name={name}")]);
+        let list: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let events = list["items"].as_array().cloned().unwrap_or_default();
+        events.iter().map(|e| e["reason"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// Starts an operator for this namespace alone, with delays fit for tests, and waits until it
+    /// answers. `extra` goes on its command line.
+    pub fn operator(&self, extra: &[&str]) -> Operator {
+        let operator = self.start(extra);
+        eventually("the operator is ready", || operator.ready().then_some(()));
+        operator
+    }
+
+    /// Starts an operator and doesn't wait.
+    pub fn start(&self, extra: &[&str]) -> Operator {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let number = self.operators.fetch_add(1, Ordering::Relaxed);
+        let log = self.dir.path().join(format!("operator-{number}.log"));
+        let mut args: Vec<String> = [
+            "run",
+            "--log-level=info,personalize_operator=debug",
+            "--lease-duration=3s",
+            "--poll-min=100ms",
+            "--poll-max=300ms",
+            "--grace=1s",
+            "--backoff-min=200ms",
+            "--backoff-max=1s",
+            "--rejected-min=2s",
+            "--rejected-max=4s",
+            "--retry-min=100ms",
+            "--aws-connect-timeout=2s",
+            "--aws-read-timeout=2s",
+            "--aws-timeout=3s",
+            "--kube-timeout=5s",
+            "--watch-timeout=10s",
+        ]
+        .map(String::from)
+        .to_vec();
+        args.push(format!("--watch-namespaces={}", self.namespace));
+        args.push(format!("--lease-namespace={}", self.namespace));
+        args.push(format!("--listen=127.0.0.1:{port}"));
+        // A later flag overrides an earlier one only if the parser lets it.
+        args.retain(|arg| !extra.iter().any(|e| arg.split('=').next() == e.split('=').next()));
+        args.extend(extra.iter().map(|s| (*s).to_owned()));
+        let out = fs::File::create(&log).unwrap();
+        let process = tether(Path::new(env!("CARGO_BIN_EXE_personalize-operator")), &args, |command| {
+            command
+                .env_clear()
+                .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+                .env("KUBECONFIG", self.plane.kubeconfig())
+                .env("AWS_ENDPOINT_URL_PERSONALIZE", self.service.url())
+                .env("AWS_ACCESS_KEY_ID", crate::service::ACCESS_KEY)
+                .env("AWS_SECRET_ACCESS_KEY", crate::service::SECRET_KEY)
+                .env("AWS_EC2_METADATA_DISABLED", "true")
+                .stdout(out.try_clone().unwrap())
+                .stderr(out);
+        })
+        .unwrap();
+        Operator { process, log, url: format!("http://127.0.0.1:{port}") }
+    }
+
+    /// The writes of the operator that the API server's audit log tells, in this namespace.
+    pub fn writes(&self) -> Vec<Value> {
+        judge::writes(&self.plane.audit_log(), &self.namespace)
+    }
+}
+
+pub fn dataset_arn(name: &str) -> String {
+    format!("arn:aws:personalize:{REGION}:{ACCOUNT}:dataset/shop/{name}")
+}

@@ -1,0 +1,182 @@
+//! What may happen to a resource and to the operator in between.
+
+use crate::bed::{Bed, eventually, text};
+use crate::judge::{accepted, judge};
+use serde_json::json;
+
+#[test]
+fn a_failed_job_is_retried_within_the_limit() {
+    let bed = Bed::new();
+    let _operator = bed.operator(&[]);
+    bed.import("nightly", "d0", json!({"backoffLimit": 2, "dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
+    let failed = eventually("all attempts failed", || {
+        Some(bed.status("nightly")).filter(|s| s.attempts == Some(3) && s.completion_time.is_some())
+    });
+    let names: Vec<String> = accepted(&bed.service.ledger()).into_iter().map(|a| a.job_name).collect();
+    assert_eq!(names.len(), 3);
+    assert_eq!(names[1], format!("{}-2", names[0]));
+    assert_eq!(names[2], format!("{}-3", names[0]));
+    assert_eq!(failed.conditions[0].reason, "ImportFailed");
+    // A resource made anew finds all three and submits nothing.
+    bed.delete("nightly");
+    bed.import("nightly", "d0", json!({"backoffLimit": 2, "dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
+    assert_eq!(bed.until("nightly", "ImportFailed").attempts, Some(3));
+    assert_eq!(accepted(&bed.service.ledger()).len(), 3);
+}
+
+#[test]
+fn the_retry_annotation_grants_one_attempt_and_an_old_value_none() {
+    let bed = Bed::new();
+    let operator = bed.operator(&[]);
+    bed.import("nightly", "d0", json!({"dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
+    bed.until("nightly", "ImportFailed");
+    bed.annotate("nightly", "personalize-operator.io/retry-requested-at=monday");
+    eventually("the second attempt failed too", || {
+        (bed.status("nightly").attempts == Some(2) && bed.status("nightly").completion_time.is_some()).then_some(())
+    });
+    assert!(operator.stop());
+    let _operator = bed.operator(&[]);
+    bed.import("last", "d1", json!({}));
+    bed.until("last", "ImportSucceeded");
+    assert_eq!(bed.status("nightly").attempts, Some(2));
+    assert_eq!(accepted(&bed.service.ledger()).len(), 3);
+}
+
+#[test]
+fn edits_that_mean_nothing_ask_and_write_nothing() {
+    let bed = Bed::new();
+    bed.service.durations(100, 600_000);
+    let _operator = bed.operator(&["--poll-min=10m", "--poll-max=10m"]);
+    bed.import("nightly", "d0", json!({}));
+    bed.until("nightly", "Pending");
+    eventually("it was looked at", || (bed.service.calls("DescribeDatasetImportJob") >= 3).then_some(()));
+    bed.import("probe", "d1", json!({}));
+    bed.until("probe", "Pending");
+    let writes = bed
+        .writes()
+        .iter()
+        .filter(|w| w["objectRef"]["subresource"] == "status" && w["objectRef"]["name"] == "nightly")
+        .count();
+    let looks = |bed: &Bed| bed.service.ledger().iter().filter(|l| l.to_string().contains("nightly-")).count();
+    let before = looks(&bed);
+    for i in 0..5 {
+        bed.annotate("nightly", &format!("example.org/x={i}"));
+        let labelled = bed.kubectl(&["label", "--overwrite", "dij", "nightly", &format!("x={i}")]);
+        assert!(labelled.status.success(), "{}", text(&labelled));
+    }
+    bed.import("after", "d2", json!({}));
+    bed.until("after", "Pending");
+    let now = bed
+        .writes()
+        .iter()
+        .filter(|w| w["objectRef"]["subresource"] == "status" && w["objectRef"]["name"] == "nightly")
+        .count();
+    assert_eq!((looks(&bed), now), (before, writes));
+    bed.annotate("nightly", "personalize-operator.io/reconcile-requested-at=now");
+    eventually("it looks at once when a person asks", || (looks(&bed) > before).then_some(()));
+}
+
+#[test]
+fn a_wiped_or_forged_status_is_put_right() {
+    let bed = Bed::new();
+    let _operator = bed.operator(&[]);
+    bed.import("nightly", "d0", json!({}));
+    let truth = bed.until("nightly", "ImportSucceeded");
+    for forged in [
+        json!({"status": {"status": "CREATE FAILED", "failureReason": "forged"}}),
+        json!({"status": null}),
+        json!({"status": {"datasetImportJobArn": "arn:aws:personalize:eu-west-1:123456789012:dataset-import-job/theirs", "attempts": 9}}),
+    ] {
+        let patched = bed.kubectl(&[
+            "patch",
+            "dij",
+            "nightly",
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            &forged.to_string(),
+        ]);
+        assert!(patched.status.success(), "{}", text(&patched));
+        let right = |s: &personalize_operator::api::DatasetImportJobStatus| {
+            s.status == truth.status
+                && s.failure_reason.is_none()
+                && s.dataset_import_job_arn == truth.dataset_import_job_arn
+                && s.attempts == Some(1)
+        };
+        eventually("the truth is back", || Some(bed.status("nightly")).filter(right));
+    }
+    assert_eq!(accepted(&bed.service.ledger()).len(), 1);
+}
+
+#[test]
+fn a_job_that_vanishes_is_reported_and_not_submitted_again() {
+    let bed = Bed::new();
+    bed.service.durations(100, 600_000);
+    let _operator = bed.operator(&[]);
+    bed.import("nightly", "d0", json!({}));
+    let running = bed.until("nightly", "Importing");
+    bed.service.vanish(&running.job_name.unwrap());
+    bed.until("nightly", "JobNotFound");
+    bed.annotate("nightly", "personalize-operator.io/reconcile-requested-at=now");
+    bed.import("other", "d1", json!({}));
+    bed.until("other", "Importing");
+    assert_eq!(accepted(&bed.service.ledger()).len(), 2);
+}
+
+#[test]
+fn an_older_import_never_lands_after_a_newer_one() {
+    let bed = Bed::new();
+    let _operator = bed.operator(&[]);
+    bed.import("old", "d0", json!({"suspend": true}));
+    bed.until("old", "Suspended");
+    // Creation times are whole seconds.
+    let created = bed.get("old").unwrap().metadata.creation_timestamp.unwrap().0;
+    eventually("another second begins", || {
+        (jiff::Timestamp::now().as_second() > created.as_second() + 1).then_some(())
+    });
+    bed.import("new", "d0", json!({"dataSource": {"dataLocation": "s3://bucket/interactions.csv"}}));
+    bed.until("new", "ImportSucceeded");
+    bed.patch("old", &json!({"spec": {"suspend": false}}));
+    bed.until("old", "Superseded");
+    assert_eq!(accepted(&bed.service.ledger()).len(), 1);
+}
+
+#[test]
+fn sigterm_in_mid_create_leaves_nothing_undone_or_done_twice() {
+    let bed = Bed::new();
+    bed.service.fault(&json!({"operation": "CreateDatasetImportJob", "count": 1, "action": {"delay": {"ms": 1500}}}));
+    let operator = bed.operator(&[]);
+    bed.import("nightly", "d0", json!({}));
+    eventually("the call is under way", || (bed.service.calls("CreateDatasetImportJob") == 1).then_some(()));
+    assert!(operator.stop());
+    assert!(bed.status("nightly").dataset_import_job_arn.is_some(), "it was brought to a safe point");
+    let _operator = bed.operator(&[]);
+    bed.until("nightly", "ImportSucceeded");
+    assert_eq!(accepted(&bed.service.ledger()).len(), 1);
+    assert_eq!(judge(&bed.service.ledger(), &bed.writes()), Vec::<String>::new());
+}
+
+#[test]
+fn health_and_metrics_tell_the_truth() {
+    let bed = Bed::new();
+    let operator = bed.operator(&[]);
+    bed.import("nightly", "d0", json!({}));
+    bed.until("nightly", "ImportSucceeded");
+    assert_eq!(operator.get("/healthz").map(|(s, _)| s), Some(200));
+    let (status, metrics) = operator.get("/metrics").unwrap();
+    assert_eq!(status, 200);
+    for series in [
+        "controller_runtime_reconcile_total{",
+        "controller_runtime_reconcile_time_seconds_bucket{",
+        "controller_runtime_active_workers{",
+        "workqueue_depth{",
+        "rest_client_requests_total{",
+        "leader_election_master_status{name=\"personalize-operator\"} 1",
+        "personalize_operator_imports_total{outcome=\"succeeded\"} 1",
+        "personalize_operator_api_requests_total{operation=\"CreateDatasetImportJob\",code=\"OK\"} 1",
+    ] {
+        assert!(metrics.contains(series), "{series} in\n{metrics}");
+    }
+    assert!(!metrics.contains("nightly"), "no label holds text from outside");
+    assert!(!operator.log().contains(crate::service::SECRET_KEY));
+}
