@@ -253,7 +253,10 @@ impl<P: Personalize> Pass<'_, P> {
         {
             memory.looked_up = true;
         }
-        memory.described = Some(Timestamp::now());
+        // A name that nobody bears yet says nothing of a running job.
+        if found.is_ok() {
+            memory.described = Some(Timestamp::now());
+        }
         self.seen.lookups.insert(attempt, found);
     }
 

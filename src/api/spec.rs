@@ -68,7 +68,7 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("has(self.jobName) == has(oldSelf.jobName) && (!has(self.jobName) || self.jobName == oldSelf.jobName)").message("jobName is immutable: to import under another name, create a DatasetImportJob with another name"),
     validation = Rule::new("self.importMode == oldSelf.importMode").message("importMode is immutable: to import in another mode, create a DatasetImportJob with another name").field_path(".importMode"),
     validation = Rule::new("has(self.publishAttributionMetricsToS3) == has(oldSelf.publishAttributionMetricsToS3) && (!has(self.publishAttributionMetricsToS3) || self.publishAttributionMetricsToS3 == oldSelf.publishAttributionMetricsToS3)").message("publishAttributionMetricsToS3 is immutable: to change it, create a DatasetImportJob with another name"),
-    validation = Rule::new("has(self.tags) == has(oldSelf.tags) && (!has(self.tags) || self.tags == oldSelf.tags)").message("tags is immutable: the service takes them once, with the import; change them on the job in AWS")
+    validation = Rule::new("has(self.tags) == has(oldSelf.tags) && (!has(self.tags) || self.tags == oldSelf.tags)").message("tags is immutable: the service takes them once, with the import; for other tags create a DatasetImportJob with another name")
 )]
 pub struct DatasetImportJobSpec {
     /// The ARN of the dataset that receives the data, for example

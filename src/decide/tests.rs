@@ -127,7 +127,9 @@ impl World {
                         job: job.clone(),
                         tags: prove.then(|| denied.map_or_else(|| Ok(tags.clone()), Err)),
                     });
-                    self.memory.described = Some(self.now);
+                    if found.is_some() {
+                        self.memory.described = Some(self.now);
+                    }
                     seen.lookups.insert(attempt, found.ok_or_else(|| failure(Class::NotFound)));
                 }
                 Step::RecordIntent(status) => {

@@ -61,21 +61,12 @@ pub struct Operator {
 }
 
 impl Operator {
-    pub fn pid(&self) -> u32 {
-        self.process.pid()
-    }
-
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     pub fn kill(mut self) {
         self.process.kill().unwrap();
-    }
-
-    pub fn signal(&self, signal: &str) {
-        let pid = self.pid().to_string();
-        assert!(std::process::Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
     /// Sends SIGTERM and waits for the end; tells whether it ended by itself and well.

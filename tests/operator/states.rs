@@ -51,7 +51,7 @@ fn a_manifest_becomes_a_finished_import() {
     for line in about {
         let line: Value = serde_json::from_str(line).unwrap();
         assert_eq!(
-            (&line["span"]["name"], &line["span"]["namespace"]),
+            (&line["span"]["resource"], &line["span"]["namespace"]),
             (&json!("nightly"), &json!(bed.namespace)),
             "{line}"
         );
