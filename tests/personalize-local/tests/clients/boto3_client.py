@@ -1,6 +1,6 @@
 """Calls every operation with boto3 and provokes the service's errors. botocore parses and judges each answer.
 
-usage: boto3_client.py ENDPOINT SERVICE_MODEL_CHECK
+usage: boto3_client.py ENDPOINT
 """
 
 import json
