@@ -73,6 +73,8 @@ struct Entry {
     standing: Standing,
     /// A turn was granted and is in use.
     reserved: bool,
+    /// Something else keeps it from going before this moment, so nobody waits for it until then.
+    postponed: Option<Timestamp>,
     resource_version: u64,
 }
 
@@ -128,15 +130,16 @@ impl Queue {
             created: created(job),
             standing: standing(job, &request, &self.policy),
             reserved: old.is_some_and(|old| old.reserved),
+            postponed: old.and_then(|old| old.postponed),
             resource_version: version,
             dataset: request.dataset,
         };
         self.entries.insert(uid, entry);
     }
 
-    /// Forgets a resource that is gone.
-    pub fn forget(&mut self, uid: &str) {
-        self.entries.remove(uid);
+    /// Forgets a resource that is gone; tells which account and region it leaves a place in.
+    pub fn forget(&mut self, uid: &str) -> Option<Location> {
+        self.entries.remove(uid).map(|entry| entry.dataset.location().clone())
     }
 
     /// Begins a new listing: versions may start anew (a restored etcd), and what isn't listed is gone.
@@ -161,11 +164,17 @@ impl Queue {
         turn
     }
 
-    /// Gives a turn back; what the resource's status says stays in force.
-    pub fn release(&mut self, uid: &str) {
+    /// The resource can't go before this moment, whatever the queue says.
+    pub fn postpone(&mut self, uid: &str, until: Option<Timestamp>) {
         if let Some(entry) = self.entries.get_mut(uid) {
-            entry.reserved = false;
+            entry.postponed = until;
         }
+    }
+
+    /// Gives a turn back, and tells whether there was one; what the resource's status says stays in
+    /// force.
+    pub fn release(&mut self, uid: &str) -> bool {
+        self.entries.get_mut(uid).is_some_and(|entry| std::mem::take(&mut entry.reserved))
     }
 
     /// The service refused for its quota: nobody in this account and region tries before the moment
@@ -196,7 +205,8 @@ impl Queue {
             if free == 0 {
                 break;
             }
-            let due = matches!(entry.standing, Standing::Waiting(at) if at.is_none_or(|at| at <= now));
+            let passed = |at: Option<Timestamp>| at.is_none_or(|at| at <= now);
+            let due = passed(entry.postponed) && matches!(entry.standing, Standing::Waiting(at) if passed(at));
             if spoken_for.insert(&entry.dataset) && due {
                 keys.push(entry.key.clone());
                 free -= 1;
@@ -260,7 +270,9 @@ impl Queue {
                 return wait(full(), Some(hold.until.max(now)).filter(|_| hold.until > now));
             }
         }
-        let older_ready = self.ready(location, now).iter().take_while(|key| **key != own.key).count();
+        let ready = self.ready(location, now);
+        let older = |key: &&Key| self.entries.values().any(|e| e.key == **key && e.place() < own.place());
+        let older_ready = ready.iter().filter(older).count();
         if self.in_flight(location) + older_ready >= self.quota {
             return wait(full(), None);
         }
@@ -419,6 +431,17 @@ mod tests {
         rejected.status = Some(status);
         let mut queue = queue(&[suspended, rejected, resource(3, "a"), resource(4, "b")]);
         assert!(go(&mut queue, "r003") && go(&mut queue, "r004"));
+    }
+
+    #[test]
+    fn nobody_waits_for_one_that_something_else_holds_up() {
+        let mut queue = Queue::new(1, policy());
+        [resource(1, "a"), resource(2, "b")].iter().for_each(|job| queue.observe(job));
+        assert!(!go(&mut queue, "r002"));
+        queue.postpone("r001", Some(at(2000)));
+        assert!(go(&mut queue, "r002"));
+        queue.release("r002");
+        assert!(matches!(queue.take_turn("r002", at(2000)), Turn::Wait { .. }));
     }
 
     #[test]

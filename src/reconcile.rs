@@ -1,6 +1,7 @@
 //! One pass over one resource: observe, decide, act, record, until the decision is to rest.
 
 use crate::api::{DatasetImportJob, DatasetImportJobStatus};
+use crate::arn::Location;
 use crate::conditions::{Reason, State};
 use crate::decide::{Again, Found, Inputs, Rest, Seen, Step, decide};
 use crate::events;
@@ -116,8 +117,9 @@ impl<P: Personalize> Operator<P> {
     /// Nothing is kept of a resource that is gone.
     pub(crate) fn forget(&self, uid: &str) {
         self.memories.forget(uid);
-        if let Ok(mut queue) = self.queue.lock() {
-            queue.forget(uid);
+        let left = self.queue.lock().ok().and_then(|mut queue| queue.forget(uid));
+        if let Some(location) = left {
+            self.wake_next(&location);
         }
     }
 
@@ -135,9 +137,9 @@ impl<P: Personalize> Operator<P> {
     }
 
     /// Wakes those whose turn it is now.
-    fn wake_next(&self, request: &Request) {
+    fn wake_next(&self, location: &Location) {
         let ready = match self.queue.lock() {
-            Ok(queue) => queue.ready(request.dataset.location(), Timestamp::now()),
+            Ok(queue) => queue.ready(location, Timestamp::now()),
             Err(_) => return,
         };
         ready.iter().for_each(|key| (self.wake)(key));
@@ -352,6 +354,7 @@ impl<P: Personalize> Pass<'_, P> {
     /// Ends the pass; `None` if it has to begin anew.
     async fn rest(&mut self, rest: Rest) -> Result<Option<Ended>, Error> {
         let Rest { status, again, quota_exceeded } = rest;
+        let changed = status.is_some();
         if let Some(status) = status
             && !self.record(*status).await?
         {
@@ -375,21 +378,26 @@ impl<P: Personalize> Pass<'_, P> {
             self.remembered.memory.pause = None;
         }
         self.remembered.due = if let Again::At(at) = again { Some(at) } else { None };
-        self.leave_queue(quota_exceeded, now);
+        self.leave_queue(changed, quota_exceeded, now);
         // A delay that is over by the time it is set would be lost by some schedulers.
         Ok(Some(Ended::Rest(delay.map(|d| d.max(Duration::from_millis(1))))))
     }
 
-    fn leave_queue(&self, quota_exceeded: bool, now: Timestamp) {
+    /// Gives the turn back, and wakes the next if that or a new status may have made room.
+    fn leave_queue(&self, changed: bool, quota_exceeded: bool, now: Timestamp) {
         let Some(request) = self.request() else { return };
-        if let Ok(mut queue) = self.operator.queue.lock() {
-            queue.release(&self.uid);
-            if quota_exceeded {
-                let delay = |refusals| self.operator.policy.backoff(Pace::Brief, refusals, jitter());
-                queue.hold(request.dataset.location(), now, delay);
-            }
+        let location = request.dataset.location();
+        let Ok(mut queue) = self.operator.queue.lock() else { return };
+        let released = queue.release(&self.uid);
+        queue.postpone(&self.uid, self.remembered.memory.pause.as_ref().map(|(until, _)| *until));
+        if quota_exceeded {
+            let delay = |refusals| self.operator.policy.backoff(Pace::Brief, refusals, jitter());
+            queue.hold(location, now, delay);
         }
-        self.operator.wake_next(&request);
+        drop(queue);
+        if changed || released {
+            self.operator.wake_next(location);
+        }
     }
 
     /// Logs, counts and publishes what the new status tells.

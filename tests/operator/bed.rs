@@ -214,13 +214,18 @@ impl Bed {
     /// Starts an operator for this namespace alone, with delays fit for tests, and waits until it
     /// answers. `extra` goes on its command line.
     pub fn operator(&self, extra: &[&str]) -> Operator {
-        let operator = self.start(extra);
+        self.operator_with(&[], extra)
+    }
+
+    /// The same, with other variables in its environment.
+    pub fn operator_with(&self, env: &[(&str, &str)], extra: &[&str]) -> Operator {
+        let operator = self.start(env, extra);
         eventually("the operator is ready", || operator.ready().then_some(()));
         operator
     }
 
     /// Starts an operator and doesn't wait.
-    pub fn start(&self, extra: &[&str]) -> Operator {
+    fn start(&self, env: &[(&str, &str)], extra: &[&str]) -> Operator {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let number = self.operators.fetch_add(1, Ordering::Relaxed);
         let log = self.dir.path().join(format!("operator-{number}.log"));
@@ -260,6 +265,7 @@ impl Bed {
                 .env("AWS_ACCESS_KEY_ID", crate::service::ACCESS_KEY)
                 .env("AWS_SECRET_ACCESS_KEY", crate::service::SECRET_KEY)
                 .env("AWS_EC2_METADATA_DISABLED", "true")
+                .envs(env.iter().copied())
                 .stdout(out.try_clone().unwrap())
                 .stderr(out);
         })

@@ -60,7 +60,7 @@ fn two_datasets_take_one_import_at_a_time_each_in_order() {
 #[test]
 fn the_queue_is_right_after_a_restart() {
     let bed = Bed::new();
-    bed.service.durations(300, 1500);
+    bed.service.durations(100, 600_000);
     let operator = bed.operator(&[]);
     for i in 0..12 {
         bed.import(&format!("r{i:02}"), &format!("d{i}"), json!({}));
@@ -68,6 +68,9 @@ fn the_queue_is_right_after_a_restart() {
     eventually("five run", || (bed.service.running() == 5).then_some(()));
     operator.kill();
     let _operator = bed.operator(&[]);
+    bed.until("r11", "Queued");
+    assert_eq!(bed.service.running(), 5);
+    bed.service.durations(100, 200);
     for i in 0..12 {
         bed.until(&format!("r{i:02}"), "ImportSucceeded");
     }
@@ -114,4 +117,30 @@ fn regions_have_quotas_of_their_own() {
     bed.until("there", "Importing");
     bed.service.durations(1, 1);
     bed.until("there", "ImportSucceeded");
+}
+
+#[test]
+fn with_a_quota_of_one_a_head_whose_dataset_is_busy_elsewhere_holds_nobody_up() {
+    let bed = Bed::new();
+    bed.service.put_job(&json!({"name": "foreign", "datasetArn": crate::bed::dataset_arn("d20"), "status": "CREATE IN_PROGRESS", "hold": true}));
+    let _operator = bed.operator(&["--max-in-flight=1", "--backoff-min=5s", "--backoff-max=5s"]);
+    bed.import("a-busy-dataset", "d20", json!({}));
+    bed.until("a-busy-dataset", "Queued");
+    bed.import("b-free", "d1", json!({}));
+    bed.until("b-free", "ImportSucceeded");
+    bed.service.finish("foreign");
+    bed.until("a-busy-dataset", "ImportSucceeded");
+}
+
+#[test]
+fn a_deleted_head_makes_room_for_the_next() {
+    let bed = Bed::new();
+    bed.service.durations(100, 600_000);
+    let _operator = bed.operator(&["--max-in-flight=1"]);
+    bed.import("a", "d0", json!({}));
+    bed.until("a", "Importing");
+    bed.import("b", "d1", json!({}));
+    bed.until("b", "Queued");
+    bed.delete("a");
+    bed.until("b", "Importing");
 }

@@ -202,3 +202,19 @@ fn an_unreachable_or_refusing_service_never_makes_a_running_import_look_failed()
     bed.service.durations(1, 1);
     bed.until("running", "ImportSucceeded");
 }
+
+#[test]
+fn missing_credentials_and_an_unreachable_service_are_waited_out() {
+    let bed = Bed::new();
+    // An identity that has no credentials at all, then one that has; a port where nobody listens.
+    let operator = bed.operator_with(&[("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")], &[]);
+    bed.import("nightly", "d0", json!({}));
+    assert_eq!(row(&bed.until("nightly", "CredentialsRefused")), IN_PROGRESS);
+    operator.kill();
+    let operator = bed.operator_with(&[("AWS_ENDPOINT_URL_PERSONALIZE", "http://127.0.0.1:1")], &[]);
+    assert_eq!(row(&bed.until("nightly", "ServiceUnavailable")), IN_PROGRESS);
+    operator.kill();
+    let _operator = bed.operator(&[]);
+    bed.until("nightly", "ImportSucceeded");
+    assert_eq!(accepted(&bed.service.ledger()).len(), 1);
+}
