@@ -1,5 +1,7 @@
 //! The control plane comes up, keeps its data, tells what was written, and never outlives its owner.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may")]
+
 use control_plane::{ControlPlane, Part, path_of};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};

@@ -1,5 +1,7 @@
 //! Clients that nobody here wrote: boto3 and the AWS CLI, in an environment of their own.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may")]
+
 mod bed;
 mod python;
 

@@ -1,5 +1,7 @@
 //! The AWS SDK for Rust against the stand-in: an import, its faults, and a restart.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may")]
+
 mod bed;
 
 use std::time::{Duration, Instant};

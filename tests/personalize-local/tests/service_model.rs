@@ -1,5 +1,7 @@
 //! The table of operations against the service model that botocore ships.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may")]
+
 mod python;
 
 use std::{
