@@ -224,6 +224,11 @@ impl Bed {
         operator
     }
 
+    /// Starts an operator that may have to wait for something before it is ready.
+    pub fn operator_unready(&self) -> Operator {
+        self.start(&[], &[])
+    }
+
     /// Starts an operator and doesn't wait.
     fn start(&self, env: &[(&str, &str)], extra: &[&str]) -> Operator {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

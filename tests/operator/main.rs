@@ -7,6 +7,7 @@ mod bed;
 mod judge;
 mod life;
 mod once;
+mod process;
 mod queueing;
 mod service;
 mod states;

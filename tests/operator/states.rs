@@ -16,6 +16,43 @@ fn row(status: &DatasetImportJobStatus) -> Vec<&str> {
     ["Ready", "Succeeded", "Reconciling", "Stalled"].map(find).to_vec()
 }
 
+/// kstatus' order of judgement: Helm 4, Flux and cli-utils wait by it.
+fn kstatus(generation: i64, status: &DatasetImportJobStatus) -> &'static str {
+    let is = |type_: &str, value: &str| status.conditions.iter().any(|c| c.type_ == type_ && c.status == value);
+    if status.observed_generation != Some(generation) || is("Reconciling", "True") {
+        "InProgress"
+    } else if is("Stalled", "True") {
+        "Failed"
+    } else if is("Ready", "False") || is("Ready", "Unknown") {
+        "InProgress"
+    } else {
+        "Current"
+    }
+}
+
+#[test]
+fn tools_that_wait_by_kstatus_judge_each_state_right() {
+    let bed = Bed::new();
+    bed.service.durations(500, 500);
+    let judged = |name: &str| kstatus(bed.get(name).unwrap().metadata.generation.unwrap(), &bed.status(name));
+    bed.import("good", "d0", json!({}));
+    bed.import("bad", "d1", json!({"dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
+    bed.import("held", "d2", json!({"suspend": true}));
+    bed.import("waiting", "nowhere", json!({}));
+    assert_eq!(judged("good"), "InProgress", "not seen yet");
+    let _operator = bed.operator(&[]);
+    bed.until("good", "Pending");
+    assert_eq!(judged("good"), "InProgress");
+    bed.until("good", "ImportSucceeded");
+    bed.until("bad", "ImportFailed");
+    bed.until("held", "Suspended");
+    bed.until("waiting", "DatasetNotReady");
+    assert_eq!(["good", "bad", "held", "waiting"].map(judged), ["Current", "Failed", "InProgress", "InProgress"]);
+    // An edit that changes nothing of the import is seen all the same.
+    bed.patch("good", &json!({"spec": {"backoffLimit": 1}}));
+    eventually("the new generation was seen", || (judged("good") == "Current").then_some(()));
+}
+
 #[test]
 fn a_manifest_becomes_a_finished_import() {
     let bed = Bed::new();

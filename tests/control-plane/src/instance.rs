@@ -239,6 +239,11 @@ impl ControlPlane {
         self.start_part(Part::ApiServer)
     }
 
+    /// Stops all parts, as dropping it does.
+    pub fn shutdown(&self) {
+        self.stop_all();
+    }
+
     fn stop_all(&self) {
         for part in [Part::ControllerManager, Part::ApiServer, Part::Etcd] {
             // What can't be stopped is killed when it is dropped.
