@@ -112,6 +112,7 @@ impl World {
     /// One pass, which dies after so many steps. Tells how it ended, if it lived.
     fn pass(&mut self, proven: bool, steps: usize) -> Option<Rest> {
         let mut seen = Seen::default();
+        let mut looked_since_intent = false;
         for _ in 0..steps {
             let step = decide(&self.job, proven, None, &seen, &self.memory, self.now, &policy());
             match step {
@@ -121,6 +122,7 @@ impl World {
                 Step::ListJobs => seen.jobs = Some(Ok(self.running.clone())),
                 Step::DescribeJob { attempt, prove } => {
                     self.reads += 1;
+                    looked_since_intent = true;
                     let found = self.jobs.get(&self.request().job_name(attempt));
                     let denied = self.tags.clone();
                     let found = found.map(|(job, tags)| Found {
@@ -138,9 +140,11 @@ impl World {
                     let attempt = status.submission.as_ref().unwrap().attempt;
                     self.job.status = Some(*status);
                     seen.intended(attempt);
+                    looked_since_intent = false;
                 }
                 Step::Create { attempt } => {
                     assert_eq!(seen.intent, Some(attempt), "nothing is created without an intent of this pass");
+                    assert!(looked_since_intent, "nothing is created on the word of a look before the intent");
                     let name = self.request().job_name(attempt);
                     let answer = self.create(&name);
                     seen.created(attempt, answer);
