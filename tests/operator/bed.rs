@@ -46,6 +46,9 @@ pub fn install_crd(plane: &ControlPlane) {
     let wait =
         ["wait", "--for=condition=Established", "crd", "datasetimportjobs.personalize-operator.io", "--timeout=60s"];
     assert!(plane.kubectl(&wait, None).unwrap().status.success());
+    // Established comes before discovery and the schema are served.
+    let explain = ["explain", "datasetimportjobs", "--api-version=personalize-operator.io/v1alpha1"];
+    eventually("the API server explains the resource", || plane.kubectl(&explain, None).unwrap().status.success().then_some(()));
 }
 
 /// Both outputs of a command.
