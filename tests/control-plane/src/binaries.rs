@@ -8,48 +8,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A Go module beside this file, which names programs as its tools.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Module {
-    /// etcd, kube-apiserver, kube-controller-manager and kubectl.
-    Kubernetes,
-    /// helm.
-    Helm,
-    /// promtool.
-    Promtool,
-    /// Argo CD's Lua engine behind a small command of ours.
-    ArgoLua,
-    /// Flux's and Helm's judgement of readiness behind a small command of ours.
-    Kstatus,
-}
+/// The Go module that pins the programs. It is part of this binary, so nothing depends on where the
+/// checkout is: checkouts share what they compile.
+const MODULE: [(&str, &str); 2] = [("go.mod", include_str!("../go/go.mod")), ("go.sum", include_str!("../go/go.sum"))];
 
-/// The version that the module of Kubernetes pins.
+/// The version of Kubernetes that the module pins.
 const KUBERNETES: &str = "v1.36.3";
 
-/// Where each program comes from: module, package.
-const PROGRAMS: [(&str, Module, &str); 8] = [
-    ("etcd", Module::Kubernetes, "go.etcd.io/etcd/server/v3"),
-    ("kube-apiserver", Module::Kubernetes, "k8s.io/kubernetes/cmd/kube-apiserver"),
-    ("kubectl", Module::Kubernetes, "k8s.io/kubernetes/cmd/kubectl"),
-    ("kube-controller-manager", Module::Kubernetes, "k8s.io/kubernetes/cmd/kube-controller-manager"),
-    ("helm", Module::Helm, "helm.sh/helm/v4/cmd/helm"),
-    ("promtool", Module::Promtool, "github.com/prometheus/prometheus/cmd/promtool"),
-    ("argo-lua", Module::ArgoLua, "."),
-    ("kstatus", Module::Kstatus, "."),
+/// The programs and their packages.
+const PROGRAMS: [(&str, &str); 4] = [
+    ("etcd", "go.etcd.io/etcd/server/v3"),
+    ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
+    ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+    ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
 ];
-
-impl Module {
-    fn dir(self) -> PathBuf {
-        let name = match self {
-            Self::Kubernetes => "go",
-            Self::Helm => "helm",
-            Self::Promtool => "promtool",
-            Self::ArgoLua => "argo-lua",
-            Self::Kstatus => "kstatus",
-        };
-        Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
-    }
-}
 
 /// The path of a program: from `KUBEBUILDER_ASSETS` or PATH where the version fits, else from the
 /// cache, where it is built first if it isn't there. Progress is told on standard error.
@@ -57,14 +29,9 @@ impl Module {
 /// # Errors
 /// When it is unknown, or can't be built.
 pub fn path_of(program: &str) -> Result<PathBuf, Error> {
-    let known = PROGRAMS.iter().find(|(name, ..)| *name == program);
-    let Some((name, module, package)) = known else { return Err(Error::Missing("a program of that name")) };
-    if *module == Module::Kubernetes
-        && let Some(found) = on_machine(name)
-    {
-        return Ok(found);
-    }
-    build(name, *module, package)
+    let known = PROGRAMS.iter().find(|(name, _)| *name == program);
+    let Some((name, package)) = known else { return Err(Error::Missing("a program of that name")) };
+    on_machine(name).map_or_else(|| build(name, package), Ok)
 }
 
 /// A program of the machine's own, if it is new enough for the resource's CRD.
@@ -93,27 +60,20 @@ fn cache() -> PathBuf {
     base.unwrap_or_else(home).join("personalize-operator")
 }
 
-/// The cache's key: what the module says, what its own sources say, and for which machine.
-fn key(module: Module) -> Result<String, Error> {
+/// The cache's key: what the module says, and for which machine.
+fn key() -> String {
     let mut hash = Sha256::new();
-    let mut files: Vec<PathBuf> = fs::read_dir(module.dir())
-        .map_err(io(format!("{}", module.dir().display())))?
-        .filter_map(|entry| entry.ok().map(|e| e.path()))
-        .filter(|p| p.is_file())
-        .collect();
-    files.sort();
-    for file in files {
-        hash.update(file.file_name().unwrap_or_default().as_encoded_bytes());
-        hash.update(fs::read(&file).map_err(io(file.display().to_string()))?);
+    for (name, text) in MODULE {
+        hash.update(name);
+        hash.update(text);
     }
     hash.update(std::env::consts::ARCH);
     hash.update(std::env::consts::OS);
-    let digest = hash.finalize();
-    Ok(digest.iter().take(8).map(|b| format!("{b:02x}")).collect())
+    hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect()
 }
 
-fn build(program: &str, module: Module, package: &str) -> Result<PathBuf, Error> {
-    let dir = cache().join(key(module)?);
+fn build(program: &str, package: &str) -> Result<PathBuf, Error> {
+    let dir = cache().join(key());
     let target = dir.join(program);
     if target.is_file() {
         return Ok(target);
@@ -125,9 +85,14 @@ fn build(program: &str, module: Module, package: &str) -> Result<PathBuf, Error>
     if target.is_file() {
         return Ok(target);
     }
+    let source = dir.join("module");
+    fs::create_dir_all(&source).map_err(io(source.display().to_string()))?;
+    for (name, text) in MODULE {
+        fs::write(source.join(name), text).map_err(io(name))?;
+    }
     let half = dir.join(format!(".{program}.building"));
     let mut command = Command::new("go");
-    command.current_dir(module.dir()).env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=mod").env("GOTOOLCHAIN", "local");
+    command.current_dir(&source).env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=mod").env("GOTOOLCHAIN", "local");
     command
         .args(["build", "-trimpath", "-ldflags"])
         .arg(format!("-s -w -X k8s.io/component-base/version.gitVersion={KUBERNETES}"));

@@ -8,7 +8,7 @@ mod identity;
 mod instance;
 mod tether;
 
-pub use binaries::{Module, path_of};
+pub use binaries::path_of;
 pub use instance::{ControlPlane, Part, shared};
 pub use tether::{Tethered, tether};
 

@@ -26,7 +26,7 @@ enum Command {
         #[arg(long)]
         until_stdin_closes: bool,
     },
-    /// Print the path of a program (kubectl, helm, promtool, …), building it first if need be.
+    /// Print the path of a program (etcd, kube-apiserver, kubectl, …), building it first if need be.
     Path {
         /// The program.
         program: String,
