@@ -8,19 +8,53 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The Go module that pins the programs. It is part of this binary, so nothing depends on where the
+/// A Go module that pins programs. Its files are part of this binary, so nothing depends on where the
 /// checkout is: checkouts share what they compile.
-const MODULE: [(&str, &str); 2] = [("go.mod", include_str!("../go/go.mod")), ("go.sum", include_str!("../go/go.sum"))];
+struct Module {
+    files: &'static [(&'static str, &'static str)],
+    /// Flags for the linker beyond leaving out what only a debugger needs.
+    link: &'static str,
+    /// The programs and their packages.
+    programs: &'static [(&'static str, &'static str)],
+}
 
-/// The version of Kubernetes that the module pins.
-const KUBERNETES: &str = "v1.36.3";
-
-/// The programs and their packages.
-const PROGRAMS: [(&str, &str); 4] = [
-    ("etcd", "go.etcd.io/etcd/server/v3"),
-    ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
-    ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
-    ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+const MODULES: [Module; 4] = [
+    Module {
+        files: &[
+            ("go.mod", include_str!("../go/kubernetes/go.mod")),
+            ("go.sum", include_str!("../go/kubernetes/go.sum")),
+        ],
+        link: "-X k8s.io/component-base/version.gitVersion=v1.36.3",
+        programs: &[
+            ("etcd", "go.etcd.io/etcd/server/v3"),
+            ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
+            ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+            ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+        ],
+    },
+    Module {
+        files: &[
+            ("go.mod", include_str!("../go/helm/go.mod")),
+            ("go.sum", include_str!("../go/helm/go.sum")),
+            ("kstatus/main.go", include_str!("../go/helm/kstatus/main.go")),
+        ],
+        link: "",
+        programs: &[("helm", "helm.sh/helm/v4/cmd/helm"), ("kstatus", "personalize-operator.io/helm/kstatus")],
+    },
+    Module {
+        files: &[("go.mod", include_str!("../go/promtool/go.mod")), ("go.sum", include_str!("../go/promtool/go.sum"))],
+        link: "",
+        programs: &[("promtool", "github.com/prometheus/prometheus/cmd/promtool")],
+    },
+    Module {
+        files: &[
+            ("go.mod", include_str!("../go/argocd/go.mod")),
+            ("go.sum", include_str!("../go/argocd/go.sum")),
+            ("argocd-lua/main.go", include_str!("../go/argocd/argocd-lua/main.go")),
+        ],
+        link: "",
+        programs: &[("argocd-lua", "personalize-operator.io/argocd/argocd-lua")],
+    },
 ];
 
 /// The path of a program: from `KUBEBUILDER_ASSETS` or PATH where the version fits, else from the
@@ -29,9 +63,11 @@ const PROGRAMS: [(&str, &str); 4] = [
 /// # Errors
 /// When it is unknown, or can't be built.
 pub fn path_of(program: &str) -> Result<PathBuf, Error> {
-    let known = PROGRAMS.iter().find(|(name, _)| *name == program);
-    let Some((name, package)) = known else { return Err(Error::Missing("a program of that name")) };
-    on_machine(name).map_or_else(|| build(name, package), Ok)
+    let known = MODULES.iter().find_map(|module| {
+        module.programs.iter().find(|(name, _)| *name == program).map(|(name, package)| (module, *name, *package))
+    });
+    let Some((module, name, package)) = known else { return Err(Error::Unknown(program.into())) };
+    on_machine(name).map_or_else(|| build(module, name, package), Ok)
 }
 
 /// A program of the machine's own, if it is new enough for the resource's CRD.
@@ -46,7 +82,12 @@ fn on_machine(program: &str) -> Option<PathBuf> {
 }
 
 fn fits(program: &str, file: &Path) -> bool {
-    let arg: &[&str] = if program == "kubectl" { &["version", "--client"] } else { &["--version"] };
+    let arg: &[&str] = match program {
+        "kubectl" => &["version", "--client"],
+        "etcd" | "kube-apiserver" | "kube-controller-manager" => &["--version"],
+        // Of these, what one finds on a machine tells little of what it does.
+        _ => return false,
+    };
     let Ok(output) = Command::new(file).args(arg).stdin(Stdio::null()).output() else { return false };
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let mut numbers = text.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse::<u32>().ok());
@@ -61,9 +102,9 @@ fn cache() -> PathBuf {
 }
 
 /// The cache's key: what the module says, and for which machine.
-fn key() -> String {
+fn key(module: &Module) -> String {
     let mut hash = Sha256::new();
-    for (name, text) in MODULE {
+    for (name, text) in module.files {
         hash.update(name);
         hash.update(text);
     }
@@ -72,8 +113,8 @@ fn key() -> String {
     hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect()
 }
 
-fn build(program: &str, package: &str) -> Result<PathBuf, Error> {
-    let dir = cache().join(key());
+fn build(module: &Module, program: &str, package: &str) -> Result<PathBuf, Error> {
+    let dir = cache().join(key(module));
     let target = dir.join(program);
     if target.is_file() {
         return Ok(target);
@@ -87,15 +128,15 @@ fn build(program: &str, package: &str) -> Result<PathBuf, Error> {
     }
     let source = dir.join("module");
     fs::create_dir_all(&source).map_err(io(source.display().to_string()))?;
-    for (name, text) in MODULE {
-        fs::write(source.join(name), text).map_err(io(name))?;
+    for (name, text) in module.files {
+        let file = source.join(name);
+        fs::create_dir_all(file.parent().unwrap_or(&source)).map_err(io(*name))?;
+        fs::write(file, text).map_err(io(*name))?;
     }
     let half = dir.join(format!(".{program}.building"));
     let mut command = Command::new("go");
     command.current_dir(&source).env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=mod").env("GOTOOLCHAIN", "local");
-    command
-        .args(["build", "-trimpath", "-ldflags"])
-        .arg(format!("-s -w -X k8s.io/component-base/version.gitVersion={KUBERNETES}"));
+    command.args(["build", "-trimpath", "-ldflags"]).arg(format!("-s -w {}", module.link));
     command.arg("-o").arg(&half).arg(package).stdin(Stdio::null()).stdout(Stdio::null());
     let log = dir.join(format!("{program}.log"));
     command.stderr(File::create(&log).map_err(io("the build's log"))?);
@@ -134,7 +175,7 @@ fn build(program: &str, package: &str) -> Result<PathBuf, Error> {
 fn progress(program: &str, elapsed: Duration) {
     let mut err = std::io::stderr();
     let line = format!(
-        "building {program} from source, once ({}s so far; kube-apiserver takes 5 minutes on 2 cores)",
+        "building {program} from source, once ({}s so far; the longest take 5 minutes on 2 cores)",
         elapsed.as_secs()
     );
     let _ = if err.is_terminal() { write!(err, "\r{line}") } else { writeln!(err, "{line}") };

@@ -29,6 +29,9 @@ pub enum Error {
     /// A program that has to be on the machine is missing.
     #[error("{0} is not on PATH; install it (the README lists what is needed)")]
     Missing(&'static str),
+    /// No program of that name is pinned here.
+    #[error("no program {0:?} is known here; `control-plane path --help` tells which are")]
+    Unknown(String),
     /// The Go compiler failed.
     #[error("building {program} failed; its output is above, and in short: {output}")]
     Build {

@@ -26,7 +26,8 @@ enum Command {
         #[arg(long)]
         until_stdin_closes: bool,
     },
-    /// Print the path of a program (etcd, kube-apiserver, kubectl, …), building it first if need be.
+    /// Print the path of a program (etcd, kube-apiserver, kube-controller-manager, kubectl, helm, promtool,
+    /// argocd-lua or kstatus), building it first if need be.
     Path {
         /// The program.
         program: String,

@@ -1,0 +1,62 @@
+// Command kstatus judges resources as Helm's --wait and Flux do: it reads one JSON object per line
+// from standard input and prints one line of JSON for each, with its status and message.
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"log"
+	"os"
+
+	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
+
+type verdict struct {
+	Status  string `json:"status"`
+	Message string `json:"message"`
+}
+
+func main() {
+	log.SetFlags(0)
+	in, out := json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)
+	for {
+		object := map[string]any{}
+		if err := in.Decode(&object); err == io.EOF {
+			return
+		} else if err != nil {
+			log.Fatalf("kstatus: not JSON: %v", err)
+		}
+		result, err := status.Compute(&unstructured.Unstructured{Object: normalised(object)})
+		if err != nil {
+			log.Fatalf("kstatus: %v", err)
+		}
+		if err := out.Encode(verdict{string(result.Status), result.Message}); err != nil {
+			log.Fatal(err)
+		}
+	}
+}
+
+// normalised turns whole numbers into int64, as the API machinery's own decoder does.
+func normalised(object map[string]any) map[string]any {
+	for key, value := range object {
+		object[key] = whole(value)
+	}
+	return object
+}
+
+func whole(value any) any {
+	switch value := value.(type) {
+	case float64:
+		if value == float64(int64(value)) {
+			return int64(value)
+		}
+	case map[string]any:
+		return normalised(value)
+	case []any:
+		for i := range value {
+			value[i] = whole(value[i])
+		}
+	}
+	return value
+}
