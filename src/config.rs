@@ -4,6 +4,7 @@ use crate::controller::Options;
 use crate::leader::ElectionOptions;
 use crate::personalize::AwsOptions;
 use crate::schedule::Policy;
+use crate::tenancy::Unlisted;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use humantime::parse_duration;
 use std::collections::HashMap;
@@ -59,6 +60,10 @@ pub struct RunArgs {
     /// The most resources worked on at once.
     #[arg(long, env = "PERSONALIZE_OPERATOR_CONCURRENCY", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub concurrency: u16,
+
+    /// What namespaces may import that carry no allow-list in their annotations.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_UNLISTED_NAMESPACES", default_value = "open")]
+    pub unlisted_namespaces: Unlisted,
 
     /// How long a pass under way may take to end after SIGTERM; keep it below the pod's grace period.
     #[arg(long, env = "PERSONALIZE_OPERATOR_DRAIN_TIMEOUT", default_value = "20s", value_parser = parse_duration)]
@@ -222,6 +227,7 @@ impl RunArgs {
             concurrency: self.concurrency,
             quota: self.imports.max_in_flight.into(),
             policy: self.imports.policy(),
+            unlisted: self.unlisted_namespaces,
             kube_timeout: self.kube.kube_timeout,
             watch_timeout: self.kube.watch_timeout,
             drain: self.drain_timeout,

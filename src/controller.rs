@@ -9,6 +9,7 @@ use crate::personalize::Personalize;
 use crate::queue::{Key, Queue, Uid};
 use crate::reconcile::{Error, Operator};
 use crate::schedule::Policy;
+use crate::tenancy::Unlisted;
 use futures::channel::mpsc::{UnboundedSender, unbounded};
 use futures::future::{FutureExt, join_all};
 use futures::{Stream, StreamExt};
@@ -43,6 +44,8 @@ pub struct Options {
     pub quota: usize,
     /// The delays that it keeps.
     pub policy: Policy,
+    /// What namespaces without allow-lists may do.
+    pub unlisted: Unlisted,
     /// The bound on each call to the Kubernetes API.
     pub kube_timeout: Duration,
     /// How long a watch lives before it is renewed.
@@ -145,6 +148,7 @@ async fn lead<P: Personalize + Clone>(
         client: client.clone(),
         personalize: personalize.clone(),
         policy: options.policy.clone(),
+        unlisted: options.unlisted,
         kube_timeout: options.kube_timeout,
         queue: Mutex::new(Queue::new(options.quota, options.policy.clone())),
         memories: Memories::default(),

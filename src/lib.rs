@@ -21,4 +21,5 @@ mod reconcile;
 pub mod rest;
 pub mod schedule;
 pub mod server;
+pub mod tenancy;
 pub mod text;

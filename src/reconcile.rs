@@ -13,7 +13,9 @@ use crate::metrics::Metrics;
 use crate::personalize::{ACTIVE, Failure, JobSummary, Personalize};
 use crate::queue::{Key, Queue};
 use crate::schedule::{Pace, Policy, after, since};
+use crate::tenancy::{self, Unlisted};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, PostParams};
 use kube::runtime::events::Recorder;
 use kube::{Client, ResourceExt};
@@ -61,6 +63,7 @@ pub(crate) struct Operator<P> {
     pub(crate) client: Client,
     pub(crate) personalize: P,
     pub(crate) policy: Policy,
+    pub(crate) unlisted: Unlisted,
     pub(crate) kube_timeout: Duration,
     pub(crate) queue: Mutex<Queue>,
     pub(crate) memories: Memories,
@@ -174,13 +177,14 @@ impl<P: Personalize> Pass<'_, P> {
             }
             let now = Timestamp::now();
             let proven = self.remembered.proves(&self.job);
-            let step = decide(&self.job, proven, None, &self.seen, &self.remembered.memory, now, &self.operator.policy);
+            let step = decide(&self.job, proven, &self.seen, &self.remembered.memory, now, &self.operator.policy);
             match step {
                 Step::Refresh => {
                     if !self.refresh().await? {
                         return Ok(Ended::Gone);
                     }
                 }
+                Step::AskPermission => self.seen.permission = Some(self.permission().await?),
                 Step::TakeTurn => self.take_turn(now),
                 Step::DescribeJob { attempt, prove } => self.describe_job(attempt, prove).await,
                 Step::DescribeDataset => self.describe_dataset().await,
@@ -219,6 +223,22 @@ impl<P: Personalize> Pass<'_, P> {
         self.seen.live = true;
         self.observe();
         Ok(true)
+    }
+
+    /// Whether the namespace may make this import, by its annotations as they are now.
+    async fn permission(&self) -> Result<Result<(), String>, Error> {
+        let namespaces: Api<Namespace> = Api::all(self.operator.client.clone());
+        let name = self.job.namespace().unwrap_or_default();
+        match self.operator.kube(namespaces.get_metadata(&name)).await {
+            Ok(namespace) => {
+                let barred = tenancy::barred(namespace.annotations(), self.operator.unlisted, &self.job.spec);
+                Ok(barred.map_or(Ok(()), Err))
+            }
+            Err(Error::Kube(kube::Error::Api(status))) if status.is_forbidden() => Ok(Err(format!(
+                "the operator's RBAC does not let it get the Namespace {name}, so it can't tell what is permitted there"
+            ))),
+            Err(error) => Err(error),
+        }
     }
 
     fn observe(&self) {

@@ -30,6 +30,8 @@ use std::time::Duration;
 pub enum Step {
     /// Read the resource from the API server, not from the cache.
     Refresh,
+    /// Ask whether the namespace may make this import.
+    AskPermission,
     /// Ask the queue for a turn.
     TakeTurn,
     /// Describe the job of this attempt; with `prove`, list its tags too.
@@ -83,6 +85,8 @@ pub enum Again {
 pub struct Seen {
     /// The resource was read from the API server, not from the cache.
     pub live: bool,
+    /// Whether the namespace may make this import, or else why not.
+    pub permission: Option<Result<(), String>>,
     /// The queue's answer.
     pub turn: Option<Turn>,
     /// The dataset's status.
@@ -174,13 +178,11 @@ pub(crate) struct Case<'a> {
 /// Decides the next step for a resource.
 ///
 /// `proven` tells whether the status was written by this operator; one that somebody else touched is
-/// checked against the service before anything in it is believed. `barred` is the reason why the
-/// namespace may not make this import, if there is one.
+/// checked against the service before anything in it is believed.
 #[must_use]
 pub fn decide(
     job: &DatasetImportJob,
     proven: bool,
-    barred: Option<&str>,
     seen: &Seen,
     memory: &Memory,
     now: Timestamp,
@@ -212,8 +214,8 @@ pub fn decide(
         Stage::Succeeded => case.ended(),
         Stage::Failed => case.failed(),
         Stage::Following => case.follow(),
-        Stage::Submitting(attempt) => case.submitting(attempt, barred),
-        Stage::Wanted(attempt) => case.wanted(attempt, barred),
+        Stage::Submitting(attempt) => case.submitting(attempt),
+        Stage::Wanted(attempt) => case.wanted(attempt),
     }
 }
 

@@ -41,12 +41,15 @@ impl Case<'_> {
     }
 
     /// Nothing is recorded of this attempt yet.
-    pub(super) fn wanted(&self, attempt: i32, barred: Option<&str>) -> Step {
+    pub(super) fn wanted(&self, attempt: i32) -> Step {
         if self.suspended {
             return self.settle_as(Reason::Suspended, "spec.suspend holds the import back", Again::OnChange);
         }
         if let Some(until) = self.paused_until() {
             return self.leave(Again::At(until));
+        }
+        if let Some(step) = self.not_permitted(self.recorded.clone()) {
+            return step;
         }
         if attempt == 1 && !self.memory.looked_up && self.seen.intent.is_none() {
             match self.find_own() {
@@ -54,9 +57,6 @@ impl Case<'_> {
                 Search::Foreign(attempt, why) => return self.conflict(self.recorded.clone(), attempt, &why),
                 Search::Nothing => {}
             }
-        }
-        if let Some(message) = barred {
-            return self.settle_as(Reason::NotPermitted, message, Again::Setback(Pace::Slow));
         }
         if self.reason() == Some(Reason::Retrying) {
             let at = crate::queue::retry_at(&self.recorded, self.policy);
@@ -74,7 +74,7 @@ impl Case<'_> {
     }
 
     /// The intent is recorded: by this pass, or by one that didn't live to see the outcome.
-    pub(super) fn submitting(&self, attempt: i32, barred: Option<&str>) -> Step {
+    pub(super) fn submitting(&self, attempt: i32) -> Step {
         if let Some(answer) = &self.seen.create {
             return self.answered(attempt, answer);
         }
@@ -96,12 +96,12 @@ impl Case<'_> {
                 self.obstacle(self.recorded.clone(), failure, "looking up what became of the submission")
             }
             Some(Err(_)) if self.seen.intent == Some(attempt) => Step::Create { attempt },
-            Some(Err(_)) => self.left_over(attempt, barred),
+            Some(Err(_)) => self.left_over(attempt),
         }
     }
 
     /// An intent of an earlier pass, and no job: once a late job would have shown, submit anew.
-    fn left_over(&self, attempt: i32, barred: Option<&str>) -> Step {
+    fn left_over(&self, attempt: i32) -> Step {
         let intended = self.recorded.submission.as_ref().map_or(self.now, |s| s.time.0);
         // An intent from the future was written by another clock; then the grace begins now, and the
         // wait for it is bounded by the setback's own growth.
@@ -119,8 +119,8 @@ impl Case<'_> {
                 Again::OnChange,
             );
         }
-        if let Some(message) = barred {
-            return self.settle(self.without_intent(), Reason::NotPermitted, message, Again::Setback(Pace::Slow));
+        if let Some(step) = self.not_permitted(self.without_intent()) {
+            return step;
         }
         if !self.seen.live {
             return Step::Refresh;
@@ -222,6 +222,15 @@ impl Case<'_> {
             );
         }
         Step::RecordIntent(Box::new(status))
+    }
+
+    /// Nothing is sent for a namespace that may not make this import.
+    fn not_permitted(&self, status: DatasetImportJobStatus) -> Option<Step> {
+        match &self.seen.permission {
+            None => Some(Step::AskPermission),
+            Some(Ok(())) => None,
+            Some(Err(why)) => Some(self.settle(status, Reason::NotPermitted, why, Again::Setback(Pace::Slow))),
+        }
     }
 
     /// What keeps this attempt from being submitted now; `None` if nothing does.

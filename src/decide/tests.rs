@@ -27,6 +27,7 @@ struct World {
     dataset: Result<String, Failure>,
     running: Vec<JobSummary>,
     tags: Option<Failure>,
+    permission: Result<(), String>,
 }
 
 fn failure(class: Class) -> Failure {
@@ -56,6 +57,7 @@ impl World {
             dataset: Ok(ACTIVE.into()),
             running: Vec::new(),
             tags: None,
+            permission: Ok(()),
         }
     }
 
@@ -114,9 +116,10 @@ impl World {
         let mut seen = Seen::default();
         let mut looked_since_intent = false;
         for _ in 0..steps {
-            let step = decide(&self.job, proven, None, &seen, &self.memory, self.now, &policy());
+            let step = decide(&self.job, proven, &seen, &self.memory, self.now, &policy());
             match step {
                 Step::Refresh => seen.live = true,
+                Step::AskPermission => seen.permission = Some(self.permission.clone()),
                 Step::TakeTurn => seen.turn = Some(Turn::Go),
                 Step::DescribeDataset => seen.dataset = Some(self.dataset.clone()),
                 Step::ListJobs => seen.jobs = Some(Ok(self.running.clone())),
@@ -535,7 +538,7 @@ fn a_passing_failure_never_makes_a_running_import_look_failed() {
         world.settle();
         let mut seen = Seen::default();
         seen.lookups.insert(1, Err(failure(class)));
-        let step = decide(&world.job, true, None, &seen, &world.memory, world.now, &policy());
+        let step = decide(&world.job, true, &seen, &world.memory, world.now, &policy());
         let Step::Rest(Rest { status: Some(status), .. }) = step else { panic!("{class:?}: {step:?}") };
         assert_eq!(Reason::of(&status), Some(Reason::Pending), "{class:?}");
         assert!(status.conditions[0].message.contains("can't be followed"), "{class:?}");
@@ -603,4 +606,33 @@ proptest! {
             prop_assert!(known || Reason::of(&status) == Some(Reason::JobNotFound));
         }
     }
+}
+
+#[test]
+fn what_a_namespace_may_not_import_is_neither_looked_up_nor_sent() {
+    let mut world = World::new();
+    world.permission = Err("its list has no such dataset".into());
+    let rest = world.settle();
+    assert_eq!(Reason::of(&world.status()), Some(Reason::NotPermitted));
+    assert_eq!(rest.again, Again::Setback(Pace::Slow));
+    assert_eq!((world.reads, world.accepted.len()), (0, 0));
+    world.permission = Ok(());
+    world.settle();
+    assert_eq!(world.accepted.len(), 1);
+}
+
+#[test]
+fn an_intent_that_a_crash_left_over_is_not_carried_out_once_the_namespace_may_not() {
+    let mut world = World::new();
+    for steps in 1.. {
+        assert!(world.pass(true, steps).is_none(), "the intent comes before the end");
+        if world.status().submission.is_some() {
+            break;
+        }
+    }
+    world.now = after(world.now, policy().grace * 2);
+    world.permission = Err("its list has no such dataset".into());
+    world.pass(true, 100);
+    assert_eq!(Reason::of(&world.status()), Some(Reason::NotPermitted));
+    assert_eq!((world.status().submission, world.accepted.len()), (None, 0));
 }

@@ -133,6 +133,11 @@ impl Bed {
         Self { namespace, plane, service, dir, operators: AtomicU32::new(0) }
     }
 
+    /// A directory of this test's own.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     pub fn kubectl(&self, args: &[&str]) -> Output {
         let args: Vec<&str> = ["-n", &self.namespace].into_iter().chain(args.iter().copied()).collect();
         self.plane.kubectl(&args, None).unwrap()

@@ -11,3 +11,4 @@ mod process;
 mod queueing;
 mod service;
 mod states;
+mod tenancy;
