@@ -2,6 +2,7 @@
 //! four conditions of a resource.
 
 use crate::api::DatasetImportJobStatus;
+use crate::text::sanitize;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
@@ -23,7 +24,7 @@ pub enum State {
     Succeeded,
     /// Failed, rejected, in conflict or not permitted.
     Failed,
-    /// Held back by `spec.suspend` before submission.
+    /// Held back before submission, by `spec.suspend` or by annotation.
     Suspended,
 }
 
@@ -97,7 +98,7 @@ reasons! {
     JobNotFound: Failed,
     /// A newer import into the dataset has landed; this one would put older data over it.
     Superseded: Failed,
-    /// Held back by spec.suspend.
+    /// Held back by spec.suspend or by the annotation personalize-operator.io/suspend.
     Suspended: Suspended,
 }
 
@@ -110,7 +111,7 @@ impl Reason {
     }
 }
 
-/// Sets the four conditions. A condition whose status stays keeps its transition time, and one that
+/// Sets the four conditions, with a message made fit for people. A condition whose status stays keeps its transition time, and one that
 /// says nothing new stays as it is, byte for byte.
 pub fn set(status: &mut DatasetImportJobStatus, generation: i64, reason: Reason, message: &str, now: Timestamp) {
     let [ready, succeeded, reconciling, stalled] = match reason.state() {
@@ -120,6 +121,7 @@ pub fn set(status: &mut DatasetImportJobStatus, generation: i64, reason: Reason,
         State::Suspended => ["Unknown", "Unknown", "False", "False"],
     };
     let table = [(READY, ready), (SUCCEEDED, succeeded), (RECONCILING, reconciling), (STALLED, stalled)];
+    let message = sanitize(message);
     let old = std::mem::take(&mut status.conditions);
     status.conditions = table
         .into_iter()
@@ -129,7 +131,7 @@ pub fn set(status: &mut DatasetImportJobStatus, generation: i64, reason: Reason,
                 type_: type_.into(),
                 status: value.into(),
                 reason: reason.as_str().into(),
-                message: message.into(),
+                message: message.clone(),
                 observed_generation: Some(generation),
                 last_transition_time: since.map_or_else(|| whole_seconds(now), |c| c.last_transition_time.clone()),
             }

@@ -11,6 +11,9 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// The longest duration that a flag takes.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// Amazon Personalize dataset imports as Kubernetes resources.
 #[derive(Debug, Parser)]
 #[command(name = "personalize-operator", version, about, max_term_width = 100)]
@@ -27,6 +30,20 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Print the CustomResourceDefinition as YAML.
     Crd,
+    /// Ask a running operator whether it is well; the exit status tells.
+    Probe(ProbeArgs),
+}
+
+/// Flags of `probe`.
+#[derive(Debug, Args)]
+pub struct ProbeArgs {
+    /// What to ask: any answer but a status of 2xx is a failure.
+    #[arg(default_value = "http://127.0.0.1:8080/readyz")]
+    pub url: http::Uri,
+
+    /// How long to go on asking until the answer is good.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_PROBE_TIMEOUT", default_value = "5s", value_parser = parse_duration)]
+    pub timeout: Duration,
 }
 
 /// How log lines are written.
@@ -66,7 +83,7 @@ pub struct RunArgs {
     pub unlisted_namespaces: Unlisted,
 
     /// How long a pass under way may take to end after SIGTERM; keep it below the pod's grace period.
-    #[arg(long, env = "PERSONALIZE_OPERATOR_DRAIN_TIMEOUT", default_value = "20s", value_parser = parse_duration)]
+    #[arg(long, env = "PERSONALIZE_OPERATOR_DRAIN_TIMEOUT", default_value = "20s", value_parser = duration)]
     pub drain_timeout: Duration,
 
     /// Flags on leader election.
@@ -120,35 +137,35 @@ pub struct ImportArgs {
     pub max_in_flight: u16,
 
     /// The shortest time between two looks at a running import.
-    #[arg(long, env = "PERSONALIZE_OPERATOR_POLL_MIN", default_value = "15s", value_parser = parse_duration)]
+    #[arg(long, env = "PERSONALIZE_OPERATOR_POLL_MIN", default_value = "15s", value_parser = duration)]
     pub poll_min: Duration,
 
     /// The longest time between two looks at a running import.
-    #[arg(long, env = "PERSONALIZE_OPERATOR_POLL_MAX", default_value = "5m", value_parser = parse_duration)]
+    #[arg(long, env = "PERSONALIZE_OPERATOR_POLL_MAX", default_value = "5m", value_parser = duration)]
     pub poll_max: Duration,
 
     /// How long after a submission whose answer was lost its job may still appear.
-    #[arg(long, env = "PERSONALIZE_OPERATOR_GRACE", default_value = "60s", value_parser = parse_duration)]
+    #[arg(long, env = "PERSONALIZE_OPERATOR_GRACE", default_value = "60s", value_parser = duration)]
     pub grace: Duration,
 
     /// The first delay after a failure that passes by itself; it doubles with each further one.
-    #[arg(long, env = "PERSONALIZE_OPERATOR_BACKOFF_MIN", default_value = "5s", value_parser = parse_duration)]
+    #[arg(long, env = "PERSONALIZE_OPERATOR_BACKOFF_MIN", default_value = "5s", value_parser = duration)]
     pub backoff_min: Duration,
 
     /// The longest delay after failures that pass by themselves.
-    #[arg(long, env = "PERSONALIZE_OPERATOR_BACKOFF_MAX", default_value = "5m", value_parser = parse_duration)]
+    #[arg(long, env = "PERSONALIZE_OPERATOR_BACKOFF_MAX", default_value = "5m", value_parser = duration)]
     pub backoff_max: Duration,
 
     /// The first delay after the service rejected an import; it doubles with each further rejection.
-    #[arg(long, env = "PERSONALIZE_OPERATOR_REJECTED_MIN", default_value = "2m", value_parser = parse_duration)]
+    #[arg(long, env = "PERSONALIZE_OPERATOR_REJECTED_MIN", default_value = "2m", value_parser = duration)]
     pub rejected_min: Duration,
 
     /// The longest delay after rejections.
-    #[arg(long, env = "PERSONALIZE_OPERATOR_REJECTED_MAX", default_value = "1h", value_parser = parse_duration)]
+    #[arg(long, env = "PERSONALIZE_OPERATOR_REJECTED_MAX", default_value = "1h", value_parser = duration)]
     pub rejected_max: Duration,
 
     /// The delay between a failed job and its first retry within backoffLimit; it doubles with each.
-    #[arg(long, env = "PERSONALIZE_OPERATOR_RETRY_MIN", default_value = "10s", value_parser = parse_duration)]
+    #[arg(long, env = "PERSONALIZE_OPERATOR_RETRY_MIN", default_value = "10s", value_parser = duration)]
     pub retry_min: Duration,
 }
 
@@ -157,7 +174,7 @@ pub struct ImportArgs {
 #[command(next_help_heading = "Kubernetes")]
 pub struct KubeArgs {
     /// The bound on each call to the Kubernetes API.
-    #[arg(long, env = "PERSONALIZE_OPERATOR_KUBE_TIMEOUT", default_value = "15s", value_parser = parse_duration)]
+    #[arg(long, env = "PERSONALIZE_OPERATOR_KUBE_TIMEOUT", default_value = "15s", value_parser = duration)]
     pub kube_timeout: Duration,
 
     /// How long a watch lives before it is renewed; a dead connection is noticed soon after.
@@ -170,20 +187,30 @@ pub struct KubeArgs {
 #[command(next_help_heading = "AWS (credentials and endpoint come from the SDK's default chain)")]
 pub struct AwsArgs {
     /// The bound on connecting to AWS.
-    #[arg(long, env = "PERSONALIZE_OPERATOR_AWS_CONNECT_TIMEOUT", default_value = "5s", value_parser = parse_duration)]
+    #[arg(long, env = "PERSONALIZE_OPERATOR_AWS_CONNECT_TIMEOUT", default_value = "5s", value_parser = duration)]
     pub aws_connect_timeout: Duration,
 
     /// The bound on waiting for AWS to answer.
-    #[arg(long, env = "PERSONALIZE_OPERATOR_AWS_READ_TIMEOUT", default_value = "20s", value_parser = parse_duration)]
+    #[arg(long, env = "PERSONALIZE_OPERATOR_AWS_READ_TIMEOUT", default_value = "20s", value_parser = duration)]
     pub aws_read_timeout: Duration,
 
     /// The bound on a whole call to AWS.
-    #[arg(long, env = "PERSONALIZE_OPERATOR_AWS_TIMEOUT", default_value = "30s", value_parser = parse_duration)]
+    #[arg(long, env = "PERSONALIZE_OPERATOR_AWS_TIMEOUT", default_value = "30s", value_parser = duration)]
     pub aws_timeout: Duration,
 
     /// Roles to assume for accounts other than the operator's own, as ACCOUNT=ROLE_ARN, separated by commas.
     #[arg(long, env = "PERSONALIZE_OPERATOR_ACCOUNT_ROLES", value_delimiter = ',', value_parser = account_role)]
     pub account_roles: Vec<(String, String)>,
+}
+
+/// A delay of nothing would be a loop that never sleeps, and one of ages overflows when it is doubled.
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text).map_err(|e| e.to_string())?;
+    if (Duration::from_millis(1)..=LONGEST).contains(&duration) {
+        Ok(duration)
+    } else {
+        Err("write a duration of 1ms to 366days, such as 500ms, 30s or 5m".into())
+    }
 }
 
 fn lease_duration(text: &str) -> Result<Duration, String> {
@@ -297,5 +324,16 @@ mod tests {
         let error = Cli::try_parse_from(["x", "run", "--account-roles", "12=x"]).unwrap_err().to_string();
         assert!(error.contains("--account-roles") && error.contains("123456789012=arn:"), "{error}");
         assert!(Cli::try_parse_from(["x", "run", "--lease-duration", "10ms"]).is_err());
+    }
+
+    #[test]
+    fn a_duration_is_neither_nothing_nor_so_long_that_it_overflows() {
+        for flag in ["--poll-min", "--backoff-max", "--rejected-max", "--kube-timeout", "--aws-timeout"] {
+            for value in ["0s", "367days", "10000000000000000000s"] {
+                let error = Cli::try_parse_from(["x", "run", flag, value]).unwrap_err().to_string();
+                assert!(error.contains("1ms to 366days"), "{error}");
+            }
+            assert!(Cli::try_parse_from(["x", "run", flag, "366days"]).is_ok());
+        }
     }
 }

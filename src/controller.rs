@@ -3,13 +3,15 @@
 use crate::api::DatasetImportJob;
 use crate::health::Health;
 use crate::leader::{Candidate, ElectionOptions, Leadership};
-use crate::memories::{MANAGER, Memories};
+use crate::memories::Memories;
 use crate::metrics::Metrics;
+use crate::pass::MANAGER;
 use crate::personalize::Personalize;
 use crate::queue::{Key, Queue, Uid};
 use crate::reconcile::{Error, Operator};
 use crate::schedule::Policy;
 use crate::tenancy::Unlisted;
+use crate::text::told;
 use futures::channel::mpsc::{UnboundedSender, unbounded};
 use futures::future::{FutureExt, join_all};
 use futures::{Stream, StreamExt};
@@ -87,6 +89,7 @@ pub async fn run<P: Personalize + Clone>(
                 () = lead(&client, &personalize, &options, &health, &metrics, candidate.leadership(), stop.clone()) => {}
             }
             health.stands_by();
+            metrics.stands_by();
         }
         candidate.release().await;
     };
@@ -113,7 +116,7 @@ async fn probe_crd(client: Client, options: Options, health: Arc<Health>) {
         let answer = timeout(options.kube_timeout, api.list_metadata(&ListParams::default().limit(1))).await;
         let (served, why) = match answer {
             Ok(Ok(_)) => (true, String::new()),
-            Ok(Err(error)) => (false, error.to_string()),
+            Ok(Err(error)) => (false, told(&error)),
             Err(_) => (false, "no answer in time".into()),
         };
         if was != Some(served) {
@@ -176,11 +179,10 @@ async fn lead<P: Personalize + Clone>(
             .run(reconcile, error_policy, Arc::clone(&operator))
             .for_each(|_| std::future::ready(()))
     });
-    let tally = async {
+    let began = jiff::Timestamp::now();
+    let survey = async {
         loop {
-            if let Ok(queue) = operator.queue.lock() {
-                operator.metrics.tally(&queue.tally(), jiff::Timestamp::now());
-            }
+            operator.survey(began);
             sleep(Duration::from_secs(1)).await;
         }
     };
@@ -193,7 +195,7 @@ async fn lead<P: Personalize + Clone>(
     tokio::select! {
         _ = join_all(controllers) => {}
         () = drained => {}
-        () = tally => {}
+        () = survey => {}
     }
 }
 
@@ -244,7 +246,7 @@ fn indexed<P: Personalize>(
             }
             Err(error) => {
                 operator.metrics.error("Watch");
-                warn!(%error, "the watch was interrupted");
+                warn!(error = told(error), "the watch was interrupted");
             }
         }
         event
@@ -277,7 +279,7 @@ async fn reconcile<P: Personalize>(guarded: Arc<Guarded>, operator: Arc<Operator
             && !matches!(error, Error::ColdCache)
         {
             operator.metrics.error(error.label());
-            warn!(%error, "the pass could not be ended; it is taken up again");
+            warn!(error = told(error), "the pass could not be ended; it is taken up again");
         }
         outcome.map(|delay| delay.map_or_else(Action::await_change, Action::requeue))
     }

@@ -2,7 +2,7 @@
 
 use crate::api::{DatasetImportJob, DatasetImportJobStatus};
 use crate::conditions::{READY, Reason, State};
-use crate::text::sanitize;
+use crate::text::{sanitize, told};
 use kube::Resource;
 use kube::runtime::events::{Event, EventType, Recorder};
 use std::time::Duration;
@@ -92,7 +92,7 @@ pub(crate) fn publish(recorder: &Recorder, job: &DatasetImportJob, tales: Vec<Ta
             };
             match tokio::time::timeout(PATIENCE, recorder.publish(&event, &reference)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => debug!(%error, "an event could not be published"),
+                Ok(Err(error)) => debug!(error = told(&error), "an event could not be published"),
                 Err(_) => debug!("an event could not be published in time"),
             }
         }

@@ -6,6 +6,7 @@
 //! [`Leadership::holds`] right before it, so a process that slept past its lease does nothing.
 
 use crate::metrics::Metrics;
+use crate::text;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -96,7 +97,7 @@ impl Candidate {
                 }
                 Ok(Ok(false)) => {}
                 Ok(Err(error)) => {
-                    warn!(%error, lease = %self.options.name, "the lease can't be read or written; needs get, create and update on leases in coordination.k8s.io")
+                    warn!(error = text::told(&error), lease = %self.options.name, "the lease can't be read or written; needs get, create and update on leases in coordination.k8s.io")
                 }
                 Err(_) => warn!(lease = %self.options.name, "the API server does not answer about the lease"),
             }
@@ -115,7 +116,9 @@ impl Candidate {
                     warn!(lease = %self.options.name, "another replica took the lease");
                     break;
                 }
-                Ok(Err(error)) => warn!(%error, lease = %self.options.name, "the lease could not be renewed"),
+                Ok(Err(error)) => {
+                    warn!(error = text::told(&error), lease = %self.options.name, "the lease could not be renewed")
+                }
                 Err(_) => warn!(lease = %self.options.name, "the API server did not answer about the lease"),
             }
             if !self.leadership.holds() {
@@ -146,7 +149,9 @@ impl Candidate {
         };
         match timeout(self.attempt_timeout(), give_up).await {
             Ok(Ok(())) => info!(lease = %self.options.name, "gave the lease up"),
-            Ok(Err(error)) => warn!(%error, "the lease could not be given up; it runs out by itself"),
+            Ok(Err(error)) => {
+                warn!(error = text::told(&error), "the lease could not be given up; it runs out by itself")
+            }
             Err(_) => warn!("the lease could not be given up in time; it runs out by itself"),
         }
     }

@@ -6,20 +6,38 @@
 pub mod api;
 pub mod arn;
 pub mod conditions;
+#[cfg(feature = "operator")]
 pub mod config;
+#[cfg(feature = "operator")]
 pub mod controller;
 pub mod decide;
+#[cfg(feature = "operator")]
 mod events;
+#[cfg(feature = "operator")]
+pub mod exposition;
+#[cfg(feature = "operator")]
 pub mod health;
 pub mod identity;
+#[cfg(feature = "operator")]
 pub mod leader;
+#[cfg(feature = "operator")]
+pub mod log;
+#[cfg(feature = "operator")]
 mod memories;
+#[cfg(feature = "operator")]
 pub mod metrics;
+pub mod pass;
 pub mod personalize;
+#[cfg(feature = "operator")]
+pub mod probe;
 pub mod queue;
+#[cfg(feature = "operator")]
 mod reconcile;
+#[cfg(feature = "operator")]
 pub mod rest;
 pub mod schedule;
+#[cfg(feature = "operator")]
 pub mod server;
+#[cfg(feature = "operator")]
 pub mod tenancy;
 pub mod text;

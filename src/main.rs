@@ -1,13 +1,14 @@
 //! The operator's one binary.
 
 use clap::Parser;
+use http::header::{HeaderValue, USER_AGENT};
 use kube::client::ClientBuilder;
 use kube::{Client, Config};
-use personalize_operator::config::{Cli, Command, LogFormat, RunArgs};
+use personalize_operator::config::{Cli, Command, ProbeArgs, RunArgs};
 use personalize_operator::health::Health;
 use personalize_operator::metrics::Metrics;
 use personalize_operator::personalize::Aws;
-use personalize_operator::{api, controller, rest, server};
+use personalize_operator::{api, controller, log, probe, rest, server, text};
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,12 +24,13 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Crd => print_crd(),
         Command::Run(args) => run(&args),
+        Command::Probe(args) => ask(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             // Before the log is set up there is only this.
-            let _ = writeln!(std::io::stderr(), "personalize-operator: {failure}");
+            let _ = writeln!(std::io::stderr(), "personalize-operator: {}", text::sanitize(&failure.to_string()));
             ExitCode::FAILURE
         }
     }
@@ -40,13 +42,16 @@ fn print_crd() -> Result<(), Failure> {
     Ok(())
 }
 
+fn ask(args: &ProbeArgs) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let answer = runtime.block_on(probe::until_well(&args.url, args.timeout))?;
+    writeln!(std::io::stdout(), "{answer}")?;
+    Ok(())
+}
+
 fn run(args: &RunArgs) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(&args.log_level).map_err(|e| format!("--log-level: {e}"))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match args.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().flatten_event(true).with_current_span(true).with_span_list(false).init(),
-    }
+    log::init(filter, args.log_format);
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(args))
 }
 
@@ -61,8 +66,12 @@ async fn serve(args: &RunArgs) -> Result<(), Failure> {
         tokio::net::TcpListener::bind(args.listen).await.map_err(|e| format!("--listen {}: {e}", args.listen))?;
     info!(version = env!("CARGO_PKG_VERSION"), listen = %listener.local_addr()?, "starting");
     let exposed = Arc::clone(&metrics);
-    let listening =
-        server::serve(listener, Arc::clone(&health), move || exposed.expose(), controller::stopped(stop.clone()));
+    let listening = server::serve(
+        listener,
+        Arc::clone(&health),
+        move |format| exposed.expose(format),
+        controller::stopped(stop.clone()),
+    );
     let listening = tokio::spawn(listening);
 
     let aws = Arc::new(Aws::new(args.aws.options()).await);
@@ -100,5 +109,8 @@ async fn kube_config(args: &RunArgs) -> Result<Config, Failure> {
     config.write_timeout = Some(args.kube.kube_timeout);
     // A retried write would meet its own echo as a conflict; passes are taken up again anyway.
     config.default_retry = false;
+    // So that an audit log tells who it was.
+    let agent = HeaderValue::from_static(concat!("personalize-operator/", env!("CARGO_PKG_VERSION")));
+    config.headers.push((USER_AGENT, agent));
     Ok(config)
 }

@@ -4,7 +4,7 @@
 //! The queue is an index over what the watch delivered and what this process wrote since; it makes no
 //! call and has no clock. After a restart it is built anew from the resources themselves.
 
-use crate::api::{DatasetImportJob, DatasetImportJobStatus};
+use crate::api::{DatasetImportJob, DatasetImportJobStatus, held_back_by};
 use crate::arn::{DatasetArn, Location};
 use crate::conditions::{Reason, State};
 use crate::decide::stage::{Stage, stage};
@@ -12,7 +12,7 @@ use crate::identity::Request;
 use crate::schedule::{Policy, after};
 use jiff::Timestamp;
 use kube::ResourceExt;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 /// A resource by UID: a name that is used again is another resource.
@@ -34,7 +34,7 @@ impl std::fmt::Display for Key {
 }
 
 /// The queue's answer to a resource that wants to submit.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Turn {
     /// Submit now; the place is reserved until it is released or the resource has ended.
     Go,
@@ -53,7 +53,7 @@ pub enum Turn {
 }
 
 /// How a resource stands in the queue.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Standing {
     /// Wants nothing now: not seen to be waiting, finished without data, held back or rejected.
     Idle,
@@ -65,12 +65,13 @@ enum Standing {
     Landed(Timestamp),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Entry {
     key: Key,
     dataset: DatasetArn,
     created: Timestamp,
     standing: Standing,
+    reason: Option<Reason>,
     /// A turn was granted and is in use.
     reserved: bool,
     /// Something else keeps it from going before this moment, so nobody waits for it until then.
@@ -90,26 +91,26 @@ impl Entry {
 }
 
 /// A pause for one account and region, after the service said that its quota is full.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Hold {
     until: Timestamp,
     refusals: u32,
 }
 
 /// The queue over all resources that this operator watches.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Queue {
     quota: usize,
     policy: Policy,
-    entries: HashMap<Uid, Entry>,
-    holds: HashMap<Location, Hold>,
+    entries: BTreeMap<Uid, Entry>,
+    holds: BTreeMap<Location, Hold>,
 }
 
 impl Queue {
     /// A queue that lets so many imports run at once per account and region.
     #[must_use]
     pub fn new(quota: usize, policy: Policy) -> Self {
-        Self { quota: quota.max(1), policy, entries: HashMap::new(), holds: HashMap::new() }
+        Self { quota: quota.max(1), policy, entries: BTreeMap::new(), holds: BTreeMap::new() }
     }
 
     /// Takes note of a resource as it was delivered or written. An older version than the one already
@@ -129,6 +130,7 @@ impl Queue {
             key: Key { namespace, name: job.name_any() },
             created: created(job),
             standing: standing(job, &request, &self.policy),
+            reason: job.status.as_ref().and_then(Reason::of),
             reserved: old.is_some_and(|old| old.reserved),
             postponed: old.and_then(|old| old.postponed),
             resource_version: version,
@@ -238,6 +240,22 @@ impl Queue {
         tallies
     }
 
+    /// How many resources there are of each reason; `None` stands for those without one.
+    #[must_use]
+    pub fn reasons(&self) -> HashMap<Option<Reason>, usize> {
+        let mut reasons = HashMap::new();
+        for entry in self.entries.values() {
+            *reasons.entry(entry.reason).or_default() += 1;
+        }
+        reasons
+    }
+
+    /// Those whose import runs, or may run.
+    #[must_use]
+    pub fn uids_in_flight(&self) -> Vec<Uid> {
+        self.entries.iter().filter(|(_, e)| e.standing == Standing::InFlight).map(|(uid, _)| uid.clone()).collect()
+    }
+
     fn lane(&self, location: &Location) -> impl Iterator<Item = &Entry> {
         self.entries.values().filter(move |e| e.dataset.location() == location)
     }
@@ -314,7 +332,7 @@ fn standing(job: &DatasetImportJob, request: &Request, policy: &Policy) -> Stand
         Stage::Following if Reason::of(&status) == Some(Reason::JobNotFound) => Standing::Idle,
         Stage::Following | Stage::Submitting(_) => Standing::InFlight,
         Stage::Failed => Standing::Idle,
-        Stage::Wanted(_) if job.spec.suspend || job.metadata.deletion_timestamp.is_some() => Standing::Idle,
+        Stage::Wanted(_) if held_back_by(job).is_some() || job.metadata.deletion_timestamp.is_some() => Standing::Idle,
         Stage::Wanted(_) => match Reason::of(&status) {
             Some(Reason::DatasetNotReady) => Standing::Idle,
             Some(Reason::Retrying) => Standing::Waiting(Some(retry_at(&status, policy))),
@@ -424,7 +442,7 @@ mod tests {
     #[test]
     fn nothing_waits_behind_a_head_that_can_not_go() {
         let mut suspended = resource(1, "a");
-        suspended.spec.suspend = true;
+        suspended.annotations_mut().insert(crate::api::SUSPEND.into(), "true".into());
         let mut rejected = resource(2, "b");
         let mut status = DatasetImportJobStatus::default();
         crate::conditions::set(&mut status, 1, Reason::AccessDenied, "", at(0));

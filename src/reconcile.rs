@@ -3,16 +3,16 @@
 use crate::api::{DatasetImportJob, DatasetImportJobStatus};
 use crate::arn::Location;
 use crate::conditions::{Reason, State};
-use crate::decide::{Again, Found, Inputs, Rest, Seen, Step, decide};
+use crate::decide::{Found, Rest, Step};
 use crate::events;
 use crate::health::Health;
-use crate::identity::Request;
 use crate::leader::Leadership;
-use crate::memories::{MANAGER, Memories, Remembered};
-use crate::metrics::Metrics;
-use crate::personalize::{ACTIVE, Failure, JobSummary, Personalize};
+use crate::memories::Memories;
+use crate::metrics::{Metrics, Survey};
+use crate::pass::{MANAGER, Pass};
+use crate::personalize::{Class, Failure, Personalize};
 use crate::queue::{Key, Queue};
-use crate::schedule::{Pace, Policy, after, since};
+use crate::schedule::{Pace, Policy, since};
 use crate::tenancy::{self, Unlisted};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
@@ -20,7 +20,7 @@ use kube::api::{Api, PostParams};
 use kube::runtime::events::Recorder;
 use kube::{Client, ResourceExt};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use thiserror::Error;
 use tokio::time::timeout;
@@ -42,6 +42,19 @@ pub(crate) enum Error {
     #[error("a reconcile panicked")]
     Panicked,
 }
+
+/// The kinds of errors that are counted: what [`Error::label`] tells but the cold cache's, which is no
+/// error, and those of the watch.
+pub(crate) const ERRORS: [&str; 8] = [
+    "Kubernetes",
+    "KubernetesForbidden",
+    "KubernetesTimeout",
+    "NotLeading",
+    "Panicked",
+    "Restless",
+    "Unreadable",
+    "Watch",
+];
 
 impl Error {
     /// A static name, fit for a metric label.
@@ -85,36 +98,20 @@ impl<P: Personalize> Operator<P> {
         if !self.health.is_warm() {
             return Err(Error::ColdCache);
         }
-        let remembered = self.memories.recall(&uid);
-        let mut pass = Pass {
+        let mut carrier = Carrier {
             operator: self,
             api: Api::namespaced(self.client.clone(), &job.namespace().unwrap_or_default()),
             name: job.name_any(),
-            stale: remembered.outdates(job),
-            job: job.clone(),
-            uid,
-            remembered,
-            seen: Seen::default(),
+            pass: Pass::new(job.clone(), self.memories.recall(&uid)),
         };
-        let outcome = pass.run().await;
-        match &outcome {
-            Ok(_) => pass.remembered.errors = 0,
-            Err(_) => pass.remembered.errors = pass.remembered.errors.saturating_add(1),
+        let outcome = carrier.run().await;
+        let remembered = carrier.pass.end(outcome.is_ok());
+        if let Ok(Ended::Gone) = outcome {
+            self.forget(&uid);
+            return Ok(None);
         }
-        match outcome {
-            Ok(Ended::Gone) => {
-                self.forget(&pass.uid);
-                Ok(None)
-            }
-            Ok(Ended::Rest(delay)) => {
-                self.memories.keep(&pass.uid, pass.remembered);
-                Ok(delay)
-            }
-            Err(error) => {
-                self.memories.keep(&pass.uid, pass.remembered);
-                Err(error)
-            }
-        }
+        self.memories.keep(&uid, remembered);
+        outcome.map(|ended| if let Ended::Rest(delay) = ended { delay } else { None })
     }
 
     /// Nothing is kept of a resource that is gone.
@@ -132,6 +129,21 @@ impl<P: Personalize> Operator<P> {
             return Duration::from_millis(200);
         }
         self.policy.backoff(Pace::Brief, self.memories.recall(uid).errors.max(1), jitter())
+    }
+
+    /// Tells the metrics what there is, and how overdue a look at a running job is. This leadership
+    /// `began` then; before that nobody looked on its behalf.
+    pub(crate) fn survey(&self, began: Timestamp) {
+        let now = Timestamp::now();
+        let Ok(queue) = self.queue.lock() else { return };
+        let (tallies, reasons, in_flight) = (queue.tally(), queue.reasons(), queue.uids_in_flight());
+        drop(queue);
+        let unseen = |uid: &String| {
+            let described = self.memories.recall(uid).memory.described.unwrap_or(began);
+            since(described, now).saturating_sub(self.policy.poll_max)
+        };
+        let overdue = in_flight.iter().map(unseen).max().unwrap_or_default();
+        self.metrics.survey(&Survey { tallies, reasons, overdue }, now);
     }
 
     fn kube<T>(&self, call: impl Future<Output = kube::Result<T>>) -> impl Future<Output = Result<T, Error>> {
@@ -157,44 +169,36 @@ enum Ended {
     Rest(Option<Duration>),
 }
 
-struct Pass<'a, P> {
+/// Carries out the steps of a pass.
+struct Carrier<'a, P> {
     operator: &'a Operator<P>,
     api: Api<DatasetImportJob>,
     name: String,
-    uid: String,
-    job: DatasetImportJob,
-    /// The resource in hand is older than what is known of it.
-    stale: bool,
-    remembered: Remembered,
-    seen: Seen,
+    pass: Pass,
 }
 
-impl<P: Personalize> Pass<'_, P> {
+impl<P: Personalize> Carrier<'_, P> {
     async fn run(&mut self) -> Result<Ended, Error> {
         for _ in 0..MOST_STEPS {
-            if self.stale && !self.refresh().await? {
-                return Ok(Ended::Gone);
-            }
             let now = Timestamp::now();
-            let proven = self.remembered.proves(&self.job);
-            let step = decide(&self.job, proven, &self.seen, &self.remembered.memory, now, &self.operator.policy);
-            match step {
+            match self.pass.next(now, &self.operator.policy) {
                 Step::Refresh => {
                     if !self.refresh().await? {
                         return Ok(Ended::Gone);
                     }
                 }
-                Step::AskPermission => self.seen.permission = Some(self.permission().await?),
-                Step::TakeTurn => self.take_turn(now),
+                Step::AskPermission => {
+                    let permission = self.permission().await?;
+                    self.pass.permitted(permission);
+                }
+                Step::TakeTurn => self.take_turn(now)?,
                 Step::DescribeJob { attempt, prove } => self.describe_job(attempt, prove).await,
                 Step::DescribeDataset => self.describe_dataset().await,
                 Step::ListJobs => self.list_jobs().await,
                 Step::RecordIntent(status) => {
                     self.may_submit()?;
                     let attempt = status.submission.as_ref().map_or(1, |s| s.attempt);
-                    if self.record(*status).await? {
-                        self.seen.intended(attempt);
-                    }
+                    self.record(*status, Some(attempt)).await?;
                 }
                 Step::Create { attempt } => self.create(attempt).await?,
                 Step::Rest(rest) => {
@@ -207,31 +211,25 @@ impl<P: Personalize> Pass<'_, P> {
         Err(Error::Restless)
     }
 
-    fn request(&self) -> Option<Request> {
-        Request::new(&self.job.namespace().unwrap_or_default(), &self.name, &self.job.spec).ok()
+    fn queue(&self) -> Result<MutexGuard<'_, Queue>, Error> {
+        self.operator.queue.lock().map_err(|_| Error::Panicked)
     }
 
     /// Reads the resource live; false if it is gone, or another one bears its name.
     async fn refresh(&mut self) -> Result<bool, Error> {
         let live = self.operator.kube(self.api.get_opt(&self.name)).await?;
-        let Some(live) = live.filter(|live| live.uid().as_ref() == Some(&self.uid)) else {
-            return Ok(false);
-        };
-        self.job = live;
-        self.stale = false;
-        self.remembered.unsure = false;
-        self.seen.live = true;
-        self.observe();
-        Ok(true)
+        let mut queue = self.operator.queue.lock().map_err(|_| Error::Panicked)?;
+        Ok(self.pass.refreshed(live, &mut queue))
     }
 
     /// Whether the namespace may make this import, by its annotations as they are now.
     async fn permission(&self) -> Result<Result<(), String>, Error> {
         let namespaces: Api<Namespace> = Api::all(self.operator.client.clone());
-        let name = self.job.namespace().unwrap_or_default();
+        let job = self.pass.job();
+        let name = job.namespace().unwrap_or_default();
         match self.operator.kube(namespaces.get_metadata(&name)).await {
             Ok(namespace) => {
-                let barred = tenancy::barred(namespace.annotations(), self.operator.unlisted, &self.job.spec);
+                let barred = tenancy::barred(namespace.annotations(), self.operator.unlisted, &job.spec);
                 Ok(barred.map_or(Ok(()), Err))
             }
             Err(Error::Kube(kube::Error::Api(status))) if status.is_forbidden() => Ok(Err(format!(
@@ -241,22 +239,17 @@ impl<P: Personalize> Pass<'_, P> {
         }
     }
 
-    fn observe(&self) {
-        if let Ok(mut queue) = self.operator.queue.lock() {
-            queue.observe(&self.job);
-        }
-    }
-
-    fn take_turn(&mut self, now: Timestamp) {
-        if let Ok(mut queue) = self.operator.queue.lock() {
-            self.seen.turn = Some(queue.take_turn(&self.uid, now));
-        }
+    fn take_turn(&mut self, now: Timestamp) -> Result<(), Error> {
+        let uid = self.pass.job().uid().unwrap_or_default();
+        let turn = self.queue()?.take_turn(&uid, now);
+        self.pass.turned(turn);
+        Ok(())
     }
 
     async fn describe_job(&mut self, attempt: i32, prove: bool) {
-        let Some(request) = self.request() else { return };
+        let Some(request) = self.pass.request() else { return };
         let (arn, service) = (request.job_arn(attempt), &self.operator.personalize);
-        if let (false, Some(due)) = (prove, self.remembered.due.take()) {
+        if let (false, Some(due)) = (prove, self.pass.take_due()) {
             self.operator.metrics.poll_lag(since(due, Timestamp::now()));
         }
         let job = self.counted("DescribeDatasetImportJob", service.job(&request.dataset, &arn)).await;
@@ -268,54 +261,36 @@ impl<P: Personalize> Pass<'_, P> {
             Ok(job) => Ok(Found { job, tags: None }),
             Err(failure) => Err(failure),
         };
-        let memory = &mut self.remembered.memory;
-        if let Err(failure) = &found
-            && failure.class == crate::personalize::Class::NotFound
-            && attempt == 1
-        {
-            memory.looked_up = true;
-        }
-        // A name that nobody bears yet says nothing of a running job.
-        if found.is_ok() {
-            memory.described = Some(Timestamp::now());
-        }
-        self.seen.lookups.insert(attempt, found);
+        self.pass.looked_up(attempt, found, Timestamp::now());
     }
 
     async fn describe_dataset(&mut self) {
-        let Some(request) = self.request() else { return };
+        let Some(request) = self.pass.request() else { return };
         let status = self.operator.personalize.dataset_status(&request.dataset);
-        self.seen.dataset = Some(self.counted("DescribeDataset", status).await);
+        let status = self.counted("DescribeDataset", status).await;
+        self.pass.saw_dataset(status);
     }
 
     async fn list_jobs(&mut self) {
-        let Some(request) = self.request() else { return };
+        let Some(request) = self.pass.request() else { return };
         let jobs = self.counted("ListDatasetImportJobs", self.operator.personalize.jobs(&request.dataset)).await;
-        if let Ok(jobs) = &jobs {
-            self.remembered.memory.typical = typical(jobs);
-        }
-        self.seen.jobs = Some(jobs);
+        self.pass.saw_jobs(jobs);
     }
 
     async fn create(&mut self, attempt: i32) -> Result<(), Error> {
         self.may_submit()?;
-        let Some(request) = self.request() else { return Ok(()) };
+        let Some(request) = self.pass.request() else { return Ok(()) };
         let name = request.job_name(attempt);
         info!(job_name = %name, dataset = request.dataset.as_str(), "submitting the import");
         let answer = self.counted("CreateDatasetImportJob", self.operator.personalize.create(&request, &name)).await;
-        if answer.is_ok()
-            && let Ok(mut queue) = self.operator.queue.lock()
-        {
-            queue.accepted(request.dataset.location());
-        }
-        self.seen.created(attempt, answer.map(drop));
+        let mut queue = self.operator.queue.lock().map_err(|_| Error::Panicked)?;
+        self.pass.created(attempt, answer.map(drop), &mut queue);
         Ok(())
     }
 
     /// Nothing is submitted by a replica that does not lead, nor by one that was told to stop.
     fn may_submit(&self) -> Result<(), Error> {
-        let begun = self.seen.intent.is_some();
-        let stopping = self.operator.stopping.load(Ordering::Relaxed) && !begun;
+        let stopping = self.operator.stopping.load(Ordering::Relaxed) && !self.pass.has_begun();
         if stopping || !self.operator.leadership.holds() {
             return Err(Error::NotLeading);
         }
@@ -333,7 +308,7 @@ impl<P: Personalize> Pass<'_, P> {
             Err(failure) => {
                 self.operator.metrics.service_call(operation, failure.class.label());
                 let class = failure.class.label();
-                if failure.class == crate::personalize::Class::NotFound {
+                if failure.class == Class::NotFound {
                     debug!(operation, class, %failure, "the service does not know it");
                 } else {
                     warn!(operation, class, %failure, "a call to the service failed");
@@ -345,27 +320,25 @@ impl<P: Personalize> Pass<'_, P> {
 
     /// Writes the status by compare-and-swap. False if somebody else was faster: then the pass begins
     /// anew with what the API server has.
-    async fn record(&mut self, status: DatasetImportJobStatus) -> Result<bool, Error> {
-        let mut job = self.job.clone();
-        let before = job.status.replace(status).unwrap_or_default();
-        job.metadata.managed_fields = None;
+    async fn record(&mut self, status: DatasetImportJobStatus, intent: Option<i32>) -> Result<bool, Error> {
+        let before = self.pass.job().status.clone().unwrap_or_default();
+        let job = self.pass.with_status(status);
         let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
         match self.operator.kube(self.api.replace_status(&self.name, &params, &job)).await {
             Ok(written) => {
-                self.remembered.wrote(&written);
-                self.job = written;
-                self.observe();
+                let mut queue = self.operator.queue.lock().map_err(|_| Error::Panicked)?;
+                self.pass.recorded(written, intent, &mut queue);
+                drop(queue);
                 self.tell(&before);
                 Ok(true)
             }
             Err(Error::Kube(kube::Error::Api(status))) if status.is_conflict() || status.is_not_found() => {
                 debug!("the resource has changed; beginning anew");
-                self.stale = true;
-                self.seen = Seen::default();
+                self.pass.outrun();
                 Ok(false)
             }
             Err(error) => {
-                self.remembered.unsure = true;
+                self.pass.unsure();
                 Err(error)
             }
         }
@@ -376,55 +349,28 @@ impl<P: Personalize> Pass<'_, P> {
         let Rest { status, again, quota_exceeded } = rest;
         let changed = status.is_some();
         if let Some(status) = status
-            && !self.record(*status).await?
+            && !self.record(*status, None).await?
         {
             return Ok(None);
         }
-        let now = Timestamp::now();
-        let delay = match again {
-            Again::OnChange => None,
-            Again::At(at) => Some(since(now, at)),
-            Again::After(delay) => Some(delay),
-            Again::Setback(pace) => {
-                self.remembered.setbacks = self.remembered.setbacks.saturating_add(1);
-                Some(self.operator.policy.backoff(pace, self.remembered.setbacks, jitter()))
-            }
-        };
-        if matches!(again, Again::Setback(_)) {
-            let until = after(now, delay.unwrap_or_default());
-            self.remembered.memory.pause = Some((until, Inputs::of(&self.job)));
-        } else {
-            self.remembered.setbacks = 0;
-            self.remembered.memory.pause = None;
+        let (now, policy) = (Timestamp::now(), &self.operator.policy);
+        let delay = self.pass.rested(again, now, policy, jitter());
+        let released = self.pass.leave_queue(quota_exceeded, now, policy, jitter(), &mut *self.queue()?);
+        if (changed || released)
+            && let Some(request) = self.pass.request()
+        {
+            self.operator.wake_next(request.dataset.location());
         }
-        self.remembered.due = if let Again::At(at) = again { Some(at) } else { None };
-        self.leave_queue(changed, quota_exceeded, now);
         // A delay that is over by the time it is set would be lost by some schedulers.
         Ok(Some(Ended::Rest(delay.map(|d| d.max(Duration::from_millis(1))))))
     }
 
-    /// Gives the turn back, and wakes the next if that or a new status may have made room.
-    fn leave_queue(&self, changed: bool, quota_exceeded: bool, now: Timestamp) {
-        let Some(request) = self.request() else { return };
-        let location = request.dataset.location();
-        let Ok(mut queue) = self.operator.queue.lock() else { return };
-        let released = queue.release(&self.uid);
-        queue.postpone(&self.uid, self.remembered.memory.pause.as_ref().map(|(until, _)| *until));
-        if quota_exceeded {
-            let delay = |refusals| self.operator.policy.backoff(Pace::Brief, refusals, jitter());
-            queue.hold(location, now, delay);
-        }
-        drop(queue);
-        if changed || released {
-            self.operator.wake_next(location);
-        }
-    }
-
     /// Logs, counts and publishes what the new status tells.
     fn tell(&self, before: &DatasetImportJobStatus) {
-        let after = self.job.status.clone().unwrap_or_default();
-        let created = matches!(self.seen.create, Some(Ok(())));
-        events::publish(&self.operator.recorder, &self.job, events::tales(before, &after, created));
+        let job = self.pass.job();
+        let after = job.status.clone().unwrap_or_default();
+        let created = matches!(self.pass.seen().create, Some(Ok(())));
+        events::publish(&self.operator.recorder, job, events::tales(before, &after, created));
         let (was, is) = (Reason::of(before), Reason::of(&after));
         let Some(reason) = is else { return };
         if was == is {
@@ -449,17 +395,6 @@ impl<P: Personalize> Pass<'_, P> {
         let took = if let (Some(began), Some(ended)) = times { Some(since(began.0, ended.0)) } else { None };
         self.operator.metrics.import_ended(outcome, took.filter(|_| reason == Reason::ImportSucceeded));
     }
-}
-
-/// How long imports into a dataset take: the median of those that succeeded.
-fn typical(jobs: &[JobSummary]) -> Option<Duration> {
-    let mut took: Vec<Duration> = jobs
-        .iter()
-        .filter(|job| job.status == ACTIVE)
-        .filter_map(|job| Some(since(job.created?, job.updated?)))
-        .collect();
-    took.sort_unstable();
-    took.get(took.len() / 2).copied()
 }
 
 /// A number in 0..1, to spread delays; it needs no quality.

@@ -1,9 +1,10 @@
 //! The one listener: `/healthz`, `/readyz`, `/metrics`.
 
+use crate::exposition::Format;
 use crate::health::Health;
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use std::future::Future;
@@ -17,11 +18,12 @@ use tokio::net::TcpListener;
 pub async fn serve(
     listener: TcpListener,
     health: Arc<Health>,
-    expose: impl Fn() -> String + Clone + Send + Sync + 'static,
+    expose: impl Fn(Format) -> String + Clone + Send + Sync + 'static,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let metrics = move || async move {
-        ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], expose())
+    let metrics = move |headers: HeaderMap| async move {
+        let format = Format::accepted(headers.get(header::ACCEPT).and_then(|h| h.to_str().ok()));
+        ([(header::CONTENT_TYPE, format.content_type())], expose(format))
     };
     let app = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))

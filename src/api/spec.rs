@@ -165,7 +165,7 @@ impl ImportMode {
 }
 
 /// A tag of the job in AWS.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
 #[serde(rename_all = "camelCase")]
 pub struct Tag {
     /// 1 to 128 letters, digits, spaces and any of _ . : / = + - @; not beginning with aws: or personalize-operator.io/.

@@ -81,7 +81,7 @@ pub enum Again {
 }
 
 /// What was learned in this pass. It dies with the pass.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Seen {
     /// The resource was read from the API server, not from the cache.
     pub live: bool,
@@ -116,7 +116,7 @@ impl Seen {
 }
 
 /// A job that exists.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Found {
     /// What the service tells of it.
     pub job: Job,
@@ -126,7 +126,7 @@ pub struct Found {
 
 /// What this process remembers of a resource between passes. A crash loses it, and nothing but a few
 /// reads depends on it.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Memory {
     /// When the running job was described last.
     pub described: Option<Timestamp>,
@@ -139,10 +139,11 @@ pub struct Memory {
 }
 
 /// What a person can change to make the operator look at once.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Inputs {
     generation: i64,
     adopt: bool,
+    suspend: bool,
     reconcile_requested_at: Option<String>,
     retry_requested_at: Option<String>,
 }
@@ -155,6 +156,7 @@ impl Inputs {
         Self {
             generation: job.metadata.generation.unwrap_or(0),
             adopt: annotation(api::ADOPT).as_deref() == Some("true"),
+            suspend: annotation(api::SUSPEND).as_deref() == Some("true"),
             reconcile_requested_at: annotation(api::RECONCILE_REQUESTED_AT),
             retry_requested_at: annotation(api::RETRY_REQUESTED_AT),
         }
@@ -164,7 +166,7 @@ impl Inputs {
 /// All that a decision is made from.
 pub(crate) struct Case<'a> {
     inputs: Inputs,
-    suspended: bool,
+    held_back_by: Option<&'static str>,
     backoff_limit: i32,
     request: Request,
     /// The status as it is recorded.
@@ -199,7 +201,7 @@ pub fn decide(
     };
     let case = Case {
         inputs,
-        suspended: job.spec.suspend,
+        held_back_by: api::held_back_by(job),
         backoff_limit: job.spec.backoff_limit,
         request,
         recorded,

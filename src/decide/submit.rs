@@ -12,7 +12,10 @@ use crate::conditions::{self, Reason, State};
 use crate::personalize::{ACTIVE, CREATE_FAILED, Class, Failure, has_ended};
 use crate::queue::Turn;
 use crate::schedule::{Pace, after};
+use crate::text::sanitize;
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use std::time::Duration;
 
 /// The most attempts that are looked for when a resource finds its jobs again.
 const MOST_ATTEMPTS: i32 = 200;
@@ -32,7 +35,14 @@ impl Case<'_> {
                 let claimed = self.recorded.dataset_import_job_arn.as_deref();
                 if claimed == Some(self.request.job_arn(1).0.as_str()) {
                     let message = "the status names a job that the service does not know; it is not submitted again: to import anew, delete this DatasetImportJob and create one with another name";
-                    return self.settle_as(Reason::JobNotFound, message, Again::Setback(Pace::Slow));
+                    // Of what stands there nothing but the name is kept: nobody vouches for the rest.
+                    let status = DatasetImportJobStatus {
+                        job_name: Some(self.request.job_name(1)),
+                        dataset_import_job_arn: self.recorded.dataset_import_job_arn.clone(),
+                        attempts: Some(1),
+                        ..self.blank()
+                    };
+                    return self.settle(status, Reason::JobNotFound, message, Again::Setback(Pace::Slow));
                 }
                 // Nothing was ever submitted: begin from the beginning.
                 self.settle(self.blank(), Reason::Queued, "waits to be submitted", Again::At(self.now))
@@ -42,8 +52,8 @@ impl Case<'_> {
 
     /// Nothing is recorded of this attempt yet.
     pub(super) fn wanted(&self, attempt: i32) -> Step {
-        if self.suspended {
-            return self.settle_as(Reason::Suspended, "spec.suspend holds the import back", Again::OnChange);
+        if let Some(step) = self.held_back(self.recorded.clone()) {
+            return step;
         }
         if let Some(until) = self.paused_until() {
             return self.leave(Again::At(until));
@@ -51,7 +61,7 @@ impl Case<'_> {
         if let Some(step) = self.not_permitted(self.recorded.clone()) {
             return step;
         }
-        if attempt == 1 && !self.memory.looked_up && self.seen.intent.is_none() {
+        if attempt == 1 && !self.has_looked() && self.seen.intent.is_none() {
             match self.find_own() {
                 Search::Step(step) | Search::Obstacle(step) => return step,
                 Search::Foreign(attempt, why) => return self.conflict(self.recorded.clone(), attempt, &why),
@@ -71,6 +81,12 @@ impl Case<'_> {
             return Step::Refresh;
         }
         self.intend(attempt)
+    }
+
+    /// Whether it is known that no job of this resource exists yet. A resource that waits for its turn or
+    /// its dataset was looked up before it began to wait: a restart over a long queue asks nothing again.
+    fn has_looked(&self) -> bool {
+        self.memory.looked_up || matches!(self.reason(), Some(Reason::Queued | Reason::DatasetNotReady))
     }
 
     /// The intent is recorded: by this pass, or by one that didn't live to see the outcome.
@@ -95,29 +111,33 @@ impl Case<'_> {
             Some(Err(failure)) if failure.class != Class::NotFound => {
                 self.obstacle(self.recorded.clone(), failure, "looking up what became of the submission")
             }
-            Some(Err(_)) if self.seen.intent == Some(attempt) => Step::Create { attempt },
+            Some(Err(_)) if self.seen.intent == Some(attempt) && self.is_fresh() => Step::Create { attempt },
             Some(Err(_)) => self.left_over(attempt),
         }
     }
 
-    /// An intent of an earlier pass, and no job: once a late job would have shown, submit anew.
+    /// Whether a create sent now arrives before anyone who reads the intent takes it for lost: what is sent
+    /// in the first half of the grace has the second half to arrive in.
+    fn is_fresh(&self) -> bool {
+        let intended = self.recorded.submission.as_ref().map_or(Timestamp::UNIX_EPOCH, |s| s.time.0);
+        self.now < after(intended, self.policy.grace / 2)
+    }
+
+    /// An intent of an earlier pass, or one grown old in this, and no job: once a late job would have shown, submit anew.
     fn left_over(&self, attempt: i32) -> Step {
         let intended = self.recorded.submission.as_ref().map_or(self.now, |s| s.time.0);
         // An intent from the future was written by another clock; then the grace begins now, and the
         // wait for it is bounded by the setback's own growth.
-        let settled = after(intended.min(self.now), self.policy.grace);
+        // Its time is kept in whole seconds: a fresh intent must differ, or its write would be no
+        // compare-and-swap.
+        let settled = after(intended.min(self.now), self.policy.grace.max(Duration::from_secs(1)));
         if self.now < settled {
             let message = "what became of the submission is being looked up";
             let soon = after(self.now, self.policy.backoff_min).min(settled);
             return self.keep_or_settle(self.recorded.clone(), Reason::Submitting, message, Again::At(soon));
         }
-        if self.suspended {
-            return self.settle(
-                self.without_intent(),
-                Reason::Suspended,
-                "spec.suspend holds the import back",
-                Again::OnChange,
-            );
+        if let Some(step) = self.held_back(self.without_intent()) {
+            return step;
         }
         if let Some(step) = self.not_permitted(self.without_intent()) {
             return step;
@@ -224,6 +244,12 @@ impl Case<'_> {
         Step::RecordIntent(Box::new(status))
     }
 
+    /// Nothing is sent for a resource that a person holds back.
+    fn held_back(&self, status: DatasetImportJobStatus) -> Option<Step> {
+        let message = format!("{} holds the import back", self.held_back_by?);
+        Some(self.settle(status, Reason::Suspended, &message, Again::OnChange))
+    }
+
     /// Nothing is sent for a namespace that may not make this import.
     fn not_permitted(&self, status: DatasetImportJobStatus) -> Option<Step> {
         match &self.seen.permission {
@@ -266,7 +292,8 @@ impl Case<'_> {
             Some(Ok(jobs)) => {
                 let own = self.request.job_name(attempt);
                 let other = jobs.iter().find(|job| !has_ended(&job.status) && job.name != own)?;
-                let message = format!("waits for the job {}, which imports into the same dataset", other.name);
+                let message =
+                    format!("waits for the job {}, which imports into the same dataset", sanitize(&other.name));
                 Some(self.keep_or_settle(self.recorded.clone(), Reason::Queued, &message, Again::Setback(Pace::Brief)))
             }
         }

@@ -403,6 +403,26 @@ fn an_import_that_somebody_else_runs_into_the_dataset_is_waited_for() {
 }
 
 #[test]
+fn a_restart_over_a_queue_asks_the_service_nothing_about_those_who_wait() {
+    let mut world = World::new();
+    world.running.push(JobSummary {
+        name: "theirs".into(),
+        status: CREATE_PENDING.into(),
+        created: None,
+        updated: None,
+    });
+    world.settle();
+    assert_eq!((world.reason(), world.reads), (Reason::Queued, 1), "looked up once, before it waits");
+    world.crash();
+    world.settle();
+    assert_eq!((world.reason(), world.reads), (Reason::Queued, 1));
+    world.running.clear();
+    world.crash();
+    world.settle();
+    assert_eq!(world.accepted.len(), 1);
+}
+
+#[test]
 fn suspend_holds_back_what_was_not_submitted_and_nothing_else() {
     let mut world = World::new();
     world.job.spec.suspend = true;
@@ -418,6 +438,18 @@ fn suspend_holds_back_what_was_not_submitted_and_nothing_else() {
     world.later();
     world.settle();
     assert_eq!((world.reason(), world.status().observed_generation), (Reason::Pending, Some(3)));
+}
+
+#[test]
+fn the_annotation_suspends_like_the_field() {
+    let mut world = World::new();
+    world.job.annotations_mut().insert(api::SUSPEND.into(), "true".into());
+    world.settle();
+    assert_eq!(world.reason(), Reason::Suspended);
+    assert!(world.status().conditions[0].message.contains("the annotation personalize-operator.io/suspend"));
+    world.job.annotations_mut().insert(api::SUSPEND.into(), "false".into());
+    world.settle();
+    assert_eq!(world.accepted.len(), 1);
 }
 
 #[test]
@@ -508,11 +540,85 @@ fn a_forged_status_is_replaced_by_what_the_service_tells() {
 }
 
 #[test]
+fn a_forged_success_that_names_a_job_the_service_does_not_know_is_not_vouched_for() {
+    for attempts in [None, Some(1), Some(5)] {
+        let mut world = World::new();
+        world.job.status = Some(DatasetImportJobStatus {
+            status: Some(ACTIVE.into()),
+            attempts,
+            dataset_import_job_arn: Some(world.request().job_arn(1).0),
+            completion_time: Some(Time(world.now)),
+            ..Default::default()
+        });
+        world.pass(false, 100);
+        assert_eq!((world.status().status, world.status().completion_time), (None, None));
+        for _ in 0..3 {
+            world.later();
+            world.settle();
+        }
+        assert_eq!((world.reason(), world.accepted.len()), (Reason::JobNotFound, 0), "{attempts:?}");
+    }
+}
+
+#[test]
+fn a_fresh_intent_differs_from_the_one_it_replaces_however_short_the_grace() {
+    let mut world = World::new();
+    for steps in 1.. {
+        assert!(world.pass(true, steps).is_none(), "the intent comes before the end");
+        if world.status().submission.is_some() {
+            break;
+        }
+    }
+    let policy = Policy { grace: Duration::ZERO, ..policy() };
+    let mut seen = Seen { live: true, permission: Some(Ok(())), ..Seen::default() };
+    seen.lookups.insert(1, Err(failure(Class::NotFound)));
+    let within = decide(&world.job, true, &seen, &world.memory, world.now, &policy);
+    assert!(!matches!(within, Step::RecordIntent(_)), "{within:?}");
+    let later = after(world.now, Duration::from_secs(1));
+    let Step::RecordIntent(status) = decide(&world.job, true, &seen, &world.memory, later, &policy) else {
+        panic!("a second later it is recorded afresh");
+    };
+    assert_ne!(status.submission, world.status().submission);
+}
+
+#[test]
 fn a_resource_on_its_way_out_is_left_alone() {
     let mut world = World::new();
     world.job.metadata.deletion_timestamp = Some(Time(world.now));
     world.settle();
     assert_eq!((world.accepted.len(), world.writes, world.reads), (0, 0, 0));
+}
+
+#[test]
+fn an_end_that_the_service_spells_oddly_is_an_end_and_no_reason_to_import_again() {
+    for (spelt, end) in [("CREATE  FAILED\n", CREATE_FAILED), (" ACTIVE", ACTIVE)] {
+        let mut world = World::new();
+        world.settle();
+        let name = world.request().job_name(1);
+        world.end(&name, spelt);
+        for _ in 0..3 {
+            world.later();
+            world.settle();
+        }
+        assert_eq!((world.accepted.len(), world.status().status.as_deref()), (1, Some(end)), "{spelt:?}");
+        assert!(world.status().completion_time.is_some(), "{spelt:?}");
+    }
+}
+
+#[test]
+fn an_intent_that_grew_old_before_the_create_is_recorded_anew() {
+    let mut world = World::new();
+    let mut seen = Seen { live: true, intent: Some(1), permission: Some(Ok(())), ..Seen::default() };
+    seen.lookups.insert(1, Err(failure(Class::NotFound)));
+    let steps = (1..).take_while(|steps| {
+        world.pass(true, *steps);
+        world.status().submission.is_none()
+    });
+    assert!(steps.count() > 0 && world.accepted.is_empty());
+    let step = |world: &World| decide(&world.job, true, &seen, &world.memory, world.now, &policy());
+    assert_eq!(step(&world), Step::Create { attempt: 1 });
+    world.now = after(world.now, policy().grace);
+    assert!(matches!(step(&world), Step::RecordIntent(_)), "whoever read the old one may be creating by now");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::{Again, Case, Inputs, Rest, Step};
 use crate::api::DatasetImportJobStatus;
 use crate::conditions::{self, Reason, whole_seconds};
-use crate::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING, Class, Failure, Job};
+use crate::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING, Class, Failure, Job, ROLE_NOT_ASSUMED, has_ended};
 use crate::schedule::Pace;
 use crate::text::sanitize;
 use jiff::Timestamp;
@@ -72,12 +72,15 @@ impl Case<'_> {
     }
 
     /// The job is there: the status that tells so.
-    pub(super) fn with_job(&self, from: DatasetImportJobStatus, job: &Job, attempt: i32) -> DatasetImportJobStatus {
+    fn with_job(&self, from: DatasetImportJobStatus, job: &Job, attempt: i32) -> DatasetImportJobStatus {
+        // What is recorded is what is decided by, now and when it is read again: a status in an odd
+        // spelling must not mean one thing here and another there.
+        let told = sanitize(&job.status);
         let created = job.created.map(whole_seconds);
         let updated = job.updated.map(whole_seconds);
-        let over = job.status == ACTIVE || job.status == CREATE_FAILED;
+        let over = has_ended(&told);
         DatasetImportJobStatus {
-            status: Some(sanitize(&job.status)),
+            status: Some(told),
             failure_reason: job.failure_reason.as_deref().map(sanitize).filter(|r| !r.is_empty()),
             job_name: Some(self.request.job_name(attempt)),
             dataset_import_job_arn: Some(self.request.job_arn(attempt).0),
@@ -96,7 +99,7 @@ impl Case<'_> {
     /// Records what the service tells of the job, whatever its status.
     pub(super) fn report(&self, from: DatasetImportJobStatus, job: &Job, attempt: i32) -> Step {
         let status = self.with_job(from, job, attempt);
-        match job.status.as_str() {
+        match status.status.clone().unwrap_or_default().as_str() {
             ACTIVE => self.settle(status, Reason::ImportSucceeded, "the data is in the dataset", Again::OnChange),
             CREATE_FAILED if self.request.can_retry() && attempt <= self.backoff_limit => self.retry(status),
             CREATE_FAILED => {
@@ -115,7 +118,7 @@ impl Case<'_> {
             other => {
                 let message = format!(
                     "the service tells the status {:?}, which this operator does not know; it goes on following",
-                    sanitize(other)
+                    other
                 );
                 self.settle(status, Reason::Importing, &message, self.next_look(job))
             }
@@ -152,6 +155,10 @@ impl Case<'_> {
 }
 
 pub(super) fn credentials(doing: &str, failure: &Failure) -> String {
+    if failure.code == ROLE_NOT_ASSUMED {
+        return format!("{doing}: {}; it goes on once that is mended", failure.message);
+    }
+    // What a service says about a signature may hold parts of it.
     format!(
         "{doing}: the operator's AWS credentials are missing, expired or refused ({}); it goes on once they are mended",
         failure.code

@@ -1,13 +1,18 @@
 //! The adapter to the AWS SDK: one client per account and region, one attempt per call, and errors
 //! mapped once.
 
-use super::{Class, Failure, Job, JobSummary, Personalize};
+use super::{Class, Failure, Job, JobSummary, Personalize, ROLE_NOT_ASSUMED};
 use crate::api::Tag;
 use crate::arn::{DatasetArn, JobArn, Location};
 use crate::identity::Request;
+use crate::text;
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_personalize::Client;
+use aws_sdk_personalize::config::ProvideCredentials;
 use aws_sdk_personalize::config::retry::RetryConfig;
 use aws_sdk_personalize::config::timeout::TimeoutConfig;
 use aws_sdk_personalize::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
@@ -21,6 +26,24 @@ use tokio::sync::Mutex;
 
 /// The most pages of a listing that are read: 100 jobs each.
 const MOST_PAGES: usize = 200;
+
+/// The name of the operator's sessions in an assumed role, as CloudTrail tells it.
+const SESSION: &str = "personalize-operator";
+
+/// The code of a call that could not be signed.
+const NO_CREDENTIALS: &str = "NoCredentials";
+
+/// Why STS refuses, as far as it is fit to be told.
+const STS_CODES: [&str; 8] = [
+    "AccessDenied",
+    "ExpiredToken",
+    "InvalidClientTokenId",
+    "SignatureDoesNotMatch",
+    "RegionDisabledException",
+    "MalformedPolicyDocument",
+    "ValidationError",
+    "Throttling",
+];
 
 /// How the adapter reaches the service.
 #[derive(Debug, Clone)]
@@ -51,19 +74,32 @@ impl Aws {
             .read_timeout(options.read_timeout)
             .operation_timeout(options.operation_timeout)
             .build();
+        // Each call has the region of its dataset. Only signing in may need another, and who sets that up names it, as
+        // EKS does. Without a last word here the SDK would ask the machine's metadata service, for seconds where nobody
+        // answers.
+        let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+            .or_else(ProfileFileRegionProvider::new())
+            .or_else(Region::from_static("us-east-1"));
         let base = aws_config::defaults(BehaviorVersion::latest())
+            .region(region)
             // The SDK would retry a create whose answer was lost, and meet its own job.
             .retry_config(RetryConfig::disabled())
             .timeout_config(timeouts)
             .load()
             .await;
-        Self { base, roles: options.roles, clients: Mutex::default() }
+        Self::from_config(base, options.roles)
     }
 
-    async fn client(&self, location: &Location) -> Client {
+    /// Settings as they are given; retries must be disabled in them. `roles` as in [`AwsOptions`].
+    #[must_use]
+    pub fn from_config(base: SdkConfig, roles: HashMap<String, String>) -> Self {
+        Self { base, roles, clients: Mutex::default() }
+    }
+
+    async fn client(&self, location: &Location) -> Result<Client, Failure> {
         let mut clients = self.clients.lock().await;
         if let Some(client) = clients.get(location) {
-            return client.clone();
+            return Ok(client.clone());
         }
         let region = Region::new(location.region.clone());
         let mut config = aws_sdk_personalize::config::Builder::from(&self.base).region(region.clone());
@@ -71,20 +107,60 @@ impl Aws {
             let provider = AssumeRoleProvider::builder(role)
                 .configure(&self.base)
                 .region(region)
-                .session_name("personalize-operator")
+                .session_name(SESSION)
                 .build()
                 .await;
             config = config.credentials_provider(provider);
+        } else if let Some(own) = self.own_account().await.filter(|own| *own != location.account) {
+            // The service has no access across accounts, so there is nothing to ask.
+            return Err(Failure::unanswered(
+                Class::AccessDenied,
+                "NoRoleForAccount",
+                &format!("the operator's credentials are of account {own}: {}", no_role(&location.account)),
+            ));
         }
         let client = Client::from_conf(config.build());
         clients.insert(location.clone(), client.clone());
-        client
+        Ok(client)
     }
+
+    /// The account of the default credentials, where they tell it.
+    async fn own_account(&self) -> Option<String> {
+        let credentials = self.base.credentials_provider()?.provide_credentials().await.ok()?;
+        credentials.account_id().map(|id| id.as_str().to_owned())
+    }
+
+    /// What went wrong, and what it has to do with the credentials for that account.
+    fn failure<E>(&self, location: &Location, error: &SdkError<E, HttpResponse>) -> Failure
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let failure = failure(error);
+        match (self.roles.get(&location.account), failure.class) {
+            (Some(role), Class::Credentials) if failure.code == NO_CREDENTIALS => {
+                let told = DisplayErrorContext(error).to_string();
+                let why = STS_CODES.iter().find(|code| told.contains(**code)).unwrap_or(&"no readable answer");
+                let message = format!("the role {role} for account {} can't be assumed ({why})", location.account);
+                Failure::unanswered(Class::Credentials, ROLE_NOT_ASSUMED, &message)
+            }
+            (None, Class::AccessDenied) => {
+                let message = format!("{} ({})", failure.message, no_role(&location.account));
+                Failure { message, ..failure }
+            }
+            _ => failure,
+        }
+    }
+}
+
+fn no_role(account: &str) -> String {
+    format!(
+        "no role is configured for account {account}; if it is not the operator's own, add one with --account-roles"
+    )
 }
 
 impl Personalize for Aws {
     async fn create(&self, request: &Request, job_name: &str) -> Result<JobArn, Failure> {
-        let client = self.client(request.dataset.location()).await;
+        let client = self.client(request.dataset.location()).await?;
         let mut call = client
             .create_dataset_import_job()
             .job_name(job_name)
@@ -97,7 +173,8 @@ impl Personalize for Aws {
             let tag = types::Tag::builder().tag_key(tag_key).tag_value(tag_value).build();
             call = call.tags(tag.map_err(|e| Failure::unanswered(Class::InvalidInput, "InvalidTag", &e.to_string()))?);
         }
-        let CreateDatasetImportJobOutput { dataset_import_job_arn, .. } = call.send().await.map_err(|e| failure(&e))?;
+        let CreateDatasetImportJobOutput { dataset_import_job_arn, .. } =
+            call.send().await.map_err(|e| self.failure(request.dataset.location(), &e))?;
         // A success that names no job is no proof of one.
         let missing =
             || Failure::unanswered(Class::InDoubt, "NoJobArn", "the service answered without the ARN of a job");
@@ -105,9 +182,10 @@ impl Personalize for Aws {
     }
 
     async fn job(&self, dataset: &DatasetArn, job: &JobArn) -> Result<Job, Failure> {
-        let client = self.client(dataset.location()).await;
+        let client = self.client(dataset.location()).await?;
         let answer = client.describe_dataset_import_job().dataset_import_job_arn(&job.0).send().await;
-        let job = answer.map_err(|e| failure(&e))?.dataset_import_job.ok_or_else(unreadable)?;
+        let job =
+            answer.map_err(|e| self.failure(dataset.location(), &e))?.dataset_import_job.ok_or_else(unreadable)?;
         Ok(Job {
             name: job.job_name.ok_or_else(unreadable)?,
             dataset: job.dataset_arn.ok_or_else(unreadable)?,
@@ -123,14 +201,19 @@ impl Personalize for Aws {
     }
 
     async fn tags(&self, dataset: &DatasetArn, job: &JobArn) -> Result<Vec<Tag>, Failure> {
-        let client = self.client(dataset.location()).await;
-        let answer = client.list_tags_for_resource().resource_arn(&job.0).send().await.map_err(|e| failure(&e))?;
+        let client = self.client(dataset.location()).await?;
+        let answer = client
+            .list_tags_for_resource()
+            .resource_arn(&job.0)
+            .send()
+            .await
+            .map_err(|e| self.failure(dataset.location(), &e))?;
         let tags = answer.tags.unwrap_or_default();
         Ok(tags.into_iter().map(|t| Tag { tag_key: t.tag_key, tag_value: t.tag_value }).collect())
     }
 
     async fn jobs(&self, dataset: &DatasetArn) -> Result<Vec<JobSummary>, Failure> {
-        let client = self.client(dataset.location()).await;
+        let client = self.client(dataset.location()).await?;
         let mut jobs = Vec::new();
         let mut token: Option<String> = None;
         let mut tokens = HashSet::new();
@@ -142,7 +225,7 @@ impl Personalize for Aws {
                 .set_next_token(token.take())
                 .send()
                 .await
-                .map_err(|e| failure(&e))?;
+                .map_err(|e| self.failure(dataset.location(), &e))?;
             jobs.extend(page.dataset_import_jobs.unwrap_or_default().into_iter().map(|job| JobSummary {
                 name: job.job_name.unwrap_or_default(),
                 status: job.status.unwrap_or_default(),
@@ -161,9 +244,9 @@ impl Personalize for Aws {
     }
 
     async fn dataset_status(&self, dataset: &DatasetArn) -> Result<String, Failure> {
-        let client = self.client(dataset.location()).await;
+        let client = self.client(dataset.location()).await?;
         let answer = client.describe_dataset().dataset_arn(dataset.as_str()).send().await;
-        answer.map_err(|e| failure(&e))?.dataset.and_then(|d| d.status).ok_or_else(unreadable)
+        answer.map_err(|e| self.failure(dataset.location(), &e))?.dataset.and_then(|d| d.status).ok_or_else(unreadable)
     }
 }
 
@@ -171,15 +254,18 @@ fn unreadable() -> Failure {
     Failure::unanswered(Class::InDoubt, "UnreadableAnswer", "the service's answer lacks what it must have")
 }
 
+/// Nothing for a time that no job can have: the API server takes no year before 0, and a status that it
+/// does not take would never be recorded.
 fn timestamp(at: aws_sdk_personalize::primitives::DateTime) -> Option<Timestamp> {
-    Timestamp::new(at.secs(), i32::try_from(at.subsec_nanos()).unwrap_or(0)).ok()
+    let at = Timestamp::new(at.secs(), i32::try_from(at.subsec_nanos()).unwrap_or(0)).ok()?;
+    (at >= Timestamp::UNIX_EPOCH).then_some(at)
 }
 
 fn failure<E>(error: &SdkError<E, HttpResponse>) -> Failure
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    let told = DisplayErrorContext(error).to_string();
+    let told = text::told(&DisplayErrorContext(error));
     match error {
         SdkError::ServiceError(answer) => {
             let status = answer.raw().status().as_u16();
@@ -197,7 +283,7 @@ where
         SdkError::DispatchFailure(failure) => {
             // The SDK counts a missing or failing credentials provider among these.
             if told.to_ascii_lowercase().contains("credential") || told.contains("identity") {
-                return Failure::unanswered(Class::Credentials, "NoCredentials", &told);
+                return Failure::unanswered(Class::Credentials, NO_CREDENTIALS, &told);
             }
             let code = if failure.is_timeout() { "ConnectTimeout" } else { "NoConnection" };
             Failure::unanswered(Class::InDoubt, code, &told)
@@ -208,7 +294,7 @@ where
 
 fn construction(told: &str) -> Failure {
     if told.contains("credential") || told.contains("identity") {
-        Failure::unanswered(Class::Credentials, "NoCredentials", told)
+        Failure::unanswered(Class::Credentials, NO_CREDENTIALS, told)
     } else {
         Failure::unanswered(Class::InvalidInput, "UnsendableRequest", told)
     }

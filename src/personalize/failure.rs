@@ -101,7 +101,7 @@ impl Class {
 }
 
 /// A failed call.
-#[derive(Debug, Clone, PartialEq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Error)]
 #[error("{code}: {message}")]
 pub struct Failure {
     /// What it means.
@@ -111,6 +111,9 @@ pub struct Failure {
     /// What the service said, sanitised.
     pub message: String,
 }
+
+/// The code of a failure to become the role that is configured for an account.
+pub(crate) const ROLE_NOT_ASSUMED: &str = "RoleNotAssumed";
 
 impl Failure {
     /// A failure that the service answered.

@@ -1,9 +1,12 @@
 //! The service behind one narrow trait: the five calls that an import needs.
 
+#[cfg(feature = "operator")]
 mod aws;
 mod failure;
 
+#[cfg(feature = "operator")]
 pub use aws::{Aws, AwsOptions};
+pub(crate) use failure::ROLE_NOT_ASSUMED;
 pub use failure::{Class, Failure};
 
 use crate::api::Tag;
@@ -14,7 +17,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 /// A dataset import job as DescribeDatasetImportJob tells it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Job {
     /// `jobName`.
     pub name: String,
@@ -39,7 +42,7 @@ pub struct Job {
 }
 
 /// One line of ListDatasetImportJobs.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct JobSummary {
     /// `jobName`.
     pub name: String,

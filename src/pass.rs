@@ -1,0 +1,283 @@
+//! One pass over one resource as it stands between two steps: what is in hand, what was seen, what is
+//! remembered, and what the outcome of each step makes of that.
+//!
+//! Like [`decide`], nothing here has a client, a clock or async: `reconcile` carries the steps out on the
+//! real parts and tells their outcomes, and the model checker does the same on modelled ones.
+
+use crate::api::{DatasetImportJob, DatasetImportJobStatus};
+use crate::decide::{Again, Found, Inputs, Memory, Seen, Step, decide};
+use crate::identity::Request;
+use crate::personalize::{ACTIVE, Class, Failure, JobSummary};
+use crate::queue::{Queue, Turn, version};
+use crate::schedule::{Pace, Policy, after, since};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+/// The field manager of everything the operator writes.
+pub const MANAGER: &str = "personalize-operator";
+
+/// What a process remembers of one resource between passes. All of it can be lost.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Remembered {
+    /// For the decision.
+    pub memory: Memory,
+    /// How many passes in a row ended in a setback.
+    pub setbacks: u32,
+    /// How many passes in a row ended in an error.
+    pub errors: u32,
+    /// When the next look at the running job is due.
+    due: Option<Timestamp>,
+    /// The version that this process wrote last; an older one from the cache is stale.
+    written: u64,
+    /// A digest of the status that this process wrote last.
+    own_status: Option<u64>,
+    /// A write went wrong in a way that leaves open whether it took effect.
+    unsure: bool,
+}
+
+impl Remembered {
+    /// Whether the resource as the cache has it is older than what this process knows.
+    fn outdates(&self, job: &DatasetImportJob) -> bool {
+        self.unsure || version(job) < self.written
+    }
+
+    /// Whether the status was written by this operator alone.
+    ///
+    /// What this process wrote it knows again. For what an earlier one wrote, the API server keeps
+    /// the books: a field of the status with another manager was touched by somebody else.
+    fn proves(&self, job: &DatasetImportJob) -> bool {
+        if let Some(own) = self.own_status {
+            return own == digest(job.status.as_ref());
+        }
+        job.managed_fields()
+            .iter()
+            .filter(|entry| entry.subresource.as_deref() == Some("status"))
+            .all(|entry| entry.manager.as_deref() == Some(MANAGER))
+    }
+}
+
+fn digest(status: Option<&DatasetImportJobStatus>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    serde_json::to_string(&status).unwrap_or_default().hash(&mut hasher);
+    hasher.finish()
+}
+
+/// A pass between two steps.
+#[derive(Debug, Clone)]
+pub struct Pass {
+    job: DatasetImportJob,
+    /// The resource in hand is older than what is known of it.
+    stale: bool,
+    remembered: Remembered,
+    seen: Seen,
+}
+
+impl Pass {
+    /// Begins with the resource as the cache has it.
+    #[must_use]
+    pub fn new(job: DatasetImportJob, remembered: Remembered) -> Self {
+        Self { stale: remembered.outdates(&job), job, remembered, seen: Seen::default() }
+    }
+
+    /// The resource in hand.
+    #[must_use]
+    pub fn job(&self) -> &DatasetImportJob {
+        &self.job
+    }
+
+    /// Whether the resource in hand is older than what is known of it.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.stale
+    }
+
+    /// What was seen since the pass began, or began anew.
+    #[must_use]
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// What is to be remembered if the pass ends here.
+    #[must_use]
+    pub fn remembered(&self) -> &Remembered {
+        &self.remembered
+    }
+
+    /// The import that the resource asks for.
+    #[must_use]
+    pub fn request(&self) -> Option<Request> {
+        Request::new(&self.job.namespace().unwrap_or_default(), &self.job.name_any(), &self.job.spec).ok()
+    }
+
+    /// The next step.
+    #[must_use]
+    pub fn next(&self, now: Timestamp, policy: &Policy) -> Step {
+        if self.stale {
+            return Step::Refresh;
+        }
+        let proven = self.remembered.proves(&self.job);
+        decide(&self.job, proven, &self.seen, &self.remembered.memory, now, policy)
+    }
+
+    /// The API server was asked for the resource. False if it is gone, or another one bears its name.
+    pub fn refreshed(&mut self, live: Option<DatasetImportJob>, queue: &mut Queue) -> bool {
+        let Some(live) = live.filter(|live| live.uid() == self.job.uid()) else { return false };
+        self.job = live;
+        self.stale = false;
+        self.remembered.unsure = false;
+        self.seen.live = true;
+        queue.observe(&self.job);
+        true
+    }
+
+    /// It was found out whether the namespace may make this import.
+    pub fn permitted(&mut self, permission: Result<(), String>) {
+        self.seen.permission = Some(permission);
+    }
+
+    /// The queue answered.
+    pub fn turned(&mut self, turn: Turn) {
+        self.seen.turn = Some(turn);
+    }
+
+    /// The job of this attempt was looked up.
+    pub fn looked_up(&mut self, attempt: i32, found: Result<Found, Failure>, now: Timestamp) {
+        let memory = &mut self.remembered.memory;
+        match &found {
+            Ok(_) => memory.described = Some(now),
+            // A name that nobody bears yet says nothing of a running job.
+            Err(failure) => memory.looked_up |= failure.class == Class::NotFound && attempt == 1,
+        }
+        self.seen.lookups.insert(attempt, found);
+    }
+
+    /// When the look that is taken now was due; told once.
+    pub fn take_due(&mut self) -> Option<Timestamp> {
+        self.remembered.due.take()
+    }
+
+    /// The dataset was described.
+    pub fn saw_dataset(&mut self, status: Result<String, Failure>) {
+        self.seen.dataset = Some(status);
+    }
+
+    /// The dataset's jobs were listed.
+    pub fn saw_jobs(&mut self, jobs: Result<Vec<JobSummary>, Failure>) {
+        if let Ok(jobs) = &jobs {
+            self.remembered.memory.typical = typical(jobs);
+        }
+        self.seen.jobs = Some(jobs);
+    }
+
+    /// Whether the intent of this pass is recorded, so that it should be brought to its end.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.seen.intent.is_some()
+    }
+
+    /// The resource with this status, to be written by compare-and-swap.
+    #[must_use]
+    pub fn with_status(&self, status: DatasetImportJobStatus) -> DatasetImportJob {
+        let mut job = self.job.clone();
+        job.status = Some(status);
+        job.metadata.managed_fields = None;
+        job
+    }
+
+    /// The status is written; for an intent, `intent` is its attempt.
+    pub fn recorded(&mut self, written: DatasetImportJob, intent: Option<i32>, queue: &mut Queue) {
+        self.remembered.written = version(&written);
+        self.remembered.own_status = Some(digest(written.status.as_ref()));
+        self.remembered.unsure = false;
+        self.job = written;
+        queue.observe(&self.job);
+        if let Some(attempt) = intent {
+            self.seen.intended(attempt);
+        }
+    }
+
+    /// Somebody else has written meanwhile: the pass begins anew with what the API server has.
+    pub fn outrun(&mut self) {
+        self.stale = true;
+        self.seen = Seen::default();
+    }
+
+    /// It can't be told whether a write took effect.
+    pub fn unsure(&mut self) {
+        self.remembered.unsure = true;
+    }
+
+    /// Create was called for this attempt, and answered or not.
+    pub fn created(&mut self, attempt: i32, answer: Result<(), Failure>, queue: &mut Queue) {
+        if answer.is_ok()
+            && let Some(request) = self.request()
+        {
+            queue.accepted(request.dataset.location());
+        }
+        self.seen.created(attempt, answer);
+    }
+
+    /// The pass has come to rest; tells after how long to look again, if not only on change.
+    pub fn rested(&mut self, again: Again, now: Timestamp, policy: &Policy, jitter: f64) -> Option<Duration> {
+        let remembered = &mut self.remembered;
+        let delay = match again {
+            Again::OnChange => None,
+            Again::At(at) => Some(since(now, at)),
+            Again::After(delay) => Some(delay),
+            Again::Setback(pace) => {
+                remembered.setbacks = remembered.setbacks.saturating_add(1);
+                Some(policy.backoff(pace, remembered.setbacks, jitter))
+            }
+        };
+        let pause = remembered.memory.pause.as_ref().map(|(until, _)| Again::At(*until));
+        if matches!(again, Again::Setback(_)) {
+            let until = after(now, delay.unwrap_or_default());
+            remembered.memory.pause = Some((until, Inputs::of(&self.job)));
+        } else if pause != Some(again) {
+            // A pass within a pause, such as for the echo of one's own write, ends nothing.
+            remembered.setbacks = 0;
+            remembered.memory.pause = None;
+        }
+        remembered.due = if let Again::At(at) = again { Some(at) } else { None };
+        delay
+    }
+
+    /// Gives the turn back; tells whether there was one.
+    pub fn leave_queue(
+        &self,
+        quota_exceeded: bool,
+        now: Timestamp,
+        policy: &Policy,
+        jitter: f64,
+        queue: &mut Queue,
+    ) -> bool {
+        let (Some(request), Some(uid)) = (self.request(), self.job.uid()) else { return false };
+        let released = queue.release(&uid);
+        queue.postpone(&uid, self.remembered.memory.pause.as_ref().map(|(until, _)| *until));
+        if quota_exceeded {
+            let delay = |refusals| policy.backoff(Pace::Brief, refusals, jitter);
+            queue.hold(request.dataset.location(), now, delay);
+        }
+        released
+    }
+
+    /// The pass is over, well or with an error: what is remembered of it.
+    #[must_use]
+    pub fn end(mut self, well: bool) -> Remembered {
+        self.remembered.errors = if well { 0 } else { self.remembered.errors.saturating_add(1) };
+        self.remembered
+    }
+}
+
+/// How long imports into a dataset take: the median of those that succeeded.
+fn typical(jobs: &[JobSummary]) -> Option<Duration> {
+    let mut took: Vec<Duration> = jobs
+        .iter()
+        .filter(|job| job.status == ACTIVE)
+        .filter_map(|job| Some(since(job.created?, job.updated?)))
+        .collect();
+    took.sort_unstable();
+    took.get(took.len() / 2).copied()
+}
