@@ -12,7 +12,7 @@ use aws_sigv4::sign::v4;
 use axum::http::{HeaderMap, Method, Uri, header::AUTHORIZATION};
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 
-use crate::{refusal::Refusal, seed::AccessKey};
+use crate::{refusal::Refusal, seed::AccessKey, world::Principal};
 
 /// How far the client's clock may be off, in either direction.
 const SKEW_SECONDS: i64 = 5 * 60;
@@ -22,7 +22,8 @@ const SKEW_SECONDS: i64 = 5 * 60;
 pub(crate) struct Caller {
     pub(crate) account: String,
     pub(crate) region: String,
-    pub(crate) access_key: String,
+    /// As error messages name the caller.
+    pub(crate) arn: String,
 }
 
 /// The request as it came in.
@@ -46,7 +47,7 @@ struct Authorization<'a> {
 /// scope, signature.
 pub(crate) fn caller(
     request: &Signed<'_>,
-    keys: &HashMap<String, (String, AccessKey)>,
+    keys: &HashMap<String, Principal>,
     now: Timestamp,
 ) -> Result<Caller, Refusal> {
     let header = |name: &str| request.headers.get(name).and_then(|value| value.to_str().ok());
@@ -65,7 +66,7 @@ pub(crate) fn caller(
     let token = header("x-amz-security-token");
     let unknown =
         || Refusal::new("UnrecognizedClientException", "The security token included in the request is invalid.");
-    let (account, key) = keys.get(signed.access_key).ok_or_else(unknown)?;
+    let Principal { account, arn, key, .. } = keys.get(signed.access_key).ok_or_else(unknown)?;
     if key.session_token.as_deref() != token {
         return Err(unknown());
     }
@@ -84,7 +85,12 @@ pub(crate) fn caller(
              Access Key and signing method. Consult the service documentation for details.",
         ));
     }
-    Ok(Caller { account: account.clone(), region: signed.region.to_owned(), access_key: signed.access_key.to_owned() })
+    Ok(Caller { account: account.clone(), region: signed.region.to_owned(), arn: arn.clone() })
+}
+
+/// The access key ID in an Authorization header.
+pub(crate) fn access_key(authorization: &str) -> Option<&str> {
+    parse(authorization).map(|signed| signed.access_key)
 }
 
 fn mismatch(message: &str) -> Refusal {

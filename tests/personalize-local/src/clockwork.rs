@@ -1,31 +1,64 @@
 //! Moves jobs on as time passes, and reads their data when they are due.
 
 use std::{
+    ops::{Deref, DerefMut},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use axum::http::Uri;
 use jiff::Timestamp;
 
-use crate::{csv_check, job::Job, job::Outcome, schema::Columns, source, world::World};
+use crate::{
+    csv_check,
+    job::{Job, Outcome},
+    schema::{Columns, Kind},
+    source, state_file,
+    text::one_line,
+    world::World,
+};
 
 /// How often due jobs are looked for.
 const TICK: Duration = Duration::from_millis(20);
+
+/// The world, locked. Whatever changed is in the state file before anybody else sees it.
+pub(crate) struct Locked<'a>(MutexGuard<'a, World>);
+
+impl Deref for Locked<'_> {
+    type Target = World;
+
+    fn deref(&self) -> &World {
+        &self.0
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut World {
+        &mut self.0
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        state_file::keep(&mut self.0);
+    }
+}
 
 /// The world, shared by the server, the clockwork and the library's handle.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared {
     pub(crate) world: Arc<Mutex<World>>,
     pub(crate) data: PathBuf,
+    pub(crate) sts: Option<Uri>,
 }
 
 impl Shared {
     /// The world as of now.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, World> {
+    pub(crate) fn lock(&self) -> Locked<'_> {
         let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
         world.advance(now_ms());
-        world
+        Locked(world)
     }
 }
 
@@ -51,15 +84,16 @@ pub(crate) async fn run(shared: Shared) {
         for check in due(&shared) {
             let shared = shared.clone();
             tokio::task::spawn_blocking(move || {
-                let outcome = match judge(&check, &shared.data) {
-                    Ok(()) => Outcome::Active,
-                    Err(reason) => Outcome::Failed(reason),
-                };
+                let judged = judge(&check, &shared.data);
+                let read =
+                    judged.as_ref().map_or_else(|_| String::new(), |records| format!(", {records} records read"));
+                let outcome = judged.map_or_else(Outcome::Failed, |_| Outcome::Active);
                 let mut world = shared.lock();
                 // It may have been finished by hand in the meantime.
                 if let Some(job) = world.job_mut(&check.arn).filter(|job| job.checking) {
                     job.end(outcome, now_ms());
-                    tracing::info!(job = %job.name, status = %job.status, reason = job.failure_reason, "import ended");
+                    let reason = job.failure_reason.as_deref().map(|reason| format!(": {}", one_line(reason)));
+                    tracing::info!("job {}: {}{}", job.name, job.status, reason.unwrap_or(read));
                 }
             });
         }
@@ -89,11 +123,12 @@ fn due(shared: &Shared) -> Vec<Check> {
     .collect()
 }
 
-fn judge(check: &Check, data: &Path) -> Result<(), String> {
+/// How many records the import takes over, or why it fails.
+fn judge(check: &Check, data: &Path) -> Result<u64, String> {
     let source = source::parse(&check.location).ok_or("Invalid Data location.")?;
     if check.refused.contains(&source.bucket) {
         return Err(source::no_access(&source.bucket));
     }
     let files = source::files(&source, data, check.incremental)?;
-    csv_check::check(&files, &check.kind, &Columns::parse(&check.schema)?)
+    csv_check::check(&files, &check.kind, &Columns::parse(&check.schema, Kind::of(&check.kind))?)
 }

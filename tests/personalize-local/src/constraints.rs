@@ -75,7 +75,7 @@ fn one(kind: &Kind, value: &Value, path: &str, found: &mut Vec<Violation>) -> Re
                 broken(text, format!("satisfy enum value set: [{}]", choices.join(", ")));
             }
         }
-        (Kind::Flag, Value::Bool(_)) => {}
+        (Kind::Flag, Value::Bool(_)) | (Kind::Words, Value::String(_)) | (Kind::Time, Value::Number(_)) => {}
         (Kind::Count { min, max }, Value::Number(number)) => match number.as_i64() {
             Some(count) if count < *min => {
                 broken(&count.to_string(), format!("have value greater than or equal to {min}"));
@@ -129,7 +129,7 @@ fn collect(kind: &Kind, patterns: &mut HashMap<&'static str, Option<Regex>>) {
         }
         Kind::Structure(members) => members.iter().for_each(|member| collect(&member.kind, patterns)),
         Kind::List { of, .. } => collect(of, patterns),
-        Kind::Choice(_) | Kind::Flag | Kind::Count { .. } => {}
+        Kind::Words | Kind::Choice(_) | Kind::Flag | Kind::Time | Kind::Count { .. } => {}
     }
 }
 

@@ -2,22 +2,25 @@
 
 use axum::{
     Json, Router,
+    body::Bytes,
     extract::State,
-    http::StatusCode,
-    response::{Html, IntoResponse},
+    http::{HeaderMap, StatusCode},
+    response::{Html, IntoResponse, Redirect, Response},
     routing::{get, post},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    Dataset, Durations, Fault, Outcome, SeedJob,
+    Dataset, Durations, Fault, Operation, Outcome, SeedJob,
     clockwork::{Shared, now_ms},
     page,
+    sessions::{self, StsAnswer},
 };
 
 pub(crate) fn router() -> Router<Shared> {
     Router::new()
+        .route("/_local", get(async || Redirect::permanent("/_local/")))
         .route("/_local/", get(overview))
         .route("/_local/faults", post(add_fault).get(list_faults).delete(clear_faults))
         .route("/_local/jobs", get(list_jobs).post(start_job))
@@ -27,6 +30,9 @@ pub(crate) fn router() -> Router<Shared> {
         .route("/_local/datasets", post(put_dataset))
         .route("/_local/datasets/status", post(dataset_status))
         .route("/_local/ledger", get(ledger))
+        .route("/_local/sessions", post(add_session))
+        .route("/_local/sts", post(sts))
+        .route("/_local/sts/", post(sts))
 }
 
 #[derive(Deserialize)]
@@ -54,9 +60,13 @@ async fn overview(State(shared): State<Shared>) -> Html<String> {
     Html(page::render(&shared.lock()))
 }
 
-async fn add_fault(State(shared): State<Shared>, Json(fault): Json<Fault>) -> StatusCode {
+async fn add_fault(State(shared): State<Shared>, Json(fault): Json<Fault>) -> Response {
+    if let Some(name) = fault.operation.as_deref().filter(|name| Operation::named(name).is_none()) {
+        let message = format!("{name} is no operation of this service");
+        return (StatusCode::BAD_REQUEST, Json(json!({"message": message}))).into_response();
+    }
     shared.lock().faults.push(fault);
-    StatusCode::CREATED
+    StatusCode::CREATED.into_response()
 }
 
 async fn list_faults(State(shared): State<Shared>) -> Json<Vec<Fault>> {
@@ -100,7 +110,7 @@ async fn release(State(shared): State<Shared>, Json(Name { name }): Json<Name>) 
 }
 
 async fn put_dataset(State(shared): State<Shared>, Json(dataset): Json<Dataset>) -> impl IntoResponse {
-    match shared.lock().put_dataset(&dataset, now_ms()) {
+    match shared.lock().add_dataset(&dataset, now_ms()) {
         Ok(()) => (StatusCode::CREATED, Json(json!({}))),
         Err(message) => (StatusCode::BAD_REQUEST, Json(json!({"message": message}))),
     }
@@ -110,8 +120,24 @@ async fn dataset_status(State(shared): State<Shared>, Json(asked): Json<DatasetS
     found(shared.lock().set_dataset_status(&asked.arn, &asked.status, now_ms()))
 }
 
+async fn add_session(State(shared): State<Shared>, Json(answer): Json<StsAnswer>) -> impl IntoResponse {
+    match sessions::register(&mut shared.lock(), answer) {
+        Ok(account) => (StatusCode::CREATED, Json(json!({"account": account}))),
+        Err(message) => (StatusCode::BAD_REQUEST, Json(json!({"message": message}))),
+    }
+}
+
+async fn sts(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
+    match &shared.sts {
+        Some(sts) => sessions::relay(&shared, sts, headers, body).await,
+        None => {
+            sessions::plain(StatusCode::NOT_FOUND, "there is no STS behind this: start with --sts URL\n".to_owned())
+        }
+    }
+}
+
 async fn ledger(State(shared): State<Shared>) -> Json<Value> {
-    Json(json!(shared.lock().ledger.entries()))
+    Json(json!(shared.lock().ledger.latest()))
 }
 
 fn found(found: bool) -> StatusCode {

@@ -84,16 +84,16 @@ impl Job {
         self.status == PENDING || self.status == IN_PROGRESS
     }
 
-    /// What the passage of time does to the job by itself. Leaving `CREATE IN_PROGRESS` needs the data.
-    pub(crate) fn advance(&mut self, now_ms: i64, durations: Durations) {
-        if self.hold || self.status != PENDING {
-            return;
-        }
+    /// What the passage of time does to the job by itself; `true` if it changed. Leaving `CREATE IN_PROGRESS` needs
+    /// the data.
+    pub(crate) fn advance(&mut self, now_ms: i64, durations: Durations) -> bool {
         let due = self.updated_ms.saturating_add_unsigned(durations.pending_ms);
-        if now_ms >= due {
+        let changes = !self.hold && self.status == PENDING && now_ms >= due;
+        if changes {
             self.status = IN_PROGRESS.to_owned();
             self.updated_ms = due;
         }
+        changes
     }
 
     /// Whether the import is over but for the reading of the data.

@@ -1,6 +1,6 @@
 //! The ledger: what was asked and what became of it, one JSON line per request.
 
-use std::{fs::File, io::Write, path::Path};
+use std::{collections::VecDeque, fs::File, io::Write, path::Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -37,17 +37,20 @@ pub struct Entry {
     pub fault: Option<String>,
 }
 
-/// Keeps every entry, and appends it to a file if there is one.
+/// So many of the latest entries are kept in memory; the file has all.
+const KEPT: usize = 10_000;
+
+/// Keeps the latest entries, and appends each to a file if there is one.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    entries: Vec<Entry>,
+    entries: VecDeque<Entry>,
     file: Option<File>,
 }
 
 impl Ledger {
     pub(crate) fn open(path: Option<&Path>) -> std::io::Result<Self> {
         let file = path.map(|path| File::options().create(true).append(true).open(path)).transpose()?;
-        Ok(Self { entries: Vec::new(), file })
+        Ok(Self { entries: VecDeque::new(), file })
     }
 
     /// The line is in the file before the answer leaves, so that a reader who has the answer finds it there.
@@ -60,10 +63,31 @@ impl Ledger {
                 tracing::error!(%error, "the ledger can't be written");
             }
         }
-        self.entries.push(entry);
+        if self.entries.len() == KEPT {
+            self.entries.pop_front();
+        }
+        self.entries.push_back(entry);
     }
 
-    pub(crate) fn entries(&self) -> &[Entry] {
-        &self.entries
+    /// The latest entries, the oldest first.
+    pub(crate) fn latest(&self) -> Vec<Entry> {
+        self.entries.iter().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Entry, KEPT, Ledger};
+
+    #[test]
+    fn memory_has_the_latest_and_the_file_has_all() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut ledger = Ledger::open(Some(file.path())).unwrap();
+        for number in 0..KEPT + 2 {
+            ledger.record(Entry { operation: number.to_string(), ..Entry::default() });
+        }
+        let latest = ledger.latest();
+        assert_eq!((latest.len(), latest[0].operation.as_str()), (KEPT, "2"));
+        assert_eq!(std::fs::read_to_string(file.path()).unwrap().lines().count(), KEPT + 2);
     }
 }

@@ -1,14 +1,22 @@
 //! `personalize-local`: the stand-in as a process.
 
-use std::{io::Write, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    io::{IsTerminal, Write},
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+};
 
+use axum::http::Uri;
 use clap::Parser;
 use personalize_local::{Config, Durations, Seed, Service, StartError};
 
 /// A stand-in for the Amazon Personalize import API.
 ///
-/// Point a client at it with AWS_ENDPOINT_URL_PERSONALIZE. GET /_local/ shows accounts, datasets and jobs;
-/// POST /_local/faults adds a fault.
+/// It keeps the service's rules, reads real CSV files, and fails on demand. Point any AWS client at it with
+/// AWS_ENDPOINT_URL_PERSONALIZE. GET /_local/ shows accounts, datasets and jobs in a browser; POST /_local/faults
+/// adds a fault. RUST_LOG sets the log on standard error: info (the default) tells what changes and what fails, debug
+/// tells every request.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -24,9 +32,12 @@ struct Arguments {
     /// Appends one JSON line per request
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
-    /// Keeps jobs, tags and datasets' states across restarts
+    /// Keeps jobs, tags, datasets' states and temporary credentials across restarts
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
+    /// An STS; POST /_local/sts passes requests on to it and learns the temporary credentials it gives out
+    #[arg(long, value_name = "URL")]
+    sts: Option<Uri>,
     /// How long a job is CREATE PENDING, in milliseconds; overrides the seed
     #[arg(long, value_name = "MS")]
     pending_ms: Option<u64>,
@@ -38,7 +49,9 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(colours);
+    log.with_writer(std::io::stderr).init();
     match run(Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -49,21 +62,21 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<(), StartError> {
-    let Arguments { listen, seed: path, data, ledger, state, pending_ms, in_progress_ms } = arguments;
+    let Arguments { listen, seed: path, data, ledger, state, sts, pending_ms, in_progress_ms } = arguments;
     let text = std::fs::read_to_string(&path).map_err(|source| StartError::File { path, source })?;
     let mut seed = Seed::from_yaml(&text)?;
     seed.durations = Durations {
         pending_ms: pending_ms.unwrap_or(seed.durations.pending_ms),
         in_progress_ms: in_progress_ms.unwrap_or(seed.durations.in_progress_ms),
     };
-    let service = Service::start(Config { listen, seed, data, ledger, state }).await?;
+    let service = Service::start(Config { listen, seed, data, ledger, state, sts }).await?;
     let mut out = std::io::stdout();
     let told = writeln!(out, "listening on {}", service.url()).and_then(|()| out.flush());
     if let Err(error) = told {
         tracing::warn!(%error, "the address can't be printed");
     }
     let asked = stop_asked().await;
-    tracing::info!(asked, "stopping");
+    tracing::info!("{asked}, so it stops");
     service.stop().await;
     Ok(())
 }

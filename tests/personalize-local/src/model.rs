@@ -7,7 +7,7 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Kind {
-    /// A string: shortest, longest, pattern.
+    /// A string: shortest, longest, pattern (empty if it has none).
     Text {
         /// Fewest characters.
         min: usize,
@@ -16,10 +16,14 @@ pub enum Kind {
         /// The pattern that the whole string matches.
         pattern: &'static str,
     },
+    /// A string without limits.
+    Words,
     /// One of these strings.
     Choice(&'static [&'static str]),
     /// A boolean.
     Flag,
+    /// A time, as seconds since the epoch with a fraction.
+    Time,
     /// An integer between these bounds, both included.
     Count {
         /// The least.
@@ -56,6 +60,8 @@ pub struct Operation {
     pub name: &'static str,
     /// The members of a request.
     pub input: &'static [Member],
+    /// The members of an answer.
+    pub output: &'static [Member],
     /// The errors that the model declares.
     pub errors: &'static [&'static str],
 }
@@ -73,6 +79,13 @@ const TAG: Kind = Kind::Structure(&[
     required("tagValue", Kind::Text { min: 0, max: 256, pattern: TAG_PATTERN }),
 ]);
 const TAGS: Kind = Kind::List { max: 200, of: &TAG };
+const STATUS: Kind = Kind::Text { min: 0, max: 256, pattern: "" };
+const MODE: Kind = Kind::Choice(&["FULL", "INCREMENTAL"]);
+const DATASET_TYPE: Kind = Kind::Text { min: 0, max: 256, pattern: "^[A-Za-z_]+$" };
+const SOURCE: Kind = Kind::Structure(&[optional("dataLocation", LOCATION)]);
+const DOMAIN: Member = optional("domain", Kind::Choice(&["ECOMMERCE", "VIDEO_ON_DEMAND"]));
+const CREATED: Member = optional("creationDateTime", Kind::Time);
+const UPDATED: Member = optional("lastUpdatedDateTime", Kind::Time);
 const PAGE_SIZE: Kind = Kind::Count { min: 1, max: 100 };
 
 const fn required(name: &'static str, kind: Kind) -> Member {
@@ -82,6 +95,69 @@ const fn required(name: &'static str, kind: Kind) -> Member {
 const fn optional(name: &'static str, kind: Kind) -> Member {
     Member { name, required: false, kind }
 }
+
+const JOB: &[Member] = &[
+    optional("jobName", NAME),
+    optional("datasetImportJobArn", ARN),
+    optional("datasetArn", ARN),
+    optional("dataSource", SOURCE),
+    optional("roleArn", ARN),
+    optional("status", STATUS),
+    CREATED,
+    UPDATED,
+    optional("failureReason", Kind::Words),
+    optional("importMode", MODE),
+    optional("publishAttributionMetricsToS3", Kind::Flag),
+];
+const JOB_SUMMARY: Kind = Kind::Structure(&[
+    optional("datasetImportJobArn", ARN),
+    optional("jobName", NAME),
+    optional("status", STATUS),
+    CREATED,
+    UPDATED,
+    optional("failureReason", Kind::Words),
+    optional("importMode", MODE),
+]);
+const DATASET: &[Member] = &[
+    optional("name", NAME),
+    optional("datasetArn", ARN),
+    optional("datasetGroupArn", ARN),
+    optional("datasetType", DATASET_TYPE),
+    optional("schemaArn", ARN),
+    optional("status", STATUS),
+    CREATED,
+    UPDATED,
+    optional(
+        "latestDatasetUpdate",
+        Kind::Structure(&[
+            optional("schemaArn", ARN),
+            optional("status", STATUS),
+            optional("failureReason", Kind::Words),
+            CREATED,
+            UPDATED,
+        ]),
+    ),
+    optional("trackingId", Kind::Text { min: 0, max: 256, pattern: "" }),
+];
+const DATASET_SUMMARY: Kind = Kind::Structure(&[
+    optional("name", NAME),
+    optional("datasetArn", ARN),
+    optional("datasetType", DATASET_TYPE),
+    optional("status", STATUS),
+    CREATED,
+    UPDATED,
+]);
+const SCHEMA: &[Member] = &[
+    optional("name", NAME),
+    optional("schemaArn", ARN),
+    optional("schema", Kind::Text { min: 0, max: 20_000, pattern: "" }),
+    CREATED,
+    UPDATED,
+    DOMAIN,
+];
+const SCHEMA_SUMMARY: Kind =
+    Kind::Structure(&[optional("name", NAME), optional("schemaArn", ARN), CREATED, UPDATED, DOMAIN]);
+const NEXT: Member = optional("nextToken", TOKEN);
 
 const INVALID: &str = "InvalidInputException";
 const NOT_FOUND: &str = "ResourceNotFoundException";
@@ -97,49 +173,67 @@ pub const OPERATIONS: &[Operation] = &[
         input: &[
             required("jobName", NAME),
             required("datasetArn", ARN),
-            required("dataSource", Kind::Structure(&[optional("dataLocation", LOCATION)])),
+            required("dataSource", SOURCE),
             optional("roleArn", ROLE),
             optional("tags", TAGS),
-            optional("importMode", Kind::Choice(&["FULL", "INCREMENTAL"])),
+            optional("importMode", MODE),
             optional("publishAttributionMetricsToS3", Kind::Flag),
         ],
+        output: &[optional("datasetImportJobArn", ARN)],
         errors: &[INVALID, NOT_FOUND, "ResourceAlreadyExistsException", LIMIT, IN_USE, TOO_MANY_TAGS],
     },
     Operation {
         name: "DescribeDatasetImportJob",
         input: &[required("datasetImportJobArn", ARN)],
+        output: &[optional("datasetImportJob", Kind::Structure(JOB))],
         errors: &[INVALID, NOT_FOUND],
     },
     Operation {
         name: "ListDatasetImportJobs",
-        input: &[optional("datasetArn", ARN), optional("nextToken", TOKEN), optional("maxResults", PAGE_SIZE)],
+        input: &[optional("datasetArn", ARN), NEXT, optional("maxResults", PAGE_SIZE)],
+        output: &[optional("datasetImportJobs", Kind::List { max: 100, of: &JOB_SUMMARY }), NEXT],
         errors: &[INVALID, BAD_TOKEN],
     },
-    Operation { name: "DescribeDataset", input: &[required("datasetArn", ARN)], errors: &[INVALID, NOT_FOUND] },
+    Operation {
+        name: "DescribeDataset",
+        input: &[required("datasetArn", ARN)],
+        output: &[optional("dataset", Kind::Structure(DATASET))],
+        errors: &[INVALID, NOT_FOUND],
+    },
     Operation {
         name: "ListDatasets",
-        input: &[optional("datasetGroupArn", ARN), optional("nextToken", TOKEN), optional("maxResults", PAGE_SIZE)],
+        input: &[optional("datasetGroupArn", ARN), NEXT, optional("maxResults", PAGE_SIZE)],
+        output: &[optional("datasets", Kind::List { max: 100, of: &DATASET_SUMMARY }), NEXT],
         errors: &[INVALID, BAD_TOKEN],
     },
-    Operation { name: "DescribeSchema", input: &[required("schemaArn", ARN)], errors: &[INVALID, NOT_FOUND] },
+    Operation {
+        name: "DescribeSchema",
+        input: &[required("schemaArn", ARN)],
+        output: &[optional("schema", Kind::Structure(SCHEMA))],
+        errors: &[INVALID, NOT_FOUND],
+    },
     Operation {
         name: "ListSchemas",
-        input: &[optional("nextToken", TOKEN), optional("maxResults", PAGE_SIZE)],
+        input: &[NEXT, optional("maxResults", PAGE_SIZE)],
+        output: &[optional("schemas", Kind::List { max: 100, of: &SCHEMA_SUMMARY }), NEXT],
         errors: &[BAD_TOKEN],
     },
     Operation {
         name: "TagResource",
         input: &[required("resourceArn", ARN), required("tags", TAGS)],
+        output: &[],
         errors: &[INVALID, NOT_FOUND, TOO_MANY_TAGS, IN_USE, LIMIT],
     },
     Operation {
         name: "UntagResource",
         input: &[required("resourceArn", ARN), required("tagKeys", Kind::List { max: 200, of: &TAG_KEY })],
+        output: &[],
         errors: &[INVALID, NOT_FOUND, "TooManyTagKeysException", IN_USE],
     },
     Operation {
         name: "ListTagsForResource",
         input: &[required("resourceArn", ARN)],
+        output: &[optional("tags", TAGS)],
         errors: &[INVALID, NOT_FOUND, IN_USE],
     },
 ];

@@ -1,67 +1,125 @@
-//! The read-only page at `/_local/`: accounts, datasets and jobs at a glance.
+//! The read-only page at `/_local/`: accounts, datasets, jobs, faults and the latest requests at a glance.
 
 use jiff::Timestamp;
 
-use crate::world::World;
+use crate::{Entry, Job, job, text::html, world::World};
 
-/// Most characters of a failureReason on the page.
-const REASON: usize = 200;
+/// So many of the latest requests are shown.
+const REQUESTS: usize = 15;
+const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#222}h1{margin:0}h2{margin:1.6rem 0 .3rem}\
+    div{overflow-x:auto}table{border-collapse:collapse}td,th{text-align:left;vertical-align:top;padding:.2rem 1rem .2rem 0;\
+    border-bottom:1px solid #ddd}b{font-weight:600}.good{color:#17692f}.bad{color:#a4161a}.busy{color:#8a5300}";
 
 /// The page as HTML.
 pub(crate) fn render(world: &World) -> String {
-    let accounts: Vec<String> = world
-        .accounts
-        .iter()
-        .map(|id| {
-            let of = |job: &&crate::Job| job.account == *id;
-            let running = world.jobs.iter().filter(of).filter(|job| job.is_running()).count();
-            row(&[id, &running.to_string(), &world.jobs.iter().filter(of).count().to_string()])
-        })
-        .collect();
-    let datasets: Vec<String> = world
-        .datasets
-        .iter()
-        .map(|dataset| row(&[&dataset.arn, &dataset.kind, &dataset.status, &dataset.schema_arn]))
-        .collect();
-    let jobs: Vec<String> = world
-        .jobs
-        .iter()
-        .rev()
-        .map(|job| {
-            let status = if job.hold { format!("{} (held)", job.status) } else { job.status.clone() };
-            let reason: String = job.failure_reason.iter().flat_map(|reason| reason.chars()).take(REASON).collect();
-            let place = format!("{} {}", job.account, job.region);
-            let dataset = job.dataset_arn.rsplit_once(":dataset/").map_or("", |(_, name)| name);
-            row(&[&job.name, &place, dataset, &status, &time(job.created_ms), &time(job.updated_ms), &reason])
-        })
-        .collect();
-    let faults: Vec<String> =
-        world.faults.iter().map(|fault| row(&[&serde_json::to_string(fault).unwrap_or_default()])).collect();
+    let running = world.jobs.iter().filter(|job| job.is_running()).count();
+    let failed = world.jobs.iter().filter(|job| job.status == job::FAILED).count();
+    let summary = format!(
+        "{} accounts, {} datasets, {} jobs ({running} running, {failed} failed), {} requests since the start.",
+        world.accounts.len(),
+        world.datasets.len(),
+        world.jobs.len(),
+        world.requests
+    );
     let tables = [
-        table("Accounts", &["account", "running", "jobs"], &accounts),
-        table("Datasets", &["ARN", "type", "status", "schema"], &datasets),
-        table("Jobs", &["name", "where", "dataset", "status", "created", "updated", "failureReason"], &jobs),
-        table("Faults to come", &["fault"], &faults),
+        table("Accounts", &["account", "access keys", "jobs", "running"], &accounts(world)),
+        table("Datasets", &["ARN", "type", "status", "schema", "tags"], &datasets(world)),
+        table(
+            "Jobs, the latest first",
+            &["name", "account", "region", "dataset", "mode", "status", "created", "changed", "tags", "failureReason"],
+            &world.jobs.iter().rev().map(job_row).collect::<Vec<_>>(),
+        ),
+        table("Faults to come", &["fault"], &faults(world)),
+        table(
+            "Latest requests",
+            &["time", "account", "operation", "job", "status", "error", "fault"],
+            &world.ledger.latest().iter().rev().take(REQUESTS).map(request).collect::<Vec<_>>(),
+        ),
     ];
     format!(
-        "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=2>\
-         <title>personalize-local</title><style>body{{font:15px/1.5 system-ui;margin:2rem;color:#222}}\
-         table{{border-collapse:collapse}}td,th{{text-align:left;padding:.2rem .9rem .2rem 0;\
-         border-bottom:1px solid #ddd;overflow-wrap:anywhere}}</style>\
-         <h1>personalize-local</h1><p>{} requests since the start.</p>{}</html>",
-        world.requests,
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>\
+         <meta http-equiv=refresh content=2><title>personalize-local</title><style>{STYLE}</style>\
+         <h1>personalize-local</h1><p>{summary}</p>{}</html>",
         tables.concat()
     )
+}
+
+fn accounts(world: &World) -> Vec<String> {
+    let row = |id: &String| {
+        let of = |job: &&Job| job.account == *id;
+        let running = world.jobs.iter().filter(of).filter(|job| job.is_running()).count();
+        let keys = world.keys.values().filter(|principal| principal.account == *id).count();
+        row(&[html(id), keys.to_string(), world.jobs.iter().filter(of).count().to_string(), running.to_string()])
+    };
+    world.accounts.iter().map(row).collect()
+}
+
+fn datasets(world: &World) -> Vec<String> {
+    let cells = |dataset: &crate::world::KnownDataset| {
+        let (arn, schema) = (html(&dataset.arn), html(&dataset.schema_arn));
+        row(&[arn, html(&dataset.kind), status(&dataset.status, false), schema, tags(&dataset.tags)])
+    };
+    world.datasets.iter().map(cells).collect()
+}
+
+fn job_row(job: &Job) -> String {
+    let dataset = job.dataset_arn.rsplit_once(":dataset/").map_or("", |(_, name)| name);
+    row(&[
+        format!("<b>{}</b>", html(&job.name)),
+        html(&job.account),
+        html(&job.region),
+        html(dataset),
+        html(&job.import_mode),
+        status(&job.status, job.hold),
+        time(job.created_ms),
+        time(job.updated_ms),
+        tags(&job.tags),
+        job.failure_reason.as_deref().map(html).unwrap_or_default(),
+    ])
+}
+
+fn faults(world: &World) -> Vec<String> {
+    world.faults.iter().map(|fault| row(&[html(&serde_json::to_string(fault).unwrap_or_default())])).collect()
+}
+
+fn request(entry: &Entry) -> String {
+    let text = |value: &Option<String>| value.as_deref().map(html).unwrap_or_default();
+    let status = if entry.http_status == 0 { "none".to_owned() } else { entry.http_status.to_string() };
+    let time = entry.time.get(11..19).map(html).unwrap_or_default();
+    row(&[
+        time,
+        text(&entry.account),
+        html(&entry.operation),
+        text(&entry.job_name),
+        status,
+        text(&entry.error_code),
+        text(&entry.fault),
+    ])
+}
+
+fn status(status: &str, held: bool) -> String {
+    let class = match status {
+        job::ACTIVE => "good",
+        job::PENDING | job::IN_PROGRESS => "busy",
+        _ => "bad",
+    };
+    format!("<span class={class}>{}{}</span>", html(status), if held { " (held)" } else { "" })
+}
+
+fn tags(tags: &[crate::Tag]) -> String {
+    let tags: Vec<String> = tags.iter().map(|tag| format!("{}={}", html(&tag.tag_key), html(&tag.tag_value))).collect();
+    tags.join("<br>")
 }
 
 fn table(title: &str, columns: &[&str], rows: &[String]) -> String {
     let head: String = columns.iter().map(|name| format!("<th>{name}")).collect();
     let body = if rows.is_empty() { "<tr><td>none".to_owned() } else { rows.concat() };
-    format!("<h2>{title}</h2><table><tr>{head}{body}</table>")
+    format!("<h2>{title}</h2><div><table><tr>{head}{body}</table></div>")
 }
 
-fn row(cells: &[&str]) -> String {
-    let cells: String = cells.iter().map(|cell| format!("<td>{}", escape(cell))).collect();
+/// A row of cells that are HTML already.
+fn row(cells: &[String]) -> String {
+    let cells: String = cells.iter().map(|cell| format!("<td>{cell}")).collect();
     format!("<tr>{cells}")
 }
 
@@ -69,16 +127,33 @@ fn time(ms: i64) -> String {
     Timestamp::from_millisecond(ms).map(|time| time.strftime("%F %T").to_string()).unwrap_or_default()
 }
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
 #[cfg(test)]
 mod tests {
-    use super::escape;
+    use super::render;
+    use crate::{Action, Fault, Seed, ledger::Ledger, world::World};
 
     #[test]
-    fn what_a_client_sent_is_not_markup() {
-        assert_eq!(escape("<b>&\""), "&lt;b&gt;&amp;&quot;");
+    fn everything_that_anybody_wrote_is_escaped() {
+        let evil = "<script>'\\\"&";
+        let seed = format!(
+            r#"{{"accounts": [{{"id": "111122223333"}}],
+            "datasets": [{{"arn": "arn:aws:personalize:r:111122223333:dataset/{evil}/Users", "status": "{evil}",
+              "schemaArn": "{evil}", "tags": [{{"tagKey": "{evil}", "tagValue": "{evil}"}}]}}],
+            "jobs": [{{"name": "{evil}", "datasetArn": "arn:aws:personalize:{evil}:111122223333:dataset/{evil}/Users",
+              "status": "CREATE FAILED", "failureReason": "{evil}", "importMode": "{evil}"}}]}}"#
+        );
+        let mut world = World::new(&Seed::from_yaml(&seed).unwrap(), Ledger::default(), 0).unwrap();
+        world.faults.push(Fault::on("<script>", Action::Status("<script>".to_owned())));
+        let text = Some("<script>".to_owned());
+        world.ledger.record(crate::Entry {
+            error_code: text.clone(),
+            operation: "<script>".to_owned(),
+            job_name: text,
+            ..Default::default()
+        });
+        let page = render(&world);
+        assert!(!page.contains("<script"), "{page}");
+        assert!(page.matches("&lt;script&gt;").count() >= 15, "{page}");
+        assert!(page.contains("1 accounts, 1 datasets, 1 jobs (0 running, 1 failed)"));
     }
 }

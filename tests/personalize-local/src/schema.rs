@@ -1,6 +1,17 @@
-//! Datasets' Avro schemas: flat records of float, double, int, long, string, boolean and null.
+//! Datasets' Avro schemas: flat records of float, double, int, long, string, boolean and null, with the columns that
+//! a type of dataset requires or reserves.
 
 use apache_avro::{Schema, schema::UnionSchema};
+
+/// A type of dataset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Interactions,
+    Users,
+    Items,
+    Actions,
+    ActionInteractions,
+}
 
 /// A type of value that a column may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,14 +23,99 @@ pub(crate) enum ValueType {
     Boolean,
 }
 
+use ValueType::{Float, Long, Text};
+
+/// A column with a meaning of its own: its type, and whether the dataset must have it.
+type Reserved = (&'static str, ValueType, bool);
+
+impl Kind {
+    /// The type of this name, as ARNs and answers spell it.
+    pub(crate) fn of(name: &str) -> Option<Self> {
+        Some(match name.to_ascii_lowercase().replace('_', "").as_str() {
+            "interactions" => Self::Interactions,
+            "users" => Self::Users,
+            "items" => Self::Items,
+            "actions" => Self::Actions,
+            "actioninteractions" => Self::ActionInteractions,
+            _ => return None,
+        })
+    }
+
+    fn reserved(self) -> &'static [Reserved] {
+        match self {
+            Self::Interactions => &[
+                ("USER_ID", Text, true),
+                ("ITEM_ID", Text, true),
+                ("TIMESTAMP", Long, true),
+                ("EVENT_TYPE", Text, false),
+                ("EVENT_VALUE", Float, false),
+                ("IMPRESSION", Text, false),
+                ("RECOMMENDATION_ID", Text, false),
+                ("EVENT_ATTRIBUTION_SOURCE", Text, false),
+            ],
+            Self::Users => &[("USER_ID", Text, true)],
+            Self::Items => &[("ITEM_ID", Text, true), ("CREATION_TIMESTAMP", Long, false)],
+            Self::Actions => &[
+                ("ACTION_ID", Text, true),
+                ("CREATION_TIMESTAMP", Long, false),
+                ("VALUE", Long, false),
+                ("TYPE", Text, false),
+                ("EXPIRATION_TIMESTAMP", Long, false),
+                ("REPEAT_FREQUENCY", Long, false),
+            ],
+            Self::ActionInteractions => &[
+                ("USER_ID", Text, true),
+                ("ACTION_ID", Text, true),
+                ("EVENT_TYPE", Text, true),
+                ("TIMESTAMP", Long, true),
+                ("IMPRESSION", Text, false),
+                ("RECOMMENDATION_ID", Text, false),
+            ],
+        }
+    }
+
+    /// Fewest and most columns without a meaning of their own.
+    fn metadata(self) -> (usize, usize) {
+        match self {
+            Self::Interactions => (0, 5),
+            Self::Users => (1, 25),
+            Self::Items => (1, 100),
+            Self::Actions => (1, 10),
+            Self::ActionInteractions => (0, 0),
+        }
+    }
+}
+
 /// A column of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Column {
     pub(crate) name: String,
     pub(crate) value_type: ValueType,
     pub(crate) nullable: bool,
-    /// Only such columns have a limit of 1000 characters per value.
-    pub(crate) categorical: bool,
+    categorical: bool,
+    /// Text to be analysed rather than a word from a list.
+    textual: bool,
+    kind: Option<Kind>,
+}
+
+impl Column {
+    /// Holds seconds since the epoch.
+    pub(crate) fn is_time(&self) -> bool {
+        let reserved = self.kind.is_some_and(|kind| kind.reserved().iter().any(|(name, ..)| *name == self.name));
+        reserved && self.name.ends_with("TIMESTAMP")
+    }
+
+    /// Most characters of a value (documented quotas).
+    pub(crate) fn longest(&self) -> Option<usize> {
+        match self.name.as_str() {
+            _ if self.value_type != Text => None,
+            "USER_ID" | "ITEM_ID" | "ACTION_ID" => Some(256),
+            "IMPRESSION" => Some(1000),
+            _ if self.textual => Some(20_000),
+            _ if self.categorical || self.kind == Some(Kind::Items) => Some(1000),
+            _ => None,
+        }
+    }
 }
 
 /// The columns of a dataset.
@@ -27,8 +123,8 @@ pub(crate) struct Column {
 pub(crate) struct Columns(pub(crate) Vec<Column>);
 
 impl Columns {
-    /// Reads an Avro schema; the error says what Personalize would not take.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    /// Reads an Avro schema of a dataset of this type; the error says what Personalize would not take.
+    pub(crate) fn parse(text: &str, kind: Option<Kind>) -> Result<Self, String> {
         let schema = Schema::parse_str(text).map_err(|error| error.to_string())?;
         let Schema::Record(record) = schema else { return Err("The schema must be a record.".to_owned()) };
         let mut columns = Vec::new();
@@ -38,19 +134,54 @@ impl Columns {
                 schema => plain(schema).map(|value_type| (value_type, false)),
             }
             .ok_or_else(|| format!("Field {} has a type that is not supported.", field.name))?;
-            let categorical = field.custom_attributes.get("categorical") == Some(&serde_json::Value::Bool(true));
-            columns.push(Column { name: field.name, value_type, nullable, categorical });
+            let marked = |mark: &str| field.custom_attributes.get(mark) == Some(&serde_json::Value::Bool(true));
+            let (categorical, textual) = (marked("categorical"), marked("textual"));
+            columns.push(Column { name: field.name, value_type, nullable, categorical, textual, kind });
         }
-        Ok(Self(columns))
+        let columns = Self(columns);
+        if let Some(kind) = kind {
+            columns.check(kind)?;
+        }
+        Ok(columns)
+    }
+
+    /// The columns that the type of dataset requires or reserves.
+    fn check(&self, kind: Kind) -> Result<(), String> {
+        let reserved = kind.reserved();
+        for (name, value_type, required) in reserved {
+            match self.0.iter().find(|column| column.name == *name) {
+                None if *required => return Err(format!("A schema of {kind:?} must have the field {name}.")),
+                Some(column) if column.value_type != *value_type => {
+                    let wanted = format!("{value_type:?}").to_lowercase().replace("text", "string");
+                    return Err(format!("Field {name} must be of type {wanted}."));
+                }
+                Some(column) if *required && column.nullable => {
+                    return Err(format!("Field {name} is required and can't be null."));
+                }
+                _ => {}
+            }
+        }
+        let has = |name: &str| self.0.iter().any(|column| column.name == name);
+        if kind == Kind::Interactions && has("EVENT_VALUE") && !has("EVENT_TYPE") {
+            return Err("Field EVENT_VALUE needs the field EVENT_TYPE.".to_owned());
+        }
+        let metadata = self.0.iter().filter(|column| reserved.iter().all(|(name, ..)| *name != column.name)).count();
+        let (fewest, most) = kind.metadata();
+        if metadata < fewest || metadata > most {
+            return Err(format!(
+                "A schema of {kind:?} has {fewest} to {most} metadata fields, this one has {metadata}."
+            ));
+        }
+        Ok(())
     }
 }
 
 fn plain(schema: &Schema) -> Option<ValueType> {
     Some(match schema {
-        Schema::Float | Schema::Double => ValueType::Float,
+        Schema::Float | Schema::Double => Float,
         Schema::Int => ValueType::Int,
-        Schema::Long => ValueType::Long,
-        Schema::String => ValueType::Text,
+        Schema::Long => Long,
+        Schema::String => Text,
         Schema::Boolean => ValueType::Boolean,
         _ => return None,
     })
@@ -65,19 +196,24 @@ fn nullable(union: &UnionSchema) -> Option<(ValueType, bool)> {
 
 /// `INTERACTIONS` in an ARN is `Interactions` in an answer.
 pub(crate) fn type_name(text: &str) -> String {
-    let mut letters = text.chars();
-    let first = letters.next().map(|letter| letter.to_ascii_uppercase());
-    first.into_iter().chain(letters.map(|letter| letter.to_ascii_lowercase())).collect()
+    let capital = |word: &str| {
+        let mut letters = word.chars();
+        let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+        first.into_iter().chain(letters.map(|letter| letter.to_ascii_lowercase())).collect::<String>()
+    };
+    text.split('_').map(capital).collect::<Vec<_>>().join("_")
 }
 
 /// The least schema that a dataset of this type may have.
 pub(crate) fn minimal(kind: &str) -> String {
-    let fields = match kind.to_ascii_lowercase().as_str() {
-        "users" => vec![("USER_ID", "string"), ("SEGMENT", "string")],
-        "items" => vec![("ITEM_ID", "string"), ("CATEGORY", "string")],
-        "actions" => vec![("ACTION_ID", "string")],
-        _ => vec![("USER_ID", "string"), ("ITEM_ID", "string"), ("TIMESTAMP", "long")],
-    };
+    let mut fields: Vec<(&str, &str)> = Vec::new();
+    let known = Kind::of(kind).unwrap_or(Kind::Interactions);
+    for (name, value_type, _) in known.reserved().iter().filter(|(.., required)| *required) {
+        fields.push((name, if *value_type == Long { "long" } else { "string" }));
+    }
+    if known.metadata().0 > 0 {
+        fields.push(("CATEGORY", "string"));
+    }
     let fields: Vec<serde_json::Value> =
         fields.into_iter().map(|(name, kind)| serde_json::json!({"name": name, "type": kind})).collect();
     serde_json::json!({
@@ -89,28 +225,68 @@ pub(crate) fn minimal(kind: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Columns, ValueType, minimal, type_name};
+    use super::{Columns, Kind, ValueType, minimal, type_name};
 
-    #[test]
-    fn the_minimal_schemas_parse() {
-        for kind in ["Interactions", "Users", "Items", "Actions"] {
-            assert!(!Columns::parse(&minimal(kind)).unwrap().0.is_empty(), "{kind}");
-        }
-        assert_eq!(type_name("INTERACTIONS"), "Interactions");
+    fn schema(kind: &str, fields: &[&str]) -> Result<Columns, String> {
+        let fields: Vec<String> = fields.iter().map(|field| format!(r#"{{"name":{field}}}"#)).collect();
+        let text = format!(r#"{{"type":"record","name":"S","fields":[{}]}}"#, fields.join(","));
+        Columns::parse(&text, Kind::of(kind))
     }
 
     #[test]
-    fn a_union_with_null_is_nullable_and_categories_are_known() {
-        let text = r#"{"type":"record","name":"Users","fields":[{"name":"AGE","type":["null","int"]},
-            {"name":"G","type":"string","categorical":true}]}"#;
-        let columns = Columns::parse(text).unwrap().0;
-        assert_eq!((columns[0].value_type, columns[0].nullable), (ValueType::Int, true));
-        assert!(columns[1].categorical);
+    fn the_minimal_schemas_parse() {
+        for kind in ["Interactions", "Users", "Items", "Actions", "Action_Interactions"] {
+            assert!(!Columns::parse(&minimal(kind), Kind::of(kind)).unwrap().0.is_empty(), "{kind}");
+        }
+        assert_eq!(type_name("INTERACTIONS"), "Interactions");
+        assert_eq!(type_name("ACTION_INTERACTIONS"), "Action_Interactions");
+    }
+
+    #[test]
+    fn a_union_with_null_is_nullable() {
+        let columns = schema("Users", &[r#""USER_ID","type":"string""#, r#""AGE","type":["null","int"]"#]).unwrap().0;
+        assert_eq!((columns[1].value_type, columns[1].nullable), (ValueType::Int, true));
+    }
+
+    #[test]
+    fn values_are_as_long_as_the_quotas_allow() {
+        let id = r#""ITEM_ID","type":"string""#;
+        let marked = r#""D","type":["null","string"],"textual":true"#;
+        let items = schema("Items", &[id, marked, r#""C","type":"string""#, r#""N","type":"int""#]).unwrap().0;
+        assert_eq!(
+            items.iter().map(super::Column::longest).collect::<Vec<_>>(),
+            [Some(256), Some(20_000), Some(1000), None]
+        );
+        let user = r#""USER_ID","type":"string""#;
+        let users = schema("Users", &[user, r#""C","type":"string","categorical":true"#, r#""F","type":"string""#]);
+        assert_eq!(
+            users.unwrap().0.iter().map(super::Column::longest).collect::<Vec<_>>(),
+            [Some(256), Some(1000), None]
+        );
     }
 
     #[test]
     fn nested_schemas_are_refused() {
-        let text = r#"{"type":"record","name":"U","fields":[{"name":"A","type":{"type":"array","items":"int"}}]}"#;
-        assert!(Columns::parse(text).is_err());
+        let nested = r#""A","type":{"type":"array","items":"int"}"#;
+        assert!(schema("Users", &[r#""USER_ID","type":"string""#, nested]).unwrap_err().contains("not supported"));
+        assert!(Columns::parse(r#""string""#, None).unwrap_err().contains("record"));
+        assert!(Columns::parse("{", None).is_err());
+    }
+
+    #[test]
+    fn required_and_reserved_fields_have_their_types() {
+        let [user, item, time] =
+            [r#""USER_ID","type":"string""#, r#""ITEM_ID","type":"string""#, r#""TIMESTAMP","type":"long""#];
+        let refused = |fields: &[&str], words: &str| {
+            let why = schema("Interactions", fields).unwrap_err();
+            assert!(why.contains(words), "{why}");
+        };
+        refused(&[user, time], "must have the field ITEM_ID");
+        refused(&[user, item, r#""TIMESTAMP","type":"string""#], "TIMESTAMP must be of type long");
+        refused(&[user, item, r#""TIMESTAMP","type":["null","long"]"#], "can't be null");
+        refused(&[user, item, time, r#""EVENT_VALUE","type":"float""#], "needs the field EVENT_TYPE");
+        refused(&[user, item, time, r#""EVENT_TYPE","type":"int""#], "EVENT_TYPE must be of type string");
+        refused(&[user, item, time, r#""IMPRESSION","type":"long""#], "IMPRESSION must be of type string");
+        assert!(schema("Users", &[user]).unwrap_err().contains("1 to 25 metadata fields, this one has 0"));
     }
 }

@@ -2,7 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{StartError, arn::Arn, job::Tag};
+use crate::{
+    StartError,
+    arn::Arn,
+    job::Tag,
+    schema::{self, Columns, Kind},
+};
 
 /// The seed file. Unknown keys are errors, so that a typo can't pass unnoticed.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -88,6 +93,21 @@ impl Dataset {
             created_at: None,
         }
     }
+
+    /// Its type as answers spell it: given, or the last part of the ARN.
+    pub(crate) fn type_name(&self) -> String {
+        let last = || schema::type_name(self.arn.rsplit('/').next().unwrap_or_default());
+        self.kind.clone().unwrap_or_else(last)
+    }
+
+    /// Its Avro schema: given, or the least that its type may have.
+    pub(crate) fn schema_text(&self) -> String {
+        match &self.schema {
+            Some(serde_json::Value::String(text)) => text.clone(),
+            Some(value) => value.to_string(),
+            None => schema::minimal(&self.type_name()),
+        }
+    }
 }
 
 /// An import job that exists at the start.
@@ -169,13 +189,21 @@ pub struct Refusals {
 }
 
 /// The request rate that one account and region is allowed.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Throttle {
     /// Requests per second in the long run.
     pub per_second: f64,
     /// Requests at once.
     pub burst: f64,
+    /// The error that one too many meets: `ThrottlingException` unless given. The service model describes
+    /// `LimitExceededException` as this, too.
+    #[serde(default = "throttling")]
+    pub code: String,
+}
+
+fn throttling() -> String {
+    "ThrottlingException".to_owned()
 }
 
 fn active() -> String {
@@ -198,6 +226,13 @@ impl Seed {
     }
 
     pub(crate) fn check(&self) -> Result<(), StartError> {
+        let mut keys: Vec<&str> = Vec::new();
+        for key in self.accounts.iter().flat_map(|account| &account.access_keys) {
+            if keys.contains(&key.id.as_str()) {
+                return Err(StartError::SeedContent(format!("access key {} is there twice", key.id)));
+            }
+            keys.push(&key.id);
+        }
         for account in &self.accounts {
             if account.id.len() != 12 || !account.id.bytes().all(|byte| byte.is_ascii_digit()) {
                 return Err(StartError::SeedContent(format!("account id {:?} is not twelve digits", account.id)));
@@ -212,6 +247,10 @@ impl Seed {
                 return Err(StartError::SeedContent(format!("{arn:?} is in an account that the seed lacks")));
             }
         }
+        for dataset in &self.datasets {
+            let refused = |problem| StartError::SeedContent(format!("schema of {}: {problem}", dataset.arn));
+            Columns::parse(&dataset.schema_text(), Kind::of(&dataset.type_name())).map_err(refused)?;
+        }
         Ok(())
     }
 }
@@ -223,6 +262,13 @@ mod tests {
     #[test]
     fn a_typo_in_the_seed_is_an_error() {
         assert!(Seed::from_yaml("acounts: []").is_err());
+    }
+
+    #[test]
+    fn an_access_key_belongs_to_one_account() {
+        let account = |id: &str| format!("{{id: '{id}', accessKeys: [{{id: K, secret: s}}]}}");
+        let seed = format!("accounts: [{}, {}]", account("111122223333"), account("444455556666"));
+        assert!(Seed::from_yaml(&seed).unwrap_err().to_string().contains("access key K is there twice"));
     }
 
     #[test]

@@ -6,13 +6,15 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use axum::http::Uri;
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
     Dataset, Entry, Fault, Job, Outcome, Seed, SeedJob, StartError,
     clockwork::{self, Shared, now_ms},
     ledger::Ledger,
-    server, state_file,
+    server,
+    state_file::{self, StateFile},
     world::World,
 };
 
@@ -29,13 +31,15 @@ pub struct Config {
     pub ledger: Option<PathBuf>,
     /// Where the state is kept across restarts, if anywhere.
     pub state: Option<PathBuf>,
+    /// The STS that `/_local/sts` passes requests on to, if any: `http://HOST:PORT`.
+    pub sts: Option<Uri>,
 }
 
 impl Config {
     /// On a free port of the loopback interface, with no files but the data.
     pub fn new(seed: Seed, data: impl Into<PathBuf>) -> Self {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        Self { listen, seed, data: data.into(), ledger: None, state: None }
+        Self { listen, seed, data: data.into(), ledger: None, state: None, sts: None }
     }
 }
 
@@ -45,7 +49,6 @@ pub struct Service {
     shared: Shared,
     address: SocketAddr,
     tasks: Vec<JoinHandle<()>>,
-    state: Option<PathBuf>,
 }
 
 impl Service {
@@ -54,25 +57,29 @@ impl Service {
     /// # Errors
     /// When the address is taken, a file can't be used, or the seed contradicts itself.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let Config { listen, seed, data, ledger, state } = config;
+        let Config { listen, seed, data, ledger, state, sts } = config;
         let opened = Ledger::open(ledger.as_deref());
         let ledger = opened.map_err(|source| StartError::File { path: ledger.unwrap_or_default(), source })?;
         let mut world = World::new(&seed, ledger, now_ms())?;
         if let Some(path) = &state {
             state_file::load(path, &mut world)?;
+            world.state = Some(StateFile::new(path));
         }
         let listening = |source| StartError::Listen { address: listen, source };
         let listener = TcpListener::bind(listen).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
-        let shared = Shared { world: Arc::new(Mutex::new(world)), data };
-        let mut tasks = vec![
+        tracing::info!(
+            "listening on http://{address}: {} accounts, {} datasets, {} jobs; http://{address}/_local/ shows them",
+            world.accounts.len(),
+            world.datasets.len(),
+            world.jobs.len()
+        );
+        let shared = Shared { world: Arc::new(Mutex::new(world)), data, sts };
+        let tasks = vec![
             tokio::spawn(server::run(listener, server::router(shared.clone()))),
             tokio::spawn(clockwork::run(shared.clone())),
         ];
-        if let Some(path) = &state {
-            tasks.push(tokio::spawn(state_file::keep(path.clone(), shared.clone())));
-        }
-        Ok(Self { shared, address, tasks, state })
+        Ok(Self { shared, address, tasks })
     }
 
     /// The endpoint, `http://127.0.0.1:PORT`.
@@ -80,9 +87,9 @@ impl Service {
         format!("http://{}", self.address)
     }
 
-    /// Every request so far.
+    /// The latest 10,000 requests, the oldest first; the ledger's file has all.
     pub fn ledger(&self) -> Vec<Entry> {
-        self.shared.lock().ledger.entries().to_vec()
+        self.shared.lock().ledger.latest()
     }
 
     /// Every job, in the order of creation.
@@ -110,7 +117,7 @@ impl Service {
     /// # Errors
     /// When its ARN or schema is not one, with a sentence that says why.
     pub fn add_dataset(&self, dataset: &Dataset) -> Result<(), String> {
-        self.shared.lock().put_dataset(dataset, now_ms())
+        self.shared.lock().add_dataset(dataset, now_ms())
     }
 
     /// Sets a dataset's status; `false` if there is no such dataset.
@@ -141,15 +148,12 @@ impl Service {
         self.shared.lock().start_job(job, now_ms())
     }
 
-    /// Stops the server, and returns when the port is free and the state is written.
+    /// Stops the server, and returns when the port is free.
     pub async fn stop(mut self) {
         for task in std::mem::take(&mut self.tasks) {
             task.abort();
             // Aborted on purpose: the error says no more than that.
             let _ = task.await;
-        }
-        if let Some(path) = &self.state {
-            state_file::save(path, &self.shared.lock());
         }
     }
 }

@@ -56,14 +56,15 @@ fn file(path: &Path) -> io::Result<(Vec<PathBuf>, u64)> {
     if about.is_file() { Ok((vec![path.to_owned()], about.len())) } else { Err(io::ErrorKind::NotFound.into()) }
 }
 
-/// Like objects under a prefix: all files at any depth.
+/// The files in a folder; what lies deeper is not read.
 fn folder(path: &Path) -> io::Result<(Vec<PathBuf>, u64)> {
     let (mut paths, mut bytes) = (Vec::new(), 0);
     for entry in path.read_dir()? {
         let entry = entry?.path();
-        let (more, size) = if entry.is_dir() { folder(&entry)? } else { file(&entry)? };
-        paths.extend(more);
-        bytes += size;
+        if entry.is_file() {
+            bytes += entry.metadata()?.len();
+            paths.push(entry);
+        }
     }
     paths.sort();
     Ok((paths, bytes))
@@ -80,6 +81,34 @@ mod tests {
         assert_eq!((source.bucket.as_str(), source.key.as_str()), ("bucket", "a/b.csv"));
         assert!(parse("https://example").is_none());
         assert!(parse("s3:///key").is_none());
+    }
+
+    #[test]
+    fn a_folder_ends_in_a_slash_and_gives_its_own_files_only() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("bucket/folder/deeper")).unwrap();
+        for name in ["folder/b.csv", "folder/a.csv", "folder/deeper/c.csv"] {
+            std::fs::write(dir.path().join("bucket").join(name), "x").unwrap();
+        }
+        let found = |key: &str| files(&parse(&format!("s3://bucket/{key}")).unwrap(), dir.path(), false);
+        let names: Vec<_> = found("folder/").unwrap().iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+        assert_eq!(names, ["a.csv", "b.csv"]);
+        assert!(found("folder").unwrap_err().starts_with("Insufficient privileges"));
+        assert!(found("").unwrap_err().starts_with("Insufficient privileges"), "no file lies in the bucket itself");
+    }
+
+    #[test]
+    fn an_incremental_import_takes_a_gigabyte_and_a_full_one_a_hundred() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("bucket")).unwrap();
+        let file = std::fs::File::create(dir.path().join("bucket/big.csv")).unwrap();
+        let source = parse("s3://bucket/big.csv").unwrap();
+        // Sparse: the size is looked at, nothing is read.
+        file.set_len(1 << 30).unwrap();
+        assert!(files(&source, dir.path(), true).is_ok());
+        file.set_len((1 << 30) + 1).unwrap();
+        assert!(files(&source, dir.path(), false).is_ok());
+        assert!(files(&source, dir.path(), true).unwrap_err().ends_with("bytes. The maximum size is 1 GB."));
     }
 
     #[test]

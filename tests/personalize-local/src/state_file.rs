@@ -1,28 +1,41 @@
-//! `--state FILE`: jobs, datasets' states and tags survive a restart.
+//! `--state FILE`: what happened survives a restart, a kill included.
+//!
+//! The file is replaced before the lock on the world is given back, so no client has an answer that a restarted
+//! stand-in would contradict. Faults and durations are not kept: they belong to a test, not to the service.
 
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     StartError,
-    clockwork::Shared,
     job::{Job, Tag},
-    world::World,
+    seed::Dataset,
+    world::{KnownDataset, Principal, World},
 };
 
-/// How often a changed state is written.
-const INTERVAL: Duration = Duration::from_millis(50);
+/// Where the state goes, and which revision of the world is there already.
+#[derive(Debug)]
+pub(crate) struct StateFile {
+    path: PathBuf,
+    written: Option<u64>,
+}
+
+impl StateFile {
+    pub(crate) fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), written: None }
+    }
+}
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct State {
     jobs: Vec<Job>,
     datasets: Vec<DatasetState>,
+    sessions: Vec<Principal>,
     holds: Vec<String>,
 }
 
@@ -32,6 +45,10 @@ struct DatasetState {
     arn: String,
     status: String,
     tags: Vec<Tag>,
+    created_ms: i64,
+    updated_ms: i64,
+    /// The whole of it, if it came after the seed.
+    added: Option<Dataset>,
 }
 
 /// Takes over what an earlier run left. A missing file is an empty state.
@@ -41,52 +58,55 @@ pub(crate) fn load(path: &Path, world: &mut World) -> Result<(), StartError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(source) => return Err(StartError::File { path: path.to_owned(), source }),
     };
-    let state: State =
+    let State { jobs, datasets, sessions, holds } =
         serde_json::from_str(&text).map_err(|source| StartError::State { path: path.to_owned(), source })?;
-    world.jobs = state.jobs;
-    world.holds = state.holds;
-    for saved in state.datasets {
-        if let Some(dataset) = world.datasets.iter_mut().find(|dataset| dataset.arn == saved.arn) {
-            dataset.status = saved.status;
-            dataset.tags = saved.tags;
+    (world.jobs, world.holds) = (jobs, holds);
+    for Principal { account, arn, key, .. } in sessions {
+        world.learn_key(&account, Some(arn), key);
+    }
+    for saved in datasets {
+        let DatasetState { arn, status, tags, created_ms, updated_ms, added } = saved;
+        if let Some(added) = &added {
+            world.put_dataset(added, created_ms).map_err(StartError::SeedContent)?;
+        }
+        // A dataset that the seed no longer has is gone.
+        if let Some(dataset) = world.datasets.iter_mut().find(|dataset| dataset.arn == arn) {
+            (dataset.status, dataset.tags) = (status, tags);
+            (dataset.created_ms, dataset.updated_ms) = (created_ms, updated_ms);
+            dataset.added = added;
         }
     }
     Ok(())
 }
 
-/// Writes the state whenever it has changed, until aborted.
-pub(crate) async fn keep(path: PathBuf, shared: Shared) {
-    let mut written = None;
-    loop {
-        {
-            let world = shared.lock();
-            if written != Some(world.revision) {
-                written = Some(world.revision);
-                save(&path, &world);
-            }
-        }
-        tokio::time::sleep(INTERVAL).await;
+/// Writes the state if there is a file for it and something has changed.
+pub(crate) fn keep(world: &mut World) {
+    let revision = world.revision;
+    let Some(file) = world.state.as_mut().filter(|file| file.written != Some(revision)) else { return };
+    file.written = Some(revision);
+    let path = file.path.clone();
+    if let Err(error) = save(&path, world) {
+        tracing::error!(path = %path.display(), %error, "the state can't be written");
     }
 }
 
 /// Replaces the file in one step, so that a crash leaves the old or the new one.
-pub(crate) fn save(path: &Path, world: &World) {
-    let dataset = |dataset: &crate::world::KnownDataset| DatasetState {
+fn save(path: &Path, world: &World) -> std::io::Result<()> {
+    let dataset = |dataset: &KnownDataset| DatasetState {
         arn: dataset.arn.clone(),
         status: dataset.status.clone(),
         tags: dataset.tags.clone(),
+        created_ms: dataset.created_ms,
+        updated_ms: dataset.updated_ms,
+        added: dataset.added.clone(),
     };
     let state = State {
         jobs: world.jobs.clone(),
         datasets: world.datasets.iter().map(dataset).collect(),
+        sessions: world.keys.values().filter(|principal| principal.learnt).cloned().collect(),
         holds: world.holds.clone(),
     };
     let fresh = path.with_extension("new");
-    let saved = serde_json::to_vec(&state)
-        .map_err(std::io::Error::from)
-        .and_then(|bytes| fs::write(&fresh, bytes))
-        .and_then(|()| fs::rename(&fresh, path));
-    if let Err(error) = saved {
-        tracing::error!(path = %path.display(), %error, "the state can't be written");
-    }
+    fs::write(&fresh, serde_json::to_vec(&state)?)?;
+    fs::rename(&fresh, path)
 }

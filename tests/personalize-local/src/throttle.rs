@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::seed::Throttle;
+use crate::{refusal::Refusal, seed::Throttle};
 
 /// The buckets, if the seed asks for a rate.
 #[derive(Debug)]
@@ -17,19 +17,19 @@ impl Throttles {
         Self { rule, buckets: HashMap::new() }
     }
 
-    /// Takes a token; `false` when there is none.
-    pub(crate) fn admit(&mut self, account: &str, region: &str, now_ms: i64) -> bool {
-        let Some(rule) = self.rule else { return true };
+    /// Takes a token; the error when there is none.
+    pub(crate) fn admit(&mut self, account: &str, region: &str, now_ms: i64) -> Result<(), Refusal> {
+        let Some(rule) = &self.rule else { return Ok(()) };
         let key = (account.to_owned(), region.to_owned());
         let (tokens, counted) = self.buckets.entry(key).or_insert((rule.burst, now_ms));
         let seconds = now_ms.saturating_sub(*counted).max(0) as f64 / 1000.0;
         *tokens = (*tokens + seconds * rule.per_second).min(rule.burst);
         *counted = now_ms;
-        let admitted = *tokens >= 1.0;
-        if admitted {
-            *tokens -= 1.0;
+        if *tokens < 1.0 {
+            return Err(Refusal::new(&rule.code, "Rate exceeded"));
         }
-        admitted
+        *tokens -= 1.0;
+        Ok(())
     }
 }
 
@@ -40,9 +40,10 @@ mod tests {
 
     #[test]
     fn a_burst_passes_then_the_rate_holds() {
-        let mut throttles = Throttles::new(Some(Throttle { per_second: 1.0, burst: 2.0 }));
-        let admitted: Vec<bool> = [0, 0, 0, 1000, 1000].map(|now| throttles.admit("a", "r", now)).into();
+        let mut throttles = Throttles::new(Some(Throttle { per_second: 1.0, burst: 2.0, code: "TooFast".to_owned() }));
+        let admitted: Vec<bool> = [0, 0, 0, 1000, 1000].map(|now| throttles.admit("a", "r", now).is_ok()).into();
         assert_eq!(admitted, [true, true, false, true, false]);
-        assert!(throttles.admit("b", "r", 1000), "another account has its own rate");
+        assert!(throttles.admit("b", "r", 1000).is_ok(), "another account has its own rate");
+        assert_eq!(throttles.admit("a", "r", 1000).unwrap_err().code, "TooFast");
     }
 }

@@ -20,6 +20,8 @@ use crate::{
     operations,
     refusal::Refusal,
     server::Connection,
+    state_file,
+    text::one_line,
     world::World,
 };
 
@@ -81,7 +83,9 @@ fn decide(world: &mut World, request: &Signed<'_>) -> (Answer, Option<Action>) {
     let accepted = outcome.as_ref().ok().and_then(|answer| answer["datasetImportJobArn"].as_str()).map(str::to_owned);
     let answer = finish(world.requests, outcome, action.as_ref());
     let entry = entry(now, operation, caller.ok(), body, &answer, accepted, action.as_ref());
-    log(&entry);
+    tell(&entry, &answer);
+    // A kill between the two must not leave an accepted job in the ledger that nobody finds afterwards.
+    state_file::keep(world);
     world.ledger.record(entry);
     (answer, action)
 }
@@ -179,17 +183,35 @@ fn entry(
     }
 }
 
-fn log(entry: &Entry) {
-    let Entry { operation, account, job_name, http_status, error_code, fault, .. } = entry;
-    let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
-    tracing::info!(
-        account = text(account),
-        job = text(job_name),
-        status = http_status,
-        error = text(error_code),
-        fault = text(fault),
-        "{operation}"
-    );
+/// One sentence of the story in the log. What a client sent is escaped.
+fn tell(entry: &Entry, answer: &Answer) {
+    let Entry { operation, account, region, job_name, http_status, error_code, dataset_import_job_arn, fault, .. } =
+        entry;
+    let operation = if operation.is_empty() { "no operation" } else { operation };
+    let who = match (account, region) {
+        (Some(account), Some(region)) => format!("{account} in {region}"),
+        _ => "somebody unknown".to_owned(),
+    };
+    let what = job_name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+    let became = match (error_code, dataset_import_job_arn) {
+        (Some(code), Some(_)) => format!("the job is accepted, but the answer is {code}"),
+        (Some(code), None) => format!("{code}: {}", answer.body["message"].as_str().unwrap_or_default()),
+        (None, Some(_)) => "the job is accepted".to_owned(),
+        (None, None) => "done".to_owned(),
+    };
+    let spoilt = match fault {
+        Some(fault) if *http_status == 0 => format!(" (fault {fault}: the client learns nothing)"),
+        Some(fault) => format!(" (fault {fault})"),
+        None => String::new(),
+    };
+    let sentence = one_line(&format!("{who} asks {operation}{what}: {became}{spoilt}"));
+    let read = operation.starts_with("Describe") || operation.starts_with("List");
+    // Clients poll: a look that goes well is not worth a line.
+    if read && error_code.is_none() && fault.is_none() {
+        tracing::debug!("{sentence}");
+    } else {
+        tracing::info!("{sentence}");
+    }
 }
 
 async fn send(answer: Answer, action: Option<Action>, connection: &Connection) -> Response {

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     StartError,
     arn::Arn,
@@ -10,6 +12,7 @@ use crate::{
     ledger::Ledger,
     schema,
     seed::{AccessKey, Dataset, Durations, Refusals, Seed, SeedJob},
+    state_file::StateFile,
     throttle::Throttles,
 };
 
@@ -27,13 +30,27 @@ pub(crate) struct KnownDataset {
     pub(crate) tags: Vec<Tag>,
     pub(crate) created_ms: i64,
     pub(crate) updated_ms: i64,
+    /// How it was declared, if that was after the seed.
+    pub(crate) added: Option<Dataset>,
+}
+
+/// An access key and whom it stands for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Principal {
+    pub(crate) account: String,
+    /// As error messages name it.
+    pub(crate) arn: String,
+    pub(crate) key: AccessKey,
+    /// Given out by an STS while the stand-in ran: the seed doesn't have it.
+    pub(crate) learnt: bool,
 }
 
 /// Everything the stand-in knows.
 #[derive(Debug)]
 pub(crate) struct World {
-    /// Access key ID to account and key.
-    pub(crate) keys: HashMap<String, (String, AccessKey)>,
+    /// By access key ID.
+    pub(crate) keys: HashMap<String, Principal>,
     pub(crate) accounts: Vec<String>,
     pub(crate) datasets: Vec<KnownDataset>,
     /// In the order of their creation.
@@ -47,6 +64,7 @@ pub(crate) struct World {
     pub(crate) ledger: Ledger,
     /// Counts changes, so that the state file is written only when needed.
     pub(crate) revision: u64,
+    pub(crate) state: Option<StateFile>,
     pub(crate) requests: u64,
 }
 
@@ -62,14 +80,17 @@ impl World {
             faults: Vec::new(),
             durations: seed.durations,
             refusals: seed.refusals.clone(),
-            throttles: Throttles::new(seed.throttle),
+            throttles: Throttles::new(seed.throttle.clone()),
             ledger,
             revision: 0,
+            state: None,
             requests: 0,
         };
         for account in &seed.accounts {
             for key in &account.access_keys {
-                world.keys.insert(key.id.clone(), (account.id.clone(), key.clone()));
+                let arn = format!("arn:aws:iam::{}:user/{}", account.id, key.id);
+                let principal = Principal { account: account.id.clone(), arn, key: key.clone(), learnt: false };
+                world.keys.insert(key.id.clone(), principal);
             }
         }
         for dataset in &seed.datasets {
@@ -79,6 +100,16 @@ impl World {
             world.start_job(job, now_ms).map_err(StartError::SeedContent)?;
         }
         Ok(world)
+    }
+
+    /// Makes temporary credentials known that an STS gave out.
+    pub(crate) fn learn_key(&mut self, account: &str, arn: Option<String>, key: AccessKey) {
+        let arn = arn.unwrap_or_else(|| format!("arn:aws:iam::{account}:user/{}", key.id));
+        if !self.accounts.iter().any(|known| known == account) {
+            self.accounts.push(account.to_owned());
+        }
+        self.keys.insert(key.id.clone(), Principal { account: account.to_owned(), arn, key, learnt: true });
+        self.revision += 1;
     }
 
     pub(crate) fn dataset(&self, arn: &str) -> Option<&KnownDataset> {
@@ -96,14 +127,9 @@ impl World {
         let parts = Arn::parse(&dataset.arn)
             .filter(|parts| parts.resource.starts_with("dataset/"))
             .ok_or_else(|| format!("{:?} is not a dataset ARN", dataset.arn))?;
-        let last = parts.resource.rsplit('/').next().unwrap_or_default();
-        let kind = dataset.kind.clone().unwrap_or_else(|| schema::type_name(last));
-        let text = match &dataset.schema {
-            Some(serde_json::Value::String(text)) => text.clone(),
-            Some(value) => value.to_string(),
-            None => schema::minimal(&kind),
-        };
-        schema::Columns::parse(&text).map_err(|problem| format!("schema of {}: {problem}", dataset.arn))?;
+        let (kind, text) = (dataset.type_name(), dataset.schema_text());
+        schema::Columns::parse(&text, schema::Kind::of(&kind))
+            .map_err(|problem| format!("schema of {}: {problem}", dataset.arn))?;
         let schema_arn = dataset.schema_arn.clone().unwrap_or_else(|| {
             let name = parts.resource.replacen("dataset/", "", 1).replace('/', "-").to_lowercase();
             format!("arn:{}:personalize:{}:{}:schema/{name}", parts.partition, parts.region, parts.account)
@@ -120,8 +146,18 @@ impl World {
             tags: dataset.tags.clone(),
             created_ms,
             updated_ms: created_ms,
+            added: None,
         });
         self.revision += 1;
+        Ok(())
+    }
+
+    /// A dataset that the seed doesn't have, or has differently.
+    pub(crate) fn add_dataset(&mut self, dataset: &Dataset, now_ms: i64) -> Result<(), String> {
+        self.put_dataset(dataset, now_ms)?;
+        if let Some(known) = self.datasets.last_mut() {
+            known.added = Some(dataset.clone());
+        }
         Ok(())
     }
 
@@ -196,7 +232,11 @@ impl World {
 
     pub(crate) fn advance(&mut self, now_ms: i64) {
         let durations = self.durations;
-        self.jobs.iter_mut().for_each(|job| job.advance(now_ms, durations));
+        for job in &mut self.jobs {
+            if job.advance(now_ms, durations) {
+                tracing::info!("job {}: {}", job.name, job.status);
+            }
+        }
     }
 
     /// The tags of a job or dataset.

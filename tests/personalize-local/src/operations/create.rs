@@ -83,10 +83,9 @@ fn pass_role(world: &World, caller: &Caller, role: Option<&str>) -> Result<(), R
     let Some(role) = role.filter(|role| world.refusals.pass_role.iter().any(|refused| refused == role)) else {
         return Ok(());
     };
-    let user = format!("arn:aws:iam::{}:user/{}", caller.account, caller.access_key);
     Err(Refusal::new(
         "AccessDeniedException",
-        format!("User: {user} is not authorized to perform: iam:PassRole on resource: {role}"),
+        format!("User: {} is not authorized to perform: iam:PassRole on resource: {role}", caller.arn),
     ))
 }
 

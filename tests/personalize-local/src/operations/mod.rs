@@ -25,9 +25,7 @@ pub(crate) fn run(
     if !violations.is_empty() {
         return Err(Refusal::validation(&violations));
     }
-    if !world.throttles.admit(&caller.account, &caller.region, now_ms) {
-        return Err(Refusal::new("ThrottlingException", "Rate exceeded"));
-    }
+    world.throttles.admit(&caller.account, &caller.region, now_ms)?;
     match known.name {
         "CreateDatasetImportJob" => create::create(world, caller, body, now_ms),
         "DescribeDatasetImportJob" => jobs::describe(world, caller, body, now_ms),
@@ -67,10 +65,9 @@ fn own(caller: &Caller, arn: &str, kinds: &[&str]) -> Result<(), Refusal> {
         )));
     }
     if parts.account != caller.account {
-        let user = format!("arn:aws:iam::{}:user/{}", caller.account, caller.access_key);
         return Err(Refusal::new(
             "AccessDeniedException",
-            format!("User: {user} is not authorized to access this resource: {arn}"),
+            format!("User: {} is not authorized to access this resource: {arn}", caller.arn),
         ));
     }
     Ok(())

@@ -30,7 +30,10 @@ pub(super) fn untag(world: &mut World, caller: &Caller, body: &Value) -> Result<
     let keys: Vec<&str> =
         body.get("tagKeys").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     if keys.len() > MOST_TAGS {
-        return Err(Refusal::new("TooManyTagKeysException", "The request contains more tag keys than can be removed."));
+        return Err(Refusal::new(
+            "TooManyTagKeysException",
+            format!("The request has {} tag keys. A resource has at most {MOST_TAGS} tags.", keys.len()),
+        ));
     }
     let tags = world.tags_mut(arn).ok_or_else(|| Refusal::not_found(arn))?;
     tags.retain(|tag| !keys.contains(&tag.tag_key.as_str()));

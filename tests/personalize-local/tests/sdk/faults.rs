@@ -1,0 +1,169 @@
+//! Every fault, added over HTTP as a person would, with what a client sees and what the ledger says.
+
+use aws_sdk_personalize::Client;
+use personalize_local::{Action, Fault, Outcome, Service};
+use serde_json::{Value, json};
+
+use crate::{CREATE, DESCRIBE, arn, bed, client, create, hasty, status};
+
+async fn add(service: &Service, fault: &Value) {
+    let (code, answer) = bed::http("POST", &format!("{}/_local/faults", service.url()), &fault.to_string()).await;
+    assert_eq!(code, 201, "{answer}");
+}
+
+async fn listed(service: &Service) -> Vec<Value> {
+    let (_, answer) = bed::http("GET", &format!("{}/_local/faults", service.url()), "").await;
+    serde_json::from_str(&answer).unwrap()
+}
+
+/// Lists the kinds so that the compiler asks for a new one to be tested.
+fn kind(action: &Action) -> &'static str {
+    match action {
+        Action::Error { .. }
+        | Action::ErrorAfter { .. }
+        | Action::Delay { .. }
+        | Action::SilenceBeforeHeaders { .. }
+        | Action::SilenceAfterHeaders { .. }
+        | Action::CutBody
+        | Action::Garbage
+        | Action::ResetBefore
+        | Action::ResetAfter
+        | Action::NoArn
+        | Action::NotFoundFor { .. }
+        | Action::Status(_)
+        | Action::StatusGoesBack
+        | Action::FailureReason { .. }
+        | Action::Vanish => action.label(),
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_lost_in_every_way_and_the_ledger_knows_whether_the_job_exists() {
+    let bed = bed::start().await;
+    let (hasty, client) = (hasty(&bed.service.url()), client(&bed.service.url()));
+    bed.service.hold("");
+    // The fault, the status that leaves for the client (0 if none does), and whether the job exists.
+    let cases = [
+        (json!({"error": {"code": "InternalServerException", "message": "oops", "status": 500}}), 500, false),
+        (json!({"error": {"code": "ThrottlingException"}}), 400, false),
+        (json!({"errorAfter": {}}), 500, true),
+        (json!({"errorAfter": {"code": "ServiceUnavailableException", "status": 503}}), 503, true),
+        (json!("resetBefore"), 0, false),
+        (json!("resetAfter"), 0, true),
+        (json!("cutBody"), 200, true),
+        (json!("garbage"), 200, true),
+        (json!({"silenceBeforeHeaders": {}}), 0, true),
+        (json!({"silenceBeforeHeaders": {"effect": false}}), 0, false),
+        (json!({"silenceAfterHeaders": {}}), 200, true),
+        (json!({"silenceAfterHeaders": {"effect": false}}), 200, false),
+        (json!({"delay": {"ms": 60_000}}), 200, true),
+    ];
+    for (number, (action, seen, exists)) in cases.into_iter().enumerate() {
+        let name = format!("job-{number}");
+        add(&bed.service, &json!({"operation": CREATE, "name": name, "action": action})).await;
+        let fault: Fault = serde_json::from_value(listed(&bed.service).await.remove(0)).unwrap();
+        let endless = kind(&fault.action).starts_with("silence") || kind(&fault.action) == "delay";
+        assert!(create(if endless { &hasty } else { &client }, &name).await.is_err(), "{action} is an error");
+        // Who gives up may do so before the request is even read.
+        bed::eventually("the fault has fired", || bed.service.faults().is_empty().then_some(())).await;
+        let entry = bed.service.ledger().pop().unwrap();
+        assert_eq!(entry.fault.as_deref(), Some(kind(&fault.action)));
+        assert_eq!((entry.http_status, entry.dataset_import_job_arn.is_some()), (seen, exists), "{action}");
+        assert_eq!(status(&client, &name).await.is_ok(), exists, "{action}");
+        bed.service.finish(&name, Outcome::Active);
+    }
+    add(&bed.service, &json!({"operation": CREATE, "action": "noArn"})).await;
+    assert_eq!(create(&client, "no-arn").await, Ok(None));
+    assert_eq!(bed.service.ledger().pop().unwrap().dataset_import_job_arn, Some(arn("no-arn")));
+}
+
+#[tokio::test]
+async fn a_job_misbehaves_after_it_was_made() {
+    let bed = bed::start().await;
+    let (client, service) = (client(&bed.service.url()), &bed.service);
+    service.hold("");
+    let not_found = Err("ResourceNotFoundException".to_owned());
+    add(service, &json!({"operation": CREATE, "action": {"notFoundFor": {"lookups": 2}}})).await;
+    create(&client, "late").await.unwrap();
+    assert_eq!([status(&client, "late").await, status(&client, "late").await], [not_found.clone(), not_found.clone()]);
+    assert!(status(&client, "late").await.is_ok());
+    add(service, &json!({"operation": CREATE, "action": {"notFoundFor": {"ms": 3_600_000}}})).await;
+    create(&client, "later").await.unwrap();
+    assert_eq!(status(&client, "later").await, not_found);
+    assert_eq!(
+        create(&client, "later").await,
+        Err("ResourceAlreadyExistsException".to_owned()),
+        "it exists all the same"
+    );
+    add(service, &json!({"operation": DESCRIBE, "action": {"status": "CREATE THINKING"}})).await;
+    assert_eq!(status(&client, "late").await.unwrap(), "CREATE THINKING");
+    // It waits for a job that has ended: going back needs something to go back from.
+    add(service, &json!({"operation": DESCRIBE, "action": "statusGoesBack"})).await;
+    assert_eq!(status(&client, "late").await.unwrap(), "CREATE PENDING");
+    service.finish("late", Outcome::Active);
+    assert_eq!(status(&client, "late").await.unwrap(), "CREATE IN_PROGRESS");
+    assert_eq!(status(&client, "late").await.unwrap(), "ACTIVE");
+    add(service, &json!({"operation": DESCRIBE, "action": "vanish"})).await;
+    assert_eq!([status(&client, "late").await, status(&client, "late").await], [not_found.clone(), not_found]);
+    let fired: Vec<_> = service.ledger().into_iter().filter_map(|entry| entry.fault).collect();
+    assert_eq!(fired, ["notFoundFor", "notFoundFor", "status", "statusGoesBack", "vanish"]);
+}
+
+async fn reason(client: &Client, name: &str) -> String {
+    let answer = client.describe_dataset_import_job().dataset_import_job_arn(arn(name)).send().await.unwrap();
+    answer.dataset_import_job.unwrap().failure_reason.unwrap()
+}
+
+#[tokio::test]
+async fn a_failure_reason_has_ten_megabytes_or_control_characters() {
+    let bed = bed::start().await;
+    let (client, service) = (client(&bed.service.url()), &bed.service);
+    service.hold("");
+    for (name, fault) in [
+        ("long", json!({"text": "no ", "length": 10 << 20})),
+        ("odd", json!({"text": "\u{1b}[31mred\u{0}\r\n<script>\u{202e}"})),
+    ] {
+        create(&client, name).await.unwrap();
+        add(service, &json!({"operation": DESCRIBE, "name": name, "action": {"failureReason": fault}})).await;
+    }
+    let long = reason(&client, "long").await;
+    assert_eq!((long.len(), &long[..6]), (10 << 20, "no no "));
+    assert_eq!(reason(&client, "odd").await, "\u{1b}[31mred\u{0}\r\n<script>\u{202e}");
+    assert_eq!(reason(&client, "odd").await, "\u{1b}[31mred\u{0}\r\n<script>\u{202e}", "the job has it for good");
+    let fired = service.ledger().into_iter().filter(|entry| entry.fault.as_deref() == Some("failureReason")).count();
+    assert_eq!(fired, 2);
+    let (_, page) = bed::http("GET", &format!("{}/_local/", service.url()), "").await;
+    assert!(page.len() < 20_000 && page.contains("no no no"), "the page shows the beginning only: {}", page.len());
+    assert!(page.contains(r"\u{1b}[31mred\u{0}\r\n&lt;script&gt;"), "{page}");
+}
+
+#[tokio::test]
+async fn faults_are_addressed_counted_listed_and_cleared() {
+    let bed = bed::start().await;
+    let (client, service) = (client(&bed.service.url()), &bed.service);
+    let error = |code: &str| json!({"error": {"code": code}});
+    add(service, &json!({"account": "444455556666", "count": 0, "action": error("Theirs")})).await;
+    add(service, &json!({"operation": DESCRIBE, "name": "job/a", "skip": 1, "count": 2, "action": error("Mine")}))
+        .await;
+    add(service, &json!({"operation": DESCRIBE, "name": "job/a", "action": error("Last")})).await;
+    let mut seen = Vec::new();
+    for name in ["a", "b", "a", "a", "a", "a"] {
+        seen.push(status(&client, name).await.unwrap_err());
+    }
+    // The first look is skipped by the second fault, so the third has it; b is nobody's.
+    let none = "ResourceNotFoundException";
+    assert_eq!(seen, ["Last", none, "Mine", "Mine", none, none]);
+    assert_eq!(listed(service).await.len(), 1, "the other account's stays");
+    let url = format!("{}/_local/faults", service.url());
+    assert_eq!(bed::http("DELETE", &url, "").await.0, 204);
+    assert!(listed(service).await.is_empty());
+    for typo in [
+        json!({"operation": "CreateImportJob", "action": "garbage"}),
+        json!({"action": "explode"}),
+        json!({"acount": "1", "action": "garbage"}),
+    ] {
+        let (code, answer) = bed::http("POST", &url, &typo.to_string()).await;
+        assert!((400..500).contains(&code), "{typo}: {answer}");
+    }
+    assert!(listed(service).await.is_empty());
+}
