@@ -2,22 +2,25 @@
 //! the real operator as a process.
 
 use crate::judge;
+use crate::proxy::Proxy;
 use control_plane::{ControlPlane, Tethered, shared, tether};
+use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client};
 use personalize_operator::api::{DatasetImportJob, DatasetImportJobStatus};
 use serde_json::{Value, json};
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Once, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 pub const ACCOUNT: &str = "123456789012";
 pub const REGION: &str = "eu-west-1";
 pub const ROLE: &str = "arn:aws:iam::123456789012:role/Reader";
 /// These stand for a person's patience, not for how long anything takes.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Waits for a condition with a generous limit.
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
@@ -54,6 +57,27 @@ pub fn install_crd(plane: &ControlPlane) {
     });
 }
 
+/// Runs a future to its end, from a thread or from within a runtime.
+pub fn block_on<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    let runtime = RUNTIME.get_or_init(|| tokio::runtime::Runtime::new().unwrap());
+    let (sender, receiver) = mpsc::channel();
+    runtime.spawn(async move { sender.send(future.await) });
+    receiver.recv().unwrap()
+}
+
+/// The administrator's client. Tests read with it, because kubectl takes a tenth of a second to start.
+fn client(plane: &ControlPlane) -> Client {
+    let kubeconfig = Kubeconfig::read_from(plane.kubeconfig()).unwrap();
+    block_on(async {
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        config.connect_timeout = Some(Duration::from_secs(5));
+        config.read_timeout = Some(Duration::from_secs(60));
+        config.default_retry = false;
+        Client::try_from(config).unwrap()
+    })
+}
+
 /// Both outputs of a command.
 pub fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
@@ -69,6 +93,25 @@ pub struct Operator {
 impl Operator {
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Waits for its end, which somebody else brings.
+    pub fn ended(mut self) {
+        eventually("the operator has ended", || self.process.child().try_wait().unwrap());
+    }
+
+    /// Whether somebody else has brought its end.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.child().try_wait().unwrap().is_some()
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let sent = std::process::Command::new("kill").args([signal, &self.pid().to_string()]).status();
+        assert!(sent.unwrap().success());
     }
 
     pub fn kill(mut self) {
@@ -115,6 +158,7 @@ pub struct Bed {
     pub namespace: String,
     pub plane: &'static ControlPlane,
     pub service: crate::service::Service,
+    pub client: Client,
     dir: tempfile::TempDir,
     operators: AtomicU32,
 }
@@ -130,7 +174,7 @@ impl Bed {
         let made = plane.kubectl(&["create", "namespace", &namespace], None).unwrap();
         assert!(made.status.success(), "{}", text(&made));
         let service = crate::service::Service::start(dir.path());
-        Self { namespace, plane, service, dir, operators: AtomicU32::new(0) }
+        Self { namespace, plane, service, client: client(plane), dir, operators: AtomicU32::new(0) }
     }
 
     /// A directory of this test's own.
@@ -175,8 +219,13 @@ impl Bed {
     }
 
     pub fn get(&self, name: &str) -> Option<DatasetImportJob> {
-        let output = self.kubectl(&["get", "datasetimportjobs", name, "-o", "json"]);
-        output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
+        let (api, name) = (self.api(), name.to_owned());
+        // An API server that is away tells as little as one that knows no such resource.
+        block_on(async move { api.get_opt(&name).await.ok().flatten() })
+    }
+
+    pub fn api(&self) -> Api<DatasetImportJob> {
+        Api::namespaced(self.client.clone(), &self.namespace)
     }
 
     pub fn status(&self, name: &str) -> DatasetImportJobStatus {
@@ -214,6 +263,20 @@ impl Bed {
         panic!("{name} does not become {reason}; last seen: {last}");
     }
 
+    /// Waits until the Ready condition's message tells this, and gives the whole message.
+    pub fn until_told(&self, name: &str, what: &str) -> String {
+        let (end, mut told) = (Instant::now() + PATIENCE, String::new());
+        while Instant::now() < end {
+            let ready = self.status(name).conditions.into_iter().find(|c| c.type_ == "Ready");
+            told = ready.map(|c| c.message).unwrap_or_default();
+            if told.contains(what) {
+                return told;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("{name} does not tell {what}; last seen: {told}");
+    }
+
     pub fn events(&self, name: &str) -> Vec<String> {
         let output =
             self.kubectl(&["get", "events", "-o", "json", "--field-selector", &format!("involvedObject.name={name}")]);
@@ -240,6 +303,11 @@ impl Bed {
         self.start(&[], &[])
     }
 
+    /// The same, with other variables in its environment.
+    pub fn operator_unready_with(&self, env: &[(&str, &str)]) -> Operator {
+        self.start(env, &[])
+    }
+
     /// Starts an operator and doesn't wait.
     fn start(&self, env: &[(&str, &str)], extra: &[&str]) -> Operator {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -251,7 +319,7 @@ impl Bed {
             "--lease-duration=3s",
             "--poll-min=100ms",
             "--poll-max=300ms",
-            "--grace=1s",
+            "--grace=5s",
             "--backoff-min=200ms",
             "--backoff-max=1s",
             "--rejected-min=2s",
@@ -287,6 +355,59 @@ impl Bed {
         })
         .unwrap();
         Operator { process, log, url: format!("http://127.0.0.1:{port}") }
+    }
+
+    /// No invariant is broken.
+    pub fn judged(&self) {
+        let faults = judge::judge_with_jobs(&self.service.ledger(), &self.writes(), &self.service.jobs());
+        assert_eq!(faults, Vec::<String>::new());
+        self.keeps_secrets();
+    }
+
+    /// No invariant is broken, and everything that can end has ended.
+    pub fn judged_settled(&self) {
+        assert_eq!(self.faults_settled(), Vec::<String>::new());
+        self.keeps_secrets();
+    }
+
+    /// Which invariants are broken, and what has not ended.
+    pub fn faults_settled(&self) -> Vec<String> {
+        let output = self.kubectl(&["get", "datasetimportjobs", "-o", "json"]);
+        let list: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let resources = list["items"].as_array().cloned().unwrap_or_default();
+        judge::judge_settled(&self.service.ledger(), &self.writes(), &resources, &self.service.jobs())
+    }
+
+    /// F, beyond statuses: neither an event nor a log line holds the secret key.
+    fn keeps_secrets(&self) {
+        let events = judge::events(&self.plane.audit_log(), &self.namespace);
+        assert!(!events.iter().any(|e| judge::leaks(&e.to_string())), "F: an event holds the secret key");
+        for number in 0..self.operators.load(Ordering::Relaxed) {
+            let log = fs::read_to_string(self.dir().join(format!("operator-{number}.log"))).unwrap();
+            assert!(!judge::leaks(&log), "F: a log holds the secret key");
+        }
+    }
+
+    /// How many imports the service has accepted.
+    pub fn accepted(&self) -> usize {
+        judge::accepted(&self.service.ledger()).len()
+    }
+
+    /// Starts a proxy before the API server and the service.
+    pub fn proxy(&self) -> Proxy {
+        Proxy::start(self.dir.path(), &self.plane.kubeconfig(), self.service.url())
+    }
+
+    /// Starts an operator behind a proxy. It leads at once, for it is the same replica unless told otherwise.
+    pub fn operator_behind(&self, proxy: &Proxy, extra: &[&str]) -> Operator {
+        let kubeconfig = proxy.kubeconfig.display().to_string();
+        let env = [("KUBECONFIG", kubeconfig.as_str()), ("AWS_ENDPOINT_URL_PERSONALIZE", &proxy.service_url)];
+        let named = extra.iter().any(|arg| arg.starts_with("--identity="));
+        let identity = (!named).then_some("--identity=one");
+        let extra: Vec<&str> = identity.into_iter().chain(extra.iter().copied()).collect();
+        let operator = self.start(&env, &extra);
+        proxy.victim(operator.pid());
+        operator
     }
 
     /// The writes of the operator that the API server's audit log tells, in this namespace.

@@ -45,7 +45,7 @@ fn the_retry_annotation_grants_one_attempt_and_an_old_value_none() {
 #[test]
 fn edits_that_mean_nothing_ask_and_write_nothing() {
     let bed = Bed::new();
-    bed.service.durations(100, 600_000);
+    bed.service.durations(600_000, 600_000);
     let _operator = bed.operator(&["--poll-min=10m", "--poll-max=10m"]);
     bed.import("nightly", "d0", json!({}));
     bed.until("nightly", "Pending");

@@ -4,11 +4,19 @@
 
 mod admission;
 mod bed;
+mod draw;
+mod effects;
+mod faults;
+#[path = "../chart/helm.rs"]
+#[allow(dead_code, reason = "the tests of the chart use all of it")]
+mod helm;
 mod judge;
 mod life;
 mod once;
-mod process;
+mod proxy;
 mod queueing;
+mod security;
 mod service;
+mod soak;
 mod states;
 mod tenancy;

@@ -8,6 +8,13 @@ use std::path::{Path, PathBuf};
 
 pub const ACCESS_KEY: &str = "AKIATESTTESTTESTTEST";
 pub const SECRET_KEY: &str = "a-secret-that-must-not-show/+anywhere+01";
+/// Another account, which the key above is no good for.
+pub const OTHER_ACCOUNT: &str = "210987654321";
+pub const OTHER_ACCESS_KEY: &str = "ASIAOTHEROTHEROTHERO";
+/// A key of the first account that is as temporary as the other account's.
+pub const TEMPORARY_ACCESS_KEY: &str = "ASIATEMPTEMPTEMPTEMP";
+pub const TEMPORARY_SECRET_KEY: &str = "TempSecretThatMustNotShow/0+anywhere0123";
+pub const SESSION_TOKEN: &str = "IQoJb3JpZ2luX2VjEJr//////////wEaCWV1LXdlc3QtMSJGMEQCIGxThisTokenMustNotShowAnywhere0123456789/AbCdEfGhIjKlMnOpQrStUvWxYz+ThisTokenMustNotShow==";
 pub const UNREADABLE: &str = "s3://locked/interactions.csv";
 
 const SCHEMA: &str = r#"{"type":"record","name":"Interactions","namespace":"com.amazonaws.personalize.schema","fields":[{"name":"USER_ID","type":"string"},{"name":"ITEM_ID","type":"string"},{"name":"TIMESTAMP","type":"long"}],"version":"1.0"}"#;
@@ -28,8 +35,8 @@ fn program() -> PathBuf {
 }
 
 impl Service {
-    /// Starts it with 30 datasets `d0` … `d29` that are ACTIVE, in each of two regions, and a CSV of
-    /// 1500 interactions.
+    /// Starts it with 30 datasets `d0` … `d29` that are ACTIVE, in each of two regions and in another
+    /// account, and a CSV of 1500 interactions.
     pub fn start(dir: &Path) -> Self {
         let data = dir.join("data/bucket");
         fs::create_dir_all(&data).unwrap();
@@ -44,12 +51,17 @@ impl Service {
         let datasets: Vec<Value> = (0..30)
             .flat_map(|i| {
                 let arn = dataset_arn(&format!("d{i}"));
-                [arn.replace("eu-west-1", "us-east-1"), arn]
+                [arn.replace("eu-west-1", "us-east-1"), arn.replace(ACCOUNT, OTHER_ACCOUNT), arn]
             })
             .map(|arn| json!({"arn": arn, "type": "Interactions", "status": "ACTIVE", "schema": SCHEMA}))
             .collect();
+        let temporary = |id: &str| json!({"id": id, "secret": TEMPORARY_SECRET_KEY, "sessionToken": SESSION_TOKEN});
+        let own = json!({"id": ACCESS_KEY, "secret": SECRET_KEY});
         let seed = json!({
-            "accounts": [{"id": ACCOUNT, "accessKeys": [{"id": ACCESS_KEY, "secret": SECRET_KEY}]}],
+            "accounts": [
+                {"id": ACCOUNT, "accessKeys": [own, temporary(TEMPORARY_ACCESS_KEY)]},
+                {"id": OTHER_ACCOUNT, "accessKeys": [temporary(OTHER_ACCESS_KEY)]},
+            ],
             "datasets": datasets,
             "durations": {"pendingMs": 300, "inProgressMs": 500},
             "refusals": {"buckets": ["locked"]},
@@ -127,7 +139,12 @@ impl Service {
 
     /// Ends a job well, now.
     pub fn finish(&self, name: &str) {
-        self.local("POST", "jobs/finish", &json!({"job": name, "outcome": "active"}));
+        self.finish_as(name, &json!("active"));
+    }
+
+    /// Ends a job as told, now.
+    pub fn finish_as(&self, name: &str, outcome: &Value) {
+        self.local("POST", "jobs/finish", &json!({"job": name, "outcome": outcome}));
     }
 
     /// The next look at the job finds that it never was.

@@ -16,43 +16,6 @@ fn row(status: &DatasetImportJobStatus) -> Vec<&str> {
     ["Ready", "Succeeded", "Reconciling", "Stalled"].map(find).to_vec()
 }
 
-/// kstatus' order of judgement: Helm 4, Flux and cli-utils wait by it.
-fn kstatus(generation: i64, status: &DatasetImportJobStatus) -> &'static str {
-    let is = |type_: &str, value: &str| status.conditions.iter().any(|c| c.type_ == type_ && c.status == value);
-    if status.observed_generation != Some(generation) || is("Reconciling", "True") {
-        "InProgress"
-    } else if is("Stalled", "True") {
-        "Failed"
-    } else if is("Ready", "False") || is("Ready", "Unknown") {
-        "InProgress"
-    } else {
-        "Current"
-    }
-}
-
-#[test]
-fn tools_that_wait_by_kstatus_judge_each_state_right() {
-    let bed = Bed::new();
-    bed.service.durations(500, 500);
-    let judged = |name: &str| kstatus(bed.get(name).unwrap().metadata.generation.unwrap(), &bed.status(name));
-    bed.import("good", "d0", json!({}));
-    bed.import("bad", "d1", json!({"dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
-    bed.import("held", "d2", json!({"suspend": true}));
-    bed.import("waiting", "nowhere", json!({}));
-    assert_eq!(judged("good"), "InProgress", "not seen yet");
-    let _operator = bed.operator(&[]);
-    bed.until("good", "Pending");
-    assert_eq!(judged("good"), "InProgress");
-    bed.until("good", "ImportSucceeded");
-    bed.until("bad", "ImportFailed");
-    bed.until("held", "Suspended");
-    bed.until("waiting", "DatasetNotReady");
-    assert_eq!(["good", "bad", "held", "waiting"].map(judged), ["Current", "Failed", "InProgress", "InProgress"]);
-    // An edit that changes nothing of the import is seen all the same.
-    bed.patch("good", &json!({"spec": {"backoffLimit": 1}}));
-    eventually("the new generation was seen", || (judged("good") == "Current").then_some(()));
-}
-
 #[test]
 fn a_manifest_becomes_a_finished_import() {
     let bed = Bed::new();
@@ -254,4 +217,17 @@ fn missing_credentials_and_an_unreachable_service_are_waited_out() {
     let _operator = bed.operator(&[]);
     bed.until("nightly", "ImportSucceeded");
     assert_eq!(accepted(&bed.service.ledger()).len(), 1);
+}
+
+#[test]
+fn the_metadata_of_a_machine_is_not_asked_where_there_is_a_key() {
+    let metadata = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    metadata.set_nonblocking(true).unwrap();
+    let url = format!("http://{}", metadata.local_addr().unwrap());
+    let env = [("AWS_EC2_METADATA_DISABLED", "false"), ("AWS_EC2_METADATA_SERVICE_ENDPOINT", url.as_str())];
+    let bed = Bed::new();
+    let _operator = bed.operator_with(&env, &[]);
+    bed.import("nightly", "d0", json!({}));
+    bed.until("nightly", "ImportSucceeded");
+    assert!(metadata.accept().is_err(), "nobody has called");
 }

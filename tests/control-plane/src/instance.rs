@@ -281,6 +281,8 @@ impl ControlPlane {
                 "--authorization-mode=RBAC".into(),
                 format!("--audit-policy-file={}", self.dir.join("audit-policy.yaml").display()),
                 format!("--audit-log-path={}", self.audit_log().display()),
+                // In megabytes. A log that is rotated away can't be judged.
+                "--audit-log-maxsize=100000".into(),
             ],
             Part::ControllerManager => vec![
                 format!("--kubeconfig={}", self.dir.join("controller-manager.kubeconfig").display()),
@@ -301,14 +303,18 @@ impl Drop for ControlPlane {
 }
 
 /// What the audit log holds; later judgement reads it, so the operator's own group is told in full.
+/// Of members of the group `audited`, everything is told.
 const AUDIT_POLICY: &str = "\
 apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
+omitManagedFields: true
 rules:
 - level: RequestResponse
   verbs: [create, update, patch, delete, deletecollection]
-  resources: [{group: personalize-operator.io}]
+  resources: [{group: personalize-operator.io}, {group: events.k8s.io}]
+- level: Metadata
+  userGroups: [audited]
 - level: Metadata
   resources: [{group: personalize-operator.io}, {group: coordination.k8s.io}, {group: events.k8s.io}]
 - level: Metadata

@@ -1,50 +1,30 @@
-//! The process around the decisions: readiness, and a panic that harms nobody else.
+//! A panic in the operator's own code.
 
-use crate::bed::{Bed, eventually, install_crd};
+use crate::bed::{ACCOUNT, Bed, REGION, eventually};
+use crate::judge::judge;
 use clap::Parser;
-use control_plane::ControlPlane;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use personalize_operator::api::Tag;
 use personalize_operator::arn::{DatasetArn, JobArn};
 use personalize_operator::config::{Cli, Command};
 use personalize_operator::controller;
+use personalize_operator::exposition::Format;
 use personalize_operator::health::Health;
 use personalize_operator::identity::Request;
 use personalize_operator::metrics::Metrics;
 use personalize_operator::personalize::{ACTIVE, Class, Failure, Job, JobSummary, Personalize};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
-#[test]
-fn without_the_crd_it_is_not_ready_and_it_recovers_once_the_crd_is_there_again() {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    // Beds keep their control plane for good; this one is stopped by hand at the end.
-    let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start(dir.path()).unwrap()));
-    let bed = Bed::on(plane);
-    let operator = bed.operator_unready();
-    eventually("it says what is missing", || operator.get("/readyz").filter(|(s, t)| *s == 503 && t.contains("CRD")));
-    assert_eq!(operator.get("/healthz").map(|(s, _)| s), Some(200), "alive all the same");
-    install_crd(plane);
-    eventually("it is ready", || operator.ready().then_some(()));
-    bed.import("nightly", "d0", json!({}));
-    bed.until("nightly", "ImportSucceeded");
-    let removed = bed.kubectl(&["delete", "crd", "datasetimportjobs.personalize-operator.io"]);
-    assert!(removed.status.success());
-    eventually("it is not ready any more", || (!operator.ready()).then_some(()));
-    install_crd(plane);
-    bed.import("nightly", "d0", json!({}));
-    bed.until("nightly", "ImportSucceeded");
-    eventually("it is ready again", || operator.ready().then_some(()));
-    assert_eq!(crate::judge::accepted(&bed.service.ledger()).len(), 1, "the same manifest is the same import");
-    plane.shutdown();
-}
-
-/// A service whose adapter panics on one dataset.
+/// A service whose adapter panics on one dataset, and that keeps a ledger.
 #[derive(Default)]
-struct Panicky(Mutex<HashMap<String, Job>>);
+struct Panicky {
+    jobs: Mutex<HashMap<String, Job>>,
+    ledger: Mutex<Vec<Value>>,
+}
 
 impl Personalize for Panicky {
     async fn create(&self, request: &Request, job_name: &str) -> Result<JobArn, Failure> {
@@ -61,13 +41,17 @@ impl Personalize for Panicky {
             updated: None,
         };
         let arn = request.dataset.job(job_name);
-        self.0.lock().unwrap().insert(arn.0.clone(), job);
+        self.jobs.lock().unwrap().insert(arn.0.clone(), job);
+        self.ledger.lock().unwrap().push(json!({
+            "time": jiff::Timestamp::now(), "operation": "CreateDatasetImportJob", "account": ACCOUNT, "region": REGION,
+            "jobName": job_name, "datasetArn": request.dataset.as_str(), "datasetImportJobArn": arn.0,
+        }));
         Ok(arn)
     }
 
     async fn job(&self, dataset: &DatasetArn, job: &JobArn) -> Result<Job, Failure> {
         assert!(!dataset.as_str().ends_with("/d13"), "as ordered");
-        self.0
+        self.jobs
             .lock()
             .unwrap()
             .get(&job.0)
@@ -89,7 +73,7 @@ impl Personalize for Panicky {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_panic_over_one_resource_harms_no_other() {
+async fn fault_11_one_reconcile_panics_the_others_go_on() {
     let bed = Bed::new();
     let kubeconfig = Kubeconfig::read_from(bed.plane.kubeconfig()).unwrap();
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
@@ -106,19 +90,24 @@ async fn a_panic_over_one_resource_harms_no_other() {
     let Command::Run(args) = cli.command else { panic!("run") };
     let (_order, stop) = watch::channel(false);
     let metrics = Arc::new(Metrics::default());
+    let service = Arc::new(Panicky::default());
     let running = tokio::spawn(controller::run(
         Client::try_from(config).unwrap(),
-        Arc::new(Panicky::default()),
+        Arc::clone(&service),
         args.options("default"),
         Arc::new(Health::default()),
         Arc::clone(&metrics),
         stop,
     ));
     bed.import("bad", "d13", json!({}));
-    let panicked = || metrics.expose().contains("personalize_operator_errors_total{error=\"Panicked\"}").then_some(());
+    let none = "personalize_operator_errors_total{error=\"Panicked\"} 0";
+    let panicked = || (!metrics.expose(Format::OpenMetrics).contains(none)).then_some(());
     eventually("one panics", panicked);
     bed.import("good", "d1", json!({}));
     bed.until("good", "ImportSucceeded");
     assert!(!running.is_finished());
     running.abort();
+    let ledger = service.ledger.lock().unwrap().clone();
+    assert_eq!(ledger.len(), 1);
+    assert_eq!(judge(&ledger, &bed.writes()), Vec::<String>::new());
 }

@@ -1,0 +1,105 @@
+//! The fault catalogue: each fault is a test named by its number, and after each the judge looks at
+//! the service's ledger and the API server's audit log. docs/faults.md tells where each one is.
+
+mod crash;
+mod crd;
+mod kubernetes;
+mod leadership;
+mod life;
+mod masses;
+mod network;
+mod panic;
+mod service;
+mod table;
+mod webhook;
+
+use crate::bed::{Bed, Operator, eventually, install_crd, plane};
+use crate::proxy::{Call, Fate, Proxy};
+use control_plane::ControlPlane;
+use std::sync::{Mutex, MutexGuard};
+
+const STATUS: &str = "PUT datasetimportjobs/status";
+const CREATE: &str = "CreateDatasetImportJob";
+const DESCRIBE: &str = "DescribeDatasetImportJob";
+
+type Mine = MutexGuard<'static, Option<&'static ControlPlane>>;
+
+/// A control plane that may be stopped, restored and changed for all who are on it, with a bed on it.
+/// A test has it to itself as long as it holds the guard.
+fn rough_plane() -> (Mine, &'static ControlPlane, Bed) {
+    static ROUGH: Mutex<Option<&'static ControlPlane>> = Mutex::new(None);
+    let mut mine = ROUGH.lock().unwrap_or_else(|poisoned| {
+        // A test that failed may have left it in any state.
+        ROUGH.clear_poison();
+        let mut mine = poisoned.into_inner();
+        mine.take().into_iter().for_each(ControlPlane::shutdown);
+        mine
+    });
+    let rough = *mine.get_or_insert_with(|| another_plane("rough"));
+    install_crd(rough);
+    (mine, rough, Bed::on(rough))
+}
+
+/// Another control plane, whose files go with those of the shared one.
+fn another_plane(name: &str) -> &'static ControlPlane {
+    let kubeconfig = plane().kubeconfig();
+    let dir = tempfile::Builder::new().prefix(name).tempdir_in(kubeconfig.parent().unwrap()).unwrap();
+    // Beds keep their control plane for good; it ends with the process.
+    Box::leak(Box::new(ControlPlane::start(&dir.keep()).unwrap()))
+}
+
+/// The first call that fits has this fate; all others pass.
+fn once(proxy: &Proxy, fate: Fate, fits: impl Fn(&Call) -> bool + Send + 'static) {
+    let mut fate = Some(fate);
+    proxy.rule(move |call| if fits(call) { fate.take().unwrap_or(Fate::Pass) } else { Fate::Pass });
+}
+
+/// The first so many calls that fit have this fate; all others pass.
+fn times(proxy: &Proxy, count: usize, fate: Fate, fits: impl Fn(&Call) -> bool + Send + 'static) {
+    let mut left = count;
+    proxy.rule(move |call| {
+        if left > 0 && fits(call) {
+            left -= 1;
+            return fate.clone();
+        }
+        Fate::Pass
+    });
+}
+
+/// Waits until the operator knows that it leads no more.
+fn leads_no_more(operator: &Operator) {
+    eventually("it leads no more", || {
+        let (_, metrics) = operator.get("/metrics")?;
+        metrics.contains("leader_election_master_status{name=\"personalize-operator\"} 0").then_some(())
+    });
+}
+
+/// The import that the tests make.
+fn nightly(bed: &Bed) {
+    bed.import("nightly", "d0", serde_json::json!({}));
+}
+
+/// The one import has been made, once, and its resource tells so.
+fn made_once(bed: &Bed) {
+    bed.until("nightly", "ImportSucceeded");
+    assert_eq!(bed.accepted(), 1);
+    bed.judged_settled();
+}
+
+/// An operator behind a proxy is killed by it; another takes its place, and the import is made once.
+fn killed_and_replaced(fate: Fate, fits: impl Fn(&Call) -> bool + Send + 'static) -> (Bed, Proxy) {
+    let bed = Bed::new();
+    let proxy = bed.proxy();
+    once(&proxy, fate, fits);
+    let operator: Operator = bed.operator_behind(&proxy, &[]);
+    nightly(&bed);
+    operator.ended();
+    proxy.pass();
+    let _operator = bed.operator_behind(&proxy, &[]);
+    made_once(&bed);
+    let calls = proxy.calls();
+    let first = |fits: &dyn Fn(&Call) -> bool| calls.iter().position(fits);
+    let intended = first(&|call| call.label == STATUS && call.body.contains("\"submission\""));
+    assert!(intended < first(&|call| call.label == CREATE), "nothing is sent before its intent");
+    (bed, proxy)
+}
