@@ -1,0 +1,43 @@
+//! The configuration holds anything: flags and variables, which clap reads alike.
+
+use clap::{CommandFactory, Parser};
+use personalize_operator::config::{Cli, Command};
+use personalize_operator::schedule::Pace;
+
+/// Flags of `run` from bytes: on each line one byte that says which flag, and its value.
+fn flags(input: &[u8]) -> Vec<String> {
+    let command = Cli::command();
+    let run = command.find_subcommand("run").unwrap();
+    let names: Vec<&str> =
+        run.get_arguments().filter_map(|arg| arg.get_long()).filter(|name| *name != "help").collect();
+    let line = |line: &[u8]| {
+        let (which, value) = line.split_first()?;
+        Some(format!("--{}={}", names[usize::from(*which) % names.len()], String::from_utf8_lossy(value)))
+    };
+    input.split(|b| *b == b'\n').take(names.len()).filter_map(line).collect()
+}
+
+#[test]
+fn configuration() {
+    bolero::check!(name = "configuration").with_iterations(500).for_each(|input: &[u8]| {
+        let arguments = ["personalize-operator".to_owned(), "run".into()].into_iter().chain(flags(input));
+        // Refused with a message, or taken with settings that nothing later chokes on.
+        let Ok(Cli { command: Command::Run(args) }) = Cli::try_parse_from(arguments) else { return };
+        let (options, aws) = (args.options("operator"), args.aws.options());
+        let policy = options.policy;
+        for setbacks in [0, 1, 17, u32::MAX] {
+            for pace in [Pace::Brief, Pace::Slow] {
+                let delay = policy.backoff(pace, setbacks, 1.0);
+                assert!(!delay.is_zero(), "a delay of nothing is a loop that never sleeps");
+            }
+        }
+        for age in [0, 1, 1 << 40] {
+            let age = std::time::Duration::from_secs(age);
+            assert!(!policy.poll(age, None).is_zero() && !policy.poll(age, Some(age)).is_zero());
+        }
+        let _ = policy.retry(i32::MAX);
+        let _ = options.watch_timeout + options.kube_timeout;
+        let _ = aws.connect_timeout + aws.read_timeout + aws.operation_timeout;
+        assert!(options.quota > 0 && options.concurrency > 0);
+    });
+}

@@ -1,0 +1,276 @@
+//! Carrying out the steps of a pass on the modelled parts, as `reconcile` does on the real ones.
+
+use crate::checker::{Checked, delays};
+use crate::world::{Call, Run, Snapshot, World, at};
+use kube::ResourceExt;
+use personalize_operator::api::Tag;
+use personalize_operator::decide::{Found, Rest, Step};
+use personalize_operator::pass::Pass;
+use personalize_operator::personalize::{ACTIVE, Class, Failure, Job, JobSummary};
+use personalize_operator::queue::Turn;
+
+fn failure(class: Class) -> Failure {
+    Failure::unanswered(class, class.label(), "")
+}
+
+impl Checked {
+    /// The watch delivers a resource.
+    pub(crate) fn watch(&self, world: &mut World, o: usize, r: usize) {
+        let live = world.live[r].clone();
+        let operator = world.operator(o);
+        let gone = operator.cache[r].as_ref().and_then(|old| old.job().uid());
+        let new = live.as_ref().and_then(|live| live.job().uid());
+        if let Some(gone) = gone.filter(|gone| Some(gone) != new.as_ref()) {
+            let _ = operator.queue.forget(&gone);
+            operator.remembered[r] = Default::default();
+        }
+        if let Some(live) = &live {
+            operator.queue.observe(live.job());
+        }
+        operator.cache[r] = live;
+    }
+
+    /// A pass begins with what the cache has.
+    pub(crate) fn begin(&self, world: &mut World, o: usize, r: usize) {
+        let operator = world.operator(o);
+        if operator.runs[r].is_some() {
+            return;
+        }
+        let Some(cached) = &operator.cache[r] else { return };
+        let pass = Pass::new(cached.job().clone(), operator.remembered[r].clone());
+        operator.runs[r] = Some(Run { pass, waits: None });
+        self.settle(world, o, r);
+    }
+
+    /// Carries out what needs no other part, or one that never changes here.
+    fn settle(&self, world: &mut World, o: usize, r: usize) {
+        let now = world.now();
+        let policy = delays(&self.rules);
+        loop {
+            let operator = world.operator(o);
+            let Some(run) = operator.runs[r].as_mut().filter(|run| run.waits.is_none()) else { return };
+            match run.pass.next(now, &policy) {
+                Step::AskPermission => run.pass.permitted(Ok(())),
+                Step::DescribeDataset => run.pass.saw_dataset(Ok(ACTIVE.into())),
+                Step::TakeTurn => {
+                    let uid = run.pass.job().uid().unwrap_or_default();
+                    let turn = operator.queue.take_turn(&uid, now);
+                    run.pass.turned(if self.rules.breaks.no_queue { Turn::Go } else { turn });
+                }
+                Step::Rest(Rest { status: None, again, quota_exceeded }) => {
+                    self.rest(world, o, r, again, quota_exceeded);
+                    return;
+                }
+                _ => return,
+            }
+        }
+    }
+
+    fn rest(
+        &self,
+        world: &mut World,
+        o: usize,
+        r: usize,
+        again: personalize_operator::decide::Again,
+        quota_exceeded: bool,
+    ) {
+        let (now, policy) = (world.now(), delays(&self.rules));
+        let operator = world.operator(o);
+        let Some(mut run) = operator.runs[r].take() else { return };
+        run.pass.rested(again, now, &policy, 0.0);
+        run.pass.leave_queue(quota_exceeded, now, &policy, 0.0, &mut operator.queue);
+        let uid = run.pass.job().uid().unwrap_or_default();
+        // Delays of nothing never bind: forgetting them keeps equal states equal.
+        operator.queue.postpone(&uid, None);
+        self.keep(world, o, r, run, true);
+    }
+
+    fn keep(&self, world: &mut World, o: usize, r: usize, run: Run, well: bool) {
+        let operator = world.operator(o);
+        let uid = run.pass.job().uid();
+        if operator.cache[r].as_ref().is_none_or(|cached| cached.job().uid() != uid) {
+            return;
+        }
+        let mut remembered = run.pass.end(well);
+        remembered.setbacks = 0;
+        remembered.errors = 0;
+        remembered.memory.pause = None;
+        operator.remembered[r] = remembered;
+    }
+
+    fn fail(&self, world: &mut World, o: usize, r: usize) {
+        if let Some(run) = world.operator(o).runs[r].take() {
+            self.keep(world, o, r, run, false);
+        }
+    }
+
+    /// Whether the next step of this pass writes.
+    pub(crate) fn writes(&self, world: &World, o: usize, r: usize) -> bool {
+        let Some(run) = &world.operators[o].runs[r] else { return false };
+        match run.pass.next(world.now(), &delays(&self.rules)) {
+            Step::RecordIntent(_) => world.operators[o].leads,
+            Step::Rest(rest) => rest.status.is_some(),
+            _ => false,
+        }
+    }
+
+    /// Goes on by one step. `lost` loses the answer to a write, after its effect if it is true.
+    pub(crate) fn step(&self, world: &mut World, o: usize, r: usize, lost: Option<bool>) -> Option<()> {
+        let now = world.now();
+        let leads = world.operators[o].leads;
+        let run = world.operators[o].runs[r].as_ref().filter(|run| run.waits.is_none())?;
+        let step = run.pass.next(now, &delays(&self.rules));
+        match step {
+            Step::Refresh => {
+                let live = world.live[r].as_ref().map(|live| live.job().clone());
+                let operator = world.operator(o);
+                let run = operator.runs[r].as_mut()?;
+                if !run.pass.refreshed(live, &mut operator.queue) {
+                    let uid = run.pass.job().uid().unwrap_or_default();
+                    operator.runs[r] = None;
+                    let _ = operator.queue.forget(&uid);
+                    if operator.cache[r].as_ref().is_some_and(|cached| cached.job().uid().as_deref() == Some(&*uid)) {
+                        operator.remembered[r] = Default::default();
+                    }
+                }
+            }
+            Step::DescribeJob { attempt, prove } => {
+                // Not even a broken protocol could go on from the service's word that the name is taken.
+                let told = matches!(&run.pass.seen().create, Some(Err(f)) if f.class == Class::AlreadyExists);
+                let found = if self.rules.breaks.no_look && prove && !told {
+                    Err(failure(Class::NotFound))
+                } else {
+                    self.describe(world, r, attempt, prove)
+                };
+                world.operator(o).runs[r].as_mut()?.pass.looked_up(attempt, found, now);
+            }
+            Step::ListJobs => {
+                let jobs = self.list(world);
+                world.operator(o).runs[r].as_mut()?.pass.saw_jobs(Ok(jobs));
+            }
+            Step::RecordIntent(_) | Step::Create { .. } if !leads => self.fail(world, o, r),
+            Step::RecordIntent(status) => {
+                let attempt = status.submission.as_ref().map(|s| s.attempt);
+                if self.rules.breaks.no_intent {
+                    let operator = world.operator(o);
+                    let run = operator.runs[r].as_mut()?;
+                    let unwritten = Snapshot::new(run.pass.with_status(*status)).job().clone();
+                    run.pass.recorded(unwritten, attempt, &mut operator.queue);
+                } else {
+                    self.write(world, o, r, *status, attempt, lost)?;
+                }
+            }
+            Step::Create { attempt } => {
+                world.operator(o).runs[r].as_mut()?.waits = Some(attempt);
+                world.calls.push(Call { operator: o, resource: r, attempt, awaited: true });
+            }
+            Step::Rest(Rest { status: Some(status), again, quota_exceeded }) => {
+                if self.write(world, o, r, *status, None, lost)? {
+                    self.rest(world, o, r, again, quota_exceeded);
+                }
+            }
+            Step::AskPermission | Step::TakeTurn | Step::DescribeDataset | Step::Rest(_) => {}
+        }
+        self.settle(world, o, r);
+        Some(())
+    }
+
+    /// Writes a status; true if it was written and its writer knows.
+    fn write(
+        &self,
+        world: &mut World,
+        o: usize,
+        r: usize,
+        status: personalize_operator::api::DatasetImportJobStatus,
+        intent: Option<i32>,
+        lost: Option<bool>,
+    ) -> Option<bool> {
+        let job = world.operators[o].runs[r].as_ref()?.pass.with_status(status);
+        let written = if lost == Some(false) { None } else { world.put(r, &job, &self.rules) };
+        let operator = world.operator(o);
+        let run = operator.runs[r].as_mut()?;
+        if lost.is_some() {
+            run.pass.unsure();
+            self.fail(world, o, r);
+            return Some(false);
+        }
+        match written {
+            Some(written) => run.pass.recorded(written.job().clone(), intent, &mut operator.queue),
+            None => {
+                run.pass.outrun();
+                return Some(false);
+            }
+        }
+        Some(true)
+    }
+
+    fn describe(&self, world: &World, r: usize, attempt: i32, prove: bool) -> Result<Found, Failure> {
+        let made = world.jobs.iter().find(|job| job.visible && (job.resource, job.attempt) == (r, attempt));
+        let made = made.ok_or_else(|| failure(Class::NotFound))?;
+        let request = &self.names.0[r].0;
+        let ours = !made.foreign || self.rules.breaks.no_proof;
+        let tags: Vec<Tag> = if ours { request.ownership_tags().to_vec() } else { Vec::new() };
+        let job = Job {
+            name: self.names.of(r, attempt),
+            dataset: request.dataset.as_str().into(),
+            data_location: request.data_location.clone(),
+            role_arn: request.role_arn.clone(),
+            import_mode: Some(request.import_mode.as_str().into()),
+            publish_attribution_metrics_to_s3: None,
+            status: made.status.into(),
+            failure_reason: None,
+            created: Some(at(0)),
+            updated: Some(at(0)),
+        };
+        Ok(Found { job, tags: prove.then_some(Ok(tags)) })
+    }
+
+    fn list(&self, world: &World) -> Vec<JobSummary> {
+        let summary = |job: &crate::world::Made| JobSummary {
+            name: self.names.of(job.resource, job.attempt),
+            status: job.status.into(),
+            created: Some(at(0)),
+            updated: Some(at(0)),
+        };
+        world.jobs.iter().filter(|job| job.visible).map(summary).collect()
+    }
+
+    fn answer(&self, world: &mut World, call: &Call, answer: Result<(), Failure>) {
+        if !call.awaited {
+            return;
+        }
+        let doubted = matches!(&answer, Err(failure) if failure.class == Class::InDoubt);
+        let answer = if doubted && self.rules.breaks.no_doubt { Err(failure(Class::Throttled)) } else { answer };
+        let operator = world.operator(call.operator);
+        if let Some(run) = operator.runs[call.resource].as_mut() {
+            run.waits = None;
+            run.pass.created(call.attempt, answer, &mut operator.queue);
+        }
+        self.settle(world, call.operator, call.resource);
+    }
+
+    /// A create call reaches the service.
+    pub(crate) fn arrive(&self, world: &mut World, c: usize, lost: bool) {
+        let call = world.calls.remove(c);
+        let accepted = self.accept(world, call.resource, call.attempt);
+        let answer = match (lost, accepted) {
+            (true, _) => Err(failure(Class::InDoubt)),
+            (false, true) => Ok(()),
+            (false, false) => Err(failure(Class::AlreadyExists)),
+        };
+        self.answer(world, &call, answer);
+    }
+
+    /// The service refuses a create call.
+    pub(crate) fn refuse(&self, world: &mut World, c: usize, class: Class) {
+        let call = world.calls.remove(c);
+        self.answer(world, &call, Err(failure(class)));
+    }
+
+    /// The sender waits no longer.
+    pub(crate) fn give_up(&self, world: &mut World, c: usize) {
+        let call = world.calls[c].clone();
+        world.calls[c].awaited = false;
+        self.answer(world, &call, Err(failure(Class::InDoubt)));
+    }
+}

@@ -1,0 +1,103 @@
+//! What may happen in a model, how often, and what of the protocol is broken on purpose.
+
+use crate::world::GRACE;
+use std::time::Duration;
+
+/// How often each kind of thing may still happen.
+#[derive(Clone, Debug, PartialEq, Hash, Default)]
+pub(crate) struct Budget {
+    /// Ticks of the clock, each longer than the grace.
+    pub(crate) ticks: u8,
+    /// Operators that crash and start anew.
+    pub(crate) crashes: u8,
+    /// Handovers of the lease; the old leader's passes are frozen where they are.
+    pub(crate) handovers: u8,
+    /// Answers of either server that are lost, or come after nobody waits for them.
+    pub(crate) losses: u8,
+    /// Creates that the service refuses.
+    pub(crate) refusals: u8,
+    /// Jobs that can't be read for a while after they were made.
+    pub(crate) lags: u8,
+    /// Jobs that end with CREATE FAILED.
+    pub(crate) failures: u8,
+    /// Deeds of a person, or of a foreign actor.
+    pub(crate) deeds: u8,
+}
+
+/// Parts of the protocol that are left out.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Breaks {
+    /// The intent is not written.
+    pub(crate) no_intent: bool,
+    /// Nothing is looked up before a create.
+    pub(crate) no_look: bool,
+    /// The API server takes a status whatever version it was made from.
+    pub(crate) no_swap: bool,
+    /// A lost answer counts as a refusal.
+    pub(crate) no_doubt: bool,
+    /// Whose job it is isn't asked.
+    pub(crate) no_proof: bool,
+    /// The queue lets everybody go.
+    pub(crate) no_queue: bool,
+}
+
+/// A foreign deed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Deed {
+    /// A job of the resource's name is made elsewhere.
+    MakeJob,
+    /// The resource is deleted.
+    Delete,
+    /// It is applied again.
+    Apply,
+    /// `spec.suspend` is flipped.
+    Suspend,
+    /// The status is emptied.
+    Wipe,
+    /// The status is replaced by one that claims success.
+    Forge,
+    /// An annotation asks for another attempt.
+    Retry,
+}
+
+/// One model.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    pub(crate) resources: usize,
+    /// Both operators believe that they lead, all the time; otherwise one does, as the lease has it.
+    pub(crate) both_lead: bool,
+    /// The service takes a name once, as it is understood to do. Where it doesn't, the protocol alone
+    /// has to keep a job from being made twice.
+    pub(crate) unique_names: bool,
+    /// Within the grace every call arrives or is lost, what was made can be read, and a pass that has
+    /// recorded its intent gets to its create.
+    pub(crate) timely: bool,
+    /// The oldest resource begins suspended.
+    pub(crate) suspended: bool,
+    pub(crate) grace: Duration,
+    pub(crate) deeds: &'static [Deed],
+    pub(crate) budget: Budget,
+    pub(crate) breaks: Breaks,
+}
+
+impl Rules {
+    /// A service that takes a name once, and no promise about time.
+    pub(crate) fn untimely() -> Self {
+        Self {
+            resources: 1,
+            both_lead: false,
+            unique_names: true,
+            timely: false,
+            suspended: false,
+            grace: GRACE,
+            deeds: &[],
+            budget: Budget::default(),
+            breaks: Breaks::default(),
+        }
+    }
+
+    /// Names that don't help, and the promise that calls arrive within the grace.
+    pub(crate) fn timely() -> Self {
+        Self { unique_names: false, timely: true, ..Self::untimely() }
+    }
+}
