@@ -1,0 +1,75 @@
+//! What hack/image writes is an image, and the one that the Dockerfile describes.
+
+use crate::bed::text;
+use crate::helm::{file, read};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+fn json(path: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// The JSON of a blob that is what its digest and size say.
+fn blob(layout: &Path, descriptor: &Value) -> Vec<u8> {
+    let digest = descriptor["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
+    let bytes = fs::read(layout.join("blobs/sha256").join(digest)).unwrap();
+    let sum: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(sum, digest);
+    assert_eq!(descriptor["size"], bytes.len());
+    bytes
+}
+
+#[test]
+fn the_layout_leads_from_its_index_to_the_binary() {
+    // Any static program will do for this: the operator's release takes long to build.
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let source = dir.path().join("stand-in.c");
+    let said = "personalize-operator says --unlisted-namespaces";
+    fs::write(&source, format!("#include <stdio.h>\nint main(void) {{ return puts(\"{said}\") < 0; }}\n")).unwrap();
+    let binary = dir.path().join("stand-in");
+    let compiled = Command::new("cc").args(["-static", "-o"]).arg(&binary).arg(&source).output().unwrap();
+    assert!(compiled.status.success(), "{}", text(&compiled));
+    let made = Command::new(file("hack/image")).arg(&binary).arg(dir.path()).output().unwrap();
+    assert!(made.status.success(), "{}", text(&made));
+    assert!(text(&made).contains(&format!("it starts: {said}")), "{}", text(&made));
+
+    let layout = dir.path().join("image");
+    let index = json(&layout.join("index.json"));
+    let manifest: Value = serde_json::from_slice(&blob(&layout, &index["manifests"][0])).unwrap();
+    let config: Value = serde_json::from_slice(&blob(&layout, &manifest["config"])).unwrap();
+    blob(&layout, &manifest["layers"][0]);
+    let listed = Command::new("tar").arg("-tf").arg(dir.path().join("image.tar")).output().unwrap();
+    for part in ["oci-layout", "index.json", "manifest.json"] {
+        assert!(text(&listed).contains(part), "{}", text(&listed));
+    }
+    let layer = layout.join("blobs/sha256").join(manifest["layers"][0]["digest"].as_str().unwrap().split_at(7).1);
+    let files = text(&Command::new("tar").arg("-tzf").arg(layer).output().unwrap());
+    let files: Vec<&str> = files.lines().filter(|line| !line.ends_with('/')).collect();
+    assert_eq!(files, ["etc/ssl/certs/ca-certificates.crt", "personalize-operator"]);
+
+    let dockerfile = read("Dockerfile");
+    let instruction = |word: &str| {
+        let line =
+            dockerfile.lines().rev().find_map(|line| line.strip_prefix(word)).unwrap_or_else(|| panic!("{word}"));
+        line.trim().to_owned()
+    };
+    let list = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    assert_eq!(config["config"]["User"], instruction("USER"));
+    assert_eq!(config["config"]["Entrypoint"], list(&instruction("ENTRYPOINT")));
+    assert_eq!(config["config"]["Cmd"], list(&instruction("CMD")));
+    let copied: Vec<&str> =
+        dockerfile.lines().filter_map(|l| l.strip_prefix("COPY --from=build ")?.split(' ').nth(1)).collect();
+    let mut copied: Vec<&str> = copied.iter().map(|path| path.trim_start_matches('/')).collect();
+    copied.sort_unstable();
+    assert_eq!(files, copied);
+}
+
+#[test]
+fn a_program_that_needs_more_than_the_image_holds_is_found_out() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let made = Command::new(file("hack/image")).arg("/bin/true").arg(dir.path()).output().unwrap();
+    assert!(!made.status.success(), "/bin/true is linked dynamically: {}", text(&made));
+}

@@ -1,0 +1,263 @@
+//! A release's life on a real API server: the pods that its Deployment makes are run as they are specified.
+
+use crate::bed::{Bed, eventually, plane, text};
+use crate::helm::{chart, file, helm, read};
+use crate::node::{Image, Node};
+use crate::service::{ACCESS_KEY, SECRET_KEY};
+use control_plane::ControlPlane;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+const CRD: &str = "crd/datasetimportjobs.personalize-operator.io";
+
+/// A namespace with the restricted Pod Security level, where a release lives and its pods run.
+struct Home {
+    bed: Bed,
+    node: Node,
+}
+
+impl Home {
+    fn new(plane: &'static ControlPlane) -> Self {
+        let bed = Bed::on(plane);
+        restrict(plane, &bed.namespace);
+        let node = Node::start(&plane.kubeconfig(), &bed.namespace, &bed.dir().join("node"), images());
+        let keys = [
+            format!("--from-literal=AWS_ACCESS_KEY_ID={ACCESS_KEY}"),
+            format!("--from-literal=AWS_SECRET_ACCESS_KEY={SECRET_KEY}"),
+        ];
+        let secret = bed.kubectl(&["create", "secret", "generic", "aws", &keys[0], &keys[1]]);
+        assert!(secret.status.success(), "{}", text(&secret));
+        Self { bed, node }
+    }
+
+    fn helm(&self, args: &[&str]) -> Output {
+        let kubeconfig = self.bed.plane.kubeconfig().display().to_string();
+        let common = ["--kubeconfig", &kubeconfig, "--namespace", &self.bed.namespace];
+        helm(&self.bed.dir().join("helm"), &[args, &common].concat())
+    }
+
+    /// Runs helm, which has to succeed.
+    fn must(&self, args: &[&str]) -> String {
+        let output = self.helm(args);
+        assert!(output.status.success(), "helm {args:?}: {}\n{}", text(&output), self.state());
+        text(&output)
+    }
+
+    /// What a person would look at next.
+    fn state(&self) -> String {
+        let events = self.bed.kubectl(&["get", "events,pods", "-o", "wide"]);
+        format!("{}\n{}", text(&events), self.node.logs())
+    }
+
+    /// A file with values for this home: the stand-in's address, and timings fit for tests.
+    fn values(&self, more: &Value) -> String {
+        let values = json!({
+            "aws": {"endpointUrl": self.bed.service.url(), "credentialsSecret": {"name": "aws"}},
+            "leaderElection": {"leaseDuration": "3s"},
+            "imports": {"pollMin": "200ms", "pollMax": "500ms", "grace": "1s", "backoffMin": "200ms"},
+            "livenessProbe": {"periodSeconds": 2},
+            "readinessProbe": {"periodSeconds": 1},
+        });
+        let file = self.bed.dir().join("values.json");
+        fs::write(&file, merged(values, more).to_string()).unwrap();
+        file.display().to_string()
+    }
+
+    fn install(&self, command: &str, release: &str, chart: &Path, more: &Value) -> String {
+        let values = self.values(more);
+        let chart = chart.display().to_string();
+        self.must(&[command, release, &chart, "--values", &values, "--wait", "--timeout", "5m"])
+    }
+
+    fn is_there(&self, what: &[&str]) -> bool {
+        self.bed.kubectl(&[&["get"], what].concat()).status.success()
+    }
+}
+
+fn merged(mut values: Value, more: &Value) -> Value {
+    match (&mut values, more) {
+        (Value::Object(into), Value::Object(more)) => {
+            for (key, value) in more {
+                let before = into.remove(key).unwrap_or_default();
+                into.insert(key.clone(), merged(before, value));
+            }
+        }
+        (values, more) => *values = more.clone(),
+    }
+    values
+}
+
+fn restrict(plane: &ControlPlane, namespace: &str) {
+    let label = ["label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted"];
+    assert!(plane.kubectl(&label, None).unwrap().status.success());
+}
+
+/// The images of this version and of a next one, which holds the same program.
+fn images() -> HashMap<String, Image> {
+    let image = Image {
+        binary: PathBuf::from(env!("CARGO_BIN_EXE_personalize-operator")),
+        entrypoint: "/personalize-operator".into(),
+        user: 65532,
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    [version, "next"].map(|tag| (format!("personalize-operator:{tag}"), image.clone())).into()
+}
+
+/// A copy of the chart whose CRD has one more column for `kubectl get`.
+fn next_chart(dir: &Path) -> PathBuf {
+    let copy = dir.join("next-chart");
+    let copied = std::process::Command::new("cp").arg("-r").args([&chart(), &copy]).status().unwrap();
+    assert!(copied.success());
+    let file = copy.join("files/datasetimportjobs.yaml");
+    let crd = fs::read_to_string(&file).unwrap();
+    let column = "  - additionalPrinterColumns:\n    - jsonPath: .spec.roleArn\n      name: Role\n      type: string\n";
+    let changed = crd.replacen("  - additionalPrinterColumns:\n", column, 1);
+    assert_ne!(crd, changed);
+    fs::write(file, changed).unwrap();
+    copy
+}
+
+#[test]
+fn a_release_is_installed_tested_upgraded_rolled_back_and_uninstalled() {
+    // No CRD was installed here yet. The plane ends with the process.
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let plane = Box::leak(Box::new(ControlPlane::start(dir.path()).unwrap()));
+    let home = Home::new(plane);
+    let (bed, next) = (&home.bed, next_chart(home.bed.dir()));
+    let notes = home.install("install", "imports", &chart(), &json!({}));
+    let manifest = notes.split("apply -f - <<EOF\n").nth(1).and_then(|rest| rest.split("EOF").next()).unwrap();
+    let manifest: Value = serde_yaml::from_str(manifest).unwrap();
+    assert!(bed.try_apply(&manifest).status.success(), "what the notes tell to apply is taken: {notes}");
+    bed.delete("interactions");
+    let tested = home.must(&["test", "imports", "--timeout", "5m"]);
+    assert!(tested.contains("Phase:          Succeeded"), "{tested}");
+
+    bed.import("first", "d0", json!({}));
+    bed.until("first", "ImportSucceeded");
+    eventually("its events are told", || bed.events("first").contains(&"Submitted".to_owned()).then_some(()));
+
+    // An upgrade in mid-import, with a new CRD and a new image.
+    bed.service.durations(1000, 600_000);
+    bed.import("second", "d1", json!({}));
+    bed.until("second", "Importing");
+    let more = json!({"replicas": 2, "image": {"tag": "next"}, "podDisruptionBudget": {"enabled": true}});
+    home.install("upgrade", "imports", &next, &more);
+    let columns =
+        text(&bed.kubectl(&["get", CRD, "-o", "jsonpath={.spec.versions[0].additionalPrinterColumns[*].name}"]));
+    assert!(columns.contains("Role"), "{columns}");
+    assert_eq!(text(&bed.kubectl(&["get", "deployment", "-o", "jsonpath={.items[0].status.readyReplicas}"])), "2");
+    bed.service.durations(0, 0);
+    bed.until("second", "ImportSucceeded");
+
+    home.must(&["rollback", "imports", "1", "--wait", "--timeout", "5m"]);
+    let columns =
+        text(&bed.kubectl(&["get", CRD, "-o", "jsonpath={.spec.versions[0].additionalPrinterColumns[*].name}"]));
+    assert!(!columns.contains("Role") && columns.contains("Status"), "{columns}");
+
+    home.must(&["uninstall", "imports", "--wait", "--timeout", "5m"]);
+    eventually("the pods are gone", || {
+        text(&bed.kubectl(&["get", "pods", "-o", "name"])).trim().is_empty().then_some(())
+    });
+    for gone in ["deployment", "service", "role", "rolebinding", "poddisruptionbudget"] {
+        assert!(text(&bed.kubectl(&["get", gone, "-o", "name"])).trim().is_empty(), "{gone}");
+    }
+    let wide =
+        ["get", "clusterrole,clusterrolebinding,validatingadmissionpolicy", "-l", "app.kubernetes.io/instance=imports"];
+    assert!(text(&bed.plane.kubectl(&wide, None).unwrap()).contains("No resources found"));
+    for kept in [vec![CRD], vec!["dij", "first"], vec!["dij", "second"]] {
+        assert!(home.is_there(&kept), "{kept:?} stays");
+    }
+    let exits = home.node.exits();
+    assert!(exits.len() >= 4, "{exits:?}");
+    assert!(exits.iter().all(|exit| exit.code == Some(0) && !exit.killed), "each stopped by itself in time: {exits:?}");
+
+    // Installed again under another name, it takes the CRD over when told to, and imports nothing again.
+    let (values, again) = (home.values(&json!({"crds": {"keep": false}})), chart().display().to_string());
+    let install = ["install", "again", &again, "--values", &values, "--wait", "--timeout", "5m"];
+    let refused = home.helm(&install);
+    assert!(text(&refused).contains("invalid ownership metadata"), "{}", text(&refused));
+    home.must(&[install.as_slice(), &["--take-ownership"]].concat());
+    bed.import("third", "d2", json!({}));
+    bed.until("third", "ImportSucceeded");
+    assert_eq!(bed.service.calls("CreateDatasetImportJob"), 3);
+    home.must(&["uninstall", "again", "--wait", "--timeout", "5m"]);
+    eventually("the CRD is gone, which was not to be kept", || (!home.is_there(&[CRD])).then_some(()));
+    kustomize(bed.plane);
+    plane.shutdown();
+}
+
+/// `kubectl apply -k` makes a working install, too. It comes after the release: both bring the CRD.
+fn kustomize(plane: &'static ControlPlane) {
+    let namespace = "personalize-operator";
+    let config = file("config/default").display().to_string();
+    let applied = plane.kubectl(&["apply", "--validate=strict", "-k", &config], None).unwrap();
+    assert!(applied.status.success(), "{}", text(&applied));
+    assert!(!text(&applied).contains("Warning"), "{}", text(&applied));
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let node = Node::start(&plane.kubeconfig(), namespace, dir.path(), images());
+    let rollout = ["-n", namespace, "rollout", "status", "deployment/personalize-operator", "--timeout=5m"];
+    let rolled = plane.kubectl(&rollout, None).unwrap();
+    assert!(rolled.status.success(), "{}\n{}", text(&rolled), node.logs());
+    let level = ["get", "namespace", namespace, "-o", "jsonpath={.metadata.labels}"];
+    assert!(
+        text(&plane.kubectl(&level, None).unwrap()).contains("\"pod-security.kubernetes.io/enforce\":\"restricted\"")
+    );
+    let deleted = plane.kubectl(&["delete", "--timeout=5m", "-k", &config], None).unwrap();
+    assert!(deleted.status.success(), "{}", text(&deleted));
+}
+
+#[test]
+fn a_namespaced_install_works_with_roles_alone() {
+    let home = Home::new(plane());
+    let (bed, other) = (&home.bed, Bed::on(plane()));
+    let limited = "personalize-operator.io/allowed-dataset-arns=arn:aws:personalize:*:dataset/shop/d1";
+    let limit = ["annotate", "namespace", &other.namespace, limited];
+    assert!(other.kubectl(&limit).status.success());
+    let unwatched = Bed::on(plane());
+    unwatched.import("unseen", "d9", json!({}));
+    let watched = json!({"crds": {"enabled": false}, "watchNamespaces": [bed.namespace, other.namespace]});
+    home.install("install", "team", &chart(), &watched);
+    let wide = ["get", "clusterrole,clusterrolebinding", "-l", "app.kubernetes.io/instance=team", "-o", "name"];
+    assert!(text(&bed.plane.kubectl(&wide, None).unwrap()).trim().is_empty());
+    bed.import("own", "d0", json!({}));
+    bed.until("own", "ImportSucceeded");
+    // The Role lets the operator get the Namespace that it is in, so the limits are known.
+    other.import("listed", "d1", json!({}));
+    other.until("listed", "ImportSucceeded");
+    other.import("unlisted", "d2", json!({}));
+    let status = other.until("unlisted", "NotPermitted");
+    let message = status.conditions.iter().find(|c| c.type_ == "Ready").map(|c| c.message.clone()).unwrap_or_default();
+    assert!(message.contains("does not list it"), "{message}");
+    assert_eq!(unwatched.status("unseen").observed_generation, Some(-1));
+    home.must(&["uninstall", "team", "--wait", "--timeout", "5m"]);
+}
+
+#[test]
+fn a_release_whose_operator_lacks_a_right_does_not_become_ready() {
+    let home = Home::new(plane());
+    let broken = home.bed.dir().join("broken-chart");
+    assert!(std::process::Command::new("cp").arg("-r").args([&chart(), &broken]).status().unwrap().success());
+    let helpers = broken.join("templates/_helpers.tpl");
+    let whole = fs::read_to_string(&helpers).unwrap();
+    let without = whole.replacen("verbs: [get, list, watch]", "verbs: [get, watch]", 1);
+    assert_ne!(whole, without);
+    fs::write(&helpers, without).unwrap();
+    let values = home.values(&json!({"crds": {"enabled": false}, "watchNamespaces": [home.bed.namespace]}));
+    let broken = broken.display().to_string();
+    let tried = home.helm(&["install", "lame", &broken, "--values", &values, "--wait", "--timeout", "15s"]);
+    assert!(!tried.status.success(), "{}", text(&tried));
+    eventually("the log tells which", || home.node.logs().contains("cannot list resource").then_some(()));
+}
+
+#[test]
+fn the_image_of_the_chart_is_of_this_version() {
+    let about: Value = serde_yaml::from_str(&read("charts/personalize-operator/Chart.yaml")).unwrap();
+    assert_eq!(about["appVersion"], env!("CARGO_PKG_VERSION"));
+    assert!(
+        read("charts/personalize-operator/Chart.yaml")
+            .contains(&format!("personalize-operator:{}", env!("CARGO_PKG_VERSION")))
+    );
+}

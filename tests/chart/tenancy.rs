@@ -1,0 +1,261 @@
+//! The chart's ValidatingAdmissionPolicy: the operator's own rule, at admission.
+
+use crate::bed::{Bed, eventually, plane, text};
+use crate::helm::{of_kind, read, resources};
+use personalize_operator::api::DatasetImportJobSpec;
+use personalize_operator::tenancy::{
+    ALLOWED_DATA_LOCATIONS, ALLOWED_DATASET_ARNS, ALLOWED_ROLE_ARNS, PATTERN_CHARACTERS, Unlisted, barred,
+};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::process::{Command, Output};
+
+/// Installs the policy for namespaces that carry this label, and waits until it is in force.
+fn policy(name: &str, unlisted: &str) {
+    let selector = json!({"matchLabels": {"tenancy-test": name}});
+    let values = json!({
+        "fullnameOverride": name,
+        "tenancy": {"unlisted": unlisted, "admissionPolicy": {"namespaceSelector": selector}},
+    });
+    let rendered = resources(&values);
+    let wanted = ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"];
+    let list: Vec<&Value> = wanted.into_iter().flat_map(|kind| of_kind(&rendered, kind)).collect();
+    let roles: Vec<&Value> =
+        of_kind(&rendered, "ClusterRole").into_iter().filter(|r| r["metadata"]["name"] != name).collect();
+    assert_eq!((list.len(), roles.len()), (2, 2));
+    let items = [list, roles].concat();
+    let all = json!({"apiVersion": "v1", "kind": "List", "items": items});
+    let applied = plane().kubectl(&["apply", "-f", "-"], Some(&all.to_string())).unwrap();
+    assert!(applied.status.success(), "{}", text(&applied));
+    let policy = format!("{name}-tenancy");
+    let status = eventually("the policy's types are checked", || {
+        let got = plane().kubectl(&["get", "validatingadmissionpolicy", &policy, "-o", "json"], None).unwrap();
+        let got: Value = serde_json::from_slice(&got.stdout).unwrap();
+        (got["status"]["observedGeneration"] == got["metadata"]["generation"]).then(|| got["status"].clone())
+    });
+    assert!(status["typeChecking"]["expressionWarnings"].is_null(), "{status}");
+    // A namespace where nothing is permitted shows when the policy has arrived.
+    let probe = namespace(&format!("{name}-probe"), name, &[(ALLOWED_ROLE_ARNS, "none")]);
+    eventually("the policy is in force", || {
+        let tried = create(&probe, &[Bed::manifest("probe", "d0", json!({}))]);
+        text(&tried).contains("is not permitted in this namespace").then_some(())
+    });
+}
+
+fn namespace(name: &str, label: &str, annotations: &[(&str, &str)]) -> String {
+    let annotations: BTreeMap<_, _> = annotations.iter().copied().collect();
+    let name = format!("{name}-{}", std::process::id());
+    let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {
+        "name": name, "labels": {"tenancy-test": label}, "annotations": annotations
+    }});
+    let made = plane().kubectl(&["create", "-f", "-"], Some(&object.to_string())).unwrap();
+    assert!(made.status.success(), "{}", text(&made));
+    name
+}
+
+fn create(namespace: &str, manifests: &[Value]) -> Output {
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": manifests});
+    let args = ["-n", namespace, "create", "--dry-run=server", "-f", "-"];
+    plane().kubectl(&args, Some(&list.to_string())).unwrap()
+}
+
+#[test]
+fn admission_and_the_operator_judge_alike() {
+    policy("open", "Open");
+    policy("closed", "Closed");
+    let datasets = ["d0", "d00", "d-1.x", "D0", "a/b/c"].map(|name| json!({"datasetArn": arn(name)}));
+    let locations =
+        ["s3://bucket/a.csv", "s3://bucket/", "s3://bucket2/a.csv", "https://bucket/a b(c).csv", "s3://büro/ä.csv"]
+            .map(|location| json!({"dataSource": {"dataLocation": location}}));
+    let roles = ["Reader", "path/Reader", "Read+er,=@x"]
+        .map(|role| json!({"roleArn": format!("arn:aws:iam::123456789012:role/{role}")}));
+    let manifests: Vec<Value> = [datasets.as_slice(), &locations, &roles]
+        .concat()
+        .into_iter()
+        .enumerate()
+        .map(|(i, edit)| Bed::manifest(&format!("v{i}"), "d0", edit))
+        .collect();
+    let many = (0..300).map(|i| arn(&format!("other{i}"))).chain([arn("d0")]).collect::<Vec<_>>().join("\n");
+    let (exact, dotted) = (arn("d0"), arn("d-1.x"));
+    let cases: Vec<Vec<(&str, &str)>> = vec![
+        vec![],
+        vec![(ALLOWED_DATASET_ARNS, "")],
+        vec![(ALLOWED_DATASET_ARNS, &exact)],
+        vec![(ALLOWED_DATASET_ARNS, "*")],
+        vec![(ALLOWED_DATASET_ARNS, "arn:aws:personalize:*:dataset/shop/d*")],
+        vec![(ALLOWED_DATASET_ARNS, "arn:aws:personalize:*:dataset/shop/d?")],
+        vec![(ALLOWED_DATASET_ARNS, "arn:aws:personalize:.*")],
+        vec![(ALLOWED_DATASET_ARNS, "nothing, \t*/D0\n,,")],
+        vec![(ALLOWED_DATASET_ARNS, "nothing\u{b}*")],
+        vec![(ALLOWED_DATASET_ARNS, "nothing\u{a0}*")],
+        vec![(ALLOWED_DATASET_ARNS, &dotted)],
+        vec![(ALLOWED_DATASET_ARNS, "*d-1*x")],
+        vec![(ALLOWED_DATASET_ARNS, "*/d(0)")],
+        vec![(ALLOWED_DATASET_ARNS, "(?i)*d0")],
+        vec![(ALLOWED_DATASET_ARNS, &many)],
+        vec![(ALLOWED_DATA_LOCATIONS, "s3://bucket/*")],
+        vec![(ALLOWED_DATA_LOCATIONS, "s3://bucket")],
+        vec![(ALLOWED_DATA_LOCATIONS, "https://*b*.csv,*/ä.csv")],
+        vec![(ALLOWED_DATA_LOCATIONS, "s3://b*")],
+        vec![(ALLOWED_ROLE_ARNS, "arn:aws:iam::123456789012:role/Reader")],
+        vec![(ALLOWED_ROLE_ARNS, "*role/Read+er,*=@x")],
+        vec![(ALLOWED_ROLE_ARNS, "*"), (ALLOWED_DATASET_ARNS, "*d0*"), (ALLOWED_DATA_LOCATIONS, "s3://bucket/*")],
+        vec![("personalize-operator.io/allowed-anything", "none")],
+    ];
+    for (label, unlisted) in [("open", Unlisted::Open), ("closed", Unlisted::Closed)] {
+        for (number, case) in cases.iter().enumerate() {
+            let namespace = namespace(&format!("{label}-{number}"), label, case);
+            let told = text(&create(&namespace, &manifests));
+            let annotations = case.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            for manifest in &manifests {
+                let spec: DatasetImportJobSpec = serde_json::from_value(manifest["spec"].clone()).unwrap();
+                let name = manifest["metadata"]["name"].as_str().unwrap();
+                let taken = told.contains(&format!("/{name} created"));
+                let refused = told.contains(&format!("\"{name}\" is forbidden"));
+                assert!(taken != refused, "{name} is taken or refused: {told}");
+                let own = barred(&annotations, unlisted, &spec);
+                assert_eq!(taken, own.is_none(), "{unlisted:?} {case:?} {spec:?}: {own:?}\n{told}");
+            }
+        }
+    }
+}
+
+fn arn(dataset: &str) -> String {
+    crate::bed::dataset_arn(dataset)
+}
+
+#[test]
+fn the_policy_knows_the_characters_of_patterns() {
+    let template = read("charts/personalize-operator/templates/admission-policy.yaml");
+    let set: String = template.split("^[a-zA-Z0-9").nth(1).unwrap().split("]+$").next().unwrap().to_owned();
+    let sorted = |text: &str| {
+        let mut all: Vec<char> = text.chars().collect();
+        all.sort_unstable();
+        all
+    };
+    assert_eq!(sorted(&set), sorted(PATTERN_CHARACTERS));
+}
+
+#[test]
+fn the_built_in_roles_know_the_resource() {
+    policy("roles", "Open");
+    let namespace = namespace("roles", "roles", &[]);
+    for role in ["view", "edit", "admin"] {
+        let user = format!("--user={role}-of-{namespace}");
+        let bind = ["-n", &namespace, "create", "rolebinding", role, &format!("--clusterrole={role}"), &user];
+        assert!(plane().kubectl(&bind, None).unwrap().status.success());
+    }
+    let may = |role: &str, verb: &str, subresource: &str| {
+        let (user, subresource) = (format!("--as={role}-of-{namespace}"), format!("--subresource={subresource}"));
+        let what = "datasetimportjobs.personalize-operator.io";
+        let args = ["-n", &namespace, "auth", "can-i", verb, what, &user, &subresource];
+        plane().kubectl(&args, None).unwrap().status.success()
+    };
+    for (role, edits) in [("view", false), ("edit", true), ("admin", true)] {
+        eventually("the role has arrived", || may(role, "list", "").then_some(()));
+        for verb in ["create", "update", "patch", "delete"] {
+            let verbs = |verb| may(role, verb, "");
+            if edits {
+                eventually("the role has arrived", || verbs(verb).then_some(()));
+            } else {
+                assert!(!verbs(verb), "{role} {verb}");
+            }
+        }
+        assert!(may(role, "get", "status"), "{role}");
+        assert!(
+            !may(role, "update", "status") && !may(role, "patch", "status"),
+            "the status is the operator's: {role}"
+        );
+    }
+}
+
+#[test]
+fn an_editor_of_a_namespace_does_not_get_round_the_policy() {
+    policy("edited", "Closed");
+    let limits = [
+        (ALLOWED_DATASET_ARNS, arn("d1")),
+        (ALLOWED_ROLE_ARNS, "*".to_owned()),
+        (ALLOWED_DATA_LOCATIONS, "s3://bucket/*".to_owned()),
+    ];
+    let limits: Vec<(&str, &str)> = limits.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let namespace = namespace("edited", "edited", &limits);
+    let user = format!("dana-of-{namespace}");
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let kubeconfig = dir.path().join("kubeconfig");
+    plane().kubeconfig_for(&user, &["system:authenticated"], &kubeconfig).unwrap();
+    let bind = ["-n", &namespace, "create", "rolebinding", "dana", "--clusterrole=edit", &format!("--user={user}")];
+    assert!(plane().kubectl(&bind, None).unwrap().status.success());
+    let as_dana = |args: &[&str], input: &Value| {
+        let file = dir.path().join("input.json");
+        std::fs::write(&file, input.to_string()).unwrap();
+        let mut command = Command::new(control_plane::path_of("kubectl").unwrap());
+        command.env("KUBECONFIG", &kubeconfig).env("HOME", dir.path()).args(["-n", &namespace]).args(args);
+        if !input.is_null() {
+            command.arg("-f").arg(&file);
+        }
+        command.output().unwrap()
+    };
+    // The chart's aggregated role is what lets an editor import at all.
+    let listed = Bed::manifest("listed", "d1", json!({}));
+    eventually("an editor may import what is listed", || as_dana(&["create"], &listed).status.success().then_some(()));
+
+    let other = |edit: Value| Bed::manifest("other", "d1", edit);
+    let elsewhere = json!({"datasetArn": arn("d2")});
+    let data = json!({"dataSource": {"dataLocation": "s3://bucket2/x.csv"}});
+    let mut annotated = other(elsewhere.clone());
+    annotated["metadata"]["annotations"] = json!({(ALLOWED_DATASET_ARNS): "*"});
+    let mut generated = other(elsewhere.clone());
+    generated["metadata"] = json!({"generateName": "other-"});
+    let mut moved = Bed::manifest("listed", "d2", json!({}));
+    let free = format!("{ALLOWED_DATASET_ARNS}=*");
+    for (how, args, input, why) in [
+        ("creates it", vec!["create"], other(elsewhere.clone()), "does not list it"),
+        ("imports other data", vec!["create"], other(data), "does not list it"),
+        ("applies it", vec!["apply"], other(elsewhere.clone()), "does not list it"),
+        ("applies it server-side", vec!["apply", "--server-side"], other(elsewhere), "does not list it"),
+        ("annotates the resource", vec!["create"], annotated, "does not list it"),
+        ("lets the name be made", vec!["create"], generated, "does not list it"),
+        ("edits one that is listed", vec!["apply"], moved.clone(), "immutable"),
+        (
+            "writes the status",
+            vec![
+                "patch",
+                "dij",
+                "listed",
+                "--subresource=status",
+                "--type=merge",
+                "-p",
+                "{\"status\":{\"status\":\"ACTIVE\"}}",
+            ],
+            Value::Null,
+            "orbidden",
+        ),
+        ("replaces one that is listed", vec!["replace", "--force"], moved.take(), "does not list it"),
+        (
+            "annotates the namespace",
+            vec!["annotate", "--overwrite", "namespace", &namespace, &free],
+            Value::Null,
+            "orbidden",
+        ),
+        (
+            "labels the namespace",
+            vec!["label", "--overwrite", "namespace", &namespace, "tenancy-test=x"],
+            Value::Null,
+            "orbidden",
+        ),
+        ("deletes the policy", vec!["delete", "validatingadmissionpolicy", "edited-tenancy"], Value::Null, "orbidden"),
+        (
+            "deletes the binding",
+            vec!["delete", "validatingadmissionpolicybinding", "edited-tenancy"],
+            Value::Null,
+            "orbidden",
+        ),
+    ] {
+        let tried = as_dana(&args, &input);
+        assert!(!tried.status.success() && text(&tried).contains(why), "{how}: {}", text(&tried));
+    }
+    let left =
+        plane().kubectl(&["-n", &namespace, "get", "dij", "-o", "jsonpath={.items[*].spec.datasetArn}"], None).unwrap();
+    let left = text(&left);
+    assert!(left.split_whitespace().all(|dataset| dataset == arn("d1")), "{left}");
+}
