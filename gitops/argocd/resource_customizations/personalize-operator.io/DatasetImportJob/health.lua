@@ -1,0 +1,29 @@
+-- The health of a DatasetImportJob, by its conditions: Healthy only when the data is in the dataset,
+-- so that later sync waves and PostSync hooks find it there.
+local health = { status = "Progressing", message = "The operator has not seen this yet" }
+local status = obj.status
+if status == nil or status.conditions == nil or status.observedGeneration ~= obj.metadata.generation then
+  return health
+end
+
+local conditions = {}
+for _, condition in ipairs(status.conditions) do
+  conditions[condition.type] = condition
+end
+local function is(name, value)
+  return conditions[name] ~= nil and conditions[name].status == value
+end
+
+local ready = conditions.Ready
+if ready == nil then
+  return health
+end
+health.message = ready.reason .. ": " .. (ready.message or "")
+if is("Ready", "True") then
+  health.status = "Healthy"
+elseif is("Stalled", "True") then
+  health.status = "Degraded"
+elseif ready.reason == "Suspended" then
+  health.status = "Suspended"
+end
+return health

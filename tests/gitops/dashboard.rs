@@ -1,0 +1,92 @@
+//! The Grafana dashboard: each query parses, names what exists, and finds something in the samples of a
+//! real run, by Prometheus' own engine.
+
+use crate::alerts::unknown_in;
+use crate::bed::Bed;
+use crate::metrics::{eventful, scrape};
+use crate::tool::{checkout, output, read, run};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+fn panels() -> Vec<Value> {
+    let file = checkout("charts/personalize-operator/files/dashboard.json");
+    let dashboard: Value = serde_json::from_str(&read(&file)).unwrap();
+    dashboard["panels"].as_array().unwrap().iter().filter(|p| p["type"] != "row").cloned().collect()
+}
+
+/// The queries with Grafana's variables filled in, and the panels that they are of.
+fn queries() -> Vec<(String, String)> {
+    let fill = |query: &str| {
+        query
+            .replace("$__rate_interval", "5m")
+            .replace("$__range", "1h")
+            .replace("$account", ".*")
+            .replace("$region", ".*")
+    };
+    let of_panel = |panel: Value| {
+        let title = panel["title"].as_str().unwrap().to_owned();
+        let targets = panel["targets"].as_array().unwrap().clone();
+        targets.into_iter().map(move |t| (title.clone(), fill(t["expr"].as_str().unwrap())))
+    };
+    panels().into_iter().flat_map(of_panel).collect()
+}
+
+#[test]
+fn the_dashboard_loads_and_each_query_names_what_exists() {
+    let ids: BTreeSet<i64> = panels().iter().map(|p| p["id"].as_i64().unwrap()).collect();
+    assert_eq!(ids.len(), panels().len(), "each panel has an id of its own");
+    for (title, query) in queries() {
+        assert!(!query.contains('$'), "{title}: an unknown variable in {query}");
+        assert_eq!(unknown_in(&query), Vec::<String>::new(), "{title}");
+    }
+    let rules: Vec<Value> =
+        queries().iter().enumerate().map(|(i, (_, q))| json!({"record": format!("query:{i}"), "expr": q})).collect();
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let file = dir.path().join("rules.yaml");
+    fs::write(&file, json!({"groups": [{"name": "dashboard", "rules": rules}]}).to_string()).unwrap();
+    output("promtool", &["check", "rules", "--lint=none", file.to_str().unwrap()], "");
+}
+
+/// The samples of an exposition, by series.
+fn samples(text: &str) -> BTreeMap<String, String> {
+    let lines = text.lines().filter(|l| !l.starts_with('#'));
+    lines.filter_map(|l| l.rsplit_once(' ')).map(|(series, value)| (series.to_owned(), value.to_owned())).collect()
+}
+
+/// The series as Prometheus would keep it.
+fn scraped(series: &str) -> String {
+    let (name, labels) = series.split_once('{').map_or((series, ""), |(n, l)| (n, l.trim_end_matches('}')));
+    let joint = if labels.is_empty() { "" } else { "," };
+    format!(r#"{name}{{{labels}{joint}instance="a",job="operator",namespace="n"}}"#)
+}
+
+#[test]
+fn each_panel_shows_something_of_a_real_run() {
+    let bed = Bed::new();
+    let quiet = bed.operator(&["--max-in-flight=1"]);
+    let before = samples(&scrape(&quiet, "*/*").1);
+    quiet.kill();
+    let (_operator, told) = eventful(&bed);
+    let after = samples(&told);
+    let series: Vec<Value> = after
+        .iter()
+        .map(|(series, value)| {
+            let first = before.get(series).map_or("_", String::as_str);
+            json!({"series": scraped(series), "values": format!("{first} {value}x5")})
+        })
+        .collect();
+    // No sample is like this, so each query's outcome is told.
+    let never = json!([{"labels": "never", "value": -1}]);
+    let tests: Vec<Value> =
+        queries().iter().map(|(_, q)| json!({"expr": q, "eval_time": "3m", "exp_samples": never})).collect();
+    let file = bed.dir().join("test.yaml");
+    let test = json!({"tests": [{"interval": "1m", "input_series": series, "promql_expr_test": tests}]});
+    fs::write(&file, test.to_string()).unwrap();
+    let told = crate::bed::text(&run("promtool", &["test", "rules", file.to_str().unwrap()], ""));
+    let got: Vec<&str> = told.lines().filter_map(|l| l.trim().strip_prefix("got:")).collect();
+    assert_eq!(got.len(), queries().len(), "{told}");
+    let empty: Vec<(String, String)> =
+        queries().into_iter().zip(got).filter(|(_, got)| got.trim() == "nil").map(|(query, _)| query).collect();
+    assert!(empty.is_empty(), "{empty:#?}\n{told}");
+}
