@@ -14,6 +14,8 @@ struct Module {
     files: &'static [(&'static str, &'static str)],
     /// Flags for the linker beyond leaving out what only a debugger needs.
     link: &'static str,
+    /// Build tags.
+    tags: &'static str,
     /// The programs and their packages.
     programs: &'static [(&'static str, &'static str)],
 }
@@ -25,6 +27,7 @@ const MODULES: [Module; 4] = [
             ("go.sum", include_str!("../go/kubernetes/go.sum")),
         ],
         link: "-X k8s.io/component-base/version.gitVersion=v1.36.3",
+        tags: "",
         programs: &[
             ("etcd", "go.etcd.io/etcd/server/v3"),
             ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
@@ -39,11 +42,14 @@ const MODULES: [Module; 4] = [
             ("kstatus/main.go", include_str!("../go/helm/kstatus/main.go")),
         ],
         link: "",
+        tags: "",
         programs: &[("helm", "helm.sh/helm/v4/cmd/helm"), ("kstatus", "personalize-operator.io/helm/kstatus")],
     },
     Module {
         files: &[("go.mod", include_str!("../go/promtool/go.mod")), ("go.sum", include_str!("../go/promtool/go.sum"))],
         link: "",
+        // Service discovery brings half of the clouds' SDKs with it, and twice the time to compile.
+        tags: "remove_all_sd",
         programs: &[("promtool", "github.com/prometheus/prometheus/cmd/promtool")],
     },
     Module {
@@ -53,6 +59,7 @@ const MODULES: [Module; 4] = [
             ("argocd-lua/main.go", include_str!("../go/argocd/argocd-lua/main.go")),
         ],
         link: "",
+        tags: "",
         programs: &[("argocd-lua", "personalize-operator.io/argocd/argocd-lua")],
     },
 ];
@@ -101,13 +108,15 @@ fn cache() -> PathBuf {
     base.unwrap_or_else(home).join("personalize-operator")
 }
 
-/// The cache's key: what the module says, and for which machine.
+/// The cache's key: what the module says, how it is built, and for which machine.
 fn key(module: &Module) -> String {
     let mut hash = Sha256::new();
     for (name, text) in module.files {
         hash.update(name);
         hash.update(text);
     }
+    hash.update(module.link);
+    hash.update(module.tags);
     hash.update(std::env::consts::ARCH);
     hash.update(std::env::consts::OS);
     hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect()
@@ -136,7 +145,7 @@ fn build(module: &Module, program: &str, package: &str) -> Result<PathBuf, Error
     let half = dir.join(format!(".{program}.building"));
     let mut command = Command::new("go");
     command.current_dir(&source).env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=mod").env("GOTOOLCHAIN", "local");
-    command.args(["build", "-trimpath", "-ldflags"]).arg(format!("-s -w {}", module.link));
+    command.args(["build", "-trimpath", "-tags", module.tags, "-ldflags"]).arg(format!("-s -w {}", module.link));
     command.arg("-o").arg(&half).arg(package).stdin(Stdio::null()).stdout(Stdio::null());
     let log = dir.join(format!("{program}.log"));
     command.stderr(File::create(&log).map_err(io("the build's log"))?);
