@@ -1,14 +1,14 @@
 //! What hack/image writes is an image, and the one that the Dockerfile describes.
 
 use crate::bed::text;
-use crate::helm::{file, read};
-use serde_json::Value;
+use crate::helm::{file, of_kind, read, resources};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-fn json(path: &Path) -> Value {
+fn json_file(path: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
@@ -37,10 +37,16 @@ fn the_layout_leads_from_its_index_to_the_binary() {
     assert!(text(&made).contains(&format!("it starts: {said}")), "{}", text(&made));
 
     let layout = dir.path().join("image");
-    let index = json(&layout.join("index.json"));
+    let index = json_file(&layout.join("index.json"));
     let manifest: Value = serde_json::from_slice(&blob(&layout, &index["manifests"][0])).unwrap();
     let config: Value = serde_json::from_slice(&blob(&layout, &manifest["config"])).unwrap();
     blob(&layout, &manifest["layers"][0]);
+    // A node takes the name as it stands: it has to be the one in the pod's spec, in full.
+    let deployments = resources(&json!({}));
+    let wanted = &of_kind(&deployments, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["image"];
+    assert_eq!(&index["manifests"][0]["annotations"]["io.containerd.image.name"], wanted);
+    assert_eq!(&json_file(&layout.join("manifest.json"))[0]["RepoTags"][0], wanted);
+    assert!(wanted.as_str().unwrap().starts_with("localhost/"), "no public registry is asked for it: {wanted}");
     let listed = Command::new("tar").arg("-tf").arg(dir.path().join("image.tar")).output().unwrap();
     for part in ["oci-layout", "index.json", "manifest.json"] {
         assert!(text(&listed).contains(part), "{}", text(&listed));
