@@ -40,6 +40,12 @@ fn list(value: &Value, at: &mut String, places: &mut Vec<String>) {
 /// A secret that must never be seen again.
 pub(crate) const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKE1";
 
+/// Whether the secret stands in this text. One that more of its own characters are glued to is none: nobody could
+/// tell where it begins and ends.
+pub(crate) fn tells_secret(text: &str) -> bool {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '/' || c == '+')).any(|part| part == SECRET)
+}
+
 fn oddities() -> Vec<Value> {
     vec![
         json!(null),
