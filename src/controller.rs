@@ -13,7 +13,7 @@ use crate::schedule::Policy;
 use crate::tenancy::Unlisted;
 use crate::text::told;
 use futures::channel::mpsc::{UnboundedSender, unbounded};
-use futures::future::{FutureExt, join_all};
+use futures::future::join_all;
 use futures::{Stream, StreamExt};
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
@@ -24,13 +24,12 @@ use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use std::collections::{BTreeSet, HashSet};
-use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use tracing::{Instrument, error, info, info_span, warn};
+use tracing::{Instrument, error, error_span, info, warn};
 
 /// A resource that may be unreadable: one bad object must not blind the watch to the others.
 type Guarded = DeserializeGuard<DatasetImportJob>;
@@ -223,16 +222,14 @@ fn indexed<P: Personalize>(
     events.map(move |event| {
         match &event {
             Ok(Event::Init) => {
-                if let Ok(mut queue) = operator.queue.lock() {
-                    unlisted = queue.relist(scope.as_deref());
-                }
+                unlisted = operator.queue().relist(scope.as_deref());
             }
             Ok(Event::Apply(guarded) | Event::InitApply(guarded)) => {
                 if let Some(uid) = guarded.meta().uid.as_ref() {
                     unlisted.remove(uid);
                 }
-                if let (DeserializeGuard(Ok(job)), Ok(mut queue)) = (guarded, operator.queue.lock()) {
-                    queue.observe(job);
+                if let DeserializeGuard(Ok(job)) = guarded {
+                    operator.queue().observe(job);
                 }
             }
             Ok(Event::Delete(guarded)) => {
@@ -255,7 +252,8 @@ fn indexed<P: Personalize>(
 
 async fn reconcile<P: Personalize>(guarded: Arc<Guarded>, operator: Arc<Operator<P>>) -> Result<Action, Error> {
     // A field called `name` would be hidden by the span's own in JSON.
-    let span = info_span!("reconcile", namespace = guarded.namespace(), resource = guarded.name_any());
+    // It is there at each level that is logged at all.
+    let span = error_span!("reconcile", namespace = guarded.namespace(), resource = guarded.name_any());
     async {
         let job = match &guarded.0 {
             Ok(job) => job,
@@ -267,8 +265,7 @@ async fn reconcile<P: Personalize>(guarded: Arc<Guarded>, operator: Arc<Operator
         };
         let began = Instant::now();
         operator.metrics.worker_started();
-        // One resource's panic must not take the others' worker down.
-        let outcome = AssertUnwindSafe(operator.pass(job)).catch_unwind().await.unwrap_or(Err(Error::Panicked));
+        let outcome = operator.pass(job).await;
         let result = match &outcome {
             Ok(None) => "success",
             Ok(Some(_)) => "requeue_after",

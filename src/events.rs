@@ -30,12 +30,21 @@ pub(crate) fn tales(before: &DatasetImportJobStatus, after: &DatasetImportJobSta
     if after.dataset_import_job_arn != before.dataset_import_job_arn
         && let Some(name) = &after.job_name
     {
+        // An own intent was recorded: its call came through though its answer was lost, or its sender died.
+        let sent = before.submission.as_ref().is_some_and(|intent| intent.job_name == *name);
         tales.push(if created {
             Tale {
                 warning: false,
                 reason: "Submitted",
                 action: "CreateDatasetImportJob",
                 note: format!("the service has taken the job {name}"),
+            }
+        } else if sent {
+            Tale {
+                warning: false,
+                reason: "Submitted",
+                action: "DescribeDatasetImportJob",
+                note: format!("the service has the job {name}: its submission came through, and its answer was lost"),
             }
         } else {
             Tale {

@@ -3,8 +3,11 @@
 //! Nothing here depends on a UID or a clock, so a resource restored from a backup, or applied to a
 //! rebuilt cluster, derives the same names and finds its own job.
 
-use crate::api::{DatasetImportJobSpec, ImportMode, Tag};
+use crate::api::{DatasetImportJob, DatasetImportJobSpec, ImportMode, Tag};
 use crate::arn::{DatasetArn, InvalidDatasetArn, JobArn};
+use crate::conditions::whole_seconds;
+use jiff::Timestamp;
+use kube::ResourceExt;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -20,6 +23,8 @@ pub const TAG_NAMESPACE: &str = "personalize-operator.io/namespace";
 pub const TAG_NAME: &str = "personalize-operator.io/name";
 /// The tag that holds the request hash.
 pub const TAG_REQUEST_HASH: &str = "personalize-operator.io/request-hash";
+/// The tag that holds when the resource was created (RFC 3339): how old the import is, also when its resource is gone.
+pub const TAG_REQUESTED_AT: &str = "personalize-operator.io/requested-at";
 
 /// An import as one resource asks for it, checked and ready to be sent.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,11 +45,22 @@ pub struct Request {
     pub import_mode: ImportMode,
     /// Whether metrics are published; `None` leaves it to the service.
     pub publish_attribution_metrics_to_s3: Option<bool>,
-    /// The user's tags, without those that prove ownership.
+    /// The user's tags, without those that the operator adds.
     pub tags: Vec<Tag>,
+    /// When the resource was created, where that is known.
+    pub requested_at: Option<Timestamp>,
 }
 
 impl Request {
+    /// The request that a resource stands for.
+    ///
+    /// # Errors
+    /// As [`Request::new`].
+    pub fn of(job: &DatasetImportJob) -> Result<Self, InvalidDatasetArn> {
+        let request = Self::new(&job.namespace().unwrap_or_default(), &job.name_any(), &job.spec)?;
+        Ok(Self { requested_at: job.creation_timestamp().map(|at| at.0), ..request })
+    }
+
     /// The request that a spec stands for.
     ///
     /// # Errors
@@ -73,6 +89,7 @@ impl Request {
             import_mode: *import_mode,
             publish_attribution_metrics_to_s3: *publish_attribution_metrics_to_s3,
             tags: tags.clone().unwrap_or_default(),
+            requested_at: None,
         })
     }
 
@@ -126,12 +143,21 @@ impl Request {
         self.job_name.is_none()
     }
 
-    /// The three tags that prove ownership.
+    /// The tags that the operator adds: three prove ownership, and one tells the import's age.
     #[must_use]
-    pub fn ownership_tags(&self) -> [Tag; 3] {
+    pub fn own_tags(&self) -> Vec<Tag> {
         let tag = |key: &str, value: &str| Tag { tag_key: key.into(), tag_value: value.into() };
-        [tag(TAG_NAMESPACE, &self.namespace), tag(TAG_NAME, &self.name), tag(TAG_REQUEST_HASH, &self.hash())]
+        let mut tags =
+            vec![tag(TAG_NAMESPACE, &self.namespace), tag(TAG_NAME, &self.name), tag(TAG_REQUEST_HASH, &self.hash())];
+        tags.extend(self.requested_at.map(|at| tag(TAG_REQUESTED_AT, &whole_seconds(at).0.to_string())));
+        tags
     }
+}
+
+/// When the resource was created that a job with these tags was made for, if they tell.
+#[must_use]
+pub fn requested_at(tags: &[Tag]) -> Option<Timestamp> {
+    tags.iter().find(|tag| tag.tag_key == TAG_REQUESTED_AT)?.tag_value.parse().ok()
 }
 
 #[cfg(test)]

@@ -109,6 +109,12 @@ impl Candidate {
     pub async fn hold(&self) {
         loop {
             sleep(self.retry_period()).await;
+            // One that slept past its lease must not renew it as if nothing had happened: it begins anew, so that
+            // whatever it had in mind is dropped.
+            if !self.leadership.holds() {
+                warn!(lease = %self.options.name, "the lease ran out");
+                break;
+            }
             let asked = Instant::now();
             match timeout(self.attempt_timeout(), self.seek(&mut None)).await {
                 Ok(Ok(true)) => self.leads(asked),
@@ -120,10 +126,6 @@ impl Candidate {
                     warn!(error = text::told(&error), lease = %self.options.name, "the lease could not be renewed")
                 }
                 Err(_) => warn!(lease = %self.options.name, "the API server did not answer about the lease"),
-            }
-            if !self.leadership.holds() {
-                warn!(lease = %self.options.name, "the lease ran out");
-                break;
             }
         }
         self.resign();
@@ -169,8 +171,6 @@ impl Candidate {
         if !ours && !holder.is_empty() && !self.has_expired(&spec, seen) {
             return Ok(false);
         }
-        // One that lost its lease while it slept must not renew it as if nothing had happened: it
-        // begins anew, so that whatever it had in mind is dropped.
         lease.spec = Some(self.spec(Some(&spec)));
         taken(self.api.replace(&self.options.name, &PostParams::default(), &lease).await)
     }

@@ -30,6 +30,19 @@ pub const MOST_LANES: usize = 100;
 /// The value of the labels `account` and `region` beyond [`MOST_LANES`].
 const OTHER: &str = "other";
 
+/// The kinds of errors that are counted, each from 0 on: those of a pass, of a resource that can't be read, and of
+/// the watch.
+const ERRORS: [&str; 8] = [
+    "Kubernetes",
+    "KubernetesForbidden",
+    "KubernetesTimeout",
+    "NotLeading",
+    "Panicked",
+    "Restless",
+    "Unreadable",
+    "Watch",
+];
+
 /// What a metric is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
@@ -195,7 +208,7 @@ impl Default for Metrics {
         for outcome in ["succeeded", "failed", "retried", "rejected"] {
             drop(metrics.imports.get_or_create(&Outcome { outcome }));
         }
-        for error in crate::reconcile::ERRORS {
+        for error in ERRORS {
             drop(metrics.errors.get_or_create(&ErrorLabel { error }));
         }
         metrics

@@ -4,9 +4,9 @@
 //! Like [`decide`], nothing here has a client, a clock or async: `reconcile` carries the steps out on the
 //! real parts and tells their outcomes, and the model checker does the same on modelled ones.
 
-use crate::api::{DatasetImportJob, DatasetImportJobStatus};
+use crate::api::{DatasetImportJob, DatasetImportJobStatus, Tag};
 use crate::decide::{Again, Found, Inputs, Memory, Seen, Step, decide};
-use crate::identity::Request;
+use crate::identity::{Request, requested_at};
 use crate::personalize::{ACTIVE, Class, Failure, JobSummary};
 use crate::queue::{Queue, Turn, version};
 use crate::schedule::{Pace, Policy, after, since};
@@ -46,16 +46,21 @@ impl Remembered {
     /// Whether the status was written by this operator alone.
     ///
     /// What this process wrote it knows again. For what an earlier one wrote, the API server keeps
-    /// the books: a field of the status with another manager was touched by somebody else.
+    /// the books: a field of the status with another manager was touched by somebody else, and a status that no
+    /// manager wrote came with wiped books.
     fn proves(&self, job: &DatasetImportJob) -> bool {
         if let Some(own) = self.own_status {
             return own == digest(job.status.as_ref());
         }
-        job.managed_fields()
-            .iter()
-            .filter(|entry| entry.subresource.as_deref() == Some("status"))
-            .all(|entry| entry.manager.as_deref() == Some(MANAGER))
+        let mut writers = job.managed_fields().iter().filter(|entry| entry.subresource.as_deref() == Some("status"));
+        let claims = job.status.as_ref().is_some_and(|status| *status != unseen());
+        (!claims || writers.clone().next().is_some()) && writers.all(|entry| entry.manager.as_deref() == Some(MANAGER))
     }
+}
+
+/// The status that the CRD gives to a resource nobody has looked at.
+fn unseen() -> DatasetImportJobStatus {
+    DatasetImportJobStatus { observed_generation: Some(-1), ..DatasetImportJobStatus::default() }
 }
 
 fn digest(status: Option<&DatasetImportJobStatus>) -> u64 {
@@ -108,7 +113,7 @@ impl Pass {
     /// The import that the resource asks for.
     #[must_use]
     pub fn request(&self) -> Option<Request> {
-        Request::new(&self.job.namespace().unwrap_or_default(), &self.job.name_any(), &self.job.spec).ok()
+        Request::of(&self.job).ok()
     }
 
     /// The next step.
@@ -164,11 +169,19 @@ impl Pass {
     }
 
     /// The dataset's jobs were listed.
-    pub fn saw_jobs(&mut self, jobs: Result<Vec<JobSummary>, Failure>) {
-        if let Ok(jobs) = &jobs {
+    pub fn saw_jobs(&mut self, jobs: Result<Vec<JobSummary>, Failure>, queue: &Queue) {
+        if let (Ok(jobs), Some(request)) = (&jobs, self.request()) {
             self.remembered.memory.typical = typical(jobs);
+            // What resources here stand for needs no asking.
+            let known = jobs.iter().filter_map(|job| Some((&job.name, queue.age_of(&request.dataset, &job.name)?)));
+            self.seen.ages = known.map(|(name, age)| (name.clone(), Ok(Some(age)))).collect();
         }
         self.seen.jobs = Some(jobs);
+    }
+
+    /// The tags of a job were read for its age.
+    pub fn saw_age(&mut self, job_name: String, tags: Result<Vec<Tag>, Failure>) {
+        self.seen.ages.insert(job_name, tags.map(|tags| requested_at(&tags)));
     }
 
     /// Whether the intent of this pass is recorded, so that it should be brought to its end.
@@ -209,6 +222,12 @@ impl Pass {
         self.remembered.unsure = true;
     }
 
+    /// Whether it can't be told if a write took effect.
+    #[must_use]
+    pub fn is_unsure(&self) -> bool {
+        self.remembered.unsure
+    }
+
     /// Create was called for this attempt, and answered or not.
     pub fn created(&mut self, attempt: i32, answer: Result<(), Failure>, queue: &mut Queue) {
         if answer.is_ok()
@@ -222,6 +241,7 @@ impl Pass {
     /// The pass has come to rest; tells after how long to look again, if not only on change.
     pub fn rested(&mut self, again: Again, now: Timestamp, policy: &Policy, jitter: f64) -> Option<Duration> {
         let remembered = &mut self.remembered;
+        remembered.memory.rested = true;
         let delay = match again {
             Again::OnChange => None,
             Again::At(at) => Some(since(now, at)),
@@ -280,4 +300,39 @@ fn typical(jobs: &[JobSummary]) -> Option<Duration> {
         .collect();
     took.sort_unstable();
     took.get(took.len() / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::tests::spec;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+
+    fn written_by(manager: Option<&str>) -> DatasetImportJob {
+        let mut job = DatasetImportJob::new("nightly", spec());
+        job.metadata.namespace = Some("shop".into());
+        job.metadata.uid = Some("uid".into());
+        job.status = Some(DatasetImportJobStatus { status: Some(ACTIVE.into()), attempts: Some(1), ..unseen() });
+        job.metadata.managed_fields = manager.map(|manager| {
+            vec![ManagedFieldsEntry {
+                manager: Some(manager.into()),
+                subresource: Some("status".into()),
+                ..ManagedFieldsEntry::default()
+            }]
+        });
+        job
+    }
+
+    #[test]
+    fn a_status_is_believed_only_if_the_api_servers_books_say_who_wrote_it() {
+        let nobody = Remembered::default();
+        assert!(nobody.proves(&written_by(Some(MANAGER))));
+        assert!(!nobody.proves(&written_by(Some("kubectl-edit"))));
+        assert!(!nobody.proves(&written_by(None)), "somebody has wiped them");
+        let mut new = written_by(None);
+        new.status = Some(unseen());
+        assert!(nobody.proves(&new), "there is nothing to believe yet");
+        new.status = None;
+        assert!(nobody.proves(&new));
+    }
 }

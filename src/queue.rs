@@ -71,6 +71,8 @@ struct Entry {
     dataset: DatasetArn,
     created: Timestamp,
     standing: Standing,
+    /// The job that its status tells of.
+    job_name: Option<String>,
     reason: Option<Reason>,
     /// A turn was granted and is in use.
     reserved: bool,
@@ -117,7 +119,7 @@ impl Queue {
     /// known says nothing.
     pub fn observe(&mut self, job: &DatasetImportJob) {
         let (Some(uid), Some(namespace)) = (job.uid(), job.namespace()) else { return };
-        let Ok(request) = Request::new(&namespace, &job.name_any(), &job.spec) else {
+        let Ok(request) = Request::of(job) else {
             self.entries.remove(&uid);
             return;
         };
@@ -130,6 +132,7 @@ impl Queue {
             key: Key { namespace, name: job.name_any() },
             created: created(job),
             standing: standing(job, &request, &self.policy),
+            job_name: job.status.as_ref().and_then(|status| status.job_name.clone()),
             reason: job.status.as_ref().and_then(Reason::of),
             reserved: old.is_some_and(|old| old.reserved),
             postponed: old.and_then(|old| old.postponed),
@@ -240,6 +243,16 @@ impl Queue {
         tallies
     }
 
+    /// How old the import is that landed with this job, if a resource here stands for it.
+    #[must_use]
+    pub fn age_of(&self, dataset: &DatasetArn, job_name: &str) -> Option<Timestamp> {
+        let mut standing_for = self.entries.values().filter(|e| e.job_name.as_deref() == Some(job_name));
+        standing_for.find_map(|e| match e.standing {
+            Standing::Landed(at) if e.dataset == *dataset => Some(at),
+            _ => None,
+        })
+    }
+
     /// How many resources there are of each reason; `None` stands for those without one.
     #[must_use]
     pub fn reasons(&self) -> HashMap<Option<Reason>, usize> {
@@ -270,16 +283,17 @@ impl Queue {
         }
         let location = own.dataset.location();
         let same_dataset = || self.lane(location).filter(|e| e.dataset == own.dataset && e.key != own.key);
-        if let Some(other) = same_dataset().find(|e| e.occupies()) {
-            return wait(format!("waits for {}, which imports into the same dataset", other.key), None);
+        // Neither names the other: who is next in the line changes, and may be in a namespace of somebody else's.
+        let busy = || wait("waits for another import into the same dataset".into(), None);
+        if same_dataset().any(Entry::occupies) {
+            return busy();
         }
         let landed_later = |e: &&Entry| matches!(e.standing, Standing::Landed(at) if at > own.created);
         if let Some(newer) = same_dataset().find(landed_later) {
             return Turn::Superseded { by: newer.key.clone() };
         }
-        let ahead = |e: &&Entry| matches!(e.standing, Standing::Waiting(_)) && e.place() < own.place();
-        if let Some(older) = same_dataset().filter(ahead).min_by(|a, b| a.place().cmp(&b.place())) {
-            return wait(format!("waits for {}, which is older and imports into the same dataset", older.key), None);
+        if same_dataset().any(|e| matches!(e.standing, Standing::Waiting(_)) && e.place() < own.place()) {
+            return busy();
         }
         let full = || format!("waits for one of the {} imports that may run at once for {location}", self.quota);
         if let Some(hold) = self.holds.get(location) {
@@ -323,18 +337,21 @@ pub fn created(job: &DatasetImportJob) -> Timestamp {
 
 fn standing(job: &DatasetImportJob, request: &Request, policy: &Policy) -> Standing {
     let status = job.status.clone().unwrap_or_default();
+    // Of one that is on its way out nothing more is done, however long somebody's finalizer keeps it. What runs in
+    // AWS is found by listing, as if the resource were gone.
+    let leaves = job.metadata.deletion_timestamp.is_some();
     match stage(&status, request) {
         Stage::Succeeded => {
             // An adopted job is as old as the job, however new its resource.
             let started = status.start_time.as_ref().map(|t| t.0);
             Standing::Landed(started.map_or(created(job), |s| s.min(created(job))))
         }
+        _ if leaves => Standing::Idle,
         Stage::Following if Reason::of(&status) == Some(Reason::JobNotFound) => Standing::Idle,
         Stage::Following | Stage::Submitting(_) => Standing::InFlight,
-        Stage::Failed => Standing::Idle,
-        Stage::Wanted(_) if held_back_by(job).is_some() || job.metadata.deletion_timestamp.is_some() => Standing::Idle,
+        Stage::Failed | Stage::Superseded => Standing::Idle,
+        Stage::Wanted(_) if held_back_by(job).is_some() => Standing::Idle,
         Stage::Wanted(_) => match Reason::of(&status) {
-            Some(Reason::DatasetNotReady) => Standing::Idle,
             Some(Reason::Retrying) => Standing::Waiting(Some(retry_at(&status, policy))),
             Some(reason) if reason.state() == State::Failed => Standing::Idle,
             _ => Standing::Waiting(None),
@@ -449,6 +466,43 @@ mod tests {
         rejected.status = Some(status);
         let mut queue = queue(&[suspended, rejected, resource(3, "a"), resource(4, "b")]);
         assert!(go(&mut queue, "r003") && go(&mut queue, "r004"));
+    }
+
+    #[test]
+    fn a_dataset_that_is_not_ready_keeps_the_order_of_those_who_wait_for_it_and_holds_up_nobody_else() {
+        let mut waits = resource(1, "a");
+        let mut status = DatasetImportJobStatus::default();
+        crate::conditions::set(&mut status, 1, Reason::DatasetNotReady, "", at(0));
+        waits.status = Some(status);
+        let mut queue = Queue::new(1, policy());
+        [waits, resource(2, "a"), resource(3, "b")].iter().for_each(|job| queue.observe(job));
+        queue.postpone("r001", Some(at(2000)));
+        assert!(!go(&mut queue, "r002"), "it would overtake the older one");
+        assert!(go(&mut queue, "r003"), "another dataset needn't wait");
+    }
+
+    #[test]
+    fn one_that_somebodys_finalizer_keeps_on_its_way_out_holds_up_nobody() {
+        for status in [None, Some("CREATE IN_PROGRESS")] {
+            let mut leaving = submitted(resource(1, "a"), status);
+            leaving.metadata.deletion_timestamp = Some(Time(at(5)));
+            let mut queue = queue(&[leaving, resource(2, "a")]);
+            assert!(go(&mut queue, "r002"));
+        }
+    }
+
+    #[test]
+    fn what_has_landed_is_as_old_as_its_resource() {
+        let mut landed = submitted(resource(10, "a"), Some(ACTIVE));
+        let name = request(&landed).job_name(1);
+        if let Some(status) = &mut landed.status {
+            status.job_name = Some(name.clone());
+        }
+        let queue = queue(std::slice::from_ref(&landed));
+        let dataset = request(&landed).dataset;
+        assert_eq!(queue.age_of(&dataset, &name), Some(at(10)));
+        assert_eq!(queue.age_of(&dataset, "another"), None);
+        assert_eq!(queue.age_of(&request(&resource(1, "b")).dataset, &name), None);
     }
 
     #[test]

@@ -14,13 +14,15 @@ use crate::personalize::{Class, Failure, Personalize};
 use crate::queue::{Key, Queue};
 use crate::schedule::{Pace, Policy, since};
 use crate::tenancy::{self, Unlisted};
+use futures::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, PostParams};
 use kube::runtime::events::Recorder;
 use kube::{Client, ResourceExt};
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use thiserror::Error;
 use tokio::time::timeout;
@@ -43,20 +45,12 @@ pub(crate) enum Error {
     Panicked,
 }
 
-/// The kinds of errors that are counted: what [`Error::label`] tells but the cold cache's, which is no
-/// error, and those of the watch.
-pub(crate) const ERRORS: [&str; 8] = [
-    "Kubernetes",
-    "KubernetesForbidden",
-    "KubernetesTimeout",
-    "NotLeading",
-    "Panicked",
-    "Restless",
-    "Unreadable",
-    "Watch",
-];
-
 impl Error {
+    /// Whether the API server answered that it did not do it.
+    fn is_refusal(&self) -> bool {
+        matches!(self, Self::Kube(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 408)
+    }
+
     /// A static name, fit for a metric label.
     pub(crate) fn label(&self) -> &'static str {
         match self {
@@ -104,7 +98,11 @@ impl<P: Personalize> Operator<P> {
             name: job.name_any(),
             pass: Pass::new(job.clone(), self.memories.recall(&uid)),
         };
-        let outcome = carrier.run().await;
+        // One resource's panic must not take the others' worker down.
+        let outcome = AssertUnwindSafe(carrier.run()).catch_unwind().await.unwrap_or(Err(Error::Panicked));
+        if outcome.is_err() {
+            self.give_back(&carrier.pass);
+        }
         let remembered = carrier.pass.end(outcome.is_ok());
         if let Ok(Ended::Gone) = outcome {
             self.forget(&uid);
@@ -114,10 +112,24 @@ impl<P: Personalize> Operator<P> {
         outcome.map(|ended| if let Ended::Rest(delay) = ended { delay } else { None })
     }
 
+    /// A pass that failed holds nobody up, unless its write may have taken effect.
+    fn give_back(&self, pass: &Pass) {
+        let (Some(request), Some(uid)) = (pass.request(), pass.job().uid()) else { return };
+        if !pass.is_unsure() && self.queue().release(&uid) {
+            self.wake_next(request.dataset.location());
+        }
+    }
+
+    /// The queue. A panic that held it harms nobody: it is an index over what was delivered, and each of its entries is
+    /// replaced whole.
+    pub(crate) fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Nothing is kept of a resource that is gone.
     pub(crate) fn forget(&self, uid: &str) {
         self.memories.forget(uid);
-        let left = self.queue.lock().ok().and_then(|mut queue| queue.forget(uid));
+        let left = self.queue().forget(uid);
         if let Some(location) = left {
             self.wake_next(&location);
         }
@@ -135,7 +147,7 @@ impl<P: Personalize> Operator<P> {
     /// `began` then; before that nobody looked on its behalf.
     pub(crate) fn survey(&self, began: Timestamp) {
         let now = Timestamp::now();
-        let Ok(queue) = self.queue.lock() else { return };
+        let queue = self.queue();
         let (tallies, reasons, in_flight) = (queue.tally(), queue.reasons(), queue.uids_in_flight());
         drop(queue);
         let unseen = |uid: &String| {
@@ -153,10 +165,7 @@ impl<P: Personalize> Operator<P> {
 
     /// Wakes those whose turn it is now.
     fn wake_next(&self, location: &Location) {
-        let ready = match self.queue.lock() {
-            Ok(queue) => queue.ready(location, Timestamp::now()),
-            Err(_) => return,
-        };
+        let ready = self.queue().ready(location, Timestamp::now());
         ready.iter().for_each(|key| (self.wake)(key));
     }
 }
@@ -191,10 +200,11 @@ impl<P: Personalize> Carrier<'_, P> {
                     let permission = self.permission().await?;
                     self.pass.permitted(permission);
                 }
-                Step::TakeTurn => self.take_turn(now)?,
+                Step::TakeTurn => self.take_turn(now),
                 Step::DescribeJob { attempt, prove } => self.describe_job(attempt, prove).await,
                 Step::DescribeDataset => self.describe_dataset().await,
                 Step::ListJobs => self.list_jobs().await,
+                Step::ReadAge { job_name } => self.read_age(job_name).await,
                 Step::RecordIntent(status) => {
                     self.may_submit()?;
                     let attempt = status.submission.as_ref().map_or(1, |s| s.attempt);
@@ -211,14 +221,10 @@ impl<P: Personalize> Carrier<'_, P> {
         Err(Error::Restless)
     }
 
-    fn queue(&self) -> Result<MutexGuard<'_, Queue>, Error> {
-        self.operator.queue.lock().map_err(|_| Error::Panicked)
-    }
-
     /// Reads the resource live; false if it is gone, or another one bears its name.
     async fn refresh(&mut self) -> Result<bool, Error> {
         let live = self.operator.kube(self.api.get_opt(&self.name)).await?;
-        let mut queue = self.operator.queue.lock().map_err(|_| Error::Panicked)?;
+        let mut queue = self.operator.queue();
         Ok(self.pass.refreshed(live, &mut queue))
     }
 
@@ -239,11 +245,10 @@ impl<P: Personalize> Carrier<'_, P> {
         }
     }
 
-    fn take_turn(&mut self, now: Timestamp) -> Result<(), Error> {
+    fn take_turn(&mut self, now: Timestamp) {
         let uid = self.pass.job().uid().unwrap_or_default();
-        let turn = self.queue()?.take_turn(&uid, now);
+        let turn = self.operator.queue().take_turn(&uid, now);
         self.pass.turned(turn);
-        Ok(())
     }
 
     async fn describe_job(&mut self, attempt: i32, prove: bool) {
@@ -274,7 +279,16 @@ impl<P: Personalize> Carrier<'_, P> {
     async fn list_jobs(&mut self) {
         let Some(request) = self.pass.request() else { return };
         let jobs = self.counted("ListDatasetImportJobs", self.operator.personalize.jobs(&request.dataset)).await;
-        self.pass.saw_jobs(jobs);
+        let queue = self.operator.queue();
+        self.pass.saw_jobs(jobs, &queue);
+    }
+
+    async fn read_age(&mut self, job_name: String) {
+        let Some(request) = self.pass.request() else { return };
+        let arn = request.dataset.job(&job_name);
+        let tags = self.operator.personalize.tags(&request.dataset, &arn);
+        let tags = self.counted("ListTagsForResource", tags).await;
+        self.pass.saw_age(job_name, tags);
     }
 
     async fn create(&mut self, attempt: i32) -> Result<(), Error> {
@@ -283,7 +297,13 @@ impl<P: Personalize> Carrier<'_, P> {
         let name = request.job_name(attempt);
         info!(job_name = %name, dataset = request.dataset.as_str(), "submitting the import");
         let answer = self.counted("CreateDatasetImportJob", self.operator.personalize.create(&request, &name)).await;
-        let mut queue = self.operator.queue.lock().map_err(|_| Error::Panicked)?;
+        let derived = request.job_arn(attempt);
+        if let Ok(told) = &answer
+            && *told != derived
+        {
+            warn!(%told, %derived, "the service names the job unlike the ARN it is looked for by");
+        }
+        let mut queue = self.operator.queue();
         self.pass.created(attempt, answer.map(drop), &mut queue);
         Ok(())
     }
@@ -326,7 +346,7 @@ impl<P: Personalize> Carrier<'_, P> {
         let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
         match self.operator.kube(self.api.replace_status(&self.name, &params, &job)).await {
             Ok(written) => {
-                let mut queue = self.operator.queue.lock().map_err(|_| Error::Panicked)?;
+                let mut queue = self.operator.queue();
                 self.pass.recorded(written, intent, &mut queue);
                 drop(queue);
                 self.tell(&before);
@@ -337,6 +357,8 @@ impl<P: Personalize> Carrier<'_, P> {
                 self.pass.outrun();
                 Ok(false)
             }
+            // Whoever refuses by a 4xx has not written.
+            Err(error) if error.is_refusal() => Err(error),
             Err(error) => {
                 self.pass.unsure();
                 Err(error)
@@ -355,8 +377,10 @@ impl<P: Personalize> Carrier<'_, P> {
         }
         let (now, policy) = (Timestamp::now(), &self.operator.policy);
         let delay = self.pass.rested(again, now, policy, jitter());
-        let released = self.pass.leave_queue(quota_exceeded, now, policy, jitter(), &mut *self.queue()?);
-        if (changed || released)
+        let released = self.pass.leave_queue(quota_exceeded, now, policy, jitter(), &mut self.operator.queue());
+        // Nor does one on its way out hold anybody up.
+        let leaves = self.pass.job().metadata.deletion_timestamp.is_some();
+        if (changed || released || leaves)
             && let Some(request) = self.pass.request()
         {
             self.operator.wake_next(request.dataset.location());

@@ -68,7 +68,8 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("has(self.jobName) == has(oldSelf.jobName) && (!has(self.jobName) || self.jobName == oldSelf.jobName)").message("jobName is immutable: to import under another name, create a DatasetImportJob with another name"),
     validation = Rule::new("self.importMode == oldSelf.importMode").message("importMode is immutable: to import in another mode, create a DatasetImportJob with another name").field_path(".importMode"),
     validation = Rule::new("has(self.publishAttributionMetricsToS3) == has(oldSelf.publishAttributionMetricsToS3) && (!has(self.publishAttributionMetricsToS3) || self.publishAttributionMetricsToS3 == oldSelf.publishAttributionMetricsToS3)").message("publishAttributionMetricsToS3 is immutable: to change it, create a DatasetImportJob with another name"),
-    validation = Rule::new("has(self.tags) == has(oldSelf.tags) && (!has(self.tags) || self.tags == oldSelf.tags)").message("tags is immutable: the service takes them once, with the import; for other tags create a DatasetImportJob with another name")
+    validation = Rule::new("has(self.tags) == has(oldSelf.tags) && (!has(self.tags) || self.tags == oldSelf.tags)").message("tags is immutable: the service takes them once, with the import; for other tags create a DatasetImportJob with another name"),
+    validation = Rule::new("!has(self.jobName) || self.backoffLimit == 0").message("backoffLimit can't be used together with jobName: a failed job keeps its name, so it can't be retried; leave out one of them").field_path(".backoffLimit")
 )]
 pub struct DatasetImportJobSpec {
     /// The ARN of the dataset that receives the data, for example
@@ -110,12 +111,12 @@ pub struct DatasetImportJobSpec {
     pub publish_attribution_metrics_to_s3: Option<bool>,
 
     /// Tags for the job in AWS, each key once. The service takes 50 tags a resource; the operator adds
-    /// three of its own, which leaves 47.
+    /// four of its own, which leaves 46.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 50))]
     #[x_kube(
         merge_strategy = ListMerge::Map(vec!["tagKey".into()]),
-        validation = Rule::new("self.size() <= 47").message("tags may hold at most 47 entries: the service takes 50 and the operator adds three of its own")
+        validation = Rule::new("self.size() <= 46").message("tags may hold at most 46 entries: the service takes 50 and the operator adds four of its own")
     )]
     pub tags: Option<Vec<Tag>>,
 

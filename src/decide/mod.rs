@@ -45,6 +45,11 @@ pub enum Step {
     DescribeDataset,
     /// List the jobs of the dataset.
     ListJobs,
+    /// Read from its tags how old the import of this job is.
+    ReadAge {
+        /// The job's name.
+        job_name: String,
+    },
     /// Write this status, which holds the intent, by compare-and-swap; then go on.
     RecordIntent(Box<DatasetImportJobStatus>),
     /// Call CreateDatasetImportJob for this attempt, once.
@@ -93,6 +98,9 @@ pub struct Seen {
     pub dataset: Option<Result<String, Failure>>,
     /// The jobs of the dataset.
     pub jobs: Option<Result<Vec<JobSummary>, Failure>>,
+    /// For jobs of the dataset, by name, when the resource was created that each was made for; nothing if it was made
+    /// by something else.
+    pub ages: BTreeMap<String, Result<Option<Timestamp>, Failure>>,
     /// What stands under the name of each attempt that was looked up.
     pub lookups: BTreeMap<i32, Result<Found, Failure>>,
     /// The attempt whose intent this pass has recorded.
@@ -132,6 +140,8 @@ pub struct Memory {
     pub described: Option<Timestamp>,
     /// It was found that no job exists for the first attempt.
     pub looked_up: bool,
+    /// A pass of this process came to rest.
+    pub rested: bool,
     /// A setback made the resource wait until then, for these inputs.
     pub pause: Option<(Timestamp, Inputs)>,
     /// How long earlier imports into the dataset took.
@@ -195,7 +205,7 @@ pub fn decide(
     }
     let recorded = job.status.clone().unwrap_or_default();
     let inputs = Inputs::of(job);
-    let request = match Request::new(&job.namespace().unwrap_or_default(), &job.name_any(), &job.spec) {
+    let request = match Request::of(job) {
         Ok(request) => request,
         Err(error) => return verdict::invalid_spec(&recorded, &inputs, &error.to_string(), now),
     };
@@ -213,7 +223,7 @@ pub fn decide(
     let stage = if proven { stage(&case.recorded, &case.request) } else { Stage::Wanted(1) };
     match stage {
         _ if !proven => case.verify(),
-        Stage::Succeeded => case.ended(),
+        Stage::Succeeded | Stage::Superseded => case.ended(),
         Stage::Failed => case.failed(),
         Stage::Following => case.follow(),
         Stage::Submitting(attempt) => case.submitting(attempt),

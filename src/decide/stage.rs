@@ -1,6 +1,7 @@
 //! How far an import has come, by its recorded status alone.
 
 use crate::api::DatasetImportJobStatus;
+use crate::conditions::Reason;
 use crate::identity::Request;
 use crate::personalize::{ACTIVE, CREATE_FAILED};
 
@@ -17,6 +18,8 @@ pub enum Stage {
     Succeeded,
     /// The job ended with CREATE FAILED, and no other attempt was decided on.
     Failed,
+    /// A newer import has landed, so this one is not made any more.
+    Superseded,
 }
 
 /// The stage that a status tells.
@@ -25,6 +28,9 @@ pub enum Stage {
 /// there: it was written for another request, or by somebody else.
 #[must_use]
 pub fn stage(status: &DatasetImportJobStatus, request: &Request) -> Stage {
+    if Reason::of(status) == Some(Reason::Superseded) {
+        return Stage::Superseded;
+    }
     let attempts = attempts(status);
     let intent = status
         .submission

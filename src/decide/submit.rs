@@ -6,16 +6,22 @@
 
 use super::ownership::Claim;
 use super::stage::{Stage, stage};
-use super::{Again, Case, Step};
+use super::{Again, Case, Seen, Step};
 use crate::api::{DatasetImportJobStatus, Submission};
 use crate::conditions::{self, Reason, State};
-use crate::personalize::{ACTIVE, CREATE_FAILED, Class, Failure, has_ended};
+use crate::personalize::{ACTIVE, CREATE_FAILED, Class, Failure, JobSummary, has_ended};
 use crate::queue::Turn;
 use crate::schedule::{Pace, after};
 use crate::text::sanitize;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::time::Duration;
+
+/// By how much the clocks of AWS and the cluster may differ.
+const CLOCK_SKEW: Duration = Duration::from_secs(15 * 60);
+
+/// The most jobs whose age is asked for, the newest first.
+const MOST_AGES: usize = 100;
 
 /// The most attempts that are looked for when a resource finds its jobs again.
 const MOST_ATTEMPTS: i32 = 200;
@@ -58,6 +64,9 @@ impl Case<'_> {
         if let Some(until) = self.paused_until() {
             return self.leave(Again::At(until));
         }
+        if self.was_rejected_before_a_restart() {
+            return self.leave(Again::Setback(Pace::Slow));
+        }
         if let Some(step) = self.not_permitted(self.recorded.clone()) {
             return step;
         }
@@ -74,13 +83,24 @@ impl Case<'_> {
                 return self.leave(Again::At(at));
             }
         }
-        if let Some(step) = self.not_ready(attempt) {
+        if let Some(step) = self.not_ready(&self.recorded, attempt) {
             return step;
         }
         if !self.seen.live {
             return Step::Refresh;
         }
         self.intend(attempt)
+    }
+
+    /// Whether an earlier process got a rejection and this one has not waited yet: an operator that is restarted often
+    /// asks no sooner than one that lives on, unless a person wants it to.
+    fn was_rejected_before_a_restart(&self) -> bool {
+        self.reason().is_some_and(|reason| reason.state() == State::Failed)
+            && !self.memory.rested
+            && self.seen == &Seen::default()
+            && self.recorded.observed_generation == Some(self.inputs.generation)
+            && !self.poked()
+            && !self.inputs.adopt
     }
 
     /// Whether it is known that no job of this resource exists yet. A resource that waits for its turn or
@@ -104,9 +124,7 @@ impl Case<'_> {
             Some(Ok(found)) => match self.claim(found) {
                 Claim::Ours => self.report(self.recorded.clone(), &found.job, attempt),
                 Claim::Foreign(why) => self.conflict(self.without_intent(), attempt, &why),
-                Claim::Unknown(failure) => {
-                    self.obstacle(self.recorded.clone(), failure, "reading the tags of the existing job")
-                }
+                Claim::Unknown(failure) => self.unproven(failure),
             },
             Some(Err(failure)) if failure.class != Class::NotFound => {
                 self.obstacle(self.recorded.clone(), failure, "looking up what became of the submission")
@@ -126,11 +144,17 @@ impl Case<'_> {
     /// An intent of an earlier pass, or one grown old in this, and no job: once a late job would have shown, submit anew.
     fn left_over(&self, attempt: i32) -> Step {
         let intended = self.recorded.submission.as_ref().map_or(self.now, |s| s.time.0);
-        // An intent from the future was written by another clock; then the grace begins now, and the
-        // wait for it is bounded by the setback's own growth.
+        if intended > self.now {
+            // By another clock, which runs ahead: by this one the grace begins now, however far ahead that is.
+            let mut status = self.recorded.clone();
+            if let Some(submission) = &mut status.submission {
+                submission.time = conditions::whole_seconds(self.now);
+            }
+            return self.record(status, Again::At(after(self.now, self.policy.backoff_min)));
+        }
         // Its time is kept in whole seconds: a fresh intent must differ, or its write would be no
         // compare-and-swap.
-        let settled = after(intended.min(self.now), self.policy.grace.max(Duration::from_secs(1)));
+        let settled = after(intended, self.policy.grace.max(Duration::from_secs(1)));
         if self.now < settled {
             let message = "what became of the submission is being looked up";
             let soon = after(self.now, self.policy.backoff_min).min(settled);
@@ -140,6 +164,10 @@ impl Case<'_> {
             return step;
         }
         if let Some(step) = self.not_permitted(self.without_intent()) {
+            return step;
+        }
+        // Much may have happened to the dataset since.
+        if let Some(step) = self.not_ready(&self.without_intent(), attempt) {
             return step;
         }
         if !self.seen.live {
@@ -162,9 +190,7 @@ impl Case<'_> {
                 Some(Ok(found)) => match self.claim(found) {
                     Claim::Ours => self.report(self.recorded.clone(), &found.job, attempt),
                     Claim::Foreign(why) => self.conflict(clear, attempt, &why),
-                    Claim::Unknown(failure) => {
-                        self.obstacle(self.recorded.clone(), failure, "reading the tags of the existing job")
-                    }
+                    Claim::Unknown(failure) => self.unproven(failure),
                 },
                 Some(Err(_)) => self.in_doubt("a job of this name exists and can't be read yet"),
             },
@@ -206,6 +232,15 @@ impl Case<'_> {
             ..self.recorded.clone()
         };
         self.settle(status, Reason::Pending, "the service has taken the job", Again::At(self.now))
+    }
+
+    /// A job stands under the name that an own intent is recorded for, and its tags can't be read.
+    fn unproven(&self, failure: &Failure) -> Step {
+        match failure.class {
+            // A young job's tags may come later than the job.
+            Class::NotFound | Class::InUse => self.in_doubt("the job's tags can't be read yet"),
+            _ => self.obstacle(self.recorded.clone(), failure, "reading the tags of the existing job"),
+        }
     }
 
     fn in_doubt(&self, why: &str) -> Step {
@@ -259,44 +294,66 @@ impl Case<'_> {
         }
     }
 
-    /// What keeps this attempt from being submitted now; `None` if nothing does.
-    fn not_ready(&self, attempt: i32) -> Option<Step> {
+    /// What keeps this attempt from being submitted now; `None` if nothing does. It is told with this status.
+    fn not_ready(&self, status: &DatasetImportJobStatus, attempt: i32) -> Option<Step> {
+        let obstacle = |failure, doing| Some(self.obstacle(status.clone(), failure, doing));
         match &self.seen.turn {
             None => return Some(Step::TakeTurn),
             Some(Turn::Go) => {}
             Some(Turn::Wait { why, until }) => {
                 let again = until.map_or(Again::After(self.policy.waiting), Again::At);
-                return Some(self.keep_or_settle(self.recorded.clone(), Reason::Queued, why, again));
+                return Some(self.keep_or_settle(status.clone(), Reason::Queued, why, again));
             }
-            Some(Turn::Superseded { by }) => {
-                let message = format!(
-                    "{by}, which is newer, has put its data into the dataset; this older import is not made any more: to make it after all, delete this DatasetImportJob and create it anew"
-                );
-                return Some(self.settle_as(Reason::Superseded, &message, Again::OnChange));
-            }
+            Some(Turn::Superseded { by }) => return Some(self.superseded(status.clone(), &by.to_string())),
         }
         match &self.seen.dataset {
             None => return Some(Step::DescribeDataset),
-            Some(Ok(status)) if status == ACTIVE => {}
-            Some(Ok(_)) => return Some(self.dataset_not_ready(self.recorded.clone(), "the dataset is not ACTIVE yet")),
+            Some(Ok(told)) if told == ACTIVE => {}
+            Some(Ok(_)) => return Some(self.dataset_not_ready(status.clone(), "the dataset is not ACTIVE yet")),
             Some(Err(f)) if f.class == Class::NotFound => {
-                return Some(self.dataset_not_ready(self.recorded.clone(), "the dataset does not exist"));
+                return Some(self.dataset_not_ready(status.clone(), "the dataset does not exist"));
             }
-            Some(Err(failure)) => return Some(self.obstacle(self.recorded.clone(), failure, "looking at the dataset")),
+            Some(Err(failure)) => return obstacle(failure, "looking at the dataset"),
         }
-        match &self.seen.jobs {
-            None => Some(Step::ListJobs),
-            Some(Err(failure)) => {
-                Some(self.obstacle(self.recorded.clone(), failure, "looking for other imports into the dataset"))
-            }
-            Some(Ok(jobs)) => {
-                let own = self.request.job_name(attempt);
-                let other = jobs.iter().find(|job| !has_ended(&job.status) && job.name != own)?;
-                let message =
-                    format!("waits for the job {}, which imports into the same dataset", sanitize(&other.name));
-                Some(self.keep_or_settle(self.recorded.clone(), Reason::Queued, &message, Again::Setback(Pace::Brief)))
-            }
+        let jobs = match &self.seen.jobs {
+            None => return Some(Step::ListJobs),
+            Some(Err(failure)) => return obstacle(failure, "looking for other imports into the dataset"),
+            Some(Ok(jobs)) => jobs,
+        };
+        let own = self.request.job_name(attempt);
+        if let Some(other) = jobs.iter().find(|job| !has_ended(&job.status) && job.name != own) {
+            let message = format!("waits for the job {}, which imports into the same dataset", sanitize(&other.name));
+            return Some(self.keep_or_settle(status.clone(), Reason::Queued, &message, Again::Setback(Pace::Brief)));
         }
+        self.overtaken(status, jobs)
+    }
+
+    /// Whether a newer import has put its data into the dataset, though its resource may be gone by now: then the
+    /// job's own tag tells how old the import is.
+    fn overtaken(&self, status: &DatasetImportJobStatus, jobs: &[JobSummary]) -> Option<Step> {
+        let requested_at = self.request.requested_at?;
+        // A newer resource's job can't be older than this resource, as far as the clocks of AWS and the cluster agree.
+        let candidate = |job: &&JobSummary| {
+            job.status == ACTIVE && job.created.is_none_or(|created| after(created, CLOCK_SKEW) > requested_at)
+        };
+        let mut candidates: Vec<&JobSummary> = jobs.iter().filter(candidate).collect();
+        candidates.sort_by_key(|job| std::cmp::Reverse(job.created));
+        candidates.into_iter().take(MOST_AGES).find_map(|job| match self.seen.ages.get(&job.name) {
+            None => Some(Step::ReadAge { job_name: job.name.clone() }),
+            Some(Ok(Some(age))) if *age > requested_at => {
+                Some(self.superseded(status.clone(), &format!("the job {}", sanitize(&job.name))))
+            }
+            Some(Ok(_)) => None,
+            Some(Err(failure)) if failure.class == Class::NotFound => None,
+            Some(Err(failure)) => Some(self.obstacle(status.clone(), failure, "reading how old another import is")),
+        })
+    }
+
+    fn superseded(&self, status: DatasetImportJobStatus, by: &str) -> Step {
+        let message = format!(
+            "{by}, which is newer, has put its data into the dataset; this older import is not made any more: to make it after all, delete this DatasetImportJob and create it anew"
+        );
+        self.settle(status, Reason::Superseded, &message, Again::OnChange)
     }
 
     fn dataset_not_ready(&self, status: DatasetImportJobStatus, why: &str) -> Step {

@@ -25,7 +25,10 @@ struct World {
     /// The answer to the next create call, after its effect if the flag says so.
     answers: Vec<(bool, Result<(), Failure>)>,
     dataset: Result<String, Failure>,
+    /// The dataset's jobs beside its own.
     running: Vec<JobSummary>,
+    /// When the resource was created that each of them was made for.
+    ages: BTreeMap<String, Result<Option<Timestamp>, Failure>>,
     tags: Option<Failure>,
     permission: Result<(), String>,
 }
@@ -44,6 +47,7 @@ impl World {
         job.metadata.namespace = Some("shop".into());
         job.metadata.uid = Some("uid".into());
         job.metadata.generation = Some(1);
+        job.metadata.creation_timestamp = Some(Time(Timestamp::from_second(1_699_999_000).unwrap()));
         job.status = Some(DatasetImportJobStatus { observed_generation: Some(-1), ..Default::default() });
         Self {
             job,
@@ -56,6 +60,7 @@ impl World {
             answers: Vec::new(),
             dataset: Ok(ACTIVE.into()),
             running: Vec::new(),
+            ages: BTreeMap::new(),
             tags: None,
             permission: Ok(()),
         }
@@ -105,7 +110,7 @@ impl World {
                 return Err(failure(Class::AlreadyExists));
             }
             self.accepted.push(name.into());
-            let tags = self.request().ownership_tags().to_vec();
+            let tags = self.request().own_tags();
             self.make_job(name, CREATE_PENDING, tags);
         }
         answer
@@ -123,6 +128,11 @@ impl World {
                 Step::TakeTurn => seen.turn = Some(Turn::Go),
                 Step::DescribeDataset => seen.dataset = Some(self.dataset.clone()),
                 Step::ListJobs => seen.jobs = Some(Ok(self.running.clone())),
+                Step::ReadAge { job_name } => {
+                    self.reads += 1;
+                    let age = self.ages.get(&job_name).cloned().unwrap_or_else(|| Err(failure(Class::NotFound)));
+                    seen.ages.insert(job_name, age);
+                }
                 Step::DescribeJob { attempt, prove } => {
                     self.reads += 1;
                     looked_since_intent = true;
@@ -162,6 +172,7 @@ impl World {
                         self.writes += 1;
                         self.job.status = Some((**status).clone());
                     }
+                    self.memory.rested = true;
                     return Some(rest);
                 }
             }
@@ -286,7 +297,7 @@ fn a_lost_answer_is_looked_up_whether_or_not_the_call_took_effect() {
 fn an_own_job_is_adopted_by_a_resource_that_knows_nothing_of_it() {
     for status in [CREATE_PENDING, ACTIVE, CREATE_FAILED] {
         let mut world = World::new();
-        let (name, tags) = (world.request().job_name(1), world.request().ownership_tags().to_vec());
+        let (name, tags) = (world.request().job_name(1), world.request().own_tags());
         world.make_job(&name, status, tags);
         world.settle();
         assert!(world.accepted.is_empty());
@@ -298,7 +309,7 @@ fn an_own_job_is_adopted_by_a_resource_that_knows_nothing_of_it() {
 #[test]
 fn a_resource_made_anew_finds_its_last_attempt() {
     let mut world = World::new();
-    let (request, tags) = (world.request(), world.request().ownership_tags().to_vec());
+    let (request, tags) = (world.request(), world.request().own_tags());
     world.make_job(&request.job_name(1), CREATE_FAILED, tags.clone());
     world.make_job(&request.job_name(2), ACTIVE, tags);
     world.settle();
@@ -308,7 +319,7 @@ fn a_resource_made_anew_finds_its_last_attempt() {
 
 #[test]
 fn a_foreign_job_is_never_adopted_unasked() {
-    let mut other = World::new().request().ownership_tags().to_vec();
+    let mut other = World::new().request().own_tags();
     other[1].tag_value = "another".into();
     for tags in [vec![], other] {
         let mut world = World::new();
@@ -339,7 +350,7 @@ fn not_even_a_person_can_make_it_adopt_another_request() {
 #[test]
 fn tags_that_can_not_be_read_prove_nothing() {
     let mut world = World::new();
-    let (name, tags) = (world.request().job_name(1), world.request().ownership_tags().to_vec());
+    let (name, tags) = (world.request().job_name(1), world.request().own_tags());
     world.make_job(&name, ACTIVE, tags);
     world.tags = Some(failure(Class::AccessDenied));
     world.settle();
@@ -400,6 +411,135 @@ fn an_import_that_somebody_else_runs_into_the_dataset_is_waited_for() {
     world.later();
     world.settle();
     assert_eq!(world.accepted.len(), 1);
+}
+
+fn landed(name: &str, at: Timestamp) -> JobSummary {
+    JobSummary { name: name.into(), status: ACTIVE.into(), created: Some(at), updated: Some(at) }
+}
+
+#[test]
+fn what_a_newer_import_has_overtaken_is_not_made_even_when_the_newer_resource_is_gone() {
+    let (older, newer) = (1_699_998_000, 1_699_999_500);
+    for (age, made) in
+        [(Ok(Some(newer)), false), (Ok(Some(older)), true), (Ok(None), true), (Err(failure(Class::NotFound)), true)]
+    {
+        let mut world = World::new();
+        world.running = vec![landed("other", world.now)];
+        let age = age.map(|age| age.map(|second| Timestamp::from_second(second).unwrap()));
+        world.ages.insert("other".into(), age.clone());
+        world.settle();
+        assert_eq!(world.accepted.len() == 1, made, "{age:?}");
+        if made {
+            continue;
+        }
+        assert_eq!((world.reason(), world.conditions()), (Reason::Superseded, FAILURE.map(String::from)));
+        // It said that this is final.
+        let (reads, writes) = (world.reads, world.writes);
+        world.running.clear();
+        world.crash();
+        world.later();
+        world.annotate(api::RECONCILE_REQUESTED_AT, "now");
+        world.settle();
+        assert_eq!((world.reason(), world.reads, world.writes), (Reason::Superseded, reads, writes));
+    }
+}
+
+#[test]
+fn while_it_can_not_be_told_how_old_another_import_is_nothing_is_sent() {
+    let mut world = World::new();
+    world.running = vec![landed("other", world.now)];
+    world.ages.insert("other".into(), Err(failure(Class::AccessDenied)));
+    world.settle();
+    assert_eq!((world.reason(), world.accepted.len()), (Reason::AccessDenied, 0));
+    world.ages.insert("other".into(), Ok(None));
+    world.later();
+    world.settle();
+    assert_eq!(world.accepted.len(), 1);
+}
+
+#[test]
+fn what_landed_long_before_the_resource_was_made_is_not_asked_about() {
+    let mut world = World::new();
+    world.running = vec![landed("other", Timestamp::from_second(1_699_990_000).unwrap())];
+    world.settle();
+    let mut alone = World::new();
+    alone.settle();
+    assert_eq!((world.reads, world.accepted.len()), (alone.reads, 1));
+}
+
+/// A world that died right after its intent was recorded.
+fn intended() -> World {
+    let mut world = World::new();
+    for steps in 1.. {
+        assert!(world.pass(true, steps).is_none(), "the intent comes before the end");
+        if world.status().submission.is_some() {
+            break;
+        }
+    }
+    world.crash();
+    world
+}
+
+#[test]
+fn a_left_over_intent_waits_for_what_others_have_begun_since() {
+    let mut world = intended();
+    world.now = after(world.now, policy().grace * 2);
+    world.running =
+        vec![JobSummary { name: "theirs".into(), status: CREATE_PENDING.into(), created: None, updated: None }];
+    world.settle();
+    assert_eq!((world.reason(), world.accepted.len()), (Reason::Queued, 0));
+    world.running.clear();
+    world.later();
+    world.settle();
+    assert_eq!(world.accepted.len(), 1);
+}
+
+#[test]
+fn an_intent_by_a_clock_that_runs_ahead_is_waited_for_no_longer_than_another() {
+    let mut world = intended();
+    world.now = after(world.now, Duration::from_secs(1));
+    let ahead = after(world.now, Duration::from_secs(24 * 3600));
+    if let Some(submission) = world.job.status.as_mut().and_then(|status| status.submission.as_mut()) {
+        submission.time = Time(ahead);
+    }
+    let (writes, began) = (world.writes, world.now);
+    world.settle();
+    assert!(since(began, world.now) <= policy().grace * 2, "{:?}", since(began, world.now));
+    assert_eq!((world.accepted.len(), world.reason()), (1, Reason::Pending));
+    assert!(world.writes <= writes + 6, "{} writes", world.writes);
+}
+
+#[test]
+fn a_submission_whose_tags_come_later_than_its_job_never_looks_refused() {
+    for class in [Class::NotFound, Class::InUse] {
+        let mut world = World::new();
+        world.answers = vec![(true, Err(failure(Class::InDoubt)))];
+        world.tags = Some(failure(class));
+        world.settle();
+        world.later();
+        world.settle();
+        assert_eq!((world.reason(), world.conditions()), (Reason::Submitting, IN_PROGRESS.map(String::from)));
+        world.tags = None;
+        world.later();
+        world.settle();
+        assert_eq!((world.reason(), world.accepted.len()), (Reason::Pending, 1));
+    }
+}
+
+#[test]
+fn a_restart_asks_no_sooner_again_for_what_was_rejected() {
+    let mut world = World::new();
+    world.answers = vec![(false, Err(failure(Class::AccessDenied))), (true, Ok(()))];
+    world.settle();
+    assert_eq!(world.reason(), Reason::AccessDenied);
+    world.crash();
+    let (reads, writes) = (world.reads, world.writes);
+    assert_eq!(world.settle().again, Again::Setback(Pace::Slow));
+    assert_eq!((world.reads, world.writes), (reads, writes));
+    world.crash();
+    world.annotate(api::RECONCILE_REQUESTED_AT, "now");
+    world.settle();
+    assert_eq!((world.reason(), world.accepted.len()), (Reason::Pending, 1), "a person need not wait");
 }
 
 #[test]
@@ -560,17 +700,23 @@ fn a_forged_success_that_names_a_job_the_service_does_not_know_is_not_vouched_fo
     }
 }
 
+/// A pass that has found that it may go on.
+fn nothing_in_the_way() -> Seen {
+    Seen {
+        live: true,
+        permission: Some(Ok(())),
+        turn: Some(Turn::Go),
+        dataset: Some(Ok(ACTIVE.into())),
+        jobs: Some(Ok(Vec::new())),
+        ..Seen::default()
+    }
+}
+
 #[test]
 fn a_fresh_intent_differs_from_the_one_it_replaces_however_short_the_grace() {
-    let mut world = World::new();
-    for steps in 1.. {
-        assert!(world.pass(true, steps).is_none(), "the intent comes before the end");
-        if world.status().submission.is_some() {
-            break;
-        }
-    }
+    let world = intended();
     let policy = Policy { grace: Duration::ZERO, ..policy() };
-    let mut seen = Seen { live: true, permission: Some(Ok(())), ..Seen::default() };
+    let mut seen = nothing_in_the_way();
     seen.lookups.insert(1, Err(failure(Class::NotFound)));
     let within = decide(&world.job, true, &seen, &world.memory, world.now, &policy);
     assert!(!matches!(within, Step::RecordIntent(_)), "{within:?}");
@@ -608,7 +754,7 @@ fn an_end_that_the_service_spells_oddly_is_an_end_and_no_reason_to_import_again(
 #[test]
 fn an_intent_that_grew_old_before_the_create_is_recorded_anew() {
     let mut world = World::new();
-    let mut seen = Seen { live: true, intent: Some(1), permission: Some(Ok(())), ..Seen::default() };
+    let mut seen = Seen { intent: Some(1), ..nothing_in_the_way() };
     seen.lookups.insert(1, Err(failure(Class::NotFound)));
     let steps = (1..).take_while(|steps| {
         world.pass(true, *steps);
@@ -729,13 +875,7 @@ fn what_a_namespace_may_not_import_is_neither_looked_up_nor_sent() {
 
 #[test]
 fn an_intent_that_a_crash_left_over_is_not_carried_out_once_the_namespace_may_not() {
-    let mut world = World::new();
-    for steps in 1.. {
-        assert!(world.pass(true, steps).is_none(), "the intent comes before the end");
-        if world.status().submission.is_some() {
-            break;
-        }
-    }
+    let mut world = intended();
     world.now = after(world.now, policy().grace * 2);
     world.permission = Err("its list has no such dataset".into());
     world.pass(true, 100);

@@ -41,7 +41,12 @@ impl Case<'_> {
 
     /// Ends the pass and leaves the status as it is.
     pub(super) fn leave(&self, again: Again) -> Step {
-        rest(&self.recorded, self.recorded.clone(), again)
+        self.record(self.recorded.clone(), again)
+    }
+
+    /// Ends the pass with this status, whose conditions say what they said.
+    pub(super) fn record(&self, status: DatasetImportJobStatus, again: Again) -> Step {
+        rest(&self.recorded, status, again)
     }
 
     /// The recorded status without the intent: the submission was definitely not taken.

@@ -169,7 +169,7 @@ impl Personalize for Aws {
             .role_arn(&request.role_arn)
             .import_mode(request.import_mode.as_str().into())
             .set_publish_attribution_metrics_to_s3(request.publish_attribution_metrics_to_s3);
-        for Tag { tag_key, tag_value } in request.tags.iter().chain(&request.ownership_tags()) {
+        for Tag { tag_key, tag_value } in request.tags.iter().chain(&request.own_tags()) {
             let tag = types::Tag::builder().tag_key(tag_key).tag_value(tag_value).build();
             call = call.tags(tag.map_err(|e| Failure::unanswered(Class::InvalidInput, "InvalidTag", &e.to_string()))?);
         }
@@ -240,7 +240,11 @@ impl Personalize for Aws {
             }
             token = Some(next);
         }
-        Err(Failure::unanswered(Class::InDoubt, "EndlessListing", "the listing of the dataset's jobs does not end"))
+        Err(Failure::unanswered(
+            Class::InDoubt,
+            "EndlessListing",
+            "the listing of the dataset's jobs does not end within 20000 jobs",
+        ))
     }
 
     async fn dataset_status(&self, dataset: &DatasetArn) -> Result<String, Failure> {

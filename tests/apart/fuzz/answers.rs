@@ -136,9 +136,8 @@ async fn life(service: &Aws, script: &Script) {
             break;
         }
     }
-    let mut names = accepted.clone();
-    names.dedup();
-    assert_eq!(names, accepted, "no attempt is accepted twice");
+    let attempts: std::collections::BTreeSet<i32> = accepted.iter().copied().collect();
+    assert_eq!(attempts.len(), accepted.len(), "no attempt is accepted twice: {accepted:?}");
 }
 
 async fn one(service: &Aws, pass: &mut Pass, queue: &mut Queue, now: jiff::Timestamp, accepted: &mut Vec<i32>) {
@@ -163,7 +162,11 @@ async fn one(service: &Aws, pass: &mut Pass, queue: &mut Queue, now: jiff::Times
                 pass.looked_up(attempt, found, now);
             }
             Step::DescribeDataset => pass.saw_dataset(service.dataset_status(&request.dataset).await),
-            Step::ListJobs => pass.saw_jobs(service.jobs(&request.dataset).await),
+            Step::ListJobs => pass.saw_jobs(service.jobs(&request.dataset).await, queue),
+            Step::ReadAge { job_name } => {
+                let tags = service.tags(&request.dataset, &request.dataset.job(&job_name)).await;
+                pass.saw_age(job_name, tags);
+            }
             Step::RecordIntent(status) => {
                 let attempt = status.submission.as_ref().unwrap().attempt;
                 write(pass, *status, Some(attempt), queue);

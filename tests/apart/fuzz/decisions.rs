@@ -81,7 +81,7 @@ impl Choices<'_> {
 
     fn found(&mut self, request: &Request) -> Found {
         let differs = self.flag();
-        let tags = request.ownership_tags().to_vec();
+        let tags = request.own_tags();
         Found {
             job: Job {
                 name: self.text(),
@@ -124,6 +124,12 @@ impl Choices<'_> {
                     seen.lookups.insert(attempt, found);
                 }
             }
+            for job in seen.jobs.iter().flatten().flatten() {
+                if self.flag() {
+                    let age = self.result(|c| c.maybe(Self::time));
+                    seen.ages.insert(job.name.clone(), age);
+                }
+            }
         }
         seen
     }
@@ -132,6 +138,7 @@ impl Choices<'_> {
         Memory {
             described: self.maybe(Self::time),
             looked_up: self.flag(),
+            rested: self.flag(),
             pause: self.maybe(|c| (c.time(), Inputs::of(job))),
             typical: self.maybe(|c| Duration::from_secs(u64::from(c.next()) << 30)),
         }
@@ -185,7 +192,7 @@ fn decisions() {
         let (edits, choices) =
             input.split_at(input.len().min(usize::from(input.first().copied().unwrap_or(0) % 5) * 2));
         let Ok(job) = serde_json::from_slice::<DatasetImportJob>(&document(&template, edits)) else { return };
-        let request = Request::new("shop", job.metadata.name.as_deref().unwrap_or_default(), &job.spec).ok();
+        let request = Request::of(&job).ok();
         let mut choices = Choices(choices);
         let (proven, now) = (choices.flag(), choices.time().max(Timestamp::UNIX_EPOCH));
         let seen = choices.seen(request.as_ref());

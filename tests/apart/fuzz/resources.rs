@@ -65,7 +65,8 @@ fn pass(job: &DatasetImportJob, queue: &mut Queue) {
             Step::TakeTurn => pass.turned(queue.take_turn(&uid, now(0))),
             Step::DescribeJob { attempt, .. } => pass.looked_up(attempt, Err(unknown()), now(0)),
             Step::DescribeDataset => pass.saw_dataset(Ok("ACTIVE".into())),
-            Step::ListJobs => pass.saw_jobs(Ok(Vec::new())),
+            Step::ListJobs => pass.saw_jobs(Ok(Vec::new()), queue),
+            Step::ReadAge { job_name } => pass.saw_age(job_name, Err(unknown())),
             Step::RecordIntent(status) => {
                 let attempt = status.submission.as_ref().unwrap().attempt;
                 write(&mut pass, *status, Some(attempt));

@@ -146,7 +146,12 @@ impl Checked {
             }
             Step::ListJobs => {
                 let jobs = self.list(world);
-                world.operator(o).runs[r].as_mut()?.pass.saw_jobs(Ok(jobs));
+                let operator = world.operator(o);
+                operator.runs[r].as_mut()?.pass.saw_jobs(Ok(jobs), &operator.queue);
+            }
+            Step::ReadAge { job_name } => {
+                let tags = self.tags(world, &job_name);
+                world.operator(o).runs[r].as_mut()?.pass.saw_age(job_name, tags);
             }
             Step::RecordIntent(_) | Step::Create { .. } if !leads => self.fail(world, o, r),
             Step::RecordIntent(status) => {
@@ -209,7 +214,7 @@ impl Checked {
         let made = made.ok_or_else(|| failure(Class::NotFound))?;
         let request = &self.names.0[r].0;
         let ours = !made.foreign || self.rules.breaks.no_proof;
-        let tags: Vec<Tag> = if ours { request.ownership_tags().to_vec() } else { Vec::new() };
+        let tags: Vec<Tag> = if ours { request.own_tags() } else { Vec::new() };
         let job = Job {
             name: self.names.of(r, attempt),
             dataset: request.dataset.as_str().into(),
@@ -223,6 +228,12 @@ impl Checked {
             updated: Some(at(0)),
         };
         Ok(Found { job, tags: prove.then_some(Ok(tags)) })
+    }
+
+    fn tags(&self, world: &World, job_name: &str) -> Result<Vec<Tag>, Failure> {
+        let named = |job: &&crate::world::Made| self.names.of(job.resource, job.attempt) == job_name;
+        let job = world.jobs.iter().find(named).ok_or_else(|| failure(Class::NotFound))?;
+        Ok(if job.foreign { Vec::new() } else { self.names.0[job.resource].0.own_tags() })
     }
 
     fn list(&self, world: &World) -> Vec<JobSummary> {

@@ -271,7 +271,7 @@ impl Names {
     pub(crate) fn new(resources: usize) -> Self {
         let one = |r| {
             let job = resource(r, 0, 1, false);
-            let request = Request::new("shop", &job.name_any(), &job.spec).expect("a request");
+            let request = Request::of(&job).expect("a request");
             let names = (1..=4).map(|attempt| request.job_name(attempt)).collect();
             (request, names)
         };

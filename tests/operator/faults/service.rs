@@ -404,7 +404,7 @@ fn fault_60_pending_for_days() {
     let created = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(72);
     bed.service.put_job(&json!({
         "name": request.job_name(1), "datasetArn": dataset_arn("d0"), "dataLocation": "s3://bucket/interactions.csv",
-        "roleArn": ROLE, "status": "CREATE PENDING", "createdAt": created, "hold": true, "tags": request.ownership_tags(),
+        "roleArn": ROLE, "status": "CREATE PENDING", "createdAt": created, "hold": true, "tags": request.own_tags(),
     }));
     let _operator = bed.operator(&["--poll-min=100ms", "--poll-max=1s"]);
     nightly(&bed);
