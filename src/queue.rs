@@ -76,6 +76,8 @@ struct Entry {
     reason: Option<Reason>,
     /// A turn was granted and is in use.
     reserved: bool,
+    /// The resource is gone, and a pass over it is not: its call may still make a job.
+    gone: bool,
     /// Something else keeps it from going before this moment, so nobody waits for it until then.
     postponed: Option<Timestamp>,
     resource_version: u64,
@@ -135,6 +137,7 @@ impl Queue {
             job_name: job.status.as_ref().and_then(|status| status.job_name.clone()),
             reason: job.status.as_ref().and_then(Reason::of),
             reserved: old.is_some_and(|old| old.reserved),
+            gone: old.is_some_and(|old| old.gone),
             postponed: old.and_then(|old| old.postponed),
             resource_version: version,
             dataset: request.dataset,
@@ -142,8 +145,13 @@ impl Queue {
         self.entries.insert(uid, entry);
     }
 
-    /// Forgets a resource that is gone; tells which account and region it leaves a place in.
+    /// Forgets a resource that is gone; tells which account and region it leaves a place in. While a turn of it is in
+    /// use the place stays taken: deleting a resource does not call its request back.
     pub fn forget(&mut self, uid: &str) -> Option<Location> {
+        if let Some(entry) = self.entries.get_mut(uid).filter(|entry| entry.reserved) {
+            entry.gone = true;
+            return None;
+        }
         self.entries.remove(uid).map(|entry| entry.dataset.location().clone())
     }
 
@@ -179,7 +187,12 @@ impl Queue {
     /// Gives a turn back, and tells whether there was one; what the resource's status says stays in
     /// force.
     pub fn release(&mut self, uid: &str) -> bool {
-        self.entries.get_mut(uid).is_some_and(|entry| std::mem::take(&mut entry.reserved))
+        let Some(entry) = self.entries.get_mut(uid) else { return false };
+        let released = std::mem::take(&mut entry.reserved);
+        if entry.gone {
+            self.entries.remove(uid);
+        }
+        released
     }
 
     /// The service refused for its quota: nobody in this account and region tries before the moment
@@ -282,7 +295,7 @@ impl Queue {
             return Turn::Go;
         }
         let location = own.dataset.location();
-        let same_dataset = || self.lane(location).filter(|e| e.dataset == own.dataset && e.key != own.key);
+        let same_dataset = || self.lane(location).filter(|e| e.dataset == own.dataset && !std::ptr::eq(*e, own));
         // Neither names the other: who is next in the line changes, and may be in a namespace of somebody else's.
         let busy = || wait("waits for another import into the same dataset".into(), None);
         if same_dataset().any(Entry::occupies) {
@@ -489,6 +502,24 @@ mod tests {
             let mut queue = queue(&[leaving, resource(2, "a")]);
             assert!(go(&mut queue, "r002"));
         }
+    }
+
+    #[test]
+    fn a_deleted_one_keeps_its_place_while_its_request_is_under_way() {
+        let mut queue = queue(&[resource(1, "a"), resource(2, "a")]);
+        assert!(go(&mut queue, "r001"));
+        assert_eq!(queue.forget("r001"), None);
+        assert!(!go(&mut queue, "r002"));
+        assert!(queue.release("r001"));
+        assert!(go(&mut queue, "r002"));
+        // One that was made anew under the same name is another resource.
+        let mut queue = self::queue(&[resource(1, "a")]);
+        assert!(go(&mut queue, "r001"));
+        assert_eq!(queue.forget("r001"), None);
+        let mut anew = resource(1, "a");
+        anew.metadata.uid = Some("anew".into());
+        queue.observe(&anew);
+        assert!(!go(&mut queue, "anew"));
     }
 
     #[test]

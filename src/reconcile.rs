@@ -105,6 +105,7 @@ impl<P: Personalize> Operator<P> {
         }
         let remembered = carrier.pass.end(outcome.is_ok());
         if let Ok(Ended::Gone) = outcome {
+            self.queue().release(&uid);
             self.forget(&uid);
             return Ok(None);
         }

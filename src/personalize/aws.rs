@@ -21,11 +21,15 @@ use aws_sdk_personalize::types;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 /// The most pages of a listing that are read: 100 jobs each.
 const MOST_PAGES: usize = 200;
+
+/// The bound on looking for credentials, where the configuration has none.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The name of the operator's sessions in an assumed role, as CloudTrail tells it.
 const SESSION: &str = "personalize-operator";
@@ -64,6 +68,9 @@ pub struct Aws {
     base: SdkConfig,
     roles: HashMap<String, String>,
     clients: Mutex<HashMap<Location, Client>>,
+    own_account: OnceLock<String>,
+    /// The bound on looking for credentials that no call has asked for.
+    patience: Duration,
 }
 
 impl Aws {
@@ -93,14 +100,15 @@ impl Aws {
     /// Settings as they are given; retries must be disabled in them. `roles` as in [`AwsOptions`].
     #[must_use]
     pub fn from_config(base: SdkConfig, roles: HashMap<String, String>) -> Self {
-        Self { base, roles, clients: Mutex::default() }
+        let patience = base.timeout_config().and_then(TimeoutConfig::operation_timeout).unwrap_or(PATIENCE);
+        Self { base, roles, clients: Mutex::default(), own_account: OnceLock::new(), patience }
     }
 
     async fn client(&self, location: &Location) -> Result<Client, Failure> {
-        let mut clients = self.clients.lock().await;
-        if let Some(client) = clients.get(location) {
+        if let Some(client) = self.clients().get(location) {
             return Ok(client.clone());
         }
+        // Nothing is locked while credentials are looked for: a slow source of theirs holds up no other account.
         let region = Region::new(location.region.clone());
         let mut config = aws_sdk_personalize::config::Builder::from(&self.base).region(region.clone());
         if let Some(role) = self.roles.get(&location.account) {
@@ -120,14 +128,23 @@ impl Aws {
             ));
         }
         let client = Client::from_conf(config.build());
-        clients.insert(location.clone(), client.clone());
-        Ok(client)
+        Ok(self.clients().entry(location.clone()).or_insert(client).clone())
     }
 
-    /// The account of the default credentials, where they tell it.
+    fn clients(&self) -> MutexGuard<'_, HashMap<Location, Client>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The account of the default credentials, where they tell it within the bound on a call. It is asked for until it
+    /// is known.
     async fn own_account(&self) -> Option<String> {
-        let credentials = self.base.credentials_provider()?.provide_credentials().await.ok()?;
-        credentials.account_id().map(|id| id.as_str().to_owned())
+        if let Some(known) = self.own_account.get() {
+            return Some(known.clone());
+        }
+        let provider = self.base.credentials_provider()?;
+        let credentials = timeout(self.patience, provider.provide_credentials()).await.ok()?.ok()?;
+        let account = credentials.account_id()?.as_str();
+        Some(self.own_account.get_or_init(|| account.to_owned()).clone())
     }
 
     /// What went wrong, and what it has to do with the credentials for that account.

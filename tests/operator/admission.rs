@@ -61,6 +61,16 @@ fn each_wrong_field_is_refused_by_a_sentence_that_names_it() {
         ("suspend", json!({"suspend": "no"})),
         ("backoffLimit", json!({"backoffLimit": -1})),
         ("backoffLimit", json!({"backoffLimit": 101})),
+        ("backoffLimit", json!({"jobName": "fixed", "backoffLimit": 1})),
+        ("datasetArn", json!({"datasetArn": 1})),
+        ("dataLocation", json!({"dataSource": {"dataLocation": ["s3://bucket/a"]}})),
+        ("roleArn", json!({"roleArn": 1})),
+        ("jobName", json!({"jobName": 1})),
+        ("importMode", json!({"importMode": 1})),
+        ("tags", json!({"tags": {"a": "b"}})),
+        ("tagKey", json!({"tags": [{"tagKey": 1, "tagValue": "v"}]})),
+        ("tagValue", json!({"tags": [{"tagKey": "k", "tagValue": 1}]})),
+        ("backoffLimit", json!({"backoffLimit": "one"})),
         ("nonesuch", json!({"nonesuch": 1})),
     ];
     for (field, edit) in cases {
@@ -73,11 +83,11 @@ fn each_wrong_field_is_refused_by_a_sentence_that_names_it() {
         "jobName": long(63),
         "importMode": "INCREMENTAL",
         "publishAttributionMetricsToS3": true,
-        "tags": (0..47).map(|i| tag(&format!("k{i}"), "Ünïcödé + = @ / _ . : -")).collect::<Vec<_>>(),
-        "backoffLimit": 100,
+        "tags": (0..46).map(|i| tag(&format!("k{i}"), "Ünïcödé + = @ / _ . : -")).collect::<Vec<_>>(),
         "suspend": true,
     });
     bed.apply(&Bed::manifest("right", "d0", right));
+    bed.apply(&Bed::manifest("right-too", "d0", json!({"backoffLimit": 100, "suspend": true})));
 }
 
 #[test]

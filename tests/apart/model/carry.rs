@@ -99,7 +99,11 @@ impl Checked {
     }
 
     fn fail(&self, world: &mut World, o: usize, r: usize) {
-        if let Some(run) = world.operator(o).runs[r].take() {
+        let operator = world.operator(o);
+        if let Some(run) = operator.runs[r].take() {
+            if !run.pass.is_unsure() {
+                operator.queue.release(&run.pass.job().uid().unwrap_or_default());
+            }
             self.keep(world, o, r, run, false);
         }
     }
@@ -128,6 +132,7 @@ impl Checked {
                 if !run.pass.refreshed(live, &mut operator.queue) {
                     let uid = run.pass.job().uid().unwrap_or_default();
                     operator.runs[r] = None;
+                    operator.queue.release(&uid);
                     let _ = operator.queue.forget(&uid);
                     if operator.cache[r].as_ref().is_some_and(|cached| cached.job().uid().as_deref() == Some(&*uid)) {
                         operator.remembered[r] = Default::default();
@@ -233,7 +238,7 @@ impl Checked {
     fn tags(&self, world: &World, job_name: &str) -> Result<Vec<Tag>, Failure> {
         let named = |job: &&crate::world::Made| self.names.of(job.resource, job.attempt) == job_name;
         let job = world.jobs.iter().find(named).ok_or_else(|| failure(Class::NotFound))?;
-        Ok(if job.foreign { Vec::new() } else { self.names.0[job.resource].0.own_tags() })
+        Ok(if job.foreign || self.rules.breaks.no_age { Vec::new() } else { self.names.0[job.resource].0.own_tags() })
     }
 
     fn list(&self, world: &World) -> Vec<JobSummary> {

@@ -78,7 +78,7 @@ const TWICE: &str = "A: nothing is accepted twice";
 fn one_import_with_two_leaders_at_once() {
     holds(
         "two leaders",
-        Some(16),
+        Some(18),
         Rules { both_lead: true, budget: Budget { ticks: 1, ..Budget::default() }, ..Rules::untimely() },
     );
 }
@@ -109,7 +109,7 @@ fn one_import_whose_resource_is_meddled_with() {
     use Deed::{Apply, Delete, Forge, MakeJob, Retry, Suspend, Wipe};
     holds(
         "deeds",
-        Some(16),
+        Some(28),
         Rules {
             deeds: &[MakeJob, Delete, Apply, Suspend, Wipe, Forge, Retry],
             budget: Budget { crashes: 1, deeds: 1, ..Budget::default() },
@@ -122,7 +122,7 @@ fn one_import_whose_resource_is_meddled_with() {
 fn one_import_where_names_do_not_help_and_leadership_changes_hands() {
     holds(
         "handovers",
-        Some(18),
+        Some(24),
         Rules { budget: Budget { ticks: 1, handovers: 1, lags: 1, ..Budget::default() }, ..Rules::timely() },
     );
 }
@@ -131,7 +131,7 @@ fn one_import_where_names_do_not_help_and_leadership_changes_hands() {
 fn one_import_where_names_do_not_help_and_two_lead_at_once() {
     holds(
         "two leaders, names that don't help",
-        Some(16),
+        Some(20),
         Rules { both_lead: true, budget: Budget { ticks: 1, ..Budget::default() }, ..Rules::timely() },
     );
 }
@@ -140,8 +140,33 @@ fn one_import_where_names_do_not_help_and_two_lead_at_once() {
 fn two_imports_into_one_dataset_through_a_handover() {
     holds(
         "two imports",
-        Some(14),
+        Some(24),
         Rules { resources: 2, budget: Budget { handovers: 1, ..Budget::default() }, ..Rules::timely() },
+    );
+}
+
+/// An older import is held back while a newer one lands, and the newer resource may be deleted at any moment.
+fn held_back_and_deleted() -> Rules {
+    Rules {
+        resources: 2,
+        suspended: true,
+        deeds: &[Deed::Delete, Deed::Suspend],
+        budget: Budget { deeds: 2, ..Budget::default() },
+        ..Rules::timely()
+    }
+}
+
+#[test]
+fn two_imports_the_older_held_back_and_the_newer_deleted() {
+    holds("held back, deleted", None, held_back_and_deleted());
+}
+
+#[test]
+fn without_its_age_on_the_job_an_older_import_lands_after_a_newer_one_that_was_deleted() {
+    breaks(
+        "no age",
+        "H: no older import lands after a newer one",
+        Rules { breaks: Breaks { no_age: true, ..Breaks::default() }, ..held_back_and_deleted() },
     );
 }
 

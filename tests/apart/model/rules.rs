@@ -39,6 +39,8 @@ pub(crate) struct Breaks {
     pub(crate) no_proof: bool,
     /// The queue lets everybody go.
     pub(crate) no_queue: bool,
+    /// Jobs don't tell how old their imports are.
+    pub(crate) no_age: bool,
 }
 
 /// A foreign deed.
