@@ -158,7 +158,7 @@ fn held_back_and_deleted() -> Rules {
 
 #[test]
 fn two_imports_the_older_held_back_and_the_newer_deleted() {
-    holds("held back, deleted", None, held_back_and_deleted());
+    holds("held back, deleted", Some(30), held_back_and_deleted());
 }
 
 #[test]
