@@ -103,7 +103,7 @@ fn images() -> HashMap<String, Image> {
         user: 65532,
     };
     let version = env!("CARGO_PKG_VERSION");
-    [version, "next"].map(|tag| (format!("personalize-operator:{tag}"), image.clone())).into()
+    [version, "next"].map(|tag| (format!("localhost/personalize-operator:{tag}"), image.clone())).into()
 }
 
 /// A copy of the chart whose CRD has one more column for `kubectl get`.

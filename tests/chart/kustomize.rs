@@ -28,7 +28,7 @@ fn kustomize_builds_the_resources_with_the_image_of_this_version() {
     let resources = documents(&text(&built));
     let deployment = resources.iter().find(|r| r["kind"] == "Deployment").unwrap();
     let image = &deployment["spec"]["template"]["spec"]["containers"][0]["image"];
-    assert_eq!(*image, Value::from(format!("{NAME}:{}", env!("CARGO_PKG_VERSION"))));
+    assert_eq!(*image, Value::from(format!("localhost/{NAME}:{}", env!("CARGO_PKG_VERSION"))));
     let namespaces: Vec<&Value> =
         resources.iter().map(|r| &r["metadata"]["namespace"]).filter(|n| !n.is_null()).collect();
     assert!(!namespaces.is_empty() && namespaces.iter().all(|n| **n == NAME));
