@@ -15,6 +15,15 @@ pub const RECONCILING: &str = "Reconciling";
 /// Stalled: the operator can't make progress without help (kstatus).
 pub const STALLED: &str = "Stalled";
 
+/// The conditions that the operator sets.
+pub const OWN: [&str; 4] = [READY, SUCCEEDED, RECONCILING, STALLED];
+
+/// Whether the operator sets this condition; others may keep theirs beside it.
+#[must_use]
+pub fn is_own(condition: &Condition) -> bool {
+    OWN.contains(&condition.type_.as_str())
+}
+
 /// How a resource stands; each is a row of the table of states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
@@ -96,7 +105,7 @@ reasons! {
     InvalidSpec: Failed,
     /// The job was submitted and can't be found any more; it is never submitted again.
     JobNotFound: Failed,
-    /// A newer import into the dataset has landed; this one would put older data over it.
+    /// A newer import into the dataset has landed, so this one, also if it is INCREMENTAL, is not made any more.
     Superseded: Failed,
     /// Held back by spec.suspend or by the annotation personalize-operator.io/suspend.
     Suspended: Suspended,
@@ -114,17 +123,17 @@ impl Reason {
 /// Sets the four conditions, with a message made fit for people. A condition whose status stays keeps its transition time, and one that
 /// says nothing new stays as it is, byte for byte.
 pub fn set(status: &mut DatasetImportJobStatus, generation: i64, reason: Reason, message: &str, now: Timestamp) {
-    let [ready, succeeded, reconciling, stalled] = match reason.state() {
+    let values = match reason.state() {
         State::InProgress => ["Unknown", "Unknown", "True", "False"],
         State::Succeeded => ["True", "True", "False", "False"],
         State::Failed => ["False", "False", "False", "True"],
         State::Suspended => ["Unknown", "Unknown", "False", "False"],
     };
-    let table = [(READY, ready), (SUCCEEDED, succeeded), (RECONCILING, reconciling), (STALLED, stalled)];
     let message = sanitize(message);
     let old = std::mem::take(&mut status.conditions);
-    status.conditions = table
+    status.conditions = OWN
         .into_iter()
+        .zip(values)
         .map(|(type_, value)| {
             let since = old.iter().find(|c| c.type_ == type_ && c.status == value);
             Condition {
@@ -138,7 +147,7 @@ pub fn set(status: &mut DatasetImportJobStatus, generation: i64, reason: Reason,
         })
         .collect();
     // A condition of another's making is not ours to drop.
-    status.conditions.extend(old.into_iter().filter(|c| table.iter().all(|(type_, _)| c.type_ != *type_)));
+    status.conditions.extend(old.into_iter().filter(|condition| !is_own(condition)));
     status.observed_generation = Some(generation);
 }
 

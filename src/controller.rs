@@ -8,7 +8,8 @@ use crate::metrics::Metrics;
 use crate::pass::MANAGER;
 use crate::personalize::Personalize;
 use crate::queue::{Key, Queue, Uid};
-use crate::reconcile::{Error, Operator};
+use crate::reconcile::Operator;
+use crate::rest::Connection;
 use crate::schedule::Policy;
 use crate::tenancy::Unlisted;
 use crate::text::told;
@@ -24,12 +25,13 @@ use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use std::collections::{BTreeSet, HashSet};
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
-use tracing::{Instrument, error, error_span, info, warn};
+use tracing::{Instrument, debug, error, error_span, info, warn};
 
 /// A resource that may be unreadable: one bad object must not blind the watch to the others.
 type Guarded = DeserializeGuard<DatasetImportJob>;
@@ -61,7 +63,7 @@ pub struct Options {
 
 /// Runs until `stop` turns true, through as many leaderships as there are.
 pub async fn run<P: Personalize + Clone>(
-    client: Client,
+    connection: Connection,
     personalize: P,
     options: Options,
     health: Arc<Health>,
@@ -69,13 +71,13 @@ pub async fn run<P: Personalize + Clone>(
     stop: watch::Receiver<bool>,
 ) {
     metrics.workers(options.concurrency);
-    let probe = probe_crd(client.clone(), options.clone(), Arc::clone(&health));
+    let probe = probe_crd(connection.client.clone(), options.clone(), Arc::clone(&health));
     let work = async {
         let Some(election) = options.election.clone() else {
-            lead(&client, &personalize, &options, &health, &metrics, Leadership::forever(), stop.clone()).await;
+            lead(&connection, &personalize, &options, &health, &metrics, Leadership::forever(), stop.clone()).await;
             return;
         };
-        let candidate = Candidate::new(client.clone(), election, Arc::clone(&metrics));
+        let candidate = Candidate::new(connection.client.clone(), election, Arc::clone(&metrics));
         while !*stop.borrow() {
             tokio::select! {
                 () = candidate.campaign() => {}
@@ -85,7 +87,7 @@ pub async fn run<P: Personalize + Clone>(
                 // What a lost lease cuts short is as if the process had died there: the protocol of
                 // submission is made for that.
                 () = candidate.hold() => {}
-                () = lead(&client, &personalize, &options, &health, &metrics, candidate.leadership(), stop.clone()) => {}
+                () = lead(&connection, &personalize, &options, &health, &metrics, candidate.leadership(), stop.clone()) => {}
             }
             health.stands_by();
             metrics.stands_by();
@@ -133,7 +135,7 @@ async fn probe_crd(client: Client, options: Options, health: Arc<Health>) {
 
 /// Works as the leader, from empty caches, until the order to stop.
 async fn lead<P: Personalize + Clone>(
-    client: &Client,
+    connection: &Connection,
     personalize: &P,
     options: &Options,
     health: &Arc<Health>,
@@ -141,10 +143,12 @@ async fn lead<P: Personalize + Clone>(
     leadership: Leadership,
     stop: watch::Receiver<bool>,
 ) {
+    let client = &connection.client;
     let scopes: Vec<Option<String>> =
         if options.namespaces.is_empty() { vec![None] } else { options.namespaces.iter().cloned().map(Some).collect() };
     health.leads(scopes.iter().map(|scope| scope.clone().unwrap_or_default()));
     let (senders, receivers): (Vec<_>, Vec<_>) = scopes.iter().map(|_| unbounded::<ObjectRef<Guarded>>()).unzip();
+    let (warm, warmed) = watch::channel(());
     let reporter = Reporter { controller: MANAGER.into(), instance: Some(options.instance.clone()) };
     let operator = Arc::new(Operator {
         client: client.clone(),
@@ -160,6 +164,8 @@ async fn lead<P: Personalize + Clone>(
         metrics: Arc::clone(metrics),
         recorder: Recorder::new(client.clone(), reporter),
         wake: waker(scopes.clone(), senders),
+        pause: connection.pause.clone(),
+        workers: Semaphore::new(options.concurrency.max(1).into()),
     });
     let controllers = scopes.into_iter().zip(receivers).map(|(scope, wakes)| {
         let api: Api<Guarded> = match &scope {
@@ -170,10 +176,11 @@ async fn lead<P: Personalize + Clone>(
         let config = watcher::Config::default()
             .timeout(u32::try_from(options.watch_timeout.as_secs()).unwrap_or(290).clamp(1, 290));
         let events = watcher(api, config).default_backoff();
-        let stream = indexed(events, Arc::clone(&operator), scope).reflect(writer).applied_objects();
+        let stream = indexed(events, Arc::clone(&operator), scope, warm.clone()).reflect(writer).applied_objects();
         Controller::for_stream(stream, reader)
             .with_config(Config::default().concurrency(options.concurrency.max(1)))
             .reconcile_on(wakes)
+            .reconcile_all_on(changes(warmed.clone()))
             .graceful_shutdown_on(stopped(stop.clone()))
             .run(reconcile, error_policy, Arc::clone(&operator))
             .for_each(|_| std::future::ready(()))
@@ -217,6 +224,7 @@ fn indexed<P: Personalize>(
     events: impl Stream<Item = watcher::Result<Event<Guarded>>>,
     operator: Arc<Operator<P>>,
     scope: Option<String>,
+    warm: watch::Sender<()>,
 ) -> impl Stream<Item = watcher::Result<Event<Guarded>>> {
     let mut unlisted: HashSet<Uid> = HashSet::new();
     events.map(move |event| {
@@ -228,8 +236,10 @@ fn indexed<P: Personalize>(
                 if let Some(uid) = guarded.meta().uid.as_ref() {
                     unlisted.remove(uid);
                 }
-                if let DeserializeGuard(Ok(job)) = guarded {
-                    operator.queue().observe(job);
+                match &guarded.0 {
+                    Ok(job) => operator.observe(job),
+                    // What can't be read has no place in the queue.
+                    Err(_) => guarded.meta().uid.iter().for_each(|uid| operator.forget(uid)),
                 }
             }
             Ok(Event::Delete(guarded)) => {
@@ -240,6 +250,10 @@ fn indexed<P: Personalize>(
             Ok(Event::InitDone) => {
                 unlisted.drain().for_each(|uid| operator.forget(&uid));
                 operator.health.warm(scope.as_deref().unwrap_or_default());
+                if operator.health.is_warm() {
+                    // What came before all was known was left alone.
+                    let _ = warm.send(());
+                }
             }
             Err(error) => {
                 operator.metrics.error("Watch");
@@ -250,7 +264,7 @@ fn indexed<P: Personalize>(
     })
 }
 
-async fn reconcile<P: Personalize>(guarded: Arc<Guarded>, operator: Arc<Operator<P>>) -> Result<Action, Error> {
+async fn reconcile<P: Personalize>(guarded: Arc<Guarded>, operator: Arc<Operator<P>>) -> Result<Action, Infallible> {
     // A field called `name` would be hidden by the span's own in JSON.
     // It is there at each level that is logged at all.
     let span = error_span!("reconcile", namespace = guarded.namespace(), resource = guarded.name_any());
@@ -263,28 +277,37 @@ async fn reconcile<P: Personalize>(guarded: Arc<Guarded>, operator: Arc<Operator
                 return Ok(Action::await_change());
             }
         };
+        if !operator.health.is_warm() {
+            debug!("not everything is known yet; it is looked at once that is so");
+            return Ok(Action::await_change());
+        }
+        // Each namespace that is watched by itself has a controller; the bound is over all of them.
+        let _permit = operator.workers.acquire().await;
         let began = Instant::now();
         operator.metrics.worker_started();
-        let outcome = operator.pass(job).await;
-        let result = match &outcome {
-            Ok(None) => "success",
-            Ok(Some(_)) => "requeue_after",
-            Err(_) => "error",
+        let (delay, outcome) = operator.pass(job).await;
+        let result = match (&outcome, delay) {
+            (Err(_), _) => "error",
+            (Ok(()), None) => "success",
+            (Ok(()), Some(_)) => "requeue_after",
         };
         operator.metrics.worker_ended(result, began.elapsed());
-        if let Err(error) = &outcome
-            && !matches!(error, Error::ColdCache)
-        {
+        if let Err(error) = &outcome {
             operator.metrics.error(error.label());
             warn!(error = told(error), "the pass could not be ended; it is taken up again");
         }
-        outcome.map(|delay| delay.map_or_else(Action::await_change, Action::requeue))
+        Ok(delay.map_or_else(Action::await_change, Action::requeue))
     }
     .instrument(span)
     .await
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the signature is the controller's")]
-fn error_policy<P: Personalize>(guarded: Arc<Guarded>, error: &Error, operator: Arc<Operator<P>>) -> Action {
-    Action::requeue(operator.error_delay(&guarded.uid().unwrap_or_default(), error))
+/// Each pass says for itself when the next one begins, also one that failed.
+fn error_policy<P: Personalize>(_: Arc<Guarded>, error: &Infallible, _: Arc<Operator<P>>) -> Action {
+    match *error {}
+}
+
+/// A stream that brings each change.
+fn changes(of: watch::Receiver<()>) -> impl Stream<Item = ()> {
+    futures::stream::unfold(of, |mut of| async { of.changed().await.is_ok().then_some(((), of)) })
 }

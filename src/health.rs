@@ -1,5 +1,6 @@
 //! Whether the operator is fit to work: what `/readyz` answers.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Mutex;
 
@@ -63,18 +64,25 @@ impl Health {
 
     /// What keeps the operator from being ready, if anything does.
     #[must_use]
-    pub fn obstacle(&self) -> Option<&'static str> {
-        let Ok(state) = self.0.lock() else { return Some("a thread panicked") };
-        match *state {
+    pub fn obstacle(&self) -> Option<Cow<'static, str>> {
+        let Ok(state) = self.0.lock() else { return Some("a thread panicked".into()) };
+        let obstacle = match *state {
             State { stopping: true, .. } => Some("stopping"),
             State { crd: None, .. } => Some("the API server was not reached yet"),
             State { crd: Some(false), .. } => {
                 Some("DatasetImportJobs can't be listed: is the CRD installed, and may the operator list them?")
             }
             // A replica that stands by has nothing to warm up.
-            State { leading: true, ref cold, .. } if !cold.is_empty() => Some("the cache is cold"),
+            State { leading: true, ref cold, .. } if cold.contains("") => Some("the cache is cold"),
+            State { leading: true, ref cold, .. } if !cold.is_empty() => {
+                let mut cold: Vec<&str> = cold.iter().map(String::as_str).collect();
+                cold.sort_unstable();
+                let cold = cold.join(", ");
+                return Some(format!("the cache is cold: DatasetImportJobs were not listed yet in {cold}; may the operator list them there? Until then nothing is submitted anywhere, for the order of all is not known").into());
+            }
             State { .. } => None,
-        }
+        };
+        obstacle.map(Cow::Borrowed)
     }
 }
 
@@ -89,7 +97,7 @@ mod tests {
         health.crd(true);
         assert_eq!(health.obstacle(), None);
         health.leads(["a".to_owned(), "b".to_owned()]);
-        assert_eq!(health.obstacle(), Some("the cache is cold"));
+        assert!(health.obstacle().is_some_and(|why| why.contains("listed yet in a, b")));
         health.warm("a");
         assert!(!health.is_warm());
         health.warm("b");
@@ -99,6 +107,6 @@ mod tests {
         assert!(health.obstacle().is_some());
         health.crd(true);
         health.stop();
-        assert_eq!(health.obstacle(), Some("stopping"));
+        assert_eq!(health.obstacle().as_deref(), Some("stopping"));
     }
 }

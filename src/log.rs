@@ -4,6 +4,7 @@
 use crate::config::LogFormat;
 use crate::text;
 use std::io::{self, Write};
+use tracing::error;
 use tracing_subscriber::EnvFilter;
 
 /// Begins to log to standard error what the filter lets through.
@@ -14,6 +15,11 @@ pub fn init(filter: EnvFilter, format: LogFormat) {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().flatten_event(true).with_current_span(true).with_span_list(false).init(),
     }
+    // A panic, too, is told through the gate, with the resource that it was about.
+    std::panic::set_hook(Box::new(|panic| {
+        let what = panic.payload_as_str().unwrap_or("without words");
+        error!(panic = what, place = panic.location().map(tracing::field::display), "panicked");
+    }));
 }
 
 /// Writes to standard error, one whole line at a time.

@@ -2,13 +2,13 @@
 
 use clap::Parser;
 use http::header::{HeaderValue, USER_AGENT};
-use kube::client::ClientBuilder;
-use kube::{Client, Config};
+use kube::Config;
 use personalize_operator::config::{Cli, Command, ProbeArgs, RunArgs};
 use personalize_operator::health::Health;
 use personalize_operator::metrics::Metrics;
 use personalize_operator::personalize::Aws;
-use personalize_operator::{api, controller, log, probe, rest, server, text};
+use personalize_operator::rest::Connection;
+use personalize_operator::{api, controller, log, probe, server, text};
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ async fn serve(args: &RunArgs) -> Result<(), Failure> {
     let metrics = Arc::new(Metrics::default());
     let config = kube_config(args).await?;
     let own_namespace = config.default_namespace.clone();
-    let client: Client = ClientBuilder::try_from(config)?.with_layer(&rest::Counted::new(Arc::clone(&metrics))).build();
+    let connection = Connection::new(config, Arc::clone(&metrics))?;
     let listener =
         tokio::net::TcpListener::bind(args.listen).await.map_err(|e| format!("--listen {}: {e}", args.listen))?;
     info!(version = env!("CARGO_PKG_VERSION"), listen = %listener.local_addr()?, "starting");
@@ -86,7 +86,7 @@ async fn serve(args: &RunArgs) -> Result<(), Failure> {
         tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
         warn!("stopping at once");
     };
-    let work = controller::run(client, aws, args.options(&own_namespace), health, metrics, stop);
+    let work = controller::run(connection, aws, args.options(&own_namespace), health, metrics, stop);
     tokio::pin!(work);
     let mut on_signal = tokio::spawn(on_signal);
     tokio::select! {

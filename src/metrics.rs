@@ -287,7 +287,7 @@ impl Metrics {
         c.add(
             "personalize_operator_oldest_queued_seconds",
             lane,
-            "The age of the oldest resource that waits",
+            "How long the resource waits that has waited longest",
             &self.oldest_queued,
         );
         c.add(
@@ -393,9 +393,9 @@ impl Metrics {
             let lane = Lane { account: account.into(), region: region.into() };
             self.in_flight.get_or_create(&lane).inc_by(count(tally.in_flight));
             self.queued.get_or_create(&lane).inc_by(count(tally.waiting));
-            let age = tally.oldest.map_or(0.0, |oldest| crate::schedule::since(oldest, now).as_secs_f64());
-            let oldest = self.oldest_queued.get_or_create(&lane);
-            oldest.set(oldest.get().max(age));
+            let waits = tally.since.map_or(0.0, |since| crate::schedule::since(since, now).as_secs_f64());
+            let longest = self.oldest_queued.get_or_create(&lane);
+            longest.set(longest.get().max(waits));
         }
         let waiting = survey.tallies.values().map(|t| count(t.waiting)).sum();
         self.depth.get_or_create(&Named { name: CONTROLLER.into() }).set(waiting);
@@ -447,7 +447,7 @@ mod tests {
     fn however_many_accounts_resources_name_the_series_are_bounded() {
         let metrics = Metrics::default();
         let now = jiff::Timestamp::now();
-        let tally = |n| Tally { in_flight: n, waiting: 1, oldest: Some(now) };
+        let tally = |n| Tally { in_flight: n, waiting: 1, since: Some(now) };
         let mut tallies: HashMap<_, _> = (0..1000).map(|i| (lane(i), tally(0))).collect();
         tallies.insert(lane(999), tally(5));
         metrics.survey(&Survey { tallies, ..Survey::default() }, now);
@@ -466,7 +466,7 @@ mod tests {
     #[test]
     fn who_stands_by_tells_nothing_that_the_leader_tells() {
         let metrics = Metrics::default();
-        let tallies = HashMap::from([(lane(1), Tally { in_flight: 1, waiting: 0, oldest: None })]);
+        let tallies = HashMap::from([(lane(1), Tally { in_flight: 1, waiting: 0, since: None })]);
         metrics.survey(&Survey { tallies, ..Survey::default() }, jiff::Timestamp::now());
         assert!(metrics.expose(Format::Classic).contains("reason=\"ImportFailed\"} 0"));
         metrics.stands_by();

@@ -5,18 +5,26 @@
 //! real parts and tells their outcomes, and the model checker does the same on modelled ones.
 
 use crate::api::{DatasetImportJob, DatasetImportJobStatus, Tag};
+use crate::conditions::{self, Reason, State};
 use crate::decide::{Again, Found, Inputs, Memory, Seen, Step, decide};
 use crate::identity::{Request, requested_at};
 use crate::personalize::{ACTIVE, Class, Failure, JobSummary};
-use crate::queue::{Queue, Turn, version};
+use crate::queue::{Queue, Refusal, Turn, version};
 use crate::schedule::{Pace, Policy, after, since};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::ResourceExt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 /// The field manager of everything the operator writes.
 pub const MANAGER: &str = "personalize-operator";
+
+/// So many passes in a row have to fail before others needn't wait for the resource any more.
+const MANY_ERRORS: u32 = 6;
+
+/// So often a pass begins anew because others write faster, before it is put off.
+const MOST_OUTRUNS: u32 = 5;
 
 /// What a process remembers of one resource between passes. All of it can be lost.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -48,12 +56,13 @@ impl Remembered {
     /// What this process wrote it knows again. For what an earlier one wrote, the API server keeps
     /// the books: a field of the status with another manager was touched by somebody else, and a status that no
     /// manager wrote came with wiped books.
-    fn proves(&self, job: &DatasetImportJob) -> bool {
-        if let Some(own) = self.own_status {
-            return own == digest(job.status.as_ref());
+    pub(crate) fn proves(&self, job: &DatasetImportJob) -> bool {
+        let own = own_part(job.status.as_ref());
+        if let Some(written) = self.own_status {
+            return written == digest(&own);
         }
-        let mut writers = job.managed_fields().iter().filter(|entry| entry.subresource.as_deref() == Some("status"));
-        let claims = job.status.as_ref().is_some_and(|status| *status != unseen());
+        let mut writers = job.managed_fields().iter().filter(|entry| touches_ours(entry));
+        let claims = own.as_ref().is_some_and(|status| *status != unseen());
         (!claims || writers.clone().next().is_some()) && writers.all(|entry| entry.manager.as_deref() == Some(MANAGER))
     }
 }
@@ -63,9 +72,36 @@ fn unseen() -> DatasetImportJobStatus {
     DatasetImportJobStatus { observed_generation: Some(-1), ..DatasetImportJobStatus::default() }
 }
 
-fn digest(status: Option<&DatasetImportJobStatus>) -> u64 {
+/// The status without the conditions of others, who may keep theirs beside ours.
+fn own_part(status: Option<&DatasetImportJobStatus>) -> Option<DatasetImportJobStatus> {
+    let mut own = status.cloned()?;
+    own.conditions.retain(conditions::is_own);
+    Some(own)
+}
+
+/// Whether a manager owns any of the status but conditions that are not ours.
+fn touches_ours(entry: &ManagedFieldsEntry) -> bool {
+    if entry.subresource.as_deref() != Some("status") {
+        return false;
+    }
+    let fields = entry.fields_v1.as_ref().map(|fields| &fields.0["f:status"]);
+    let Some(status) = fields.and_then(|status| status.as_object()) else { return true };
+    status.iter().any(|(field, owned)| match (field.as_str(), owned.as_object()) {
+        (".", _) => false,
+        ("f:conditions", Some(owned)) => owned.keys().any(|key| key != "." && !is_key_of_others(key)),
+        _ => true,
+    })
+}
+
+/// Whether this names, as managed fields do, a condition that is not ours.
+fn is_key_of_others(key: &str) -> bool {
+    let key = key.strip_prefix("k:").and_then(|key| serde_json::from_str::<serde_json::Value>(key).ok());
+    key.is_some_and(|key| key["type"].as_str().is_some_and(|kind| !conditions::OWN.contains(&kind)))
+}
+
+fn digest(status: &Option<DatasetImportJobStatus>) -> u64 {
     let mut hasher = DefaultHasher::new();
-    serde_json::to_string(&status).unwrap_or_default().hash(&mut hasher);
+    serde_json::to_string(status).unwrap_or_default().hash(&mut hasher);
     hasher.finish()
 }
 
@@ -77,13 +113,15 @@ pub struct Pass {
     stale: bool,
     remembered: Remembered,
     seen: Seen,
+    /// How often it began anew because somebody else was faster.
+    outruns: u32,
 }
 
 impl Pass {
     /// Begins with the resource as the cache has it.
     #[must_use]
     pub fn new(job: DatasetImportJob, remembered: Remembered) -> Self {
-        Self { stale: remembered.outdates(&job), job, remembered, seen: Seen::default() }
+        Self { stale: remembered.outdates(&job), job, remembered, seen: Seen::default(), outruns: 0 }
     }
 
     /// The resource in hand.
@@ -133,7 +171,7 @@ impl Pass {
         self.stale = false;
         self.remembered.unsure = false;
         self.seen.live = true;
-        queue.observe(&self.job);
+        self.observed(queue);
         true
     }
 
@@ -173,8 +211,9 @@ impl Pass {
         if let (Ok(jobs), Some(request)) = (&jobs, self.request()) {
             self.remembered.memory.typical = typical(jobs);
             // What resources here stand for needs no asking.
-            let known = jobs.iter().filter_map(|job| Some((&job.name, queue.age_of(&request.dataset, &job.name)?)));
-            self.seen.ages = known.map(|(name, age)| (name.clone(), Ok(Some(age)))).collect();
+            let ages = queue.ages(&request.dataset);
+            let known = jobs.iter().filter_map(|job| Some((job.name.clone(), Ok(Some(*ages.get(job.name.as_str())?)))));
+            self.seen.ages = known.collect();
         }
         self.seen.jobs = Some(jobs);
     }
@@ -202,19 +241,31 @@ impl Pass {
     /// The status is written; for an intent, `intent` is its attempt.
     pub fn recorded(&mut self, written: DatasetImportJob, intent: Option<i32>, queue: &mut Queue) {
         self.remembered.written = version(&written);
-        self.remembered.own_status = Some(digest(written.status.as_ref()));
         self.remembered.unsure = false;
         self.job = written;
-        queue.observe(&self.job);
+        self.verified(queue);
         if let Some(attempt) = intent {
             self.seen.intended(attempt);
         }
     }
 
-    /// Somebody else has written meanwhile: the pass begins anew with what the API server has.
-    pub fn outrun(&mut self) {
+    /// The status in hand is the operator's own, or was held against what the service tells and found to be true.
+    pub fn verified(&mut self, queue: &mut Queue) {
+        self.remembered.own_status = Some(digest(&own_part(self.job.status.as_ref())));
+        self.observed(queue);
+    }
+
+    fn observed(&self, queue: &mut Queue) -> bool {
+        queue.observe(&self.job, self.remembered.proves(&self.job))
+    }
+
+    /// Somebody else has written meanwhile: the pass begins anew with what the API server has. False if that happens
+    /// again and again, so that it had better begin later.
+    pub fn outrun(&mut self) -> bool {
         self.stale = true;
         self.seen = Seen::default();
+        self.outruns = self.outruns.saturating_add(1);
+        self.outruns <= MOST_OUTRUNS
     }
 
     /// It can't be told whether a write took effect.
@@ -241,7 +292,9 @@ impl Pass {
     /// The pass has come to rest; tells after how long to look again, if not only on change.
     pub fn rested(&mut self, again: Again, now: Timestamp, policy: &Policy, jitter: f64) -> Option<Duration> {
         let remembered = &mut self.remembered;
+        remembered.errors = 0;
         remembered.memory.rested = true;
+        remembered.memory.notice_intent(self.job.status.as_ref(), now);
         let delay = match again {
             Again::OnChange => None,
             Again::At(at) => Some(since(now, at)),
@@ -256,37 +309,53 @@ impl Pass {
             let until = after(now, delay.unwrap_or_default());
             remembered.memory.pause = Some((until, Inputs::of(&self.job)));
         } else if pause != Some(again) {
-            // A pass within a pause, such as for the echo of one's own write, ends nothing.
-            remembered.setbacks = 0;
+            // A pass within a pause, such as for the echo of one's own write, ends nothing. Nor does it end a row of
+            // rejections that the resource had to wait for its turn in between.
+            let reason = self.job.status.as_ref().and_then(Reason::of);
+            if again == Again::OnChange || reason.is_none_or(|reason| reason.state() != State::Failed) {
+                remembered.setbacks = 0;
+            }
             remembered.memory.pause = None;
         }
         remembered.due = if let Again::At(at) = again { Some(at) } else { None };
         delay
     }
 
-    /// Gives the turn back; tells whether there was one.
+    /// Gives the turn back; tells whether there was one, or the resource stands otherwise than the queue knew.
     pub fn leave_queue(
         &self,
-        quota_exceeded: bool,
+        refusal: Option<Refusal>,
         now: Timestamp,
         policy: &Policy,
         jitter: f64,
         queue: &mut Queue,
     ) -> bool {
         let (Some(request), Some(uid)) = (self.request(), self.job.uid()) else { return false };
+        // What the watch delivered during the pass was held against what was remembered before it.
+        let moved = self.observed(queue);
         let released = queue.release(&uid);
         queue.postpone(&uid, self.remembered.memory.pause.as_ref().map(|(until, _)| *until));
-        if quota_exceeded {
+        if let Some(refusal) = refusal {
             let delay = |refusals| policy.backoff(Pace::Brief, refusals, jitter);
-            queue.hold(request.dataset.location(), now, delay);
+            queue.hold(request.dataset.location(), refusal, now, delay);
         }
-        released
+        released || moved
     }
 
-    /// The pass is over, well or with an error: what is remembered of it.
+    /// The pass could not be brought to its end, and is taken up again. It holds nobody up, unless its write may have
+    /// taken effect. Tells after how long, and whether it gave a turn back.
+    pub fn failed(&mut self, now: Timestamp, policy: &Policy, jitter: f64, queue: &mut Queue) -> (Duration, bool) {
+        let remembered = &mut self.remembered;
+        remembered.errors = remembered.errors.saturating_add(1);
+        let delay = policy.backoff(Pace::Brief, remembered.errors, jitter);
+        let often = remembered.errors >= MANY_ERRORS;
+        let uid = self.job.uid().unwrap_or_default();
+        (delay, queue.stumble(&uid, after(now, delay), often, remembered.unsure))
+    }
+
+    /// The pass is over: what is remembered of it.
     #[must_use]
-    pub fn end(mut self, well: bool) -> Remembered {
-        self.remembered.errors = if well { 0 } else { self.remembered.errors.saturating_add(1) };
+    pub fn end(self) -> Remembered {
         self.remembered
     }
 }
@@ -306,7 +375,6 @@ fn typical(jobs: &[JobSummary]) -> Option<Duration> {
 mod tests {
     use super::*;
     use crate::identity::tests::spec;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 
     fn written_by(manager: Option<&str>) -> DatasetImportJob {
         let mut job = DatasetImportJob::new("nightly", spec());

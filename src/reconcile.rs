@@ -11,8 +11,9 @@ use crate::memories::Memories;
 use crate::metrics::{Metrics, Survey};
 use crate::pass::{MANAGER, Pass};
 use crate::personalize::{Class, Failure, Personalize};
-use crate::queue::{Key, Queue};
-use crate::schedule::{Pace, Policy, since};
+use crate::queue::{Key, Queue, Uid};
+use crate::rest::ServerPause;
+use crate::schedule::{Policy, since};
 use crate::tenancy::{self, Unlisted};
 use futures::FutureExt;
 use jiff::Timestamp;
@@ -25,6 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use thiserror::Error;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
@@ -37,8 +39,8 @@ pub(crate) enum Error {
     KubeTimeout,
     #[error("this replica does not lead any more, or is stopping")]
     NotLeading,
-    #[error("the cache is not complete yet")]
-    ColdCache,
+    #[error("others change the resource faster than a pass takes")]
+    Outrun,
     #[error("the decision does not come to rest")]
     Restless,
     #[error("a reconcile panicked")]
@@ -58,7 +60,7 @@ impl Error {
             Self::Kube(_) => "Kubernetes",
             Self::KubeTimeout => "KubernetesTimeout",
             Self::NotLeading => "NotLeading",
-            Self::ColdCache => "ColdCache",
+            Self::Outrun => "Outrun",
             Self::Restless => "Restless",
             Self::Panicked => "Panicked",
         }
@@ -80,17 +82,22 @@ pub(crate) struct Operator<P> {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) recorder: Recorder,
     pub(crate) wake: Box<dyn Fn(&Key) + Send + Sync>,
+    /// Until when the API server wants to be left alone.
+    pub(crate) pause: ServerPause,
+    /// Those who may work on a resource now.
+    pub(crate) workers: Semaphore,
 }
 
 /// More steps than any life of a resource takes in one pass.
 const MOST_STEPS: usize = 1000;
 
 impl<P: Personalize> Operator<P> {
-    /// Takes one pass; returns after how long to look again, if not only on change.
-    pub(crate) async fn pass(&self, job: &DatasetImportJob) -> Result<Option<Duration>, Error> {
-        let Some(uid) = job.uid() else { return Ok(None) };
-        if !self.health.is_warm() {
-            return Err(Error::ColdCache);
+    /// Takes one pass; returns after how long to look again, if not only on change, and what kept the pass from its end.
+    pub(crate) async fn pass(&self, job: &DatasetImportJob) -> (Option<Duration>, Result<(), Error>) {
+        let Some(uid) = job.uid() else { return (None, Ok(())) };
+        let left_alone = self.pause.left();
+        if !left_alone.is_zero() {
+            return (Some(left_alone), Ok(()));
         }
         let mut carrier = Carrier {
             operator: self,
@@ -100,25 +107,30 @@ impl<P: Personalize> Operator<P> {
         };
         // One resource's panic must not take the others' worker down.
         let outcome = AssertUnwindSafe(carrier.run()).catch_unwind().await.unwrap_or(Err(Error::Panicked));
-        if outcome.is_err() {
-            self.give_back(&carrier.pass);
+        let mut pass = carrier.pass;
+        let (delay, outcome) = match outcome {
+            Ok(Ended::Rest(delay)) => (delay, Ok(())),
+            Ok(Ended::Gone) => {
+                if self.queue().release(&uid) {
+                    self.wake_next_to(&pass);
+                }
+                // The watch tells when it is to be forgotten. Should the answer have been wrong, it is looked at again.
+                (Some(self.policy.waiting), Ok(()))
+            }
+            Err(error) => {
+                let (delay, released) = pass.failed(Timestamp::now(), &self.policy, jitter(), &mut self.queue());
+                if released {
+                    self.wake_next_to(&pass);
+                }
+                (Some(delay), Err(error))
+            }
+        };
+        self.memories.keep(&uid, pass.end());
+        // Deleted meanwhile.
+        if !self.queue().knows(&uid) {
+            self.memories.forget(&uid);
         }
-        let remembered = carrier.pass.end(outcome.is_ok());
-        if let Ok(Ended::Gone) = outcome {
-            self.queue().release(&uid);
-            self.forget(&uid);
-            return Ok(None);
-        }
-        self.memories.keep(&uid, remembered);
-        outcome.map(|ended| if let Ended::Rest(delay) = ended { delay } else { None })
-    }
-
-    /// A pass that failed holds nobody up, unless its write may have taken effect.
-    fn give_back(&self, pass: &Pass) {
-        let (Some(request), Some(uid)) = (pass.request(), pass.job().uid()) else { return };
-        if !pass.is_unsure() && self.queue().release(&uid) {
-            self.wake_next(request.dataset.location());
-        }
+        (delay, outcome)
     }
 
     /// The queue. A panic that held it harms nobody: it is an index over what was delivered, and each of its entries is
@@ -127,21 +139,19 @@ impl<P: Personalize> Operator<P> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes note of a resource as the watch delivers it.
+    pub(crate) fn observe(&self, job: &DatasetImportJob) {
+        let proven = self.memories.recall(&job.uid().unwrap_or_default()).proves(job);
+        self.queue().observe(job, proven);
+    }
+
     /// Nothing is kept of a resource that is gone.
     pub(crate) fn forget(&self, uid: &str) {
         self.memories.forget(uid);
-        let left = self.queue().forget(uid);
+        let left = self.queue().forget(uid, Timestamp::now());
         if let Some(location) = left {
             self.wake_next(&location);
         }
-    }
-
-    /// After how long to take a failed pass up again.
-    pub(crate) fn error_delay(&self, uid: &str, error: &Error) -> Duration {
-        if matches!(error, Error::ColdCache) {
-            return Duration::from_millis(200);
-        }
-        self.policy.backoff(Pace::Brief, self.memories.recall(uid).errors.max(1), jitter())
     }
 
     /// Tells the metrics what there is, and how overdue a look at a running job is. This leadership
@@ -149,19 +159,26 @@ impl<P: Personalize> Operator<P> {
     pub(crate) fn survey(&self, began: Timestamp) {
         let now = Timestamp::now();
         let queue = self.queue();
-        let (tallies, reasons, in_flight) = (queue.tally(), queue.reasons(), queue.uids_in_flight());
+        let (tallies, reasons, followed) = (queue.tally(now), queue.reasons(), queue.followed());
         drop(queue);
-        let unseen = |uid: &String| {
-            let described = self.memories.recall(uid).memory.described.unwrap_or(began);
-            since(described, now).saturating_sub(self.policy.poll_max)
+        let unseen = |(uid, known): &(Uid, Timestamp)| {
+            let seen = self.memories.recall(uid).memory.described.unwrap_or(began.max(*known));
+            since(seen, now).saturating_sub(self.policy.poll_max)
         };
-        let overdue = in_flight.iter().map(unseen).max().unwrap_or_default();
+        let overdue = followed.iter().map(unseen).max().unwrap_or_default();
         self.metrics.survey(&Survey { tallies, reasons, overdue }, now);
     }
 
     fn kube<T>(&self, call: impl Future<Output = kube::Result<T>>) -> impl Future<Output = Result<T, Error>> {
         let bounded = timeout(self.kube_timeout, call);
         async { Ok(bounded.await.map_err(|_| Error::KubeTimeout)??) }
+    }
+
+    /// Wakes those whose turn it is now beside this one.
+    fn wake_next_to(&self, pass: &Pass) {
+        if let Some(request) = pass.request() {
+            self.wake_next(request.dataset.location());
+        }
     }
 
     /// Wakes those whose turn it is now.
@@ -235,6 +252,9 @@ impl<P: Personalize> Carrier<'_, P> {
         let job = self.pass.job();
         let name = job.namespace().unwrap_or_default();
         match self.operator.kube(namespaces.get_metadata(&name)).await {
+            Ok(namespace) if namespace.metadata.deletion_timestamp.is_some() => {
+                Ok(Err(format!("the Namespace {name} is being deleted")))
+            }
             Ok(namespace) => {
                 let barred = tenancy::barred(namespace.annotations(), self.operator.unlisted, &job.spec);
                 Ok(barred.map_or(Ok(()), Err))
@@ -297,7 +317,11 @@ impl<P: Personalize> Carrier<'_, P> {
         let Some(request) = self.pass.request() else { return Ok(()) };
         let name = request.job_name(attempt);
         info!(job_name = %name, dataset = request.dataset.as_str(), "submitting the import");
-        let answer = self.counted("CreateDatasetImportJob", self.operator.personalize.create(&request, &name)).await;
+        // What is not sent by then would arrive when others take it for lost.
+        let call = timeout(self.operator.policy.grace / 2, self.operator.personalize.create(&request, &name));
+        let late = |_| Err(Failure::unanswered(Class::InDoubt, "Timeout", "no answer within half the grace period"));
+        let call = async { call.await.unwrap_or_else(late) };
+        let answer = self.counted("CreateDatasetImportJob", call).await;
         let derived = request.job_arn(attempt);
         if let Ok(told) = &answer
             && *told != derived
@@ -355,8 +379,7 @@ impl<P: Personalize> Carrier<'_, P> {
             }
             Err(Error::Kube(kube::Error::Api(status))) if status.is_conflict() || status.is_not_found() => {
                 debug!("the resource has changed; beginning anew");
-                self.pass.outrun();
-                Ok(false)
+                if self.pass.outrun() { Ok(false) } else { Err(Error::Outrun) }
             }
             // Whoever refuses by a 4xx has not written.
             Err(error) if error.is_refusal() => Err(error),
@@ -369,22 +392,23 @@ impl<P: Personalize> Carrier<'_, P> {
 
     /// Ends the pass; `None` if it has to begin anew.
     async fn rest(&mut self, rest: Rest) -> Result<Option<Ended>, Error> {
-        let Rest { status, again, quota_exceeded } = rest;
+        let Rest { status, again, refusal, verified } = rest;
         let changed = status.is_some();
         if let Some(status) = status
             && !self.record(*status, None).await?
         {
             return Ok(None);
         }
+        if verified {
+            self.pass.verified(&mut self.operator.queue());
+        }
         let (now, policy) = (Timestamp::now(), &self.operator.policy);
         let delay = self.pass.rested(again, now, policy, jitter());
-        let released = self.pass.leave_queue(quota_exceeded, now, policy, jitter(), &mut self.operator.queue());
+        let released = self.pass.leave_queue(refusal, now, policy, jitter(), &mut self.operator.queue());
         // Nor does one on its way out hold anybody up.
         let leaves = self.pass.job().metadata.deletion_timestamp.is_some();
-        if (changed || released || leaves)
-            && let Some(request) = self.pass.request()
-        {
-            self.operator.wake_next(request.dataset.location());
+        if changed || released || leaves {
+            self.operator.wake_next_to(&self.pass);
         }
         // A delay that is over by the time it is set would be lost by some schedulers.
         Ok(Some(Ended::Rest(delay.map(|d| d.max(Duration::from_millis(1))))))

@@ -30,11 +30,7 @@ impl Case<'_> {
         {
             let message = ready_message(&status.conditions);
             crate::conditions::set(&mut status, self.inputs.generation, reason, &message, self.now);
-            return Step::Rest(super::Rest {
-                status: Some(Box::new(status)),
-                again: Again::OnChange,
-                quota_exceeded: false,
-            });
+            return self.record(status, Again::OnChange);
         }
         self.leave(Again::OnChange)
     }
@@ -52,12 +48,13 @@ impl Case<'_> {
 
     /// When the next look at this job is due.
     pub(super) fn next_look(&self, job: &Job) -> Again {
-        Again::At(after(self.now, self.interval(job.created)))
+        Again::At(self.after_look(self.now, job.created))
     }
 
-    fn interval(&self, created: Option<Timestamp>) -> std::time::Duration {
-        let age = created.map_or_else(Default::default, |created| since(created, self.now));
-        self.policy.poll(age, self.memory.typical)
+    /// When the next look is due after one at this moment at a job that was created then.
+    fn after_look(&self, looked: Timestamp, created: Option<Timestamp>) -> Timestamp {
+        let age = created.map_or_else(Default::default, |created| since(created, looked));
+        after(looked, self.policy.poll(age, self.memory.typical))
     }
 
     fn wait_until(&self) -> Option<Timestamp> {
@@ -66,7 +63,7 @@ impl Case<'_> {
         }
         let described = self.memory.described?;
         let created = self.recorded.creation_date_time.as_ref().map(|t| t.0);
-        let due = after(described, self.interval(created));
+        let due = self.after_look(described, created);
         (due > self.now).then_some(due)
     }
 
@@ -94,11 +91,8 @@ impl Case<'_> {
     /// The service doesn't know the job. Soon after the submission that means nothing; later it is
     /// reported. It is never submitted again.
     fn vanished(&self) -> Step {
-        if let Some(submission) = &self.recorded.submission {
-            let settled = after(submission.time.0, self.policy.grace);
-            if self.now < settled {
-                return self.leave(Again::Setback(Pace::Brief));
-            }
+        if self.settles().is_some_and(|settled| self.now < settled) {
+            return self.leave(Again::Setback(Pace::Brief));
         }
         let name = self.recorded.job_name.as_deref().unwrap_or_default();
         let message = format!(

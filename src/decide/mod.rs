@@ -2,23 +2,25 @@
 //!
 //! [`decide`] has no client, no clock and no async. It is called again after every step with what the
 //! step brought, until it says [`Step::Rest`]; a crash between two steps loses only what was [`Seen`],
-//! never what was recorded. The protocol of exactly-once submission is in [`submit`], the following of
-//! a running job in [`follow`], and what an existing job means for a resource in [`ownership`].
+//! never what was recorded. The protocol of exactly-once submission is in [`submit`], the search for jobs that the
+//! status does not know of in [`search`], the following of a running job in [`follow`], and what an existing job means
+//! for a resource in [`ownership`].
 
 mod follow;
 mod ownership;
+mod search;
 pub mod stage;
 mod submit;
 #[cfg(test)]
 mod tests;
 mod verdict;
 
-use crate::api::{self, DatasetImportJob, DatasetImportJobStatus};
+use crate::api::{self, DatasetImportJob, DatasetImportJobStatus, Submission};
 use crate::conditions::Reason;
 use crate::identity::Request;
 use crate::personalize::{Failure, Job, JobSummary};
-use crate::queue::Turn;
-use crate::schedule::{Pace, Policy};
+use crate::queue::{Refusal, Turn};
+use crate::schedule::{Pace, Policy, after};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use stage::{Stage, stage};
@@ -68,8 +70,17 @@ pub struct Rest {
     pub status: Option<Box<DatasetImportJobStatus>>,
     /// When to look again.
     pub again: Again,
-    /// Whether the service refused for its quota, so that nobody should try there for a while.
-    pub quota_exceeded: bool,
+    /// Why the service took no import, so that nobody should try there for a while.
+    pub refusal: Option<Refusal>,
+    /// The status, as it is written or was found, is what the service tells: from now on it is believed.
+    pub verified: bool,
+}
+
+impl Rest {
+    /// Ends a pass that learned nothing to be written.
+    fn quiet(again: Again) -> Self {
+        Self { status: None, again, refusal: None, verified: false }
+    }
 }
 
 /// When to look again.
@@ -146,6 +157,22 @@ pub struct Memory {
     pub pause: Option<(Timestamp, Inputs)>,
     /// How long earlier imports into the dataset took.
     pub typical: Option<Duration>,
+    /// The attempt and time of an intent, and when this process saw it first: by its own clock, whoever wrote it.
+    pub intent: Option<(i32, Timestamp, Timestamp)>,
+}
+
+impl Memory {
+    /// Takes note of the intent in this status.
+    pub(crate) fn notice_intent(&mut self, status: Option<&DatasetImportJobStatus>, now: Timestamp) {
+        let intent = status.and_then(|status| status.submission.as_ref());
+        self.intent = intent.map(|intent| (intent.attempt, intent.time.0, self.intent_seen(intent).unwrap_or(now)));
+    }
+
+    /// When this process saw this intent first.
+    fn intent_seen(&self, intent: &Submission) -> Option<Timestamp> {
+        let (attempt, time, seen) = self.intent?;
+        ((attempt, time) == (intent.attempt, intent.time.0)).then_some(seen)
+    }
 }
 
 /// What a person can change to make the operator look at once.
@@ -201,7 +228,7 @@ pub fn decide(
     policy: &Policy,
 ) -> Step {
     if job.metadata.deletion_timestamp.is_some() {
-        return Step::Rest(Rest { status: None, again: Again::OnChange, quota_exceeded: false });
+        return Step::Rest(Rest::quiet(Again::OnChange));
     }
     let recorded = job.status.clone().unwrap_or_default();
     let inputs = Inputs::of(job);
@@ -246,5 +273,19 @@ impl Case<'_> {
 
     fn reason(&self) -> Option<Reason> {
         Reason::of(&self.recorded)
+    }
+
+    /// Until when what was sent for the recorded intent may still arrive, or a job made of it not show yet. By this
+    /// process's own clock, for another's may differ.
+    fn settles(&self) -> Option<Timestamp> {
+        let seen = self.memory.intent_seen(self.recorded.submission.as_ref()?).unwrap_or(self.now);
+        // An intent's time is kept in whole seconds: a fresh one must differ, or its write would be no
+        // compare-and-swap.
+        Some(after(seen, self.policy.grace.max(Duration::from_secs(1))))
+    }
+
+    /// The request to retry that is handled once this pass has ended. One that was withdrawn stays handled.
+    fn handled_retry(&self) -> Option<String> {
+        self.inputs.retry_requested_at.clone().or_else(|| self.recorded.last_handled_retry_at.clone())
     }
 }

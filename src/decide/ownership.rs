@@ -13,6 +13,8 @@ pub(super) enum Claim<'a> {
     Ours,
     /// Somebody else's, or of another request; the sentence says what differs.
     Foreign(String),
+    /// Of the same request, and without tags that tell whose it is; the sentence says so.
+    Unmarked(String),
     /// Its tags could not be read.
     Unknown(&'a Failure),
 }
@@ -23,7 +25,8 @@ impl Case<'_> {
         if !differences.is_empty() {
             return Claim::Foreign(format!("its request differs: {}", differences.join(", ")));
         }
-        if self.inputs.adopt {
+        let barred = matches!(self.seen.permission, Some(Err(_)));
+        if self.inputs.adopt && !barred {
             return Claim::Ours;
         }
         let tags = match &found.tags {
@@ -37,12 +40,16 @@ impl Case<'_> {
         if namespace == Some(&request.namespace) && name == Some(&request.name) && hash == Some(&request.hash()) {
             return Claim::Ours;
         }
-        Claim::Foreign(match (namespace, name) {
-            (Some(namespace), Some(name)) => {
-                format!("its tags say that it belongs to {}/{}", sanitize(namespace), sanitize(name))
+        match (namespace, name) {
+            // What others call theirs is nothing for this namespace.
+            (Some(namespace), Some(_)) if namespace != request.namespace => {
+                Claim::Foreign("its tags say that it belongs to a DatasetImportJob in another namespace".into())
             }
-            _ => "it carries no tags of this operator; if it is the import you want, set the annotation personalize-operator.io/adopt to \"true\"".into(),
-        })
+            (Some(_), Some(name)) => {
+                Claim::Foreign(format!("its tags say that it belongs to the DatasetImportJob {}", sanitize(name)))
+            }
+            _ => Claim::Unmarked("it carries no tags of this operator; if it is the import you want, set the annotation personalize-operator.io/adopt to \"true\"".into()),
+        }
     }
 
     fn differences(&self, found: &Found) -> Vec<String> {

@@ -5,12 +5,12 @@
 //! happens after that, the name leads back to the job.
 
 use super::ownership::Claim;
-use super::stage::{Stage, stage};
-use super::{Again, Case, Seen, Step};
+use super::search::Search;
+use super::{Again, Case, Found, Rest, Seen, Step};
 use crate::api::{DatasetImportJobStatus, Submission};
 use crate::conditions::{self, Reason, State};
 use crate::personalize::{ACTIVE, CREATE_FAILED, Class, Failure, JobSummary, has_ended};
-use crate::queue::Turn;
+use crate::queue::{Refusal, Turn};
 use crate::schedule::{Pace, after};
 use crate::text::sanitize;
 use jiff::Timestamp;
@@ -23,39 +23,7 @@ const CLOCK_SKEW: Duration = Duration::from_secs(15 * 60);
 /// The most jobs whose age is asked for, the newest first.
 const MOST_AGES: usize = 100;
 
-/// The most attempts that are looked for when a resource finds its jobs again.
-const MOST_ATTEMPTS: i32 = 200;
-
 impl Case<'_> {
-    /// Somebody else touched the status: what the service tells decides, not what is written there.
-    pub(super) fn verify(&self) -> Step {
-        if let Some(until) = self.paused_until() {
-            return self.leave(Again::At(until));
-        }
-        match self.find_own() {
-            Search::Step(step) => step,
-            // Nothing is written: that would make the unproven status ours.
-            Search::Obstacle(_) => self.leave(Again::Setback(Pace::Brief)),
-            Search::Foreign(attempt, why) => self.conflict(self.blank(), attempt, &why),
-            Search::Nothing => {
-                let claimed = self.recorded.dataset_import_job_arn.as_deref();
-                if claimed == Some(self.request.job_arn(1).0.as_str()) {
-                    let message = "the status names a job that the service does not know; it is not submitted again: to import anew, delete this DatasetImportJob and create one with another name";
-                    // Of what stands there nothing but the name is kept: nobody vouches for the rest.
-                    let status = DatasetImportJobStatus {
-                        job_name: Some(self.request.job_name(1)),
-                        dataset_import_job_arn: self.recorded.dataset_import_job_arn.clone(),
-                        attempts: Some(1),
-                        ..self.blank()
-                    };
-                    return self.settle(status, Reason::JobNotFound, message, Again::Setback(Pace::Slow));
-                }
-                // Nothing was ever submitted: begin from the beginning.
-                self.settle(self.blank(), Reason::Queued, "waits to be submitted", Again::At(self.now))
-            }
-        }
-    }
-
     /// Nothing is recorded of this attempt yet.
     pub(super) fn wanted(&self, attempt: i32) -> Step {
         if let Some(step) = self.held_back(self.recorded.clone()) {
@@ -72,7 +40,7 @@ impl Case<'_> {
         }
         if attempt == 1 && !self.has_looked() && self.seen.intent.is_none() {
             match self.find_own() {
-                Search::Step(step) | Search::Obstacle(step) => return step,
+                Search::Step(step) | Search::Found(step) | Search::Obstacle(step) => return step,
                 Search::Foreign(attempt, why) => return self.conflict(self.recorded.clone(), attempt, &why),
                 Search::Nothing => {}
             }
@@ -121,11 +89,7 @@ impl Case<'_> {
         }
         match self.seen.lookups.get(&attempt) {
             None => Step::DescribeJob { attempt, prove: true },
-            Some(Ok(found)) => match self.claim(found) {
-                Claim::Ours => self.report(self.recorded.clone(), &found.job, attempt),
-                Claim::Foreign(why) => self.conflict(self.without_intent(), attempt, &why),
-                Claim::Unknown(failure) => self.unproven(failure),
-            },
+            Some(Ok(found)) => self.found(found, attempt),
             Some(Err(failure)) if failure.class != Class::NotFound => {
                 self.obstacle(self.recorded.clone(), failure, "looking up what became of the submission")
             }
@@ -141,21 +105,29 @@ impl Case<'_> {
         self.now < after(intended, self.policy.grace / 2)
     }
 
+    /// A job stands under the name that an own intent is recorded for.
+    fn found(&self, found: &Found, attempt: i32) -> Step {
+        match self.claim(found) {
+            // Nothing was sent yet by this pass: this one is from before, and others may have followed it.
+            Claim::Ours if self.seen.create.is_none() && self.has_failed(found) => match self.find_own() {
+                Search::Step(step) | Search::Found(step) | Search::Obstacle(step) => step,
+                Search::Foreign(..) | Search::Nothing => self.report(self.recorded.clone(), &found.job, attempt),
+            },
+            Claim::Ours => self.report(self.recorded.clone(), &found.job, attempt),
+            // A young job's tags may come later than the job.
+            Claim::Unmarked(_) if self.settles().is_some_and(|settled| self.now < settled) => {
+                self.in_doubt("the job's tags can't be read yet")
+            }
+            Claim::Foreign(why) | Claim::Unmarked(why) => self.conflict(self.without_intent(), attempt, &why),
+            Claim::Unknown(failure) => self.unproven(failure),
+        }
+    }
+
     /// An intent of an earlier pass, or one grown old in this, and no job: once a late job would have shown, submit anew.
     fn left_over(&self, attempt: i32) -> Step {
-        let intended = self.recorded.submission.as_ref().map_or(self.now, |s| s.time.0);
-        if intended > self.now {
-            // By another clock, which runs ahead: by this one the grace begins now, however far ahead that is.
-            let mut status = self.recorded.clone();
-            if let Some(submission) = &mut status.submission {
-                submission.time = conditions::whole_seconds(self.now);
-            }
-            return self.record(status, Again::At(after(self.now, self.policy.backoff_min)));
-        }
-        // Its time is kept in whole seconds: a fresh intent must differ, or its write would be no
-        // compare-and-swap.
-        let settled = after(intended, self.policy.grace.max(Duration::from_secs(1)));
-        if self.now < settled {
+        if let Some(settled) = self.settles()
+            && self.now < settled
+        {
             let message = "what became of the submission is being looked up";
             let soon = after(self.now, self.policy.backoff_min).min(settled);
             return self.keep_or_settle(self.recorded.clone(), Reason::Submitting, message, Again::At(soon));
@@ -187,25 +159,15 @@ impl Case<'_> {
             // A job of this name exists: an earlier call of ours came through, or it is a foreign one.
             Class::AlreadyExists => match self.seen.lookups.get(&attempt) {
                 None => Step::DescribeJob { attempt, prove: true },
-                Some(Ok(found)) => match self.claim(found) {
-                    Claim::Ours => self.report(self.recorded.clone(), &found.job, attempt),
-                    Claim::Foreign(why) => self.conflict(clear, attempt, &why),
-                    Claim::Unknown(failure) => self.unproven(failure),
-                },
+                Some(Ok(found)) => self.found(found, attempt),
                 Some(Err(_)) => self.in_doubt("a job of this name exists and can't be read yet"),
             },
             Class::InDoubt => self.in_doubt("the answer to the submission was lost"),
-            Class::QuotaExceeded | Class::Throttled => {
-                let message = if failure.class == Class::QuotaExceeded {
-                    "the service runs as many imports as it allows at once; waits for one to end"
-                } else {
-                    "the service slows submissions down; waits"
-                };
-                match self.settle(clear, Reason::Queued, message, Again::Setback(Pace::Brief)) {
-                    Step::Rest(rest) => Step::Rest(super::Rest { quota_exceeded: true, ..rest }),
-                    step => step,
-                }
+            Class::QuotaExceeded => {
+                let message = "the service runs as many imports as it allows at once; waits for one to end";
+                refused(self.settle(clear, Reason::Queued, message, Again::Setback(Pace::Brief)), Refusal::Quota)
             }
+            Class::Throttled => refused(self.obstacle(clear, failure, "submitting the import"), Refusal::Throttled),
             Class::NotFound => self.dataset_not_ready(clear, "the service does not find the dataset"),
             Class::InUse => {
                 let message = format!("waits for the dataset, which is in use: {failure}");
@@ -228,7 +190,7 @@ impl Case<'_> {
             last_updated_date_time: None,
             completion_time: None,
             attempts: Some(attempt),
-            last_handled_retry_at: self.inputs.retry_requested_at.clone(),
+            last_handled_retry_at: self.handled_retry(),
             ..self.recorded.clone()
         };
         self.settle(status, Reason::Pending, "the service has taken the job", Again::At(self.now))
@@ -259,14 +221,23 @@ impl Case<'_> {
 
     fn intend(&self, attempt: i32) -> Step {
         let mut status = self.recorded.clone();
+        let before = status.submission.take().map(|intent| intent.time);
+        let time = conditions::whole_seconds(self.now);
+        // One that says what stands there already would be no compare-and-swap.
+        let time = if before.as_ref() == Some(&time) { Time(after(time.0, Duration::from_secs(1))) } else { time };
         status.submission = Some(Submission {
             job_name: self.request.job_name(attempt),
             attempt,
             request_hash: self.request.hash(),
             generation: self.inputs.generation,
-            time: Time(self.now),
+            time,
         });
-        let tried_before = self.reason().is_some_and(|r| r.state() == State::Failed || r == Reason::Queued);
+        // What was tried before keeps its verdict until there is another, so that it doesn't flap.
+        let tried_before = self.reason().is_some_and(|reason| {
+            use Reason::{CredentialsRefused, Queued, ServiceUnavailable, Throttled};
+            reason.state() == State::Failed
+                || matches!(reason, Queued | Throttled | ServiceUnavailable | CredentialsRefused)
+        });
         if !tried_before || status.observed_generation != Some(self.inputs.generation) {
             conditions::set(
                 &mut status,
@@ -304,7 +275,12 @@ impl Case<'_> {
                 let again = until.map_or(Again::After(self.policy.waiting), Again::At);
                 return Some(self.keep_or_settle(status.clone(), Reason::Queued, why, again));
             }
-            Some(Turn::Superseded { by }) => return Some(self.superseded(status.clone(), &by.to_string())),
+            Some(Turn::Superseded { by }) => {
+                // What it is called is nothing for those in other namespaces.
+                let near = by.namespace == self.request.namespace;
+                let by = if near { by.name.as_str() } else { "another import" };
+                return Some(self.superseded(status.clone(), by));
+            }
         }
         match &self.seen.dataset {
             None => return Some(Step::DescribeDataset),
@@ -353,6 +329,10 @@ impl Case<'_> {
         let message = format!(
             "{by}, which is newer, has put its data into the dataset; this older import is not made any more: to make it after all, delete this DatasetImportJob and create it anew"
         );
+        // A failed attempt was not the end as long as another might follow.
+        let over = status.status.as_deref() == Some(CREATE_FAILED);
+        let completion_time = status.last_updated_date_time.clone().filter(|_| over).or(status.completion_time);
+        let status = DatasetImportJobStatus { completion_time, ..status };
         self.settle(status, Reason::Superseded, &message, Again::OnChange)
     }
 
@@ -361,79 +341,20 @@ impl Case<'_> {
         self.settle(status, Reason::DatasetNotReady, &message, Again::Setback(Pace::Brief))
     }
 
-    fn conflict(&self, status: DatasetImportJobStatus, attempt: i32, why: &str) -> Step {
-        let message =
-            format!("a job named {} exists and is not this resource's: {why}", self.request.job_name(attempt));
+    pub(super) fn conflict(&self, status: DatasetImportJobStatus, attempt: i32, why: &str) -> Step {
+        let other = if self.request.can_retry() { "name" } else { "jobName" };
+        let message = format!(
+            "a job named {} exists and is not this resource's: {why}; to import under another name, create a DatasetImportJob with another {other}",
+            self.request.job_name(attempt)
+        );
         self.settle(status, Reason::JobNameConflict, &message, Again::Setback(Pace::Slow))
-    }
-
-    /// Looks for jobs that this resource made before its status knew of them: the last attempt that
-    /// exists is the one that counts.
-    fn find_own(&self) -> Search {
-        let mut failed = None;
-        for attempt in 1..=MOST_ATTEMPTS {
-            let found = match self.seen.lookups.get(&attempt) {
-                None => return Search::Step(Step::DescribeJob { attempt, prove: true }),
-                Some(Err(failure)) if failure.class == Class::NotFound => break,
-                Some(Err(failure)) => {
-                    return Search::Obstacle(self.obstacle(
-                        self.recorded.clone(),
-                        failure,
-                        "looking for an existing job",
-                    ));
-                }
-                Some(Ok(found)) => found,
-            };
-            match self.claim(found) {
-                Claim::Ours if found.job.status == CREATE_FAILED && self.request.can_retry() => {
-                    failed = Some((attempt, found))
-                }
-                Claim::Ours => return Search::Step(self.adopt(&found.job, attempt)),
-                Claim::Foreign(_) if failed.is_some() => break,
-                Claim::Foreign(why) => return Search::Foreign(attempt, why),
-                Claim::Unknown(failure) => {
-                    return Search::Obstacle(self.obstacle(
-                        self.recorded.clone(),
-                        failure,
-                        "reading the tags of the existing job",
-                    ));
-                }
-            }
-        }
-        failed.map_or(Search::Nothing, |(attempt, found)| Search::Step(self.adopt(&found.job, attempt)))
-    }
-
-    /// A status that claims nothing but an intent under this resource's own name.
-    fn blank(&self) -> DatasetImportJobStatus {
-        let intended = matches!(stage(&self.recorded, &self.request), Stage::Submitting(_));
-        DatasetImportJobStatus {
-            submission: self.recorded.submission.clone().filter(|_| intended),
-            last_handled_retry_at: self.inputs.retry_requested_at.clone(),
-            ..Default::default()
-        }
-    }
-
-    fn adopt(&self, job: &crate::personalize::Job, attempt: i32) -> Step {
-        let first = self.seen.lookups.get(&1).and_then(|l| l.as_ref().ok()).and_then(|f| f.job.created);
-        let from = DatasetImportJobStatus {
-            conditions: self.recorded.conditions.clone(),
-            start_time: first.map(conditions::whole_seconds),
-            submission: self.recorded.submission.clone(),
-            observed_generation: self.recorded.observed_generation,
-            ..Default::default()
-        };
-        self.report(from, job, attempt)
     }
 }
 
-/// The outcome of looking for own jobs.
-enum Search {
-    /// More is to be asked, or there is one.
-    Step(Step),
-    /// It can't be told for now.
-    Obstacle(Step),
-    /// The name of this attempt is taken by another's job.
-    Foreign(i32, String),
-    /// No job of this resource exists.
-    Nothing,
+/// The step after which nobody submits there for a while.
+fn refused(step: Step, refusal: Refusal) -> Step {
+    match step {
+        Step::Rest(rest) => Step::Rest(Rest { refusal: Some(refusal), ..rest }),
+        step => step,
+    }
 }

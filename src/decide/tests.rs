@@ -173,6 +173,7 @@ impl World {
                         self.job.status = Some((**status).clone());
                     }
                     self.memory.rested = true;
+                    self.memory.notice_intent(self.job.status.as_ref(), self.now);
                     return Some(rest);
                 }
             }
@@ -365,7 +366,7 @@ fn each_answer_to_create_has_its_own_reason() {
         (Class::AccessDenied, Reason::AccessDenied, FAILURE),
         (Class::TooManyTags, Reason::TooManyTags, FAILURE),
         (Class::QuotaExceeded, Reason::Queued, IN_PROGRESS),
-        (Class::Throttled, Reason::Queued, IN_PROGRESS),
+        (Class::Throttled, Reason::Throttled, IN_PROGRESS),
         (Class::NotFound, Reason::DatasetNotReady, IN_PROGRESS),
         (Class::InUse, Reason::Queued, IN_PROGRESS),
         (Class::Credentials, Reason::CredentialsRefused, IN_PROGRESS),
@@ -668,7 +669,7 @@ fn a_forged_status_is_replaced_by_what_the_service_tells() {
     let forged = DatasetImportJobStatus {
         status: Some(ACTIVE.into()),
         attempts: Some(7),
-        dataset_import_job_arn: Some(request.job_arn(7).0),
+        dataset_import_job_arn: Some(request.job_arn(6).0),
         completion_time: Some(Time(world.now)),
         ..Default::default()
     };
@@ -681,12 +682,12 @@ fn a_forged_status_is_replaced_by_what_the_service_tells() {
 
 #[test]
 fn a_forged_success_that_names_a_job_the_service_does_not_know_is_not_vouched_for() {
-    for attempts in [None, Some(1), Some(5)] {
+    for (attempts, named) in [(None, 1), (Some(1), 1), (Some(5), 1), (Some(5), 5)] {
         let mut world = World::new();
         world.job.status = Some(DatasetImportJobStatus {
             status: Some(ACTIVE.into()),
             attempts,
-            dataset_import_job_arn: Some(world.request().job_arn(1).0),
+            dataset_import_job_arn: Some(world.request().job_arn(named).0),
             completion_time: Some(Time(world.now)),
             ..Default::default()
         });
@@ -714,7 +715,8 @@ fn nothing_in_the_way() -> Seen {
 
 #[test]
 fn a_fresh_intent_differs_from_the_one_it_replaces_however_short_the_grace() {
-    let world = intended();
+    let mut world = intended();
+    world.memory.notice_intent(world.job.status.as_ref(), world.now);
     let policy = Policy { grace: Duration::ZERO, ..policy() };
     let mut seen = nothing_in_the_way();
     seen.lookups.insert(1, Err(failure(Class::NotFound)));
@@ -763,6 +765,9 @@ fn an_intent_that_grew_old_before_the_create_is_recorded_anew() {
     assert!(steps.count() > 0 && world.accepted.is_empty());
     let step = |world: &World| decide(&world.job, true, &seen, &world.memory, world.now, &policy());
     assert_eq!(step(&world), Step::Create { attempt: 1 });
+    world.now = after(world.now, policy().grace / 2);
+    assert!(matches!(step(&world), Step::Rest(_)), "who takes it for lost then may be creating when this arrives");
+    world.memory.notice_intent(world.job.status.as_ref(), world.now);
     world.now = after(world.now, policy().grace);
     assert!(matches!(step(&world), Step::RecordIntent(_)), "whoever read the old one may be creating by now");
 }
@@ -821,7 +826,7 @@ fn any_status() -> impl Strategy<Value = DatasetImportJobStatus> {
                     completion_time,
                     last_updated_date_time: updated,
                     observed_generation,
-                    submission: intent.map(|attempt| api::Submission {
+                    submission: intent.map(|attempt| Submission {
                         job_name: request.job_name(attempt),
                         attempt,
                         request_hash: request.hash(),
@@ -876,8 +881,9 @@ fn what_a_namespace_may_not_import_is_neither_looked_up_nor_sent() {
 #[test]
 fn an_intent_that_a_crash_left_over_is_not_carried_out_once_the_namespace_may_not() {
     let mut world = intended();
-    world.now = after(world.now, policy().grace * 2);
     world.permission = Err("its list has no such dataset".into());
+    world.pass(true, 100);
+    world.now = after(world.now, policy().grace);
     world.pass(true, 100);
     assert_eq!(Reason::of(&world.status()), Some(Reason::NotPermitted));
     assert_eq!((world.status().submission, world.accepted.len()), (None, 0));

@@ -17,7 +17,7 @@ pub(super) fn invalid_spec(recorded: &DatasetImportJobStatus, inputs: &Inputs, e
 
 fn rest(recorded: &DatasetImportJobStatus, status: DatasetImportJobStatus, again: Again) -> Step {
     let status = (status != *recorded).then(|| Box::new(status));
-    Step::Rest(Rest { status, again, quota_exceeded: false })
+    Step::Rest(Rest { status, ..Rest::quiet(again) })
 }
 
 impl Case<'_> {
@@ -30,7 +30,9 @@ impl Case<'_> {
         again: Again,
     ) -> Step {
         conditions::set(&mut status, self.inputs.generation, reason, message, self.now);
-        status.last_handled_reconcile_at.clone_from(&self.inputs.reconcile_requested_at);
+        if self.inputs.reconcile_requested_at.is_some() {
+            status.last_handled_reconcile_at.clone_from(&self.inputs.reconcile_requested_at);
+        }
         rest(&self.recorded, status, again)
     }
 
@@ -63,13 +65,16 @@ impl Case<'_> {
             ),
             Class::InDoubt => (
                 Reason::ServiceUnavailable,
-                format!("{doing}: the service can't be reached ({}); it goes on by itself", failure.code),
+                format!("{doing}: the service gives no usable answer ({}); it goes on by itself", failure.code),
             ),
             Class::Credentials => (Reason::CredentialsRefused, credentials(doing, failure)),
-            Class::AccessDenied => (Reason::AccessDenied, format!("{doing}: {failure}")),
-            Class::TooManyTags => (Reason::TooManyTags, format!("{doing}: {failure}")),
+            Class::AccessDenied if failure.message.contains("iam:PassRole") => {
+                (Reason::AccessDenied, rejected(doing, failure, "let the operator pass the role of spec.roleArn"))
+            }
+            Class::AccessDenied => (Reason::AccessDenied, rejected(doing, failure, "grant what is missing")),
+            Class::TooManyTags => (Reason::TooManyTags, rejected(doing, failure, "import with fewer tags")),
             Class::InvalidInput | Class::AlreadyExists | Class::NotFound | Class::InUse => {
-                (Reason::InvalidInput, format!("{doing}: {failure}"))
+                (Reason::InvalidInput, rejected(doing, failure, "mend what it names, here or in AWS"))
             }
         };
         let pace = if reason.state() == conditions::State::Failed { Pace::Slow } else { Pace::Brief };
@@ -96,7 +101,7 @@ impl Case<'_> {
             attempts: Some(attempt),
             submission: from.submission.clone().filter(|s| s.attempt == attempt),
             // A request from before this outcome was known never fires after it.
-            last_handled_retry_at: self.inputs.retry_requested_at.clone(),
+            last_handled_retry_at: self.handled_retry(),
             ..from
         }
     }
@@ -139,11 +144,8 @@ impl Case<'_> {
             status.failure_reason.as_deref().unwrap_or("the service gave no reason"),
             attempts.saturating_add(1)
         );
-        let status = DatasetImportJobStatus {
-            completion_time: None,
-            last_handled_retry_at: self.inputs.retry_requested_at.clone(),
-            ..status
-        };
+        let status =
+            DatasetImportJobStatus { completion_time: None, last_handled_retry_at: self.handled_retry(), ..status };
         self.settle(status, Reason::Retrying, &sanitize(&message), Again::At(at.max(self.now)))
     }
 
@@ -154,9 +156,21 @@ impl Case<'_> {
         } else {
             "it can't be retried, because spec.jobName fixes the name and the failed job keeps it: create a DatasetImportJob with another jobName or none"
         };
-        let why: String = why.chars().take(700).collect();
-        format!("{why} ({way_out})")
+        format!("{} ({way_out})", cut(why))
     }
+}
+
+/// As much of a foreign text as leaves room for a sentence of ours.
+fn cut(text: &str) -> &str {
+    text.char_indices().nth(700).map_or(text, |(end, _)| &text[..end])
+}
+
+fn rejected(doing: &str, failure: &Failure, way_out: &str) -> String {
+    let told = failure.to_string();
+    format!(
+        "{doing}: {} ({way_out}; it is tried again slowly, and at once when the annotation personalize-operator.io/reconcile-requested-at gets a new value)",
+        cut(&told)
+    )
 }
 
 pub(super) fn credentials(doing: &str, failure: &Failure) -> String {

@@ -26,7 +26,13 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// The most pages of a listing that are read: 100 jobs each.
-const MOST_PAGES: usize = 200;
+const MOST_PAGES: usize = 1000;
+
+/// The longest that a listing may take.
+const LONGEST_LISTING: Duration = Duration::from_secs(120);
+
+/// The most accounts and regions for which a client is kept: users name them.
+const MOST_CLIENTS: usize = 1000;
 
 /// The bound on looking for credentials, where the configuration has none.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -128,7 +134,12 @@ impl Aws {
             ));
         }
         let client = Client::from_conf(config.build());
-        Ok(self.clients().entry(location.clone()).or_insert(client).clone())
+        let mut clients = self.clients();
+        if clients.len() >= MOST_CLIENTS {
+            // They are made anew when they are needed.
+            clients.clear();
+        }
+        Ok(clients.entry(location.clone()).or_insert(client).clone())
     }
 
     fn clients(&self) -> MutexGuard<'_, HashMap<Location, Client>> {
@@ -160,7 +171,7 @@ impl Aws {
                 let message = format!("the role {role} for account {} can't be assumed ({why})", location.account);
                 Failure::unanswered(Class::Credentials, ROLE_NOT_ASSUMED, &message)
             }
-            (None, Class::AccessDenied) => {
+            (None, Class::AccessDenied) if self.own_account.get() != Some(&location.account) => {
                 let message = format!("{} ({})", failure.message, no_role(&location.account));
                 Failure { message, ..failure }
             }
@@ -230,6 +241,18 @@ impl Personalize for Aws {
     }
 
     async fn jobs(&self, dataset: &DatasetArn) -> Result<Vec<JobSummary>, Failure> {
+        timeout(LONGEST_LISTING, self.all_jobs(dataset)).await.unwrap_or_else(|_| Err(endless()))
+    }
+
+    async fn dataset_status(&self, dataset: &DatasetArn) -> Result<String, Failure> {
+        let client = self.client(dataset.location()).await?;
+        let answer = client.describe_dataset().dataset_arn(dataset.as_str()).send().await;
+        answer.map_err(|e| self.failure(dataset.location(), &e))?.dataset.and_then(|d| d.status).ok_or_else(unreadable)
+    }
+}
+
+impl Aws {
+    async fn all_jobs(&self, dataset: &DatasetArn) -> Result<Vec<JobSummary>, Failure> {
         let client = self.client(dataset.location()).await?;
         let mut jobs = Vec::new();
         let mut token: Option<String> = None;
@@ -257,18 +280,12 @@ impl Personalize for Aws {
             }
             token = Some(next);
         }
-        Err(Failure::unanswered(
-            Class::InDoubt,
-            "EndlessListing",
-            "the listing of the dataset's jobs does not end within 20000 jobs",
-        ))
+        Err(endless())
     }
+}
 
-    async fn dataset_status(&self, dataset: &DatasetArn) -> Result<String, Failure> {
-        let client = self.client(dataset.location()).await?;
-        let answer = client.describe_dataset().dataset_arn(dataset.as_str()).send().await;
-        answer.map_err(|e| self.failure(dataset.location(), &e))?.dataset.and_then(|d| d.status).ok_or_else(unreadable)
-    }
+fn endless() -> Failure {
+    Failure::unanswered(Class::InDoubt, "EndlessListing", "the listing of the dataset's jobs does not come to an end")
 }
 
 fn unreadable() -> Failure {

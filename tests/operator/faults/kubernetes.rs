@@ -5,11 +5,18 @@ use crate::bed::{Bed, eventually, text};
 use crate::proxy::Fate;
 use control_plane::Part;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 fn refused(code: u16, reason: &str) -> Fate {
+    refused_for(code, reason, Duration::ZERO)
+}
+
+/// Refused, and asked to come back after so long.
+fn refused_for(code: u16, reason: &str, pause: Duration) -> Fate {
     let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code, "message": "as ordered"});
-    Fate::Answer(code, vec![("retry-after", "1".into())], status.to_string())
+    Fate::Answer(code, vec![("retry-after", pause.as_secs().to_string())], status.to_string())
 }
 
 #[test]
@@ -158,10 +165,48 @@ fn fault_19_stale_cache_after_a_restart() {
 fn fault_20_429_with_retry_after() {
     let bed = Bed::new();
     let proxy = bed.proxy();
-    times(&proxy, 5, refused(429, "TooManyRequests"), |c| c.label.contains("datasetimportjobs"));
+    // Longer than any delay of its own: what it waits for is what it was told.
+    let pause = Duration::from_secs(4);
+    let labels = ["GET datasetimportjobs", STATUS, "WATCH datasetimportjobs"];
+    let refusals = Arc::new(Mutex::new(HashMap::from(labels.map(|label| (label, Vec::new())))));
+    let (told, again) = (Arc::clone(&refusals), Arc::new(Mutex::new(None)));
+    let sooner = Arc::clone(&again);
+    proxy.rule(move |call| {
+        let (mut told, now) = (told.lock().unwrap(), Instant::now());
+        let passes = ["GET datasetimportjobs", STATUS].contains(&call.label.as_str());
+        let last = ["GET datasetimportjobs", STATUS].iter().filter_map(|label| told[label].last().copied()).max();
+        if passes && last.is_some_and(|last: Instant| now - last < pause) {
+            *sooner.lock().unwrap() = Some(call.label.clone());
+        }
+        match told.get_mut(call.label.as_str()) {
+            Some(refusals) if refusals.len() < 2 => {
+                refusals.push(now);
+                refused_for(429, "TooManyRequests", pause)
+            }
+            _ => Fate::Pass,
+        }
+    });
     let _operator = bed.operator_behind(&proxy, &[]);
     nightly(&bed);
     made_once(&bed);
+    assert!(refusals.lock().unwrap().values().all(|refusals| refusals.len() == 2), "each was refused twice");
+    assert_eq!(*again.lock().unwrap(), None, "no pass goes on before the API server wants it to");
+}
+
+#[test]
+fn what_the_api_server_refuses_is_tried_ever_more_rarely_and_costs_the_service_little() {
+    let bed = Bed::new();
+    let proxy = bed.proxy();
+    proxy.rule(|call| if call.label == STATUS { refused(403, "Forbidden") } else { Fate::Pass });
+    let _operator = bed.operator_behind(&proxy, &["--backoff-min=500ms", "--backoff-max=1h"]);
+    nightly(&bed);
+    let began = Instant::now();
+    eventually("it was refused four times", || (proxy.count(STATUS) == 4).then_some(()));
+    // 0.5 s, 1 s and 2 s, each at least by half.
+    assert!(began.elapsed() >= Duration::from_millis(1750), "{:?}", began.elapsed());
+    assert!(proxy.count("DescribeDataset") <= 5, "{}", proxy.count("DescribeDataset"));
+    assert_eq!(proxy.count(CREATE), 0);
+    bed.judged();
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use crate::bed::{ACCOUNT, Bed, REGION, eventually};
 use crate::judge::judge;
 use clap::Parser;
+use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
 use personalize_operator::api::Tag;
 use personalize_operator::arn::{DatasetArn, JobArn};
 use personalize_operator::config::{Cli, Command};
@@ -14,6 +14,7 @@ use personalize_operator::health::Health;
 use personalize_operator::identity::Request;
 use personalize_operator::metrics::Metrics;
 use personalize_operator::personalize::{ACTIVE, Class, Failure, Job, JobSummary, Personalize};
+use personalize_operator::rest::Connection;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -92,7 +93,7 @@ async fn fault_11_one_reconcile_panics_the_others_go_on() {
     let metrics = Arc::new(Metrics::default());
     let service = Arc::new(Panicky::default());
     let running = tokio::spawn(controller::run(
-        Client::try_from(config).unwrap(),
+        Connection::new(config, Arc::clone(&metrics)).unwrap(),
         Arc::clone(&service),
         args.options("default"),
         Arc::new(Health::default()),
