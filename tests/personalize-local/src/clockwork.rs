@@ -144,5 +144,5 @@ fn judge(check: &Check, shared: &Shared) -> Result<u64, Ended> {
         return Err(source::no_access(kind).into());
     }
     let files = source::files(&source, &shared.data, kind, *incremental)?;
-    csv_check::check(&files, kind, &Columns::parse(schema, Kind::of(kind))?, &shared.stopping)
+    csv_check::check(&files, kind, *incremental, &Columns::parse(schema, Kind::of(kind))?, &shared.stopping)
 }

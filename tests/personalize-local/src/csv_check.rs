@@ -11,7 +11,7 @@ use csv::StringRecord;
 
 use crate::schema::{Column, Columns, Kind, ValueType, alphanumeric};
 
-/// Fewest interactions per import (documented quota).
+/// Fewest interactions per import (documented quota). Of action interactions only INCREMENTAL needs so many.
 const LEAST_INTERACTIONS: u64 = 1000;
 /// Later epoch seconds than this are milliseconds (the year 5138).
 const LATEST_SECOND: i64 = 99_999_999_999;
@@ -37,7 +37,13 @@ impl From<String> for Ended {
 
 /// Checks the files of an import against a dataset's columns; gives the number of records. `stopping` ends it at the
 /// next record.
-pub(crate) fn check(files: &[PathBuf], kind: &str, columns: &Columns, stopping: &AtomicBool) -> Result<u64, Ended> {
+pub(crate) fn check(
+    files: &[PathBuf],
+    kind: &str,
+    incremental: bool,
+    columns: &Columns,
+    stopping: &AtomicBool,
+) -> Result<u64, Ended> {
     let (mut records, mut header) = (0, None);
     for path in files {
         let (names, mut file) = CsvFile::open(path, kind, columns)?;
@@ -53,7 +59,12 @@ pub(crate) fn check(files: &[PathBuf], kind: &str, columns: &Columns, stopping: 
             }
         }
     }
-    if Kind::of(kind) == Some(Kind::Interactions) && records < LEAST_INTERACTIONS {
+    let counted = match Kind::of(kind) {
+        Some(Kind::Interactions) => true,
+        Some(Kind::ActionInteractions) => incremental,
+        _ => false,
+    };
+    if counted && records < LEAST_INTERACTIONS {
         return Err(Ended::Failed(format!(
             "Failed to create a data import job for {kind} dataset. The number of interaction records is {records}. \
              The minimum number of interaction records required is {LEAST_INTERACTIONS}."
@@ -230,7 +241,7 @@ mod tests {
         };
         let files: Vec<_> = contents.iter().map(file).collect();
         let paths: Vec<_> = files.iter().map(|file| file.path().to_owned()).collect();
-        check(&paths, kind, columns, &AtomicBool::new(false)).map_err(|ended| match ended {
+        check(&paths, kind, false, columns, &AtomicBool::new(false)).map_err(|ended| match ended {
             Ended::Failed(reason) => reason,
             Ended::Stopped => panic!("nobody stops it"),
         })
@@ -258,6 +269,18 @@ mod tests {
         assert_eq!(verdict(&rows(1000, "u,i,1700000000")), Ok(1000));
         assert!(verdict(&rows(999, "u,i,1700000000")).unwrap_err().contains("is 999."));
         assert!(verdict(HEADER.as_bytes()).unwrap_err().contains("is 0."));
+    }
+
+    #[test]
+    fn a_thousand_new_action_interactions_are_needed_but_few_to_begin_with() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"USER_ID,ACTION_ID,EVENT_TYPE,TIMESTAMP\nu,a,taken,1700000000\n").unwrap();
+        let kind = "Action_Interactions";
+        let columns = Columns::parse(&minimal(kind), Kind::of(kind)).unwrap();
+        let import =
+            |incremental| check(&[file.path().to_owned()], kind, incremental, &columns, &AtomicBool::new(false));
+        assert_eq!(import(false), Ok(1));
+        assert!(matches!(import(true), Err(Ended::Failed(reason)) if reason.contains("is 1.")));
     }
 
     #[test]
@@ -388,7 +411,7 @@ mod tests {
         file.write_all(b"USER_ID,ITEM_ID,TIMESTAMP\nu,i,1\nu,i,never looked at\n").unwrap();
         let columns = Columns::parse(&minimal("Interactions"), Some(Kind::Interactions)).unwrap();
         let files = [file.path().to_owned()];
-        assert_eq!(check(&files, "Interactions", &columns, &AtomicBool::new(true)), Err(Ended::Stopped));
+        assert_eq!(check(&files, "Interactions", false, &columns, &AtomicBool::new(true)), Err(Ended::Stopped));
     }
 
     #[test]

@@ -147,32 +147,33 @@ async fn a_failure_reason_has_ten_megabytes_or_control_characters() {
     assert!(page.contains(r"\u{1b}[31mred\u{0}\r\n&lt;script&gt;"), "{page}");
 }
 
-/// What comes over the wire for one request, until the connection ends or nothing more comes for a while. The request
-/// is unsigned: a fault spoils that answer as well as any.
-async fn raw(service: &Service, patience: Duration) -> (String, io::Result<()>, Duration) {
+/// What comes over the wire for one request, until the connection ends or nothing comes for so long: at first, and
+/// after the first of it. Tells when that was, too. The request is unsigned: a fault spoils that answer as well as any.
+async fn raw(service: &Service, [first, more]: [Duration; 2]) -> (String, io::Result<()>, Duration) {
     let host = service.url().trim_start_matches("http://").to_owned();
     let mut stream = TcpStream::connect(&host).await.unwrap();
-    let head = format!("POST / HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/x-amz-json-1.1\r\n");
+    let head = format!("POST / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n");
+    let head = format!("{head}content-type: application/x-amz-json-1.1\r\n");
     let head = format!("{head}x-amz-target: AmazonPersonalize.ListSchemas\r\ncontent-length: 2\r\n\r\n{{}}");
     let begun = Instant::now();
     stream.write_all(head.as_bytes()).await.unwrap();
-    let (mut read, mut first) = (Vec::new(), None);
+    let (mut read, mut came) = (Vec::new(), None);
     let ended = loop {
-        match timeout(patience, stream.read_buf(&mut read)).await {
+        match timeout(if came.is_none() { first } else { more }, stream.read_buf(&mut read)).await {
             Err(_) | Ok(Ok(0)) => break Ok(()),
-            Ok(Ok(_)) => first = first.or(Some(begun.elapsed())),
+            Ok(Ok(_)) => came = came.or(Some(begun.elapsed())),
             Ok(Err(error)) => break Err(error),
         }
     };
-    (String::from_utf8(read).unwrap(), ended, first.unwrap_or_default())
+    (String::from_utf8(read).unwrap(), ended, came.unwrap_or_default())
 }
 
 #[tokio::test]
 async fn each_fault_is_on_the_wire_what_it_is_called() {
     let bed = bed::start().await;
     let service = &bed.service;
-    // Long enough for an answer that comes, and a lower bound for one that must not.
-    let patience = Duration::from_secs(3);
+    // A generous limit for what comes, and how long what must not come is waited for.
+    let (limit, silence) = (Duration::from_secs(120), Duration::from_secs(2));
     let body = r#"{"__type":"MissingAuthenticationTokenException","message":"Missing Authentication Token"}"#;
     let parts = |answer: &str| {
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
@@ -181,26 +182,26 @@ async fn each_fault_is_on_the_wire_what_it_is_called() {
     let length = format!("content-length: {}", body.len());
     for reset in ["resetBefore", "resetAfter"] {
         add(service, &json!({"action": reset})).await;
-        let (answer, ended, _) = raw(service, Duration::from_secs(60)).await;
+        let (answer, ended, _) = raw(service, [limit, limit]).await;
         let kind = ended.map_err(|error| error.kind());
         assert_eq!((answer.as_str(), kind), ("", Err(io::ErrorKind::ConnectionReset)), "{reset} is a TCP reset");
     }
     add(service, &json!({"action": {"silenceBeforeHeaders": {}}})).await;
-    assert_eq!(raw(service, patience).await.0, "");
+    assert_eq!(raw(service, [silence, limit]).await.0, "");
     add(service, &json!({"action": {"silenceAfterHeaders": {}}})).await;
-    let (head, silent) = parts(&raw(service, patience).await.0);
+    let (head, silent) = parts(&raw(service, [limit, silence]).await.0);
     assert!(head.starts_with("http/1.1 400") && head.contains(&length) && silent.is_empty(), "{head}\n{silent}");
     add(service, &json!({"action": "cutBody"})).await;
-    let (head, half) = parts(&raw(service, Duration::from_secs(60)).await.0);
+    let (head, half) = parts(&raw(service, [limit, limit]).await.0);
     assert!(head.contains(&length), "{head}");
     assert_eq!(half, body[..body.len() / 2]);
     add(service, &json!({"action": "garbage"})).await;
-    let (head, garbage) = parts(&raw(service, patience).await.0);
+    let (head, garbage) = parts(&raw(service, [limit, limit]).await.0);
     assert!(head.starts_with("http/1.1 400") && serde_json::from_str::<Value>(&garbage).is_err(), "{garbage}");
     add(service, &json!({"action": {"delay": {"ms": 1200}}})).await;
-    let (answer, _, first) = raw(service, patience).await;
+    let (answer, _, came) = raw(service, [limit, limit]).await;
     assert_eq!(parts(&answer).1, body);
-    assert!(first >= Duration::from_millis(1200), "the answer came after {first:?}");
+    assert!(came >= Duration::from_millis(1200), "the answer came after {came:?}");
 }
 
 #[tokio::test]
