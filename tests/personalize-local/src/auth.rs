@@ -39,6 +39,7 @@ struct Authorization<'a> {
     date: &'a str,
     region: &'a str,
     service: &'a str,
+    term: &'a str,
     signed_headers: Vec<&'a str>,
     signature: &'a str,
 }
@@ -54,15 +55,10 @@ pub(crate) fn caller(
     let Some(text) = header(AUTHORIZATION.as_str()) else {
         return Err(Refusal::new("MissingAuthenticationTokenException", "Missing Authentication Token"));
     };
-    let signed = parse(text).ok_or_else(|| {
-        Refusal::new("IncompleteSignatureException", "Authorization header is not a complete SigV4 signature.")
-    })?;
-    let date = header("x-amz-date").ok_or_else(|| {
-        Refusal::new(
-            "IncompleteSignatureException",
-            "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header.",
-        )
-    })?;
+    let date = header("x-amz-date");
+    let signed =
+        parse(text, date.is_some()).map_err(|message| Refusal::new("IncompleteSignatureException", message))?;
+    let date = date.unwrap_or_default();
     let token = header("x-amz-security-token");
     let unknown =
         || Refusal::new("UnrecognizedClientException", "The security token included in the request is invalid.");
@@ -90,25 +86,56 @@ pub(crate) fn caller(
 
 /// The access key ID in an Authorization header.
 pub(crate) fn access_key(authorization: &str) -> Option<&str> {
-    parse(authorization).map(|signed| signed.access_key)
+    parse(authorization, true).ok().map(|signed| signed.access_key)
 }
 
 fn mismatch(message: &str) -> Refusal {
     Refusal::new("InvalidSignatureException", message)
 }
 
-fn parse(text: &str) -> Option<Authorization<'_>> {
-    let fields: HashMap<&str, &str> =
-        text.strip_prefix("AWS4-HMAC-SHA256")?.split(',').filter_map(|field| field.trim().split_once('=')).collect();
-    let scope: Vec<&str> = fields.get("Credential")?.split('/').collect();
-    let [access_key, date, region, service, "aws4_request"] = scope[..] else { return None };
-    Some(Authorization {
+/// Takes an Authorization header apart; the error is the service's sentence.
+fn parse(text: &str, dated: bool) -> Result<Authorization<'_>, String> {
+    let (algorithm, list) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+    let mut fields = HashMap::new();
+    for field in list.split(',').map(str::trim).filter(|field| !field.is_empty()) {
+        let (name, value) = field.split_once('=').ok_or_else(|| {
+            format!("'{field}' not a valid key=value pair (missing equal-sign) in Authorization header: '{text}'.")
+        })?;
+        fields.insert(name, value);
+    }
+    let needed = ["Credential", "Signature", "SignedHeaders"];
+    let missing = needed.iter().filter(|name| !fields.contains_key(*name));
+    let mut problems: Vec<String> =
+        missing.map(|name| format!("Authorization header requires '{name}' parameter.")).collect();
+    if !dated {
+        problems
+            .push("Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header.".to_owned());
+    }
+    let (Some(credential), Some(signature), Some(signed_headers), [], "AWS4-HMAC-SHA256") = (
+        fields.get("Credential").copied(),
+        fields.get("Signature").copied(),
+        fields.get("SignedHeaders").copied(),
+        &problems[..],
+        algorithm,
+    ) else {
+        problems.push(format!("Authorization={text}"));
+        return Err(problems.join(" "));
+    };
+    let scope: Vec<&str> = credential.split('/').collect();
+    let [access_key, date, region, service, term] = scope[..] else {
+        return Err(format!(
+            "Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term, got \
+             '{credential}'"
+        ));
+    };
+    Ok(Authorization {
         access_key,
         date,
         region,
         service,
-        signed_headers: fields.get("SignedHeaders")?.split(';').collect(),
-        signature: fields.get("Signature")?,
+        term,
+        signed_headers: signed_headers.split(';').collect(),
+        signature,
     })
 }
 
@@ -137,6 +164,11 @@ fn check_clock(time: Timestamp, now: Timestamp, date: &str) -> Result<(), Refusa
 fn check_scope(signed: &Authorization<'_>, date: &str) -> Result<(), Refusal> {
     if signed.service != "personalize" {
         return Err(mismatch("Credential should be scoped to correct service: 'personalize'."));
+    }
+    if signed.term != "aws4_request" {
+        let text =
+            format!("Credential should be scoped with a valid terminator: 'aws4_request', not '{}'.", signed.term);
+        return Err(mismatch(&text));
     }
     if !date.starts_with(signed.date) {
         let text = format!("Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date: {date}");
@@ -175,4 +207,50 @@ fn resign(request: &Signed<'_>, signed: &Authorization<'_>, key: &AccessKey, tim
     let signable = SignableRequest::new(request.method.as_str(), uri, headers.into_iter(), body).ok()?;
     let (_, signature) = sign(signable, &params).ok()?.into_parts();
     Some(signature)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    const WHOLE: &str = "AWS4-HMAC-SHA256 Credential=AKIA/20260101/eu-west-1/personalize/aws4_request, \
+        SignedHeaders=host;x-amz-date, Signature=abc";
+
+    fn refused(text: &str) -> String {
+        parse(text, true).err().unwrap()
+    }
+
+    #[test]
+    fn a_whole_signature_is_taken_apart() {
+        let signed = parse(WHOLE, true).ok().unwrap();
+        assert_eq!((signed.access_key, signed.region, signed.term), ("AKIA", "eu-west-1", "aws4_request"));
+        assert_eq!((signed.signed_headers, signed.signature), (vec!["host", "x-amz-date"], "abc"));
+    }
+
+    #[test]
+    fn what_is_missing_is_told_in_the_services_words() {
+        assert_eq!(
+            refused("AWS4-HMAC-SHA256 Credential=half"),
+            "Authorization header requires 'Signature' parameter. Authorization header requires 'SignedHeaders' \
+             parameter. Authorization=AWS4-HMAC-SHA256 Credential=half"
+        );
+        assert_eq!(
+            refused("AWS4-HMAC-SHA256 Credential=half, SignedHeaders=host, Signature=abc"),
+            "Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term, got 'half'"
+        );
+        assert_eq!(
+            refused("Bearer token"),
+            "'token' not a valid key=value pair (missing equal-sign) in Authorization header: 'Bearer token'."
+        );
+        assert_eq!(
+            parse(WHOLE, false).err().unwrap(),
+            format!(
+                "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header. \
+                 Authorization={WHOLE}"
+            )
+        );
+        assert!(
+            refused(&WHOLE.replace("AWS4-HMAC-SHA256", "AWS4-HMAC-SHA1")).starts_with("Authorization=AWS4-HMAC-SHA1")
+        );
+    }
 }

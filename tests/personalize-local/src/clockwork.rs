@@ -2,8 +2,11 @@
 
 use std::{
     ops::{Deref, DerefMut},
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -11,7 +14,7 @@ use axum::http::Uri;
 use jiff::Timestamp;
 
 use crate::{
-    csv_check,
+    csv_check::{self, Ended},
     job::{Job, Outcome},
     schema::{Columns, Kind},
     source, state_file,
@@ -41,6 +44,7 @@ impl DerefMut for Locked<'_> {
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
+        // Whoever has an answer to give asks by itself whether this went well.
         state_file::keep(&mut self.0);
     }
 }
@@ -51,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) world: Arc<Mutex<World>>,
     pub(crate) data: PathBuf,
     pub(crate) sts: Option<Uri>,
+    /// Set once, when the stand-in stops: whoever reads data gives up.
+    pub(crate) stopping: Arc<AtomicBool>,
 }
 
 impl Shared {
@@ -59,6 +65,12 @@ impl Shared {
         let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
         world.advance(now_ms());
         Locked(world)
+    }
+
+    /// From here on nothing changes, in memory or in the state file, which another stand-in may use by now.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.lock().state = None;
     }
 }
 
@@ -84,10 +96,11 @@ pub(crate) async fn run(shared: Shared) {
         for check in due(&shared) {
             let shared = shared.clone();
             tokio::task::spawn_blocking(move || {
-                let judged = judge(&check, &shared.data);
-                let read =
-                    judged.as_ref().map_or_else(|_| String::new(), |records| format!(", {records} records read"));
-                let outcome = judged.map_or_else(Outcome::Failed, |_| Outcome::Active);
+                let (outcome, read) = match judge(&check, &shared) {
+                    Ok(records) => (Outcome::Active, format!(", {records} records read")),
+                    Err(Ended::Failed(reason)) => (Outcome::Failed(reason), String::new()),
+                    Err(Ended::Stopped) => return,
+                };
                 let mut world = shared.lock();
                 // It may have been finished by hand in the meantime.
                 if let Some(job) = world.job_mut(&check.arn).filter(|job| job.checking) {
@@ -124,11 +137,12 @@ fn due(shared: &Shared) -> Vec<Check> {
 }
 
 /// How many records the import takes over, or why it fails.
-fn judge(check: &Check, data: &Path) -> Result<u64, String> {
-    let source = source::parse(&check.location).ok_or("Invalid Data location.")?;
-    if check.refused.contains(&source.bucket) {
-        return Err(source::no_access(&source.bucket));
+fn judge(check: &Check, shared: &Shared) -> Result<u64, Ended> {
+    let Check { location, incremental, kind, schema, refused, .. } = check;
+    let source = source::parse(location).ok_or_else(|| "Invalid Data location.".to_owned())?;
+    if refused.contains(&source.bucket) {
+        return Err(source::no_access(kind).into());
     }
-    let files = source::files(&source, data, check.incremental)?;
-    csv_check::check(&files, &check.kind, &Columns::parse(&check.schema, Kind::of(&check.kind))?)
+    let files = source::files(&source, &shared.data, kind, *incremental)?;
+    csv_check::check(&files, kind, *incremental, &Columns::parse(schema, Kind::of(kind))?, &shared.stopping)
 }

@@ -3,8 +3,9 @@
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::State,
+    extract::{Request, State},
     http::{HeaderMap, StatusCode},
+    middleware::{self, Next},
     response::{Html, IntoResponse, Redirect, Response},
     routing::{get, post},
 };
@@ -12,14 +13,15 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    Dataset, Durations, Fault, Operation, Outcome, SeedJob,
+    Dataset, Durations, Entry, Fault, Outcome, SeedJob,
     clockwork::{Shared, now_ms},
     page,
     sessions::{self, StsAnswer},
+    state_file,
 };
 
-pub(crate) fn router() -> Router<Shared> {
-    Router::new()
+pub(crate) fn router(shared: &Shared) -> Router<Shared> {
+    let router = Router::new()
         .route("/_local", get(async || Redirect::permanent("/_local/")))
         .route("/_local/", get(overview))
         .route("/_local/faults", post(add_fault).get(list_faults).delete(clear_faults))
@@ -32,7 +34,18 @@ pub(crate) fn router() -> Router<Shared> {
         .route("/_local/ledger", get(ledger))
         .route("/_local/sessions", post(add_session))
         .route("/_local/sts", post(sts))
-        .route("/_local/sts/", post(sts))
+        .route("/_local/sts/", post(sts));
+    router.layer(middleware::from_fn_with_state(shared.clone(), kept))
+}
+
+/// What can't be kept across a restart is not answered as if it were.
+async fn kept(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    let answer = next.run(request).await;
+    if state_file::keep(&mut shared.lock()) {
+        return answer;
+    }
+    let message = "the state can't be written; the log says why";
+    (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({"message": message}))).into_response()
 }
 
 #[derive(Deserialize)]
@@ -61,8 +74,7 @@ async fn overview(State(shared): State<Shared>) -> Html<String> {
 }
 
 async fn add_fault(State(shared): State<Shared>, Json(fault): Json<Fault>) -> Response {
-    if let Some(name) = fault.operation.as_deref().filter(|name| Operation::named(name).is_none()) {
-        let message = format!("{name} is no operation of this service");
+    if let Some(message) = fault.problem() {
         return (StatusCode::BAD_REQUEST, Json(json!({"message": message}))).into_response();
     }
     shared.lock().faults.push(fault);
@@ -137,7 +149,9 @@ async fn sts(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> R
 }
 
 async fn ledger(State(shared): State<Shared>) -> Json<Value> {
-    Json(json!(shared.lock().ledger.latest()))
+    // Taken over with the lock, written out without it.
+    let entries: Vec<Entry> = shared.lock().ledger.latest().cloned().collect();
+    Json(json!(entries))
 }
 
 fn found(found: bool) -> StatusCode {

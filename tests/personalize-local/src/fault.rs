@@ -2,6 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Operation;
+
+/// The members of a request that a fault's `name` is looked for in.
+pub(crate) const NAMING: [&str; 6] =
+    ["jobName", "datasetImportJobArn", "datasetArn", "resourceArn", "schemaArn", "datasetGroupArn"];
+
 /// A fault. Faults are tried in the order added; the first that matches fires.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -149,8 +155,31 @@ impl Fault {
         self
     }
 
+    /// Why it would never fire, or fire and do nothing.
+    pub(crate) fn problem(&self) -> Option<String> {
+        match &self.action {
+            Action::Error { status, .. } | Action::ErrorAfter { status, .. }
+                // These have no body, and a client never sees those below.
+                if !(200..600).contains(status) || [204, 205, 304].contains(status) =>
+            {
+                return Some(format!("an error can't have the HTTP status {status}"));
+            }
+            _ => {}
+        }
+        let name = self.operation.as_deref()?;
+        let Some(operation) = Operation::named(name) else {
+            return Some(format!("{name} is no operation of this service"));
+        };
+        if !self.action.works_on(name) {
+            return Some(format!("{} does nothing to {name}", self.action.label()));
+        }
+        let named = operation.input.iter().any(|member| NAMING.contains(&member.name));
+        (self.name.is_some() && !named).then(|| format!("a request of {name} has no name to match"))
+    }
+
     fn matches(&self, request: &Subject<'_>) -> bool {
         self.operation.as_ref().is_none_or(|operation| operation == request.operation)
+            && self.action.works_on(request.operation)
             && self.account.as_ref().is_none_or(|account| Some(account.as_str()) == request.account)
             && self.name.as_ref().is_none_or(|name| request.names.iter().any(|known| known.contains(name)))
             && (self.action != Action::StatusGoesBack || request.finished)
@@ -176,6 +205,25 @@ impl Action {
             Self::StatusGoesBack => "statusGoesBack",
             Self::FailureReason { .. } => "failureReason",
             Self::Vanish => "vanish",
+        }
+    }
+
+    /// Whether it makes a difference to this operation.
+    fn works_on(&self, operation: &str) -> bool {
+        match self {
+            // About a job, which the request names or makes.
+            Self::NotFoundFor { .. } | Self::FailureReason { .. } | Self::Vanish => [
+                "CreateDatasetImportJob",
+                "DescribeDatasetImportJob",
+                "TagResource",
+                "UntagResource",
+                "ListTagsForResource",
+            ]
+            .contains(&operation),
+            Self::Status(_) => ["DescribeDatasetImportJob", "ListDatasetImportJobs"].contains(&operation),
+            Self::StatusGoesBack => operation == "DescribeDatasetImportJob",
+            Self::NoArn => Operation::named(operation).is_some_and(|operation| !operation.output.is_empty()),
+            _ => true,
         }
     }
 
@@ -245,6 +293,36 @@ mod tests {
     fn a_fault_without_end_keeps_firing() {
         let mut faults = vec![Fault::on("DescribeDatasetImportJob", Action::Garbage).times(0)];
         assert!((0..9).all(|_| take(&mut faults, &describe()).is_some()));
+    }
+
+    #[test]
+    fn a_fault_that_would_do_nothing_is_told() {
+        let error = |status| Action::Error { code: "X".to_owned(), message: String::new(), status };
+        let lookups = Action::NotFoundFor { ms: 0, lookups: 1 };
+        for (fault, problem) in [
+            (Fault::on("CreateJob", Action::Garbage), "CreateJob is no operation of this service"),
+            (Fault::on("ListSchemas", Action::Vanish), "vanish does nothing to ListSchemas"),
+            (Fault::on("ListDatasetImportJobs", Action::StatusGoesBack), "statusGoesBack does nothing to"),
+            (Fault::on("DescribeDataset", Action::Status("X".to_owned())), "status does nothing to DescribeDataset"),
+            (Fault::on("ListDatasetImportJobs", lookups), "notFoundFor does nothing to ListDatasetImportJobs"),
+            (Fault::on("TagResource", Action::NoArn), "noArn does nothing to TagResource"),
+            (Fault::on("ListSchemas", Action::Garbage).named("a"), "a request of ListSchemas has no name to match"),
+            (Fault::on("ListSchemas", error(99)), "can't have the HTTP status 99"),
+            (Fault::on("ListSchemas", error(204)), "can't have the HTTP status 204"),
+        ] {
+            let told = fault.problem().unwrap_or_default();
+            assert!(told.contains(problem), "{fault:?}: {told}");
+        }
+        assert_eq!(Fault::on("ListDatasetImportJobs", Action::Garbage).named("a").problem(), None);
+        assert_eq!(Fault::on("ListSchemas", error(503)).problem(), None);
+    }
+
+    #[test]
+    fn a_fault_of_any_operation_waits_for_one_that_it_makes_a_difference_to() {
+        let fault = Fault { operation: None, ..Fault::on("", Action::Status("CREATE THINKING".to_owned())) };
+        let mut faults = vec![fault];
+        assert!(take(&mut faults, &Subject { operation: "ListSchemas", ..describe() }).is_none());
+        assert!(take(&mut faults, &describe()).is_some());
     }
 
     #[test]

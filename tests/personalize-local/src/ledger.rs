@@ -10,8 +10,14 @@ use serde::{Deserialize, Serialize};
 pub struct Entry {
     /// When it came in (RFC 3339, UTC).
     pub time: String,
+    /// As the answer has it in `x-amzn-requestid`.
+    #[serde(default)]
+    pub request_id: String,
     /// The operation named in `X-Amz-Target`; empty if there was none.
     pub operation: String,
+    /// `X-Amz-Target` as it came, unless it names an operation that the stand-in has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
     /// The region of the credential scope.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
@@ -24,6 +30,9 @@ pub struct Entry {
     /// The dataset in the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dataset_arn: Option<String>,
+    /// The ARN of the resource that the request is about: a job, a dataset, a schema, a dataset group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arn: Option<String>,
     /// The status that the client would see; 0 if it sees none.
     pub http_status: u16,
     /// The error code answered.
@@ -70,8 +79,8 @@ impl Ledger {
     }
 
     /// The latest entries, the oldest first.
-    pub(crate) fn latest(&self) -> Vec<Entry> {
-        self.entries.iter().cloned().collect()
+    pub(crate) fn latest(&self) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.entries.iter()
     }
 }
 
@@ -86,7 +95,7 @@ mod tests {
         for number in 0..KEPT + 2 {
             ledger.record(Entry { operation: number.to_string(), ..Entry::default() });
         }
-        let latest = ledger.latest();
+        let latest: Vec<&Entry> = ledger.latest().collect();
         assert_eq!((latest.len(), latest[0].operation.as_str()), (KEPT, "2"));
         assert_eq!(std::fs::read_to_string(file.path()).unwrap().lines().count(), KEPT + 2);
     }

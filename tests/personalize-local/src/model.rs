@@ -7,7 +7,7 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Kind {
-    /// A string: shortest, longest, pattern (empty if it has none).
+    /// A string: shortest, longest, pattern (empty if it has none), and whether it is sensitive.
     Text {
         /// Fewest characters.
         min: usize,
@@ -15,6 +15,8 @@ pub enum Kind {
         max: usize,
         /// The pattern that the whole string matches.
         pattern: &'static str,
+        /// Whether an error message keeps quiet about the value.
+        sensitive: bool,
     },
     /// A string without limits.
     Words,
@@ -66,27 +68,28 @@ pub struct Operation {
     pub errors: &'static [&'static str],
 }
 
-const NAME: Kind = Kind::Text { min: 1, max: 63, pattern: r"^[a-zA-Z0-9][a-zA-Z0-9\-_]*" };
-const ARN: Kind = Kind::Text { min: 0, max: 256, pattern: r"arn:([a-z\d-]+):personalize:.*:.*:.+" };
-const ROLE: Kind =
-    Kind::Text { min: 0, max: 256, pattern: r"arn:([a-z\d-]+):iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+" };
-const LOCATION: Kind = Kind::Text { min: 0, max: 256, pattern: "(s3|http|https)://.+" };
-const TOKEN: Kind = Kind::Text { min: 0, max: 1500, pattern: r"\p{ASCII}{0,1500}" };
+const NAME: Kind = text(1, 63, r"^[a-zA-Z0-9][a-zA-Z0-9\-_]*");
+const ARN: Kind = text(0, 256, r"arn:([a-z\d-]+):personalize:.*:.*:.+");
+const ROLE: Kind = text(0, 256, r"arn:([a-z\d-]+):iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+");
+const LOCATION: Kind = text(0, 256, "(s3|http|https)://.+");
+const TOKEN: Kind = text(0, 1500, r"\p{ASCII}{0,1500}");
 const TAG_PATTERN: &str = r"^([\p{L}\p{Z}\p{N}_.:/=+\-@]*)$";
-const TAG_KEY: Kind = Kind::Text { min: 1, max: 128, pattern: TAG_PATTERN };
-const TAG: Kind = Kind::Structure(&[
-    required("tagKey", TAG_KEY),
-    required("tagValue", Kind::Text { min: 0, max: 256, pattern: TAG_PATTERN }),
-]);
+const TAG_KEY: Kind = Kind::Text { min: 1, max: 128, pattern: TAG_PATTERN, sensitive: true };
+const TAG_VALUE: Kind = Kind::Text { min: 0, max: 256, pattern: TAG_PATTERN, sensitive: true };
+const TAG: Kind = Kind::Structure(&[required("tagKey", TAG_KEY), required("tagValue", TAG_VALUE)]);
 const TAGS: Kind = Kind::List { max: 200, of: &TAG };
-const STATUS: Kind = Kind::Text { min: 0, max: 256, pattern: "" };
+const STATUS: Kind = text(0, 256, "");
 const MODE: Kind = Kind::Choice(&["FULL", "INCREMENTAL"]);
-const DATASET_TYPE: Kind = Kind::Text { min: 0, max: 256, pattern: "^[A-Za-z_]+$" };
+const DATASET_TYPE: Kind = text(0, 256, "^[A-Za-z_]+$");
 const SOURCE: Kind = Kind::Structure(&[optional("dataLocation", LOCATION)]);
 const DOMAIN: Member = optional("domain", Kind::Choice(&["ECOMMERCE", "VIDEO_ON_DEMAND"]));
 const CREATED: Member = optional("creationDateTime", Kind::Time);
 const UPDATED: Member = optional("lastUpdatedDateTime", Kind::Time);
 const PAGE_SIZE: Kind = Kind::Count { min: 1, max: 100 };
+
+const fn text(min: usize, max: usize, pattern: &'static str) -> Kind {
+    Kind::Text { min, max, pattern, sensitive: false }
+}
 
 const fn required(name: &'static str, kind: Kind) -> Member {
     Member { name, required: true, kind }
@@ -137,7 +140,7 @@ const DATASET: &[Member] = &[
             UPDATED,
         ]),
     ),
-    optional("trackingId", Kind::Text { min: 0, max: 256, pattern: "" }),
+    optional("trackingId", text(0, 256, "")),
 ];
 const DATASET_SUMMARY: Kind = Kind::Structure(&[
     optional("name", NAME),
@@ -150,7 +153,7 @@ const DATASET_SUMMARY: Kind = Kind::Structure(&[
 const SCHEMA: &[Member] = &[
     optional("name", NAME),
     optional("schemaArn", ARN),
-    optional("schema", Kind::Text { min: 0, max: 20_000, pattern: "" }),
+    optional("schema", text(0, 20_000, "")),
     CREATED,
     UPDATED,
     DOMAIN,

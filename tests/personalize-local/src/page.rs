@@ -6,6 +6,8 @@ use crate::{Entry, Job, job, text::html, world::World};
 
 /// So many of the latest requests are shown.
 const REQUESTS: usize = 15;
+/// So many of the latest jobs are shown: the page comes anew every two seconds.
+const JOBS: usize = 500;
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#222}h1{margin:0}h2{margin:1.6rem 0 .3rem}\
     div{overflow-x:auto}table{border-collapse:collapse}td,th{text-align:left;vertical-align:top;padding:.2rem 1rem .2rem 0;\
     border-bottom:1px solid #ddd}b{font-weight:600}.good{color:#17692f}.bad{color:#a4161a}.busy{color:#8a5300}";
@@ -25,15 +27,15 @@ pub(crate) fn render(world: &World) -> String {
         table("Accounts", &["account", "access keys", "jobs", "running"], &accounts(world)),
         table("Datasets", &["ARN", "type", "status", "schema", "tags"], &datasets(world)),
         table(
-            "Jobs, the latest first",
+            &jobs_title(world.jobs.len()),
             &["name", "account", "region", "dataset", "mode", "status", "created", "changed", "tags", "failureReason"],
-            &world.jobs.iter().rev().map(job_row).collect::<Vec<_>>(),
+            &world.jobs.iter().rev().take(JOBS).map(job_row).collect::<Vec<_>>(),
         ),
         table("Faults to come", &["fault"], &faults(world)),
         table(
             "Latest requests",
             &["time", "account", "operation", "job", "status", "error", "fault"],
-            &world.ledger.latest().iter().rev().take(REQUESTS).map(request).collect::<Vec<_>>(),
+            &world.ledger.latest().rev().take(REQUESTS).map(request).collect::<Vec<_>>(),
         ),
     ];
     format!(
@@ -42,6 +44,10 @@ pub(crate) fn render(world: &World) -> String {
          <h1>personalize-local</h1><p>{summary}</p>{}</html>",
         tables.concat()
     )
+}
+
+fn jobs_title(count: usize) -> String {
+    if count > JOBS { format!("Jobs, the latest {JOBS} of {count}") } else { "Jobs, the latest first".to_owned() }
 }
 
 fn accounts(world: &World) -> Vec<String> {
@@ -129,8 +135,8 @@ fn time(ms: i64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::render;
-    use crate::{Action, Fault, Seed, ledger::Ledger, world::World};
+    use super::{JOBS, render};
+    use crate::{Action, Fault, Seed, SeedJob, ledger::Ledger, world::World};
 
     #[test]
     fn everything_that_anybody_wrote_is_escaped() {
@@ -138,11 +144,14 @@ mod tests {
         let seed = format!(
             r#"{{"accounts": [{{"id": "111122223333"}}],
             "datasets": [{{"arn": "arn:aws:personalize:r:111122223333:dataset/{evil}/Users", "status": "{evil}",
-              "schemaArn": "{evil}", "tags": [{{"tagKey": "{evil}", "tagValue": "{evil}"}}]}}],
-            "jobs": [{{"name": "{evil}", "datasetArn": "arn:aws:personalize:{evil}:111122223333:dataset/{evil}/Users",
-              "status": "CREATE FAILED", "failureReason": "{evil}", "importMode": "{evil}"}}]}}"#
+              "schemaArn": "{evil}", "tags": [{{"tagKey": "{evil}", "tagValue": "{evil}"}}]}}]}}"#
         );
         let mut world = World::new(&Seed::from_yaml(&seed).unwrap(), Ledger::default(), 0).unwrap();
+        let job = format!(
+            r#"{{"name": "{evil}", "datasetArn": "arn:aws:personalize:{evil}:111122223333:dataset/{evil}/Users",
+              "status": "CREATE FAILED", "failureReason": "{evil}", "importMode": "{evil}"}}"#
+        );
+        world.start_job(&serde_json::from_str(&job).unwrap(), 0).unwrap();
         world.faults.push(Fault::on("<script>", Action::Status("<script>".to_owned())));
         let text = Some("<script>".to_owned());
         world.ledger.record(crate::Entry {
@@ -155,5 +164,18 @@ mod tests {
         assert!(!page.contains("<script"), "{page}");
         assert!(page.matches("&lt;script&gt;").count() >= 15, "{page}");
         assert!(page.contains("1 accounts, 1 datasets, 1 jobs (0 running, 1 failed)"));
+    }
+
+    #[test]
+    fn of_many_jobs_the_latest_are_shown() {
+        let dataset = "arn:aws:personalize:eu-west-1:111122223333:dataset/shop/ITEMS";
+        let seed = Seed::from_yaml("accounts: [{id: '111122223333'}]").unwrap();
+        let mut world = World::new(&seed, Ledger::default(), 0).unwrap();
+        for number in 0..JOBS + 2 {
+            world.start_job(&SeedJob::new(format!("job-{number}."), dataset), 0).unwrap();
+        }
+        let page = render(&world);
+        assert!(page.contains("Jobs, the latest 500 of 502") && page.contains("job-501.") && page.contains("job-2."));
+        assert!(!page.contains("job-1."), "the older ones are left out");
     }
 }

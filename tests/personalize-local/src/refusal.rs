@@ -16,6 +16,20 @@ impl Refusal {
         Self { code: code.to_owned(), message: message.into(), status: 400 }
     }
 
+    /// Neither an operation of the service nor its protocol.
+    pub(crate) fn unknown_operation() -> Self {
+        Self::new("UnknownOperationException", "")
+    }
+
+    pub(crate) fn too_large() -> Self {
+        Self { status: 413, ..Self::new("RequestEntityTooLargeException", "The request entity is too large.") }
+    }
+
+    /// An answer that a restart would contradict: the change can't be kept.
+    pub(crate) fn internal() -> Self {
+        Self { status: 500, ..Self::new("InternalServerException", "") }
+    }
+
     pub(crate) fn invalid_input(message: impl Into<String>) -> Self {
         Self::new("InvalidInputException", message)
     }

@@ -17,6 +17,7 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ValueType {
     Float,
+    Double,
     Int,
     Long,
     Text,
@@ -60,7 +61,9 @@ impl Kind {
                 ("CREATION_TIMESTAMP", Long, false),
                 ("VALUE", Long, false),
                 ("TYPE", Text, false),
+                // The developer guide has both names.
                 ("EXPIRATION_TIMESTAMP", Long, false),
+                ("ACTION_EXPIRATION_TIMESTAMP", Long, false),
                 ("REPEAT_FREQUENCY", Long, false),
             ],
             Self::ActionInteractions => &[
@@ -81,7 +84,7 @@ impl Kind {
             Self::Users => (1, 25),
             Self::Items => (1, 100),
             Self::Actions => (1, 10),
-            Self::ActionInteractions => (0, 0),
+            Self::ActionInteractions => (0, 5),
         }
     }
 }
@@ -99,19 +102,22 @@ pub(crate) struct Column {
 }
 
 impl Column {
-    /// Holds seconds since the epoch.
-    pub(crate) fn is_time(&self) -> bool {
-        let reserved = self.kind.is_some_and(|kind| kind.reserved().iter().any(|(name, ..)| *name == self.name));
-        reserved && self.name.ends_with("TIMESTAMP")
+    /// Has a meaning of its own in a dataset of this type.
+    fn is_reserved(&self, kind: Kind) -> bool {
+        kind.reserved().iter().any(|(name, ..)| *name == self.name)
     }
 
-    /// Most characters of a value (documented quotas).
+    /// Holds seconds since the epoch.
+    pub(crate) fn is_time(&self) -> bool {
+        self.kind.is_some_and(|kind| self.is_reserved(kind)) && self.name.ends_with("TIMESTAMP")
+    }
+
+    /// Most characters of a value (documented quotas). Text to be analysed is truncated rather than refused.
     pub(crate) fn longest(&self) -> Option<usize> {
         match self.name.as_str() {
-            _ if self.value_type != Text => None,
+            _ if self.value_type != Text || self.textual => None,
             "USER_ID" | "ITEM_ID" | "ACTION_ID" => Some(256),
             "IMPRESSION" => Some(1000),
-            _ if self.textual => Some(20_000),
             _ if self.categorical || self.kind == Some(Kind::Items) => Some(1000),
             _ => None,
         }
@@ -136,6 +142,10 @@ impl Columns {
             .ok_or_else(|| format!("Field {} has a type that is not supported.", field.name))?;
             let marked = |mark: &str| field.custom_attributes.get(mark) == Some(&serde_json::Value::Bool(true));
             let (categorical, textual) = (marked("categorical"), marked("textual"));
+            let same = |column: &&Column| alphanumeric(&column.name) == alphanumeric(&field.name);
+            if let Some(Column { name, .. }) = columns.iter().find(same) {
+                return Err(format!("Fields {name} and {} have the same letters and digits.", field.name));
+            }
             columns.push(Column { name: field.name, value_type, nullable, categorical, textual, kind });
         }
         let columns = Self(columns);
@@ -161,24 +171,47 @@ impl Columns {
                 _ => {}
             }
         }
+        self.check_marks(kind)?;
         let has = |name: &str| self.0.iter().any(|column| column.name == name);
         if kind == Kind::Interactions && has("EVENT_VALUE") && !has("EVENT_TYPE") {
             return Err("Field EVENT_VALUE needs the field EVENT_TYPE.".to_owned());
         }
-        let metadata = self.0.iter().filter(|column| reserved.iter().all(|(name, ..)| *name != column.name)).count();
+        let metadata: Vec<&Column> = self.0.iter().filter(|column| !column.is_reserved(kind)).collect();
         let (fewest, most) = kind.metadata();
-        if metadata < fewest || metadata > most {
+        if metadata.len() < fewest || metadata.len() > most {
             return Err(format!(
-                "A schema of {kind:?} has {fewest} to {most} metadata fields, this one has {metadata}."
+                "A schema of {kind:?} has {fewest} to {most} metadata fields, this one has {}.",
+                metadata.len()
             ));
         }
+        let useful = |column: &&&Column| column.value_type != Text || column.categorical || column.textual;
+        if metadata.iter().filter(useful).count() < fewest {
+            return Err(format!("A schema of {kind:?} must have a metadata field that is categorical or a number."));
+        }
         Ok(())
+    }
+
+    /// What the marks `categorical` and `textual` may be on.
+    fn check_marks(&self, kind: Kind) -> Result<(), String> {
+        for Column { name, value_type, textual, .. } in &self.0 {
+            if *textual && (kind != Kind::Items || *value_type != Text) {
+                return Err(format!("Field {name} can't be textual: only fields of type string in Items can."));
+            }
+        }
+        if self.0.iter().filter(|column| column.textual).count() > 1 {
+            return Err("A schema of Items has at most one textual field.".to_owned());
+        }
+        match self.0.iter().find(|column| column.categorical && column.is_reserved(kind)) {
+            Some(column) => Err(format!("Field {} is reserved and can't be categorical.", column.name)),
+            None => Ok(()),
+        }
     }
 }
 
 fn plain(schema: &Schema) -> Option<ValueType> {
     Some(match schema {
-        Schema::Float | Schema::Double => Float,
+        Schema::Float => Float,
+        Schema::Double => ValueType::Double,
         Schema::Int => ValueType::Int,
         Schema::Long => Long,
         Schema::String => Text,
@@ -194,6 +227,11 @@ fn nullable(union: &UnionSchema) -> Option<(ValueType, bool)> {
     Some((plain(one)?, !nulls.is_empty()))
 }
 
+/// What must be unique of a column's name.
+pub(crate) fn alphanumeric(name: &str) -> String {
+    name.chars().filter(|letter| letter.is_alphanumeric()).collect()
+}
+
 /// `INTERACTIONS` in an ARN is `Interactions` in an answer.
 pub(crate) fn type_name(text: &str) -> String {
     let capital = |word: &str| {
@@ -206,16 +244,15 @@ pub(crate) fn type_name(text: &str) -> String {
 
 /// The least schema that a dataset of this type may have.
 pub(crate) fn minimal(kind: &str) -> String {
-    let mut fields: Vec<(&str, &str)> = Vec::new();
     let known = Kind::of(kind).unwrap_or(Kind::Interactions);
+    let mut fields = Vec::new();
     for (name, value_type, _) in known.reserved().iter().filter(|(.., required)| *required) {
-        fields.push((name, if *value_type == Long { "long" } else { "string" }));
+        let value_type = if *value_type == Long { "long" } else { "string" };
+        fields.push(serde_json::json!({"name": name, "type": value_type}));
     }
     if known.metadata().0 > 0 {
-        fields.push(("CATEGORY", "string"));
+        fields.push(serde_json::json!({"name": "CATEGORY", "type": "string", "categorical": true}));
     }
-    let fields: Vec<serde_json::Value> =
-        fields.into_iter().map(|(name, kind)| serde_json::json!({"name": name, "type": kind})).collect();
     serde_json::json!({
         "type": "record", "name": type_name(kind), "namespace": "com.amazonaws.personalize.schema",
         "fields": fields, "version": "1.0"
@@ -253,10 +290,7 @@ mod tests {
         let id = r#""ITEM_ID","type":"string""#;
         let marked = r#""D","type":["null","string"],"textual":true"#;
         let items = schema("Items", &[id, marked, r#""C","type":"string""#, r#""N","type":"int""#]).unwrap().0;
-        assert_eq!(
-            items.iter().map(super::Column::longest).collect::<Vec<_>>(),
-            [Some(256), Some(20_000), Some(1000), None]
-        );
+        assert_eq!(items.iter().map(super::Column::longest).collect::<Vec<_>>(), [Some(256), None, Some(1000), None]);
         let user = r#""USER_ID","type":"string""#;
         let users = schema("Users", &[user, r#""C","type":"string","categorical":true"#, r#""F","type":"string""#]);
         assert_eq!(
@@ -287,6 +321,52 @@ mod tests {
         refused(&[user, item, time, r#""EVENT_VALUE","type":"float""#], "needs the field EVENT_TYPE");
         refused(&[user, item, time, r#""EVENT_TYPE","type":"int""#], "EVENT_TYPE must be of type string");
         refused(&[user, item, time, r#""IMPRESSION","type":"long""#], "IMPRESSION must be of type string");
+        refused(
+            &[user, item, time, r#""EVENT_TYPE","type":"string""#, r#""EVENT_VALUE","type":"double""#],
+            "EVENT_VALUE must be of type float",
+        );
+        refused(
+            &[user, item, time, r#""EVENT_TYPE","type":"string","categorical":true"#],
+            "EVENT_TYPE is reserved and can't be categorical",
+        );
         assert!(schema("Users", &[user]).unwrap_err().contains("1 to 25 metadata fields, this one has 0"));
+    }
+
+    #[test]
+    fn metadata_is_of_use_and_text_belongs_to_items() {
+        let refused = |kind: &str, fields: &[&str], words: &str| {
+            let why = schema(kind, fields).unwrap_err();
+            assert!(why.contains(words), "{why}");
+        };
+        let [user, item] = [r#""USER_ID","type":"string""#, r#""ITEM_ID","type":"string""#];
+        let (plain, number) = (r#""NOTE","type":"string""#, r#""PRICE","type":"double""#);
+        let (text, more) = (r#""TEXT","type":"string","textual":true"#, r#""MORE","type":"string","textual":true"#);
+        refused("Users", &[user, plain], "must have a metadata field that is categorical or a number");
+        assert!(schema("Users", &[user, plain, number]).is_ok());
+        assert!(schema("Items", &[item, text]).is_ok());
+        refused("Users", &[user, number, text], "TEXT can't be textual");
+        refused("Items", &[item, r#""TEXT","type":"long","textual":true"#], "TEXT can't be textual");
+        refused("Items", &[item, text, more], "at most one textual field");
+        let (one, other) = (r#""GENRES_FIELD_1","type":"int""#, r#""GENRESFIELD1","type":"int""#);
+        refused("Items", &[item, one, other], "GENRES_FIELD_1 and GENRESFIELD1 have the same letters");
+    }
+
+    #[test]
+    fn actions_and_what_users_do_with_them_have_columns_of_their_own() {
+        let [user, action] = [r#""USER_ID","type":"string""#, r#""ACTION_ID","type":"string""#];
+        let (time, event) = (r#""TIMESTAMP","type":"long""#, r#""EVENT_TYPE","type":"string""#);
+        let more: Vec<String> = (0..6).map(|number| format!(r#""M{number}","type":"int""#)).collect();
+        let with = |count: usize| {
+            let more = more.iter().take(count).map(String::as_str);
+            schema("Action_Interactions", &[user, action, event, time].into_iter().chain(more).collect::<Vec<_>>())
+        };
+        assert!(with(5).is_ok());
+        assert!(with(6).unwrap_err().contains("0 to 5 metadata fields, this one has 6"));
+        for end in ["EXPIRATION_TIMESTAMP", "ACTION_EXPIRATION_TIMESTAMP"] {
+            let end = format!(r#""{end}","type":["long","null"]"#);
+            let columns = schema("Actions", &[action, r#""COST","type":"int""#, &end]).unwrap();
+            assert!(columns.0[2].is_time(), "{end}");
+            assert!(schema("Actions", &[action, &end]).unwrap_err().contains("this one has 0"), "{end} is no metadata");
+        }
     }
 }

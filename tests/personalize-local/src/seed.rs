@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    StartError,
+    Operation, StartError,
     arn::Arn,
-    job::Tag,
+    constraints,
+    job::{ACTIVE, FAILED, IN_PROGRESS, PENDING, Tag},
     schema::{self, Columns, Kind},
 };
 
@@ -162,6 +163,25 @@ impl SeedJob {
     }
 }
 
+impl SeedJob {
+    /// A job in the seed is one that the service could have: the constraints of a request, and a status that it has.
+    fn check(&self) -> Result<(), String> {
+        let body = serde_json::json!({
+            "jobName": self.name, "datasetArn": self.dataset_arn, "dataSource": {"dataLocation": self.data_location},
+            "roleArn": self.role_arn, "importMode": self.import_mode, "tags": self.tags,
+        });
+        let input = Operation::named("CreateDatasetImportJob").map_or(&[][..], |operation| operation.input);
+        let violations = constraints::check(input, &body).map_err(|wrong| wrong.0)?;
+        if let Some(violation) = violations.first() {
+            return Err(violation.to_string());
+        }
+        if ![PENDING, IN_PROGRESS, ACTIVE, FAILED].contains(&self.status.as_str()) {
+            return Err(format!("{:?} is no status of an import job", self.status));
+        }
+        Ok(())
+    }
+}
+
 /// How long a job stays in `CREATE PENDING` and in `CREATE IN_PROGRESS`, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -186,6 +206,10 @@ pub struct Refusals {
     pub pass_role: Vec<String>,
     /// Buckets whose policy does not let the service read: the import fails.
     pub buckets: Vec<String>,
+    /// Buckets of this kind that are found out at once: InvalidInputException on create.
+    pub buckets_at_create: Vec<String>,
+    /// Whether a role of another account than the caller's is refused: AccessDeniedException on create.
+    pub roles_of_other_accounts: bool,
 }
 
 /// The request rate that one account and region is allowed.
@@ -200,6 +224,13 @@ pub struct Throttle {
     /// `LimitExceededException` as this, too.
     #[serde(default = "throttling")]
     pub code: String,
+}
+
+impl Throttle {
+    fn lets_pass(&self) -> bool {
+        let Self { per_second, burst, .. } = self;
+        per_second.is_finite() && burst.is_finite() && *per_second >= 0.0 && *burst >= 1.0
+    }
 }
 
 fn throttling() -> String {
@@ -247,6 +278,13 @@ impl Seed {
                 return Err(StartError::SeedContent(format!("{arn:?} is in an account that the seed lacks")));
             }
         }
+        for job in &self.jobs {
+            job.check().map_err(|problem| StartError::SeedContent(format!("job {:?}: {problem}", job.name)))?;
+        }
+        if !self.throttle.as_ref().is_none_or(Throttle::lets_pass) {
+            let problem = "throttle: perSecond is at least 0, and burst at least 1, or no request would ever pass";
+            return Err(StartError::SeedContent(problem.to_owned()));
+        }
         for dataset in &self.datasets {
             let refused = |problem| StartError::SeedContent(format!("schema of {}: {problem}", dataset.arn));
             Columns::parse(&dataset.schema_text(), Kind::of(&dataset.type_name())).map_err(refused)?;
@@ -269,6 +307,34 @@ mod tests {
         let account = |id: &str| format!("{{id: '{id}', accessKeys: [{{id: K, secret: s}}]}}");
         let seed = format!("accounts: [{}, {}]", account("111122223333"), account("444455556666"));
         assert!(Seed::from_yaml(&seed).unwrap_err().to_string().contains("access key K is there twice"));
+    }
+
+    #[test]
+    fn a_job_in_the_seed_is_one_that_the_service_could_have() {
+        let with = |job: &str| {
+            let arn = "arn:aws:personalize:eu-west-1:111122223333:dataset/shop/ITEMS";
+            Seed::from_yaml(&format!("accounts: [{{id: '111122223333'}}]\njobs: [{{datasetArn: '{arn}', {job}}}]"))
+        };
+        assert!(with("name: a, status: CREATE PENDING, importMode: INCREMENTAL").is_ok());
+        for (job, words) in [
+            ("name: 'bad name!'", "at 'jobName' failed to satisfy constraint"),
+            ("name: a, importMode: BULK", "enum value set: [FULL, INCREMENTAL]"),
+            ("name: a, status: WHATEVER", "\"WHATEVER\" is no status of an import job"),
+            ("name: a, dataLocation: 'ftp://x'", "at 'dataSource.dataLocation'"),
+            ("name: a, roleArn: me", "at 'roleArn'"),
+        ] {
+            let told = with(job).unwrap_err().to_string();
+            assert!(told.contains(words), "{job}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_throttle_lets_something_pass() {
+        let with = |rule: &str| Seed::from_yaml(&format!("throttle: {rule}"));
+        assert!(with("{perSecond: 0.5, burst: 1}").is_ok());
+        for rule in ["{perSecond: 5, burst: 0.5}", "{perSecond: -1, burst: 1}", "{perSecond: .nan, burst: 1}"] {
+            assert!(with(rule).unwrap_err().to_string().contains("burst at least 1"), "{rule}");
+        }
     }
 
     #[test]

@@ -4,12 +4,12 @@ use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Extension, Router,
-    body::Bytes,
-    extract::State,
-    http::{HeaderMap, Method, Uri},
-    response::Response,
-    routing::post,
+    body::{Body, Bytes},
+    extract::{Request, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
 };
+use futures::StreamExt;
 use hyper::server::conn::http1;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{
@@ -19,6 +19,9 @@ use tokio::{
 };
 
 use crate::{clockwork::Shared, control, wire};
+
+/// More than any request that the model's limits allow: 200 tags at their longest are some 400 kB of JSON.
+const LONGEST_REQUEST: usize = 2 << 20;
 
 /// A connection, as its requests see it.
 #[derive(Debug, Clone, Default)]
@@ -32,18 +35,41 @@ impl Connection {
 }
 
 pub(crate) fn router(shared: Shared) -> Router {
-    Router::new().route("/", post(service)).merge(control::router()).with_state(shared)
+    control::router(&shared).fallback(service).with_state(shared)
 }
 
+/// Whatever is not `/_local/` is a request to the service, which answers in its own way even to nonsense.
 async fn service(
     State(shared): State<Shared>,
     Extension(connection): Extension<Connection>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Response {
-    wire::answer(&shared, &connection, (method, uri, headers), body).await
+    if request.uri().path().starts_with("/_local") {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    let (parts, body) = request.into_parts();
+    match whole(body).await {
+        Ok(body) => wire::answer(&shared, &connection, parts, body).await,
+        Err(error) => {
+            tracing::debug!(%error, "a request ended before its end");
+            StatusCode::BAD_REQUEST.into_response()
+        }
+    }
+}
+
+/// The body of a request; `None` if it is too long. It is read to its end all the same, or the client would not wait
+/// for the answer.
+async fn whole(body: Body) -> Result<Option<Bytes>, axum::Error> {
+    let mut chunks = body.into_data_stream();
+    let (mut read, mut length) = (Vec::new(), 0_usize);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk?;
+        length = length.saturating_add(chunk.len());
+        if length <= LONGEST_REQUEST {
+            read.extend_from_slice(&chunk);
+        }
+    }
+    Ok((length <= LONGEST_REQUEST).then(|| read.into()))
 }
 
 /// Serves until aborted; the connections live in the set and end with it.

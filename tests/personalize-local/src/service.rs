@@ -3,7 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicBool},
 };
 
 use axum::http::Uri;
@@ -74,7 +74,8 @@ impl Service {
             world.datasets.len(),
             world.jobs.len()
         );
-        let shared = Shared { world: Arc::new(Mutex::new(world)), data, sts };
+        let shared =
+            Shared { world: Arc::new(Mutex::new(world)), data, sts, stopping: Arc::new(AtomicBool::new(false)) };
         let tasks = vec![
             tokio::spawn(server::run(listener, server::router(shared.clone()))),
             tokio::spawn(clockwork::run(shared.clone())),
@@ -89,7 +90,7 @@ impl Service {
 
     /// The latest 10,000 requests, the oldest first; the ledger's file has all.
     pub fn ledger(&self) -> Vec<Entry> {
-        self.shared.lock().ledger.latest()
+        self.shared.lock().ledger.latest().cloned().collect()
     }
 
     /// Every job, in the order of creation.
@@ -148,8 +149,9 @@ impl Service {
         self.shared.lock().start_job(job, now_ms())
     }
 
-    /// Stops the server, and returns when the port is free.
+    /// Stops the server, and returns when the port is free. What is read just now is given up at the next record.
     pub async fn stop(mut self) {
+        self.shared.stop();
         for task in std::mem::take(&mut self.tasks) {
             task.abort();
             // Aborted on purpose: the error says no more than that.
@@ -160,6 +162,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
+        self.shared.stop();
         self.tasks.iter().for_each(JoinHandle::abort);
     }
 }

@@ -28,6 +28,9 @@ pub(crate) struct StsAnswer {
     /// For GetSessionToken, whose answer names no account.
     #[serde(default)]
     account: Option<String>,
+    /// Who asked, if that is known: with a session token a user stays the same user.
+    #[serde(skip)]
+    asker: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -63,13 +66,14 @@ impl StsAnswer {
             assumed_role_user: leaf("Arn").map(|arn| User { arn }),
             federated_user: None,
             account: None,
+            asker: None,
         })
     }
 }
 
 /// Makes the credentials known; gives the account. The error is a sentence.
 pub(crate) fn register(world: &mut World, answer: StsAnswer) -> Result<String, String> {
-    let StsAnswer { credentials, assumed_role_user, federated_user, account } = answer;
+    let StsAnswer { credentials, assumed_role_user, federated_user, account, asker } = answer;
     let arn = assumed_role_user.or(federated_user).map(|user| user.arn);
     // arn:aws:sts::ACCOUNT:assumed-role/ROLE/SESSION
     let named = arn.as_deref().and_then(|arn| arn.split(':').nth(4)).map(str::to_owned);
@@ -82,7 +86,7 @@ pub(crate) fn register(world: &mut World, answer: StsAnswer) -> Result<String, S
         expires_at: Some(credentials.expiration),
     };
     tracing::info!("temporary credentials {} act in account {account} until {}", key.id, credentials.expiration);
-    world.learn_key(&account, arn, key);
+    world.learn_key(&account, arn.or(asker), key);
     Ok(account)
 }
 
@@ -103,8 +107,9 @@ pub(crate) async fn relay(shared: &Shared, sts: &Uri, headers: HeaderMap, body: 
     };
     if let Some(mut answer) = std::str::from_utf8(&bytes).ok().and_then(StsAnswer::from_xml) {
         let mut world = shared.lock();
-        let known = signer.and_then(|key| world.keys.get(&key).map(|principal| principal.account.clone()));
-        answer.account = known;
+        if let Some(signer) = signer.and_then(|key| world.keys.get(&key)) {
+            (answer.account, answer.asker) = (Some(signer.account.clone()), Some(signer.arn.clone()));
+        }
         if let Err(problem) = register(&mut world, answer) {
             tracing::warn!("credentials that the STS gave out stay unknown. {problem}");
         }

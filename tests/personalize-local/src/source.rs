@@ -23,16 +23,24 @@ pub(crate) fn parse(location: &str) -> Option<Source> {
     (!bucket.is_empty()).then(|| Source { bucket: bucket.to_owned(), key: key.to_owned() })
 }
 
-/// The service's words for data that it can't read.
-pub(crate) fn no_access(bucket: &str) -> String {
+/// The service's words for data that it can't read, as failureReason.
+pub(crate) fn no_access(kind: &str) -> String {
+    format!(
+        "Failed to create a data import job for {kind} dataset....Insufficient privileges for accessing data in \
+         Amazon S3."
+    )
+}
+
+/// The same in the words of a refused request.
+pub(crate) fn no_access_at_create(bucket: &str) -> String {
     format!(
         "Insufficient privileges for accessing data in S3. Please look at https://docs.aws.amazon.com/personalize/\
          latest/dg/granting-personalize-s3-access.html#attach-bucket-policy and fix bucket policy on {bucket}."
     )
 }
 
-/// The CSV files of a source, in order; the error is the failureReason.
-pub(crate) fn files(source: &Source, root: &Path, incremental: bool) -> Result<Vec<PathBuf>, String> {
+/// The CSV files of a source for a type of dataset, in order; the error is the failureReason.
+pub(crate) fn files(source: &Source, root: &Path, kind: &str, incremental: bool) -> Result<Vec<PathBuf>, String> {
     let below = Path::new(&source.bucket).join(&source.key);
     // A key is data: it must not lead out of the directory.
     if !below.components().all(|part| matches!(part, Component::Normal(_))) {
@@ -40,9 +48,9 @@ pub(crate) fn files(source: &Source, root: &Path, incremental: bool) -> Result<V
     }
     let path = root.join(below);
     let found = if source.key.is_empty() || source.key.ends_with('/') { folder(&path) } else { file(&path) };
-    let (paths, bytes) = found.map_err(|_| no_access(&source.bucket))?;
+    let (paths, bytes) = found.map_err(|_| no_access(kind))?;
     if paths.is_empty() {
-        return Err(no_access(&source.bucket));
+        return Err(no_access(kind));
     }
     let (limit, text) = if incremental { (INCREMENTAL_BYTES, "1 GB") } else { (FULL_BYTES, "100 GB") };
     if bytes > limit {
@@ -51,9 +59,10 @@ pub(crate) fn files(source: &Source, root: &Path, incremental: bool) -> Result<V
     Ok(paths)
 }
 
+/// A file, or a named pipe, whose size nobody knows.
 fn file(path: &Path) -> io::Result<(Vec<PathBuf>, u64)> {
     let about = path.metadata()?;
-    if about.is_file() { Ok((vec![path.to_owned()], about.len())) } else { Err(io::ErrorKind::NotFound.into()) }
+    if about.is_dir() { Err(io::ErrorKind::NotFound.into()) } else { Ok((vec![path.to_owned()], about.len())) }
 }
 
 /// The files in a folder; what lies deeper is not read.
@@ -90,11 +99,13 @@ mod tests {
         for name in ["folder/b.csv", "folder/a.csv", "folder/deeper/c.csv"] {
             std::fs::write(dir.path().join("bucket").join(name), "x").unwrap();
         }
-        let found = |key: &str| files(&parse(&format!("s3://bucket/{key}")).unwrap(), dir.path(), false);
+        let found = |key: &str| files(&parse(&format!("s3://bucket/{key}")).unwrap(), dir.path(), "Items", false);
         let names: Vec<_> = found("folder/").unwrap().iter().map(|path| path.file_name().unwrap().to_owned()).collect();
         assert_eq!(names, ["a.csv", "b.csv"]);
-        assert!(found("folder").unwrap_err().starts_with("Insufficient privileges"));
-        assert!(found("").unwrap_err().starts_with("Insufficient privileges"), "no file lies in the bucket itself");
+        let refused = "Failed to create a data import job for Items dataset....Insufficient privileges for accessing \
+                       data in Amazon S3.";
+        assert_eq!(found("folder").unwrap_err(), refused);
+        assert_eq!(found("").unwrap_err(), refused, "no file lies in the bucket itself");
     }
 
     #[test]
@@ -105,15 +116,15 @@ mod tests {
         let source = parse("s3://bucket/big.csv").unwrap();
         // Sparse: the size is looked at, nothing is read.
         file.set_len(1 << 30).unwrap();
-        assert!(files(&source, dir.path(), true).is_ok());
+        assert!(files(&source, dir.path(), "Items", true).is_ok());
         file.set_len((1 << 30) + 1).unwrap();
-        assert!(files(&source, dir.path(), false).is_ok());
-        assert!(files(&source, dir.path(), true).unwrap_err().ends_with("bytes. The maximum size is 1 GB."));
+        assert!(files(&source, dir.path(), "Items", false).is_ok());
+        assert!(files(&source, dir.path(), "Items", true).unwrap_err().ends_with("bytes. The maximum size is 1 GB."));
     }
 
     #[test]
     fn a_key_can_not_leave_the_directory() {
         let source = parse("s3://bucket/../../etc/passwd").unwrap();
-        assert_eq!(files(&source, Path::new("/tmp"), false).unwrap_err(), "Invalid Data location.");
+        assert_eq!(files(&source, Path::new("/tmp"), "Items", false).unwrap_err(), "Invalid Data location.");
     }
 }

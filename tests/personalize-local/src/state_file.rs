@@ -22,11 +22,13 @@ use crate::{
 pub(crate) struct StateFile {
     path: PathBuf,
     written: Option<u64>,
+    /// The latest try to write it failed.
+    troubled: bool,
 }
 
 impl StateFile {
     pub(crate) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), written: None }
+        Self { path: path.to_owned(), written: None, troubled: false }
     }
 }
 
@@ -34,6 +36,8 @@ impl StateFile {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct State {
     jobs: Vec<Job>,
+    #[serde(default)]
+    vanished: Vec<String>,
     datasets: Vec<DatasetState>,
     sessions: Vec<Principal>,
     holds: Vec<String>,
@@ -58,9 +62,13 @@ pub(crate) fn load(path: &Path, world: &mut World) -> Result<(), StartError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(source) => return Err(StartError::File { path: path.to_owned(), source }),
     };
-    let State { jobs, datasets, sessions, holds } =
+    let State { mut jobs, vanished, datasets, sessions, holds } =
         serde_json::from_str(&text).map_err(|source| StartError::State { path: path.to_owned(), source })?;
-    (world.jobs, world.holds) = (jobs, holds);
+    // Of the jobs in the seed, those are new that the earlier run did not have.
+    let mut seeded = std::mem::take(&mut world.jobs);
+    seeded.retain(|job| !vanished.contains(&job.arn) && jobs.iter().all(|known| known.arn != job.arn));
+    jobs.extend(seeded);
+    (world.jobs, world.vanished, world.holds) = (jobs, vanished, holds);
     for Principal { account, arn, key, .. } in sessions {
         world.learn_key(&account, Some(arn), key);
     }
@@ -79,14 +87,27 @@ pub(crate) fn load(path: &Path, world: &mut World) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Writes the state if there is a file for it and something has changed.
-pub(crate) fn keep(world: &mut World) {
+/// Writes the state if there is a file for it and something has changed; `false` if it can't be written.
+pub(crate) fn keep(world: &mut World) -> bool {
     let revision = world.revision;
-    let Some(file) = world.state.as_mut().filter(|file| file.written != Some(revision)) else { return };
-    file.written = Some(revision);
+    let Some(file) = world.state.as_ref().filter(|file| file.written != Some(revision)) else { return true };
     let path = file.path.clone();
-    if let Err(error) = save(&path, world) {
-        tracing::error!(path = %path.display(), %error, "the state can't be written");
+    let saved = save(&path, world);
+    let Some(file) = &mut world.state else { return true };
+    match saved {
+        Ok(()) => {
+            file.written = Some(revision);
+            file.troubled = false;
+            true
+        }
+        Err(error) => {
+            // It is tried again with every look at the world: once is enough to tell.
+            if !file.troubled {
+                tracing::error!(path = %path.display(), %error, "the state can't be written");
+            }
+            file.troubled = true;
+            false
+        }
     }
 }
 
@@ -102,6 +123,7 @@ fn save(path: &Path, world: &World) -> std::io::Result<()> {
     };
     let state = State {
         jobs: world.jobs.clone(),
+        vanished: world.vanished.clone(),
         datasets: world.datasets.iter().map(dataset).collect(),
         sessions: world.keys.values().filter(|principal| principal.learnt).cloned().collect(),
         holds: world.holds.clone(),

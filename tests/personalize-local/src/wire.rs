@@ -1,10 +1,14 @@
 //! awsJson1.1: from an HTTP request to an answer, with faults on the way and a line in the ledger.
 
-use std::time::Duration;
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::atomic::Ordering,
+    time::Duration,
+};
 
 use axum::{
     body::{Body, Bytes},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
+    http::{HeaderValue, Method, StatusCode, header, request::Parts},
     response::Response,
 };
 use futures::{StreamExt, stream};
@@ -12,9 +16,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{
+    Operation,
     auth::{self, Caller, Signed},
     clockwork::{Shared, now_ms},
-    fault::{self, Action, Subject},
+    fault::{self, Action, NAMING, Subject},
     job::{IN_PROGRESS, Outcome},
     ledger::Entry,
     operations,
@@ -25,6 +30,9 @@ use crate::{
     world::World,
 };
 
+/// The type of every body, in both directions.
+const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
+
 /// An answer, before a fault spoils it.
 struct Answer {
     status: u16,
@@ -33,36 +41,40 @@ struct Answer {
     error: Option<String>,
 }
 
-/// Answers `POST /`.
-pub(crate) async fn answer(
-    shared: &Shared,
-    connection: &Connection,
-    parts: (Method, Uri, HeaderMap),
-    body: Bytes,
-) -> Response {
-    let (method, uri, headers) = parts;
-    let (answer, action) = {
+/// Answers a request to the service. The body is absent if it was too long.
+pub(crate) async fn answer(shared: &Shared, connection: &Connection, parts: Parts, body: Option<Bytes>) -> Response {
+    let decided = {
         let mut world = shared.lock();
-        decide(&mut world, &Signed { method: &method, uri: &uri, headers: &headers, body: &body })
+        let stopping = shared.stopping.load(Ordering::Relaxed);
+        (!stopping).then(|| decide(&mut world, &parts, body.as_deref()))
     };
-    send(answer, action, connection).await
+    match decided {
+        Some((answer, action)) => send(answer, action, connection).await,
+        // What is answered now could not be kept any more. The connection ends in a moment.
+        None => std::future::pending().await,
+    }
 }
 
-fn decide(world: &mut World, request: &Signed<'_>) -> (Answer, Option<Action>) {
+fn decide(world: &mut World, parts: &Parts, body: Option<&[u8]>) -> (Answer, Option<Action>) {
     let now = Timestamp::now();
     world.requests += 1;
-    let target = request.headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
+    let request =
+        Signed { method: &parts.method, uri: &parts.uri, headers: &parts.headers, body: body.unwrap_or_default() };
+    let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    let target = header("x-amz-target").unwrap_or_default();
     let operation = target.strip_prefix("AmazonPersonalize.").unwrap_or_default();
-    let parsed: Result<Value, Refusal> = if request.body.is_empty() {
-        Ok(json!({}))
-    } else {
-        serde_json::from_slice(request.body).map_err(|_| Refusal::new("SerializationException", ""))
+    let parsed: Result<Value, Refusal> = match body {
+        None => Err(Refusal::too_large()),
+        Some(_) if !is_json_1_1(parts) => Err(Refusal::unknown_operation()),
+        Some([]) => Ok(json!({})),
+        Some(body) => serde_json::from_slice(body).map_err(|_| Refusal::new("SerializationException", "")),
     };
-    let caller = auth::caller(request, &world.keys, now);
+    // A signature covers the whole body.
+    let caller = if body.is_some() { auth::caller(&request, &world.keys, now) } else { Err(Refusal::too_large()) };
     let empty = json!({});
     let body = parsed.as_ref().unwrap_or(&empty);
     let action = take_fault(world, operation, caller.as_ref().ok(), body);
-    let outcome = match &action {
+    let mut outcome = match &action {
         Some(Action::Error { code, message, status }) => {
             Err(Refusal { code: code.clone(), message: message.clone(), status: *status })
         }
@@ -81,18 +93,27 @@ fn decide(world: &mut World, request: &Signed<'_>) -> (Answer, Option<Action>) {
         _ => Ok(json!({})),
     };
     let accepted = outcome.as_ref().ok().and_then(|answer| answer["datasetImportJobArn"].as_str()).map(str::to_owned);
-    let answer = finish(world.requests, outcome, action.as_ref());
-    let entry = entry(now, operation, caller.ok(), body, &answer, accepted, action.as_ref());
+    // A kill between this and the ledger must not leave an accepted job in the ledger that nobody finds afterwards.
+    if !state_file::keep(world) && outcome.is_ok() {
+        outcome = Err(Refusal::internal());
+    }
+    let answer = finish(outcome, action.as_ref());
+    let mut entry = entry(now, operation, caller.ok(), body, &answer, accepted, action.as_ref());
+    entry.target = (!target.is_empty() && Operation::named(operation).is_none()).then(|| target.to_owned());
     tell(&entry, &answer);
-    // A kill between the two must not leave an accepted job in the ledger that nobody finds afterwards.
-    state_file::keep(world);
     world.ledger.record(entry);
     (answer, action)
 }
 
+/// What makes a request one of this protocol: method, path and type of the body.
+fn is_json_1_1(parts: &Parts) -> bool {
+    let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media = content_type.and_then(|text| text.split(';').next()).unwrap_or_default().trim();
+    parts.method == Method::POST && parts.uri.path() == "/" && media.eq_ignore_ascii_case(CONTENT_TYPE)
+}
+
 fn names(body: &Value) -> Vec<&str> {
-    let members = ["jobName", "datasetImportJobArn", "datasetArn", "resourceArn", "schemaArn", "datasetGroupArn"];
-    members.iter().filter_map(|member| body[*member].as_str()).collect()
+    NAMING.iter().filter_map(|member| body[*member].as_str()).collect()
 }
 
 fn take_fault(world: &mut World, operation: &str, caller: Option<&Caller>, body: &Value) -> Option<Action> {
@@ -106,6 +127,9 @@ fn take_fault(world: &mut World, operation: &str, caller: Option<&Caller>, body:
 /// What a fault does to the job itself.
 fn touch_job(world: &mut World, action: Option<&Action>, about: &Value) {
     let Some(arn) = about["datasetImportJobArn"].as_str().or(about["resourceArn"].as_str()) else { return };
+    if !world.jobs.iter().any(|job| job.arn == arn) {
+        return;
+    }
     match action {
         Some(Action::NotFoundFor { ms, lookups }) => {
             if let Some(job) = world.job_mut(arn) {
@@ -120,12 +144,12 @@ fn touch_job(world: &mut World, action: Option<&Action>, about: &Value) {
             };
             world.finish(arn, Outcome::Failed(reason), now_ms());
         }
-        Some(Action::Vanish) => world.jobs.retain(|job| job.arn != arn),
+        Some(Action::Vanish) => world.vanish(arn),
         _ => {}
     }
 }
 
-fn finish(request: u64, outcome: Result<Value, Refusal>, action: Option<&Action>) -> Answer {
+fn finish(outcome: Result<Value, Refusal>, action: Option<&Action>) -> Answer {
     let outcome = match (action, outcome) {
         (Some(Action::ErrorAfter { code, message, status }), Ok(_)) => {
             Err(Refusal { code: code.clone(), message: message.clone(), status: *status })
@@ -135,7 +159,7 @@ fn finish(request: u64, outcome: Result<Value, Refusal>, action: Option<&Action>
         (Some(Action::StatusGoesBack), Ok(body)) => Ok(with_status(body, IN_PROGRESS)),
         (_, outcome) => outcome,
     };
-    let request_id = format!("{:08x}-0000-4000-8000-{:012x}", now_ms() & 0xffff_ffff, request);
+    let request_id = request_id();
     match outcome {
         Ok(body) => Answer { status: 200, body, request_id, error: None },
         Err(refusal) => Answer {
@@ -145,6 +169,19 @@ fn finish(request: u64, outcome: Result<Value, Refusal>, action: Option<&Action>
             error: Some(refusal.code),
         },
     }
+}
+
+/// A random UUID. The standard library's hasher is the nearest source of chance.
+fn request_id() -> String {
+    let [high, low] = [RandomState::new().hash_one(0), RandomState::new().hash_one(1)];
+    let variant = (low >> 48) & 0x3fff | 0x8000;
+    format!(
+        "{:08x}-{:04x}-4{:03x}-{variant:04x}-{:012x}",
+        high >> 32,
+        (high >> 16) & 0xffff,
+        high & 0xfff,
+        low & 0xffff_ffff_ffff
+    )
 }
 
 fn with_status(mut body: Value, status: &str) -> Value {
@@ -168,10 +205,14 @@ fn entry(
 ) -> Entry {
     let arn_name = |arn: &str| arn.split_once("dataset-import-job/").map(|(_, name)| name.to_owned());
     let job_name = body["jobName"].as_str().map(str::to_owned);
+    let about = ["datasetImportJobArn", "resourceArn", "schemaArn", "datasetArn", "datasetGroupArn"];
     let unseen = matches!(action, Some(Action::SilenceBeforeHeaders { .. } | Action::ResetBefore | Action::ResetAfter));
     Entry {
         time: now.to_string(),
+        request_id: answer.request_id.clone(),
         operation: operation.to_owned(),
+        target: None,
+        arn: about.iter().find_map(|member| body[*member].as_str()).map(str::to_owned),
         job_name: job_name.or_else(|| names(body).into_iter().find_map(arn_name)),
         dataset_arn: body["datasetArn"].as_str().map(str::to_owned),
         region: caller.as_ref().map(|caller| caller.region.clone()),
@@ -208,9 +249,9 @@ fn tell(entry: &Entry, answer: &Answer) {
     let read = operation.starts_with("Describe") || operation.starts_with("List");
     // Clients poll: a look that goes well is not worth a line.
     if read && error_code.is_none() && fault.is_none() {
-        tracing::debug!("{sentence}");
+        tracing::debug!(request = entry.request_id, "{sentence}");
     } else {
-        tracing::info!("{sentence}");
+        tracing::info!(request = entry.request_id, "{sentence}");
     }
 }
 
@@ -244,7 +285,7 @@ async fn send(answer: Answer, action: Option<Action>, connection: &Connection) -
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-amz-json-1.1"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
     if let Ok(id) = HeaderValue::from_str(&answer.request_id) {
         headers.insert("x-amzn-requestid", id);
     }

@@ -55,6 +55,8 @@ pub(crate) struct World {
     pub(crate) datasets: Vec<KnownDataset>,
     /// In the order of their creation.
     pub(crate) jobs: Vec<Job>,
+    /// ARNs of jobs that are gone, so that a restart does not bring them back.
+    pub(crate) vanished: Vec<String>,
     /// A new job whose name contains one of these is held.
     pub(crate) holds: Vec<String>,
     pub(crate) faults: Vec<Fault>,
@@ -76,6 +78,7 @@ impl World {
             accounts: seed.accounts.iter().map(|account| account.id.clone()).collect(),
             datasets: Vec::new(),
             jobs: Vec::new(),
+            vanished: Vec::new(),
             holds: Vec::new(),
             faults: Vec::new(),
             durations: seed.durations,
@@ -171,6 +174,7 @@ impl World {
         }
         let created_ms = job.created_at.map_or(now_ms, |time| time.as_millisecond());
         let failed = "Failed to create a data import job.".to_owned();
+        self.vanished.retain(|gone| *gone != arn);
         self.jobs.push(Job {
             name: job.name.clone(),
             arn: arn.clone(),
@@ -234,9 +238,18 @@ impl World {
         let durations = self.durations;
         for job in &mut self.jobs {
             if job.advance(now_ms, durations) {
+                // Whoever sees the new status must not see the old one after a restart.
+                self.revision += 1;
                 tracing::info!("job {}: {}", job.name, job.status);
             }
         }
+    }
+
+    /// A job is gone, as if it had never been.
+    pub(crate) fn vanish(&mut self, arn: &str) {
+        self.revision += 1;
+        self.jobs.retain(|job| job.arn != arn);
+        self.vanished.push(arn.to_owned());
     }
 
     /// The tags of a job or dataset.

@@ -6,6 +6,7 @@ mod bed;
 mod python;
 
 use std::{
+    collections::HashSet,
     fs::{self, File},
     process::Command,
 };
@@ -14,15 +15,18 @@ use aws_config::{BehaviorVersion, Region, sts::AssumeRoleProvider};
 use aws_sdk_personalize::config::Credentials;
 use bed::Bed;
 use control_plane::tether;
-use personalize_local::{Seed, Service};
+use personalize_local::{Entry, Seed, Service, Throttle};
 
 /// Runs one of the scripts beside `judge.py` against a stand-in; it ends with a line that says so.
 async fn run(script: &'static str, bed: &Bed) {
-    let url = bed.service.url();
+    run_against(script, vec![bed.service.url()]).await;
+}
+
+async fn run_against(script: &'static str, urls: Vec<String>) {
     let printed = tokio::task::spawn_blocking(move || {
         let path = python::own("tests/clients").join(script);
         // The checkout stays as it is: no compiled Python beside the scripts.
-        python::done(Command::new(python::venv().join("python")).arg("-B").arg(path).arg(url))
+        python::done(Command::new(python::venv().join("python")).arg("-B").arg(path).args(urls))
     });
     let printed = printed.await.unwrap();
     assert!(printed.lines().count() == 1, "{printed}");
@@ -42,6 +46,60 @@ async fn the_aws_cli_calls_every_operation_and_meets_every_error() {
     let bed = bed::start().await;
     run("aws_cli.py", &bed).await;
     assert_eq!(bed::not_met(&bed.service), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn boto3_and_the_aws_cli_ride_out_a_rate_that_is_too_high() {
+    let dir = tempfile::tempdir().unwrap();
+    let with = async |per_second, burst| {
+        let mut config = bed::config(dir.path());
+        config.seed.throttle = Some(Throttle { per_second, burst, code: "ThrottlingException".to_owned() });
+        Service::start(config).await.unwrap()
+    };
+    // So slow that the test can't see a fourth token.
+    let (tight, slow) = (with(0.000_01, 3.0).await, with(0.3, 1.0).await);
+    run_against("throttled.py", vec![tight.url(), slow.url()]).await;
+    let throttled = |entry: &Entry| entry.error_code.as_deref() == Some("ThrottlingException") && entry.fault.is_none();
+    for service in [tight, slow] {
+        let regions: HashSet<_> = service.ledger().into_iter().filter(throttled).map(|entry| entry.region).collect();
+        assert_eq!(regions.len(), 2, "boto3 and the CLI each have a region, and both were throttled");
+    }
+}
+
+/// The shell lines of the README, with this program, a free port and a directory of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lines_of_the_readme_lead_to_a_first_import() {
+    let dir = tempfile::tempdir().unwrap();
+    let readme = fs::read_to_string(python::own("README.md")).unwrap();
+    let lines = readme.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();
+    assert_eq!(lines.lines().count(), 5, "{lines}");
+    // Below the ports that the system hands out by itself: nobody takes it before the program does.
+    let mut ports = (20_000 + std::process::id() % 10_000..30_000).map(|port| format!("127.0.0.1:{port}"));
+    let free = ports.find(|port| std::net::TcpListener::bind(port).is_ok()).unwrap();
+    let python = python::venv().join("python -B").display().to_string();
+    let mut script = lines.to_owned();
+    for (written, here) in [
+        ("cargo run -p personalize-local --", env!("CARGO_BIN_EXE_personalize-local")),
+        ("/tmp/s3", &dir.path().join("s3").display().to_string()),
+        ("127.0.0.1:8686", &free),
+        ("python3", &python),
+    ] {
+        assert!(script.contains(written), "{written} is not in\n{lines}");
+        script = script.replace(written, here);
+    }
+    let root = python::own("../..");
+    let run = move || {
+        // Whatever happens, the stand-in ends with the shell. Where curl is missing, Python asks.
+        let ask = format!("{python} -c 'import sys, urllib.request as u; u.urlopen(sys.argv[-1])' \"$@\" 2> /dev/null");
+        let curl = format!("command -v curl > /dev/null || curl() {{ {ask}; }}");
+        let script = format!("set -e; trap 'kill %1' EXIT; {curl}\n{script}");
+        let mut bash = Command::new("timeout");
+        python::done(bash.args(["300", "bash", "-c", &script]).current_dir(root).env_remove("AWS_PROFILE"))
+    };
+    let printed = tokio::task::spawn_blocking(run).await.unwrap();
+    let mut told = printed.lines().map(str::trim);
+    assert_eq!(told.next(), Some(format!("listening on http://{free}").as_str()), "{printed}");
+    assert_eq!(told.next_back(), Some("ACTIVE"), "{printed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

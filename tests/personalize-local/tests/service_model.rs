@@ -29,11 +29,12 @@ fn no_member_constraint_error_or_required_flag_is_missing_or_different() {
 
 #[test]
 fn whatever_differs_is_found() {
-    let changes: [(&str, Value); 10] = [
+    let changes: [(&str, Value); 11] = [
         ("/0/input/0/required", json!(false)),
         ("/0/input/0/kind/text/max", json!(64)),
         ("/0/input/0/kind/text/min", json!(2)),
         ("/0/input/0/kind/text/pattern", json!(".*")),
+        ("/8/input/1/kind/list/of/text/sensitive", json!(false)),
         ("/0/errors/5", json!("TooManyTagKeysException")),
         ("/0/input/5/kind/choice/0", json!("HALF")),
         ("/1/output/0/kind/structure/0/name", json!("name")),

@@ -8,6 +8,7 @@ use crate::{
     auth::Caller,
     job::{ACTIVE, Job, PENDING, Tag},
     refusal::Refusal,
+    source,
     world::World,
 };
 
@@ -28,11 +29,12 @@ pub(super) fn create(world: &mut World, caller: &Caller, body: &Value, now_ms: i
     own(caller, dataset_arn, &["dataset"])?;
     let dataset = world.dataset(dataset_arn).ok_or_else(|| Refusal::not_found(dataset_arn))?;
     pass_role(world, caller, role)?;
+    readable(world, location)?;
     let arn = Arn::import_job(&caller.region, &caller.account, name);
     if world.jobs.iter().any(|job| job.arn == arn) {
         return Err(Refusal::new(
             "ResourceAlreadyExistsException",
-            format!("Another resource with Arn: {arn} already exists."),
+            format!("Another resource with Arn {arn} already exists."),
         ));
     }
     if dataset.status != ACTIVE {
@@ -80,13 +82,28 @@ pub(super) fn create(world: &mut World, caller: &Caller, body: &Value, now_ms: i
 }
 
 fn pass_role(world: &World, caller: &Caller, role: Option<&str>) -> Result<(), Refusal> {
-    let Some(role) = role.filter(|role| world.refusals.pass_role.iter().any(|refused| refused == role)) else {
-        return Ok(());
-    };
-    Err(Refusal::new(
-        "AccessDeniedException",
-        format!("User: {} is not authorized to perform: iam:PassRole on resource: {role}", caller.arn),
-    ))
+    let Some(role) = role else { return Ok(()) };
+    if world.refusals.pass_role.iter().any(|refused| refused == role) {
+        return Err(Refusal::new(
+            "AccessDeniedException",
+            format!("User: {} is not authorized to perform: iam:PassRole on resource: {role}", caller.arn),
+        ));
+    }
+    // arn:aws:iam::ACCOUNT:role/NAME
+    if world.refusals.roles_of_other_accounts && role.split(':').nth(4) != Some(&caller.account) {
+        return Err(Refusal::new("AccessDeniedException", "Cross-account pass role is not allowed."));
+    }
+    Ok(())
+}
+
+/// A bucket that the seed has refuse at once.
+fn readable(world: &World, location: &str) -> Result<(), Refusal> {
+    match source::parse(location) {
+        Some(source) if world.refusals.buckets_at_create.contains(&source.bucket) => {
+            Err(Refusal::invalid_input(source::no_access_at_create(&source.bucket)))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The tags of a request: at most 50, each key once, none of AWS's own.

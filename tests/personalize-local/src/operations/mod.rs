@@ -18,7 +18,7 @@ pub(crate) fn run(
     now_ms: i64,
 ) -> Result<Value, Refusal> {
     let Some(known) = Operation::named(operation) else {
-        return Err(Refusal::new("UnknownOperationException", ""));
+        return Err(Refusal::unknown_operation());
     };
     let violations = constraints::check(known.input, body)
         .map_err(|constraints::WrongType(message)| Refusal::new("SerializationException", message))?;
@@ -34,8 +34,8 @@ pub(crate) fn run(
         "ListDatasets" => datasets::list(world, caller, body),
         "DescribeSchema" => datasets::describe_schema(world, caller, body),
         "ListSchemas" => datasets::list_schemas(world, caller, body),
-        "TagResource" => tags::tag(world, caller, body),
-        "UntagResource" => tags::untag(world, caller, body),
+        "TagResource" => tags::tag(world, caller, body, now_ms),
+        "UntagResource" => tags::untag(world, caller, body, now_ms),
         _ => tags::list(world, caller, body, now_ms),
     }
 }

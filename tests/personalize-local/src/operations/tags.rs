@@ -6,13 +6,13 @@ use super::{
     create::{MOST_TAGS, parse_tags},
     jobs, own, text,
 };
-use crate::{auth::Caller, refusal::Refusal, world::World};
+use crate::{auth::Caller, job::Tag, refusal::Refusal, world::World};
 
-pub(super) fn tag(world: &mut World, caller: &Caller, body: &Value) -> Result<Value, Refusal> {
+pub(super) fn tag(world: &mut World, caller: &Caller, body: &Value, now_ms: i64) -> Result<Value, Refusal> {
     let arn = text(body, "resourceArn");
     own(caller, arn, &[])?;
     let new = parse_tags(body)?;
-    let known = world.tags_mut(arn).ok_or_else(|| Refusal::not_found(arn))?;
+    let known = held(world, arn, now_ms)?;
     let mut tags = known.clone();
     tags.retain(|tag| new.iter().all(|other| other.tag_key != tag.tag_key));
     tags.extend(new);
@@ -24,7 +24,7 @@ pub(super) fn tag(world: &mut World, caller: &Caller, body: &Value) -> Result<Va
     Ok(json!({}))
 }
 
-pub(super) fn untag(world: &mut World, caller: &Caller, body: &Value) -> Result<Value, Refusal> {
+pub(super) fn untag(world: &mut World, caller: &Caller, body: &Value, now_ms: i64) -> Result<Value, Refusal> {
     let arn = text(body, "resourceArn");
     own(caller, arn, &[])?;
     let keys: Vec<&str> =
@@ -35,7 +35,7 @@ pub(super) fn untag(world: &mut World, caller: &Caller, body: &Value) -> Result<
             format!("The request has {} tag keys. A resource has at most {MOST_TAGS} tags.", keys.len()),
         ));
     }
-    let tags = world.tags_mut(arn).ok_or_else(|| Refusal::not_found(arn))?;
+    let tags = held(world, arn, now_ms)?;
     tags.retain(|tag| !keys.contains(&tag.tag_key.as_str()));
     world.revision += 1;
     Ok(json!({}))
@@ -44,9 +44,13 @@ pub(super) fn untag(world: &mut World, caller: &Caller, body: &Value) -> Result<
 pub(super) fn list(world: &mut World, caller: &Caller, body: &Value, now_ms: i64) -> Result<Value, Refusal> {
     let arn = text(body, "resourceArn");
     own(caller, arn, &[])?;
+    Ok(json!({"tags": held(world, arn, now_ms)?}))
+}
+
+/// The tags of a dataset, or of a job that a lookup may see.
+fn held<'a>(world: &'a mut World, arn: &str, now_ms: i64) -> Result<&'a mut Vec<Tag>, Refusal> {
     if world.dataset(arn).is_none() {
         jobs::find(world, arn, now_ms)?;
     }
-    let tags = world.tags_mut(arn).ok_or_else(|| Refusal::not_found(arn))?;
-    Ok(json!({"tags": tags}))
+    world.tags_mut(arn).ok_or_else(|| Refusal::not_found(arn))
 }

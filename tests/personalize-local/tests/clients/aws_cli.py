@@ -10,15 +10,23 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from datetime import datetime, timedelta, timezone
 
-from judge import ACCOUNT, DATASET, ENDPOINT, FOREIGN, REFUSED_ROLE, ROLE, control, eventually, job_arn, judge
+from botocore.auth import SigV4Auth
 
+from judge import ACCOUNT, DATASET, ENDPOINT, FAILURES, FOREIGN, LOCKED, REFUSED_ROLE, ROLE, control, eventually, job_arn, judge
+
+CONFIG = tempfile.NamedTemporaryFile("w", suffix=".config")
+# What the CLI would refuse by itself is for the stand-in to refuse.
+CONFIG.write("[default]\nparameter_validation = false\n")
+CONFIG.flush()
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "AKIALOCAL",
     "AWS_SECRET_ACCESS_KEY": "local-secret",
     "AWS_DEFAULT_REGION": "eu-west-1",
     "AWS_ENDPOINT_URL_PERSONALIZE": ENDPOINT,
-    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_CONFIG_FILE": CONFIG.name,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     "AWS_MAX_ATTEMPTS": "1",
 }
@@ -103,6 +111,12 @@ def reads():
 def errors():
     nowhere, schema = DATASET + "X", DATASET.replace("dataset/shop/", "schema/")
     refused("ValidationException", "at 'jobName' failed to satisfy constraint", *create("-"))
+    refused("SerializationException", "NUMBER_VALUE can not be converted to a String", "create-dataset-import-job", "--cli-input-json", json.dumps({"jobName": 7, "datasetArn": DATASET, "dataSource": {}}))
+    refused("InvalidInputException", "reserved", *create("a"), "--tags", "tagKey=aws:x,tagValue=")
+    refused("InvalidInputException", "Duplicate", *create("a"), "--tags", "tagKey=a,tagValue=1", "tagKey=a,tagValue=2")
+    refused("InvalidInputException", LOCKED, *create("a", data_source="dataLocation=s3://locked/data.csv"))
+    refused("InvalidInputException", "needs an earlier", *create("a", dataset_arn=DATASET.replace("INTER", "INTER2"), import_mode="INCREMENTAL"))
+    refused("AccessDeniedException", "Cross-account pass role is not allowed.", *create("a", role_arn=ROLE.replace(ACCOUNT, "444455556666")))
     refused("InvalidInputException", "Invalid Data location.", "create-dataset-import-job", "--job-name", "a", "--dataset-arn", DATASET, "--data-source", "{}")
     refused("AccessDeniedException", "iam:PassRole", *create("a", role_arn=REFUSED_ROLE))
     refused("AccessDeniedException", "not authorized", *create("a", dataset_arn=FOREIGN))
@@ -140,16 +154,51 @@ def errors():
     refused("UnknownOperationException", "", "list-solutions")
 
 
+def failures():
+    """Every import that fails, with its whole failureReason."""
+    for name, (location, reason) in FAILURES.items():
+        answer(*create(f"fails-{name}", data_source=f"dataLocation={location}"))
+        describe = ["describe-dataset-import-job", "--dataset-import-job-arn", job_arn(f"fails-{name}")]
+        job = eventually(f"{name} ends", lambda: (found := answer(*describe)["datasetImportJob"])["status"] in ("ACTIVE", "CREATE FAILED") and found)
+        assert (job["status"], job["failureReason"]) == ("CREATE FAILED", reason), job
+
+
 def strangers():
-    for changed, code in (({"AWS_SECRET_ACCESS_KEY": "wrong"}, "InvalidSignatureException"), ({"AWS_ACCESS_KEY_ID": "AKIAOTHER"}, "UnrecognizedClientException"), ({"AWS_SESSION_TOKEN": "uncalled-for"}, "UnrecognizedClientException")):
-        global DRIVER
+    """Whoever signs wrongly, not at all, or with what is over."""
+    global DRIVER
+    temporary = {"AWS_ACCESS_KEY_ID": "ASIALOCAL", "AWS_SECRET_ACCESS_KEY": "temporary"}
+    for changed, code, words in (
+        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "InvalidSignatureException", "does not match"),
+        ({"AWS_ACCESS_KEY_ID": "AKIAOTHER"}, "UnrecognizedClientException", "is invalid"),
+        ({"AWS_ACCESS_KEY_ID": "AKIA/OTHER"}, "IncompleteSignatureException", "Credential must have exactly 5 slash-delimited elements"),
+        ({"AWS_SESSION_TOKEN": "uncalled-for"}, "UnrecognizedClientException", "is invalid"),
+        (temporary, "UnrecognizedClientException", "is invalid"),
+        (temporary | {"AWS_SESSION_TOKEN": "another"}, "UnrecognizedClientException", "is invalid"),
+        ({"AWS_ACCESS_KEY_ID": "ASIAEXPIRED", "AWS_SECRET_ACCESS_KEY": "temporary", "AWS_SESSION_TOKEN": "old"}, "ExpiredTokenException", "is expired"),
+        (temporary | {"AWS_SESSION_TOKEN": "session"}, None, None),
+    ):
         os.environ.update(changed)
         DRIVER = driver()
-        refused(code, "", "list-schemas")
+        refused(code, words, "list-schemas") if code else answer("list-schemas")
         for name in changed:
             os.environ.pop(name)
         os.environ.update(ENVIRONMENT)
     DRIVER = driver()
+    refused("MissingAuthenticationTokenException", "Missing Authentication Token", "list-schemas", "--no-sign-request")
+    # The option stays with the session.
+    DRIVER = driver()
+    modify = SigV4Auth._modify_request_before_signing
+    for minutes, words in ((-6, "Signature expired"), (6, "Signature not yet current"), (-4, None), (4, None)):
+
+        def skewed(self, request, minutes=minutes):
+            request.context["timestamp"] = (datetime.now(timezone.utc) + timedelta(minutes=minutes)).strftime("%Y%m%dT%H%M%SZ")
+            modify(self, request)
+
+        SigV4Auth._modify_request_before_signing = skewed
+        try:
+            refused("InvalidSignatureException", words, "list-schemas") if words else answer("list-schemas")
+        finally:
+            SigV4Auth._modify_request_before_signing = modify
 
 
 def retries():
@@ -167,6 +216,7 @@ if __name__ == "__main__":
     program()
     reads()
     errors()
+    failures()
     strangers()
     retries()
     print("aws: every operation and error as expected")

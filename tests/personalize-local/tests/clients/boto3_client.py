@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 from botocore.auth import SigV4Auth
 from botocore.waiter import WaiterModel, create_waiter_with_client
 
-from judge import ACCOUNT, DATASET, FOREIGN, REFUSED_ROLE, ROLE, client, control, eventually, finished, job, job_arn, refused
+from judge import ACCOUNT, DATASET, FAILURES, FOREIGN, LOCKED, REFUSED_ROLE, ROLE, client, control, eventually, finished, job, job_arn, refused
 
 MANY = [{"tagKey": str(n), "tagValue": ""} for n in range(51)]
 
@@ -43,24 +43,12 @@ def waiter(p, name):
 
 
 def failures(p):
-    for name, (location, reason) in {
-        "missing": ("s3://bucket/missing.csv", "Insufficient privileges for accessing data in S3"),
-        "locked": ("s3://secret/interactions.csv", "#attach-bucket-policy and fix bucket policy on secret."),
-        "no-item": ("s3://bucket/no-item.csv", "Input csv is missing the following columns: [ITEM_ID]"),
-        "few": ("s3://bucket/few.csv", "The number of interaction records is 999."),
-        "milliseconds": ("s3://bucket/milliseconds.csv", "Column TIMESTAMP has a value in line 2 that is not in Unix epoch seconds."),
-        "words": ("s3://bucket/words.csv", "Column TIMESTAMP has a value in line 2 that is not of type long."),
-        "null": ("s3://bucket/null.csv", "Column ITEM_ID has a null value in line 2."),
-        "long": ("s3://bucket/long.csv", "Length cannot be more than 256 characters for USER_ID."),
-        "latin": ("s3://bucket/latin.csv", "not encoded in UTF-8"),
-        "elsewhere": ("https://elsewhere/data.csv", "Invalid Data location."),
-        "no-slash": ("s3://bucket/folder", "Insufficient privileges for accessing data in S3"),
-    }.items():
+    for name, (location, reason) in FAILURES.items():
         p.create_dataset_import_job(**job(name, dataSource={"dataLocation": location}))
         found = finished(p, name)
-        assert found["status"] == "CREATE FAILED" and reason in found["failureReason"], found
+        assert (found["status"], found["failureReason"]) == ("CREATE FAILED", reason), found
         # A failed job keeps its name.
-        refused("ResourceAlreadyExistsException", "already exists", p.create_dataset_import_job, **job(name))
+        refused("ResourceAlreadyExistsException", f"Another resource with Arn {job_arn(name)} already exists.", p.create_dataset_import_job, **job(name))
     p.create_dataset_import_job(**job("huge", importMode="INCREMENTAL", dataSource={"dataLocation": "s3://bucket/huge.csv"}))
     assert finished(p, "huge")["failureReason"].endswith("The maximum size is 1 GB.")
     p.create_dataset_import_job(**job("folder", dataSource={"dataLocation": "s3://bucket/folder/"}))
@@ -98,10 +86,12 @@ def creating(p):
     refused("ValidationException", "Value null at 'datasetArn'", create, jobName="a", dataSource={})
     refused("ValidationException", "enum value set: [FULL, INCREMENTAL]", create, **job("a", importMode="HALF"))
     refused("ValidationException", "at 'tags.1.member.tagKey'", create, **job("a", tags=[{"tagKey": "", "tagValue": ""}]))
-    refused("SerializationException", "", create, **job(7))
-    refused("SerializationException", "", create, **job("a", publishAttributionMetricsToS3="yes"))
+    refused("SerializationException", "NUMBER_VALUE can not be converted to a String", create, **job(7))
+    refused("SerializationException", "STRING_VALUE can not be converted to a Boolean", create, **job("a", publishAttributionMetricsToS3="yes"))
     refused("InvalidInputException", "Invalid Data location.", create, **job("a", dataSource={}))
     refused("AccessDeniedException", "iam:PassRole on resource: " + REFUSED_ROLE, create, **job("a", roleArn=REFUSED_ROLE))
+    refused("AccessDeniedException", "Cross-account pass role is not allowed.", create, **job("a", roleArn=ROLE.replace(ACCOUNT, "444455556666")))
+    refused("InvalidInputException", LOCKED, create, **job("a", dataSource={"dataLocation": "s3://locked/interactions.csv"}))
     refused("ResourceNotFoundException", "", create, **job("a", datasetArn=DATASET + "X"))
     refused("InvalidInputException", "needs an earlier", create, **job("a", datasetArn=DATASET.replace("INTER", "INTER2"), importMode="INCREMENTAL"))
     refused("AccessDeniedException", f"arn:aws:iam::{ACCOUNT}:user/AKIALOCAL is not authorized", create, **job("a", datasetArn=FOREIGN))
@@ -144,6 +134,12 @@ def tags(p):
     assert held() == {"a": "new", "c": ""}
     p.untag_resource(resourceArn=arn, tagKeys=["a", "never-there"])
     assert held() == {"c": ""}
+    # Letters, digits and spaces of any script, also outside the basic plane.
+    odd = {"Größe": "日本語 テスト", "ключ\u3000١": "𝒳𠮷"}
+    p.tag_resource(resourceArn=arn, tags=[{"tagKey": key, "tagValue": value} for key, value in odd.items()])
+    assert held() == {"c": ""} | odd
+    p.untag_resource(resourceArn=arn, tagKeys=list(odd))
+    refused("ValidationException", "Value at 'tags.1.member.tagValue' failed", p.tag_resource, resourceArn=arn, tags=[{"tagKey": "a", "tagValue": "\N{SNOWMAN}"}])
     # Fifty is the most, over several requests, and replacing one is no more.
     p.tag_resource(resourceArn=arn, tags=MANY[:49])
     p.tag_resource(resourceArn=arn, tags=[{"tagKey": "7", "tagValue": "seven"}])
@@ -175,7 +171,7 @@ def quota(p):
     refused("LimitExceededException", message, p.create_dataset_import_job, **job("held-6"))
     # Another account and another region have a quota of their own.
     other = client("AKIAOTHERS", "other-secret")
-    other.create_dataset_import_job(**job("held-0", datasetArn=FOREIGN))
+    other.create_dataset_import_job(**job("held-0", datasetArn=FOREIGN, roleArn=ROLE.replace(ACCOUNT, "444455556666")))
     far = client(region="us-east-1")
     far.create_dataset_import_job(**job("held-0", datasetArn=DATASET.replace("eu-west-1", "us-east-1")))
     control("POST", "jobs/finish", {"job": job_arn("held-0"), "outcome": "active"})
@@ -193,7 +189,12 @@ def signatures():
     refused("UnrecognizedClientException", "", lists(key="ASIALOCAL", secret="temporary", token="another"))
     refused("ExpiredTokenException", "expired", lists(key="ASIAEXPIRED", secret="temporary", token="old"))
     client(key="ASIALOCAL", secret="temporary", token="session").list_datasets()
-    for header, code in {None: "MissingAuthenticationTokenException", "AWS4-HMAC-SHA256 Credential=half": "IncompleteSignatureException"}.items():
+    for header, code, words in (
+        (None, "MissingAuthenticationTokenException", "Missing Authentication Token"),
+        ("AWS4-HMAC-SHA256 Credential=half", "IncompleteSignatureException", "Authorization header requires 'Signature' parameter."),
+        ("AWS4-HMAC-SHA256 Credential=half, SignedHeaders=host, Signature=a", "IncompleteSignatureException", "Credential must have exactly 5 slash-delimited elements"),
+        ("Bearer token", "IncompleteSignatureException", "'token' not a valid key=value pair (missing equal-sign) in Authorization header: 'Bearer token'."),
+    ):
         unsigned = client()
 
         def spoil(request, header=header, **_):
@@ -202,7 +203,7 @@ def signatures():
                 request.headers["Authorization"] = header
 
         unsigned.meta.events.register("before-send.personalize.*", spoil)
-        refused(code, "", unsigned.list_datasets)
+        refused(code, words, unsigned.list_datasets)
     altered = client()
 
     def alter(request, **_):
@@ -229,6 +230,31 @@ def signatures():
             SigV4Auth._modify_request_before_signing = modify
 
 
+def protocols():
+    """What is no awsJson1.1, though signed as it should be, names no operation."""
+    for content_type, path in (("application/x-amz-json-1.1; charset=utf-8", ""), ("application/x-amz-json-1.0", ""), ("text/plain", ""), (None, ""), ("application/x-amz-json-1.1", "foo")):
+        odd = client()
+
+        def spoil(request, content_type=content_type, path=path, **_):
+            del request.headers["Content-Type"]
+            if content_type:
+                request.headers["Content-Type"] = content_type
+            request.url += path
+
+        odd.meta.events.register("before-sign.personalize.*", spoil)
+        if "charset" in (content_type or ""):
+            odd.list_schemas()
+        else:
+            refused("UnknownOperationException", "", odd.list_schemas)
+    # Members that the model does not know are ignored, and null is as good as absent.
+    def add(params, **_):
+        params["body"] = params["body"].replace(b"{", b'{"nextToken": null, "shape": "round", ', 1).replace(b", }", b"}")
+
+    lax = client()
+    lax.meta.events.register("before-call.personalize.*", add)
+    assert lax.list_schemas()["schemas"]
+
+
 def retries():
     """The client's own retries ride out throttling, an internal error, a reset and a cut body."""
     for mode in ("legacy", "standard", "adaptive"):
@@ -253,5 +279,6 @@ if __name__ == "__main__":
     tags(personalize)
     quota(personalize)
     signatures()
+    protocols()
     retries()
     print("boto3: every operation and error as expected")

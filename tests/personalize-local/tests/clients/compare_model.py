@@ -17,7 +17,7 @@ def rules(kind):
         return TYPES[kind], {}, None
     ((name, rule),) = kind.items()
     if name == "text":
-        return "string", {"max": rule["max"]} | ({"min": rule["min"]} if rule["min"] else {}) | ({"pattern": rule["pattern"]} if rule["pattern"] else {}), None
+        return "string", {"max": rule["max"]} | ({"min": rule["min"]} if rule["min"] else {}) | ({"pattern": rule["pattern"]} if rule["pattern"] else {}) | ({"sensitive": True} if rule["sensitive"] else {}), None
     if name == "choice":
         return "string", {"enum": rule}, None
     if name == "count":
@@ -29,8 +29,8 @@ def rules(kind):
 
 def differences(kind, shape, path):
     name, ours, inner = rules(kind)
-    # Not rules for a client: how a value is logged, which members are required (compared below), a least of nothing.
-    theirs = {k: v for k, v in shape.metadata.items() if k not in ("sensitive", "required") and (k, v) != ("min", 0)}
+    # Not rules for a client: which members are required (compared below), a least of nothing.
+    theirs = {k: v for k, v in shape.metadata.items() if k != "required" and (k, v) != ("min", 0)}
     if name != shape.type_name:
         yield f"{path}: {name} is {shape.type_name}"
     elif ours != theirs:

@@ -21,6 +21,27 @@ FOREIGN = DATASET.replace(ACCOUNT, "444455556666")
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/import"
 REFUSED_ROLE = f"arn:aws:iam::{ACCOUNT}:role/refused"
 
+UNREADABLE = "Failed to create a data import job for Interactions dataset....Insufficient privileges for accessing data in Amazon S3."
+TOO_LONG = "Length cannot be more than 256 characters for USER_ID. If no values exceed the character limit, make sure your data follows the formatting guidelines listed in https://docs.aws.amazon.com/personalize/latest/dg/data-prep-formatting.html."
+# Where data lies that is not taken over, and the whole failureReason.
+FAILURES = {
+    "missing": ("s3://bucket/missing.csv", UNREADABLE),
+    "locked": ("s3://secret/interactions.csv", UNREADABLE),
+    "no-slash": ("s3://bucket/folder", UNREADABLE),
+    "no-item": ("s3://bucket/no-item.csv", "Failed to create a data import job Interactions dataset...Input CSV is missing the following columns:[ITEM_ID]."),
+    "few": ("s3://bucket/few.csv", "Failed to create a data import job for Interactions dataset. The number of interaction records is 999. The minimum number of interaction records required is 1000."),
+    "milliseconds": ("s3://bucket/milliseconds.csv", "Column TIMESTAMP has a value in line 2 that is not in Unix epoch seconds."),
+    "words": ("s3://bucket/words.csv", "Column TIMESTAMP has a value in line 2 that is not of type long."),
+    "null": ("s3://bucket/null.csv", "Column ITEM_ID has a null value in line 2."),
+    "long": ("s3://bucket/long.csv", TOO_LONG),
+    "latin": ("s3://bucket/latin.csv", "Input csv latin.csv is not encoded in UTF-8 in line 2."),
+    "quoted": ("s3://bucket/quoted.csv", "Input csv quoted.csv has column headers that are enclosed in quotation marks."),
+    "lines": ("s3://bucket/lines.csv", "Input csv lines.csv has a record in line 2 that is not on a single line."),
+    "mixed": ("s3://bucket/mixed/", "Input csv b.csv has other column headers than the files before it."),
+    "elsewhere": ("https://elsewhere/data.csv", "Invalid Data location."),
+}
+LOCKED = "Insufficient privileges for accessing data in S3. Please look at https://docs.aws.amazon.com/personalize/latest/dg/granting-personalize-s3-access.html#attach-bucket-policy and fix bucket policy on locked."
+
 # What any operation may answer besides the errors that the model declares for it.
 COMMON = {
     "AccessDeniedException",
@@ -29,6 +50,7 @@ COMMON = {
     "InternalServerException",
     "InvalidSignatureException",
     "MissingAuthenticationTokenException",
+    "RequestEntityTooLargeException",
     "SerializationException",
     "ThrottlingException",
     "UnknownOperationException",

@@ -27,7 +27,7 @@ def assumed():
     personalize = signed(answer["Credentials"])
     # The account is that of the role, not that of the key which asked.
     assert [d["datasetArn"] for d in personalize.list_datasets()["datasets"]] == [FOREIGN]
-    arn = personalize.create_dataset_import_job(**job("assumed", datasetArn=FOREIGN))["datasetImportJobArn"]
+    arn = personalize.create_dataset_import_job(**job("assumed", datasetArn=FOREIGN, roleArn=ROLE.replace(ACCOUNT, OTHERS)))["datasetImportJobArn"]
     assert arn.split(":")[4] == OTHERS
     who = answer["AssumedRoleUser"]["Arn"]
     assert who == f"arn:aws:sts::{OTHERS}:assumed-role/importer/night"
@@ -55,6 +55,8 @@ def session_token():
     """GetSessionToken's answer names no account: it is that of the key which asked."""
     personalize = signed(STS.get_session_token()["Credentials"])
     assert f":{ACCOUNT}:" in personalize.list_datasets()["datasets"][0]["datasetArn"]
+    # The user stays the same, also by name.
+    refused("AccessDeniedException", f"User: arn:aws:iam::{ACCOUNT}:user/AKIALOCAL is not authorized", personalize.create_dataset_import_job, **job("theirs", datasetArn=FOREIGN))
 
 
 def web_identity():

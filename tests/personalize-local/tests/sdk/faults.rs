@@ -1,10 +1,20 @@
 //! Every fault, added over HTTP as a person would, with what a client sees and what the ledger says.
 
-use aws_sdk_personalize::Client;
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use aws_sdk_personalize::{Client, config::Credentials, types::Tag};
 use personalize_local::{Action, Fault, Outcome, Service};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
 
-use crate::{CREATE, DESCRIBE, arn, bed, client, create, hasty, status};
+use crate::{CREATE, DESCRIBE, arn, bed, client, client_of, code, create, hasty, status};
 
 async fn add(service: &Service, fault: &Value) {
     let (code, answer) = bed::http("POST", &format!("{}/_local/faults", service.url()), &fault.to_string()).await;
@@ -137,6 +147,88 @@ async fn a_failure_reason_has_ten_megabytes_or_control_characters() {
     assert!(page.contains(r"\u{1b}[31mred\u{0}\r\n&lt;script&gt;"), "{page}");
 }
 
+/// What comes over the wire for one request, until the connection ends or nothing comes for so long: at first, and
+/// after the first of it. Tells when that was, too. The request is unsigned: a fault spoils that answer as well as any.
+async fn raw(service: &Service, [first, more]: [Duration; 2]) -> (String, io::Result<()>, Duration) {
+    let host = service.url().trim_start_matches("http://").to_owned();
+    let mut stream = TcpStream::connect(&host).await.unwrap();
+    let head = format!("POST / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n");
+    let head = format!("{head}content-type: application/x-amz-json-1.1\r\n");
+    let head = format!("{head}x-amz-target: AmazonPersonalize.ListSchemas\r\ncontent-length: 2\r\n\r\n{{}}");
+    let begun = Instant::now();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let (mut read, mut came) = (Vec::new(), None);
+    let ended = loop {
+        match timeout(if came.is_none() { first } else { more }, stream.read_buf(&mut read)).await {
+            Err(_) | Ok(Ok(0)) => break Ok(()),
+            Ok(Ok(_)) => came = came.or(Some(begun.elapsed())),
+            Ok(Err(error)) => break Err(error),
+        }
+    };
+    (String::from_utf8(read).unwrap(), ended, came.unwrap_or_default())
+}
+
+#[tokio::test]
+async fn each_fault_is_on_the_wire_what_it_is_called() {
+    let bed = bed::start().await;
+    let service = &bed.service;
+    // A generous limit for what comes, and how long what must not come is waited for.
+    let (limit, silence) = (Duration::from_secs(120), Duration::from_secs(2));
+    let body = r#"{"__type":"MissingAuthenticationTokenException","message":"Missing Authentication Token"}"#;
+    let parts = |answer: &str| {
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
+        (head.to_lowercase(), body.to_owned())
+    };
+    let length = format!("content-length: {}", body.len());
+    for reset in ["resetBefore", "resetAfter"] {
+        add(service, &json!({"action": reset})).await;
+        let (answer, ended, _) = raw(service, [limit, limit]).await;
+        let kind = ended.map_err(|error| error.kind());
+        assert_eq!((answer.as_str(), kind), ("", Err(io::ErrorKind::ConnectionReset)), "{reset} is a TCP reset");
+    }
+    add(service, &json!({"action": {"silenceBeforeHeaders": {}}})).await;
+    assert_eq!(raw(service, [silence, limit]).await.0, "");
+    add(service, &json!({"action": {"silenceAfterHeaders": {}}})).await;
+    let (head, silent) = parts(&raw(service, [limit, silence]).await.0);
+    assert!(head.starts_with("http/1.1 400") && head.contains(&length) && silent.is_empty(), "{head}\n{silent}");
+    add(service, &json!({"action": "cutBody"})).await;
+    let (head, half) = parts(&raw(service, [limit, limit]).await.0);
+    assert!(head.contains(&length), "{head}");
+    assert_eq!(half, body[..body.len() / 2]);
+    add(service, &json!({"action": "garbage"})).await;
+    let (head, garbage) = parts(&raw(service, [limit, limit]).await.0);
+    assert!(head.starts_with("http/1.1 400") && serde_json::from_str::<Value>(&garbage).is_err(), "{garbage}");
+    add(service, &json!({"action": {"delay": {"ms": 1200}}})).await;
+    let (answer, _, came) = raw(service, [limit, limit]).await;
+    assert_eq!(parts(&answer).1, body);
+    assert!(came >= Duration::from_millis(1200), "the answer came after {came:?}");
+}
+
+#[tokio::test]
+async fn a_fault_of_an_account_hits_that_account() {
+    let bed = bed::start().await;
+    let (ours, service) = (client(&bed.service.url()), &bed.service);
+    let theirs = client_of(&service.url(), Credentials::new("AKIAOTHERS", "other-secret", None, None, "test"));
+    add(service, &json!({"account": "444455556666", "action": {"error": {"code": "Theirs"}}})).await;
+    assert_eq!(code(ours.list_schemas().send().await), "no error");
+    assert_eq!(code(theirs.list_schemas().send().await), "Theirs");
+    assert_eq!(code(theirs.list_schemas().send().await), "no error");
+}
+
+#[tokio::test]
+async fn a_job_that_can_not_be_found_has_no_tags_either() {
+    let bed = bed::start().await;
+    let (client, service) = (client(&bed.service.url()), &bed.service);
+    add(service, &json!({"operation": CREATE, "action": {"notFoundFor": {"lookups": 3}}})).await;
+    create(&client, "late").await.unwrap();
+    let tag = Tag::builder().tag_key("a").tag_value("b").build().unwrap();
+    let (arn, none) = (arn("late"), "ResourceNotFoundException");
+    assert_eq!(code(client.tag_resource().resource_arn(&arn).tags(tag).send().await), none);
+    assert_eq!(code(client.untag_resource().resource_arn(&arn).tag_keys("a").send().await), none);
+    assert_eq!(code(client.list_tags_for_resource().resource_arn(&arn).send().await), none);
+    assert_eq!(client.list_tags_for_resource().resource_arn(&arn).send().await.unwrap().tags, Some(Vec::new()));
+}
+
 #[tokio::test]
 async fn faults_are_addressed_counted_listed_and_cleared() {
     let bed = bed::start().await;
@@ -160,6 +252,9 @@ async fn faults_are_addressed_counted_listed_and_cleared() {
     for typo in [
         json!({"operation": "CreateImportJob", "action": "garbage"}),
         json!({"action": "explode"}),
+        json!({"operation": "ListSchemas", "action": "vanish"}),
+        json!({"operation": "ListSchemas", "name": "a", "action": "garbage"}),
+        json!({"action": {"error": {"code": "X", "status": 99}}}),
         json!({"acount": "1", "action": "garbage"}),
     ] {
         let (code, answer) = bed::http("POST", &url, &typo.to_string()).await;

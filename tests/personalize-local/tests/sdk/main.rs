@@ -1,10 +1,11 @@
-//! The AWS SDK for Rust against the stand-in: every operation and error, every fault, a kill and a restart, and a
-//! file that does not fit into memory.
+//! The AWS SDK for Rust against the stand-in: every operation and error, every fault, a kill and a restart, and data
+//! that does not fit into memory.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may")]
 
 #[path = "../bed/mod.rs"]
 mod bed;
+mod edges;
 mod faults;
 mod memory;
 mod operations;
@@ -12,7 +13,12 @@ mod process;
 mod restart;
 mod rules;
 
-use std::{fmt::Debug, time::Duration};
+use std::{
+    fmt::Debug,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use aws_sdk_personalize::{
     Client,
@@ -58,13 +64,19 @@ fn code<T: Debug, E: ProvideErrorMetadata, R>(answer: Result<T, SdkError<E, R>>)
 
 /// Creates a job; the error code, or `-` for an error without one.
 async fn create(client: &Client, name: &str) -> Result<Option<String>, String> {
-    create_from(client, name, "s3://bucket/interactions.csv").await
+    create_from(client, name, "s3://bucket/interactions.csv", bed::DATASET).await
 }
 
-async fn create_from(client: &Client, name: &str, location: &str) -> Result<Option<String>, String> {
-    let request = client.create_dataset_import_job().job_name(name).dataset_arn(bed::DATASET).role_arn(ROLE);
+async fn create_from(client: &Client, name: &str, location: &str, dataset: &str) -> Result<Option<String>, String> {
+    let request = client.create_dataset_import_job().job_name(name).dataset_arn(dataset).role_arn(ROLE);
     let answer = request.data_source(DataSource::builder().data_location(location).build()).send().await;
     answer.map(|made| made.dataset_import_job_arn).map_err(|error| error.code().unwrap_or("-").to_owned())
+}
+
+/// A named pipe.
+fn pipe(path: &Path) -> PathBuf {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    path.to_owned()
 }
 
 fn arn(name: &str) -> String {

@@ -12,7 +12,7 @@ use aws_sdk_personalize::{
 use aws_smithy_async::time::StaticTimeSource;
 use personalize_local::{Action, Fault};
 
-use crate::{CREATE, ROLE, arn, bed, client, client_of, code, create, create_from, ended, settings, status};
+use crate::{CREATE, ROLE, arn, bed, client, client_of, code, create, ended, settings, status};
 
 fn tag(key: &str, value: &str) -> Tag {
     Tag::builder().tag_key(key).tag_value(value).build().unwrap()
@@ -224,8 +224,5 @@ async fn the_sdks_own_retries_ride_out_a_bad_moment() {
     assert_eq!(bed.service.ledger().len(), 4);
     // An answer that is lost makes the SDK send again, and meet its own job.
     bed.service.add_fault(Fault::on(CREATE, Action::ResetAfter));
-    assert_eq!(
-        create_from(&client, "lost", "s3://bucket/interactions.csv").await.unwrap_err(),
-        "ResourceAlreadyExistsException"
-    );
+    assert_eq!(create(&client, "lost").await.unwrap_err(), "ResourceAlreadyExistsException");
 }

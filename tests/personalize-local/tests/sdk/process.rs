@@ -12,10 +12,12 @@ pub(crate) struct Process {
     pub(crate) url: String,
 }
 
-/// Starts it on files in a directory: `seed.yaml`, `data`, `ledger.jsonl`, `state.json`.
+/// Starts it on files in a directory: `seed.yaml` (unless it is there), `data`, `ledger.jsonl`, `state.json`.
 pub(crate) async fn start(dir: &Path, more: &[&str]) -> Process {
     let out = dir.join("out");
-    fs::write(dir.join("seed.yaml"), include_str!("../seed.yaml")).unwrap();
+    if !dir.join("seed.yaml").exists() {
+        fs::write(dir.join("seed.yaml"), include_str!("../seed.yaml")).unwrap();
+    }
     let path = |name: &str| dir.join(name).display().to_string();
     let mut arguments = Vec::new();
     for (flag, name) in

@@ -1,12 +1,20 @@
 //! `--state FILE`: a killed stand-in comes back with everything that a client had an answer for.
 
-use std::fs;
+use std::{
+    fs,
+    io::Write,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use aws_sdk_personalize::types::Tag;
-use personalize_local::{Entry, Service};
+use personalize_local::{Action, Entry, Fault, Seed, SeedJob, Service};
 use serde_json::json;
 
-use crate::{CREATE, arn, bed, client, create, ended, process, status};
+use crate::{CREATE, arn, bed, client, create, create_from, ended, pipe, process, status};
 
 #[tokio::test]
 async fn a_killed_stand_in_comes_back_with_jobs_tags_datasets_and_ledger() {
@@ -75,6 +83,128 @@ async fn a_killed_stand_in_comes_back_with_jobs_tags_datasets_and_ledger() {
     ];
     let places = story.map(|line| log.find(line).unwrap_or_else(|| panic!("{line} is not in\n{log}")));
     assert!(places.is_sorted(), "{log}");
+}
+
+#[tokio::test]
+async fn a_restart_contradicts_no_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    bed::write_data(dir.path());
+    let seed = bed::config(dir.path()).seed;
+    let start = async |jobs: &[SeedJob], pending_ms| {
+        let mut config = bed::config(dir.path());
+        config.state = Some(dir.path().join("state.json"));
+        config.seed = Seed { jobs: jobs.to_vec(), ..seed.clone() };
+        config.seed.durations.pending_ms = pending_ms;
+        config.seed.durations.in_progress_ms = 3_600_000;
+        Service::start(config).await.unwrap()
+    };
+    let [early, late] = ["early", "late"].map(|name| SeedJob::new(name, bed::DATASET));
+    let not_found = Err("ResourceNotFoundException".to_owned());
+    let first = start(std::slice::from_ref(&early), 0).await;
+    let before = client(&first.url());
+    create(&before, "slow").await.unwrap();
+    assert_eq!(status(&before, "slow").await.unwrap(), "CREATE IN_PROGRESS");
+    create(&before, "gone").await.unwrap();
+    for name in ["gone", "early"] {
+        first.add_fault(Fault::on("DescribeDatasetImportJob", Action::Vanish).named(name));
+        assert_eq!(status(&before, name).await, not_found);
+    }
+    first.stop().await;
+    // Pending takes an hour now: a status that was not kept would go back.
+    let second = start(&[early, late], 3_600_000).await;
+    let after = client(&second.url());
+    assert_eq!(status(&after, "slow").await.unwrap(), "CREATE IN_PROGRESS");
+    for name in ["gone", "early"] {
+        assert_eq!(status(&after, name).await, not_found, "{name} does not come back");
+    }
+    assert_eq!(status(&after, "late").await.unwrap(), "ACTIVE", "what the seed has more is there");
+}
+
+#[tokio::test]
+async fn what_can_not_be_kept_is_not_answered_as_if_it_were() {
+    let dir = tempfile::tempdir().unwrap();
+    bed::write_data(dir.path());
+    let mut config = bed::config(dir.path());
+    let place = dir.path().join("state");
+    fs::create_dir(&place).unwrap();
+    config.state = Some(place.join("state.json"));
+    let service = Service::start(config).await.unwrap();
+    service.hold("");
+    let client = client(&service.url());
+    create(&client, "kept").await.unwrap();
+    fs::remove_dir_all(&place).unwrap();
+    assert_eq!(create(&client, "lost").await, Err("InternalServerException".to_owned()));
+    let entry = service.ledger().pop().unwrap();
+    assert_eq!((entry.http_status, entry.dataset_import_job_arn), (500, Some(arn("lost"))), "the client is in doubt");
+    let hold = bed::http("POST", &format!("{}/_local/holds", service.url()), r#"{"name": "x"}"#).await;
+    assert_eq!(hold.0, 500, "{}", hold.1);
+    fs::create_dir(&place).unwrap();
+    assert_eq!(status(&client, "lost").await.unwrap(), "CREATE PENDING");
+    assert!(
+        fs::read_to_string(place.join("state.json")).unwrap().contains("lost"),
+        "it is written when that is possible again"
+    );
+}
+
+/// Feeds a pipe for ever, until its reader is gone; counts the bytes.
+fn endless(pipe: PathBuf) -> (Arc<AtomicU64>, std::thread::JoinHandle<()>) {
+    let fed = Arc::new(AtomicU64::new(0));
+    let count = fed.clone();
+    let writer = std::thread::spawn(move || {
+        let mut pipe = fs::File::options().write(true).open(pipe).unwrap();
+        let rows = "u,i,1700000000\n".repeat(1000);
+        let mut next = "USER_ID,ITEM_ID,TIMESTAMP\n";
+        while pipe.write_all(next.as_bytes()).is_ok() {
+            count.fetch_add(next.len() as u64, Ordering::Relaxed);
+            next = &rows;
+        }
+    });
+    (fed, writer)
+}
+
+async fn is_read(fed: &AtomicU64) {
+    let enough = || (fed.load(Ordering::Relaxed) > 1 << 20).then_some(());
+    bed::eventually("the data is being read", enough).await;
+}
+
+#[tokio::test]
+async fn the_process_ends_although_data_is_being_read() {
+    let dir = tempfile::tempdir().unwrap();
+    bed::write_data(dir.path());
+    let bucket = dir.path().join("data/bucket");
+    let (fed, writer) = endless(pipe(&bucket.join("endless.csv")));
+    pipe(&bucket.join("never-written.csv"));
+    let mut process = process::start(dir.path(), &["--pending-ms", "0", "--in-progress-ms", "0"]).await;
+    let client = client(&process.url);
+    for name in ["endless", "never-written"] {
+        create_from(&client, name, &format!("s3://bucket/{name}.csv"), bed::DATASET).await.unwrap();
+    }
+    is_read(&fed).await;
+    let stopped = process.tethered.stop(std::time::Duration::from_secs(60)).unwrap();
+    assert!(stopped.success(), "{stopped}");
+    writer.join().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_stopped_leaves_the_state_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    bed::write_data(dir.path());
+    let (fed, writer) = endless(pipe(&dir.path().join("data/bucket/endless.csv")));
+    let mut config = bed::config(dir.path());
+    let state = dir.path().join("state.json");
+    config.state = Some(state.clone());
+    let first = Service::start(config.clone()).await.unwrap();
+    create_from(&client(&first.url()), "endless", "s3://bucket/endless.csv", bed::DATASET).await.unwrap();
+    is_read(&fed).await;
+    first.stop().await;
+    fs::remove_file(dir.path().join("data/bucket/endless.csv")).unwrap();
+    // The reader of the first is gone when nobody takes what is written.
+    tokio::task::spawn_blocking(move || writer.join().unwrap()).await.unwrap();
+    assert!(fs::read_to_string(&state).unwrap().contains("CREATE IN_PROGRESS"), "the import has not ended");
+    let second = Service::start(config).await.unwrap();
+    let (ended, reason) = ended(&client(&second.url()), "endless").await;
+    assert_eq!(ended, "CREATE FAILED", "the second reads anew");
+    assert!(reason.ends_with("Insufficient privileges for accessing data in Amazon S3."), "{reason}");
 }
 
 #[tokio::test]
