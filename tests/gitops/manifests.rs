@@ -266,3 +266,33 @@ fn the_weekly_job_imports_once_a_week_however_often_it_runs_and_keeps_eight() {
     assert_eq!(text(&left).lines().count(), 8, "{}", text(&left));
     assert!(bed.get("weekly-2026-w11").is_none() && bed.get("weekly-2026-w12").is_some());
 }
+
+#[test]
+fn what_flux_depends_on_and_reads_from_is_there() {
+    let name = |d: &Value| d["metadata"]["name"].as_str().unwrap().to_owned();
+    let all: Vec<(String, Value)> =
+        all().into_iter().flat_map(|f| documents(&f.text).into_iter().map(move |d| (f.place.clone(), d))).collect();
+    // What docs/ shows stands for what examples/ holds.
+    let held = |kind: &str| -> BTreeSet<String> {
+        let examples = all.iter().filter(|(place, _)| place.starts_with("examples/flux/"));
+        examples.filter(|(_, d)| d["kind"] == kind).map(|(_, d)| name(d)).collect()
+    };
+    let (mut depended, mut read_from) = (0, 0);
+    for (place, document) in &all {
+        let kind = document["kind"].as_str().unwrap_or_default();
+        for wanted in document["spec"]["dependsOn"].as_array().into_iter().flatten() {
+            let wanted = wanted["name"].as_str().unwrap();
+            assert!(held(kind).contains(wanted), "{place}: no {kind} is named {wanted}, so Flux would wait for ever");
+            depended += 1;
+        }
+        let sources = ["/spec/sourceRef", "/spec/chart/spec/sourceRef"];
+        for source in sources.iter().filter_map(|path| document.pointer(path)) {
+            let wanted = source["name"].as_str().unwrap();
+            // Flux makes this one itself when it is bootstrapped.
+            let known = wanted == "flux-system" || held(source["kind"].as_str().unwrap()).contains(wanted);
+            assert!(known, "{place}: {source}");
+            read_from += 1;
+        }
+    }
+    assert!(depended >= 2 && read_from >= 5, "{depended} {read_from}");
+}
