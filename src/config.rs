@@ -57,6 +57,7 @@ pub enum LogFormat {
 
 /// Flags of `run`. Durations are written like 500ms, 30s, 5m or 1h.
 #[derive(Debug, Args)]
+#[command(args_override_self = true)]
 pub struct RunArgs {
     /// Namespaces to watch, separated by commas; none watches all.
     #[arg(long, env = "PERSONALIZE_OPERATOR_WATCH_NAMESPACES", value_delimiter = ',')]

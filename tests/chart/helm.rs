@@ -75,3 +75,17 @@ pub fn resources(values: &Value) -> Vec<Value> {
 pub fn of_kind<'a>(resources: &'a [Value], kind: &str) -> Vec<&'a Value> {
     resources.iter().filter(|resource| resource["kind"] == kind).collect()
 }
+
+/// These values with others over them, as helm merges them.
+pub fn merged(mut values: Value, more: &Value) -> Value {
+    match (&mut values, more) {
+        (Value::Object(into), Value::Object(more)) => {
+            for (key, value) in more {
+                let before = into.remove(key).unwrap_or_default();
+                into.insert(key.clone(), merged(before, value));
+            }
+        }
+        (values, more) => *values = more.clone(),
+    }
+    values
+}

@@ -1,7 +1,7 @@
 //! A release's life on a real API server: the pods that its Deployment makes are run as they are specified.
 
 use crate::bed::{Bed, eventually, plane, text};
-use crate::helm::{chart, file, helm, read};
+use crate::helm::{chart, file, helm, merged, read};
 use crate::node::{Image, Node};
 use crate::service::{ACCESS_KEY, SECRET_KEY};
 use control_plane::ControlPlane;
@@ -75,19 +75,6 @@ impl Home {
     fn is_there(&self, what: &[&str]) -> bool {
         self.bed.kubectl(&[&["get"], what].concat()).status.success()
     }
-}
-
-fn merged(mut values: Value, more: &Value) -> Value {
-    match (&mut values, more) {
-        (Value::Object(into), Value::Object(more)) => {
-            for (key, value) in more {
-                let before = into.remove(key).unwrap_or_default();
-                into.insert(key.clone(), merged(before, value));
-            }
-        }
-        (values, more) => *values = more.clone(),
-    }
-    values
 }
 
 fn restrict(plane: &ControlPlane, namespace: &str) {

@@ -17,6 +17,7 @@ mod node;
 #[path = "../operator/proxy.rs"]
 mod proxy;
 mod render;
+mod schema;
 #[allow(dead_code, reason = "the operator's own tests use the rest of it")]
 #[path = "../operator/service.rs"]
 mod service;

@@ -1,7 +1,7 @@
 //! What the chart renders: reviewed, taken by a real API server, and refused in words where values are wrong.
 
 use crate::bed::{plane, text};
-use crate::helm::{chart, compare, documents, file, helm, of_kind, read, render, resources};
+use crate::helm::{chart, compare, documents, file, helm, of_kind, read, render_as, resources};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -16,8 +16,14 @@ fn cases() -> Vec<(String, Value)> {
         })
         .collect();
     cases.sort_by(|a, b| a.0.cmp(&b.0));
-    assert!(cases.len() >= 5);
+    assert!(cases.len() >= 7);
     cases
+}
+
+/// What a case renders; releases may be named like numbers, too.
+fn rendered(name: &str, values: &Value) -> String {
+    let release = if name == "numeric" { "2024" } else { "shop" };
+    render_as(release, "personalize", &chart(), values).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
 /// From which line on a resource of this kind holds what a file of the chart holds, and which file.
@@ -42,8 +48,7 @@ fn shortened(rendered: &str) -> String {
 #[test]
 fn each_case_renders_what_was_reviewed() {
     for (name, values) in cases() {
-        let rendered = render(&values).unwrap_or_else(|e| panic!("{name}: {e}"));
-        compare(&format!("tests/chart/snapshots/{name}.yaml"), &shortened(&rendered));
+        compare(&format!("tests/chart/snapshots/{name}.yaml"), &shortened(&rendered(&name, &values)));
     }
 }
 
@@ -64,7 +69,7 @@ fn the_api_server_takes_every_manifest_strictly_and_without_a_warning() {
     let prepare = ["apply", "--server-side", "-f", &file("tests/chart/prometheus-operator.yaml").display().to_string()];
     let prepared = plane.kubectl(&prepare, None).unwrap();
     assert!(prepared.status.success(), "{}", text(&prepared));
-    for namespace in ["personalize", "team-a", "team-b"] {
+    for namespace in ["personalize", "team-a", "team-b", "2024", "on"] {
         let restricted = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": {
             "pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"
         }}});
@@ -77,7 +82,7 @@ fn the_api_server_takes_every_manifest_strictly_and_without_a_warning() {
         assert!(plane.kubectl(&wait, None).unwrap().status.success());
     }
     for (name, values) in cases() {
-        let rendered = render(&values).unwrap();
+        let rendered = rendered(&name, &values);
         let args = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-"];
         let taken = plane.kubectl(&args, Some(&rendered)).unwrap();
         assert!(taken.status.success(), "{name}: {}", text(&taken));
@@ -120,7 +125,7 @@ fn the_crd_is_that_of_crds_with_metadata_of_the_release() {
     assert_eq!(crd, held);
     let unkept = resources(&json!({"crds": {"keep": false}}));
     let annotations = &of_kind(&unkept, "CustomResourceDefinition")[0]["metadata"]["annotations"];
-    assert_eq!(annotations.as_object().unwrap().len(), 1);
+    assert_eq!(*annotations, json!({"argocd.argoproj.io/sync-options": "ServerSideApply=true"}));
     assert!(of_kind(&resources(&json!({"crds": {"enabled": false}})), "CustomResourceDefinition").is_empty());
 }
 
@@ -128,7 +133,8 @@ fn the_crd_is_that_of_crds_with_metadata_of_the_release() {
 fn alerts_and_dashboard_are_those_of_their_files() {
     let metrics = json!({"prometheusRule": {"enabled": true}, "dashboard": {"enabled": true}});
     let rendered = resources(&json!({"metrics": metrics}));
-    let alerts: Value = serde_yaml::from_str(&read("charts/personalize-operator/files/alerts.yaml")).unwrap();
+    let alerts = read("charts/personalize-operator/files/alerts.yaml").replace("~\".*\"", "\"personalize\"");
+    let alerts: Value = serde_yaml::from_str(&alerts).unwrap();
     assert_eq!(of_kind(&rendered, "PrometheusRule")[0]["spec"], alerts);
     let rule = json!({"enabled": true, "runbookBase": "https://example.com/main/"});
     let based = resources(&json!({"metrics": {"prometheusRule": rule}}));
@@ -147,35 +153,38 @@ fn a_namespaced_install_has_nothing_that_is_cluster_wide_but_the_crd() {
     assert_eq!(wide, ["CustomResourceDefinition"]);
 }
 
+/// What a selector looks for is on what it is to find.
+fn finds(selector: &Value, labels: &Value) {
+    for (label, value) in selector.as_object().unwrap() {
+        assert_eq!(labels[label], *value, "{label}");
+    }
+}
+
 #[test]
-fn wrong_values_are_refused_in_words_that_name_the_value() {
-    for (values, words) in [
-        (json!({"replica": 2}), ["replica", "not allowed"]),
-        (json!({"image": {"tagg": "1"}}), ["/image", "tagg"]),
-        (json!({"metrics": {"serviceMonitor": {"intervall": "1m"}}}), ["/metrics/serviceMonitor", "intervall"]),
-        (json!({"replicas": "two"}), ["/replicas", "want integer"]),
-        (json!({"image": {"digest": "latest"}}), ["/image/digest", "sha256"]),
-        (json!({"imports": {"pollMin": 15}}), ["/imports/pollMin", "want string"]),
-        (json!({"imports": {"pollMin": "15"}}), ["/imports/pollMin", "does not match pattern"]),
-        (json!({"tenancy": {"unlisted": "Shut"}}), ["/tenancy/unlisted", "'Open', 'Closed'"]),
-        (json!({"aws": {"accounts": {"12": "arn:aws:iam::123456789012:role/x"}}}), ["/aws/accounts", "12"]),
-        (json!({"aws": {"accounts": {"123456789012": "x"}}}), ["/aws/accounts/123456789012", "arn:"]),
-        (json!({"watchNamespaces": ["Team_A"]}), ["/watchNamespaces/0", "does not match pattern"]),
-        (json!({"port": 80}), ["/port", "want 1,024"]),
-        (json!({"imagePullSecrets": ["name"]}), ["/imagePullSecrets/0", "want object"]),
-        (json!({"extraArgs": ["verbose"]}), ["/extraArgs/0", "does not match pattern"]),
-        (
-            json!({"metrics": {"service": {"enabled": false}, "serviceMonitor": {"enabled": true}}}),
-            ["metrics.serviceMonitor.enabled", "metrics.service.enabled"],
-        ),
-        (json!({"leaderElection": {"enabled": false}}), ["leaderElection.enabled", "Recreate"]),
-        (
-            json!({"leaderElection": {"enabled": false}, "replicas": 2, "strategy": {"type": "Recreate"}}),
-            ["leaderElection.enabled", "replicas 1"],
-        ),
-    ] {
-        let told = render(&values).expect_err(&values.to_string());
-        assert!(words.iter().all(|word| told.contains(word)), "{values}: {told}");
+fn no_label_of_the_user_hides_the_pods_or_the_service_from_what_selects_them() {
+    let zz = json!({"app.kubernetes.io/name": "zz", "app.kubernetes.io/instance": "zz"});
+    for monitor in ["serviceMonitor", "podMonitor"] {
+        let mut values = json!({
+            "commonLabels": zz, "podLabels": zz, "replicas": 2,
+            "networkPolicy": {"enabled": true}, "podDisruptionBudget": {"enabled": true}, "metrics": {},
+        });
+        values["metrics"][monitor] = json!({"enabled": true});
+        let rendered = resources(&values);
+        let one = |kind: &str| of_kind(&rendered, kind)[0];
+        let pod = &one("Deployment")["spec"]["template"]["metadata"]["labels"];
+        let service = one("Service");
+        finds(&one("Deployment")["spec"]["selector"]["matchLabels"], pod);
+        finds(&service["spec"]["selector"], pod);
+        finds(&one("NetworkPolicy")["spec"]["podSelector"]["matchLabels"], pod);
+        finds(&one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"], pod);
+        match monitor {
+            "serviceMonitor" => {
+                finds(&one("ServiceMonitor")["spec"]["selector"]["matchLabels"], &service["metadata"]["labels"]);
+            }
+            _ => finds(&one("PodMonitor")["spec"]["selector"]["matchLabels"], pod),
+        }
+        // The pod of `helm test` is not the operator.
+        assert_ne!(one("Pod")["metadata"]["labels"]["app.kubernetes.io/name"], pod["app.kubernetes.io/name"]);
     }
 }
 

@@ -1,8 +1,8 @@
 //! values.yaml, its schema, its documentation and the operator's flags say the same.
 
 use crate::helm::{compare, of_kind, read, resources};
-use clap::CommandFactory;
-use personalize_operator::config::Cli;
+use clap::{CommandFactory, Parser};
+use personalize_operator::config::{Cli, Command};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -18,15 +18,14 @@ fn the_schema_knows_each_value_and_no_other() {
 }
 
 fn agree(path: &str, values: &Value, schema: &Value, definitions: &Value) {
-    let schema = match schema["$ref"].as_str() {
-        Some(name) => &definitions[name.trim_start_matches("#/definitions/")],
-        None => schema,
-    };
+    let shared = schema["$ref"].as_str().map(|name| &definitions[name.trim_start_matches("#/definitions/")]);
+    let schema = shared.unwrap_or(schema);
     let Some(properties) = schema["properties"].as_object() else { return };
     assert_eq!(schema["additionalProperties"], false, "{path} refuses unknown keys");
-    let optional = ["successThreshold", "claims"];
-    let known: BTreeSet<_> = properties.keys().filter(|key| !optional.contains(&key.as_str())).collect();
     let present: BTreeSet<_> = values.as_object().unwrap().keys().collect();
+    // A type of Kubernetes has more fields than defaults.
+    let optional = |key: &str| ["successThreshold", "claims"].contains(&key) || shared.is_some();
+    let known: BTreeSet<_> = properties.keys().filter(|key| present.contains(key) || !optional(key)).collect();
     assert_eq!(known, present, "the schema and values.yaml, at {path:?}");
     for (key, value) in values.as_object().unwrap() {
         agree(&format!("{path}/{key}"), value, &properties[key], definitions);
@@ -54,10 +53,20 @@ fn each_flag_has_a_value_and_the_same_default() {
     }
 }
 
-fn args(values: &Value) -> Vec<String> {
+pub fn args(values: &Value) -> Vec<String> {
     let deployment = of_kind(&resources(values), "Deployment")[0].clone();
     let args = &deployment["spec"]["template"]["spec"]["containers"][0]["args"];
     args.as_array().unwrap().iter().map(|arg| arg.as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn an_extra_argument_wins_over_the_value_that_says_otherwise() {
+    let args = args(&json!({"extraArgs": ["--poll-min=7s", "--log-format=text", "--max-in-flight=2"]}));
+    let Command::Run(run) = Cli::try_parse_from(std::iter::once("x".to_owned()).chain(args)).unwrap().command else {
+        panic!("the operator runs");
+    };
+    assert_eq!((run.imports.poll_min, run.imports.max_in_flight), (std::time::Duration::from_secs(7), 2));
+    assert_eq!(run.log_format, personalize_operator::config::LogFormat::Text);
 }
 
 const README: &str = "\

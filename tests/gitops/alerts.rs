@@ -3,7 +3,7 @@
 use crate::tool::{checkout, output, read};
 use personalize_operator::conditions::Reason;
 use personalize_operator::metrics::{Description, Metrics};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
 
@@ -85,4 +85,47 @@ fn each_alert_queries_what_exists_and_has_a_runbook() {
     }
     assert_eq!(unknown_in("rate(personalize_operator_nothing_total[5m])"), ["personalize_operator_nothing_total"]);
     assert_eq!(unknown_in("workqueue_depth{nothing=\"x\"}"), ["workqueue_depth{nothing}"]);
+}
+
+#[test]
+fn the_alerts_of_a_release_are_about_its_own_namespace() {
+    let chart = checkout("charts/personalize-operator");
+    let args =
+        ["template", "r", chart.to_str().unwrap(), "--namespace=one", "--set=metrics.prometheusRule.enabled=true"];
+    let rendered = crate::manifests::documents(&output("helm", &args, ""));
+    let rule = rendered.iter().find(|r| r["kind"] == "PrometheusRule").unwrap();
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    fs::write(dir.path().join("alerts.yaml"), rule["spec"].to_string()).unwrap();
+    // Each alert has a reason to fire, in another namespace; in its own there is nothing, not even an operator.
+    let failing = [
+        ("personalize_operator_imports_total", "outcome=\"failed\"", "0+1x60"),
+        ("personalize_operator_resources", "reason=\"AccessDenied\"", "1x60"),
+        ("personalize_operator_resources", "reason=\"CredentialsRefused\"", "1x60"),
+        ("personalize_operator_oldest_queued_seconds", "account=\"1\"", "90000x60"),
+        ("personalize_operator_poll_overdue_seconds", "instance=\"a\"", "90000x60"),
+        ("personalize_operator_build_info", "instance=\"a\"", "1x60"),
+        ("leader_election_master_status", "instance=\"a\"", "0x60"),
+    ];
+    let of = |namespace: &str| -> Vec<Value> {
+        let series = |name: &str, label: &str| format!("{name}{{{label}, namespace=\"{namespace}\"}}");
+        failing.iter().map(|(n, l, values)| json!({"series": series(n, l), "values": values})).collect()
+    };
+    let fires = |alert: &str, namespaces: &[&str]| {
+        let series: Vec<Value> = namespaces.iter().flat_map(|n| of(n)).collect();
+        let test = json!({"alertname": alert, "eval_time": "50m"});
+        let test = json!({"interval": "1m", "input_series": series, "alert_rule_test": [test]});
+        let file = dir.path().join("test.yaml");
+        fs::write(&file, json!({"rule_files": ["alerts.yaml"], "tests": [test]}).to_string()).unwrap();
+        let told = crate::tool::run("promtool", &["test", "rules", file.to_str().unwrap()], "");
+        if !told.status.success() {
+            assert!(crate::bed::text(&told).contains("namespace=\"one\""), "{}", crate::bed::text(&told));
+        }
+        !told.status.success()
+    };
+    for rule in rules() {
+        let alert = rule["alert"].as_str().unwrap();
+        let down = alert == "PersonalizeOperatorDown";
+        assert_eq!(fires(alert, &["two"]), down, "{alert}: another release's trouble");
+        assert_eq!(fires(alert, &["one", "two"]), !down, "{alert}: its own");
+    }
 }

@@ -1,8 +1,12 @@
 //! What Argo CD's syncs do to a resource, done by the commands that stand behind them: whatever it is,
 //! the ledger of the service shows one import.
 
-use crate::bed::{Bed, eventually, text};
+use crate::argocd_scripts::health;
+use crate::bed::{Bed, dataset_arn, eventually, text};
+use crate::manifests::{blocks, documents};
+use crate::tool::{checkout, live, read};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::process::Output;
 
 fn kubectl(bed: &Bed, args: &[&str], manifest: &Value) -> Output {
@@ -51,6 +55,172 @@ fn a_hook_that_is_deleted_and_made_anew_before_each_sync_imports_once() {
         bed.until("hook", "ImportSucceeded");
     }
     assert_eq!(bed.accepted(), 1);
+    bed.judged();
+}
+
+/// Waits until Argo CD takes it for ended, and tells as what.
+fn ended(bed: &Bed, name: &str) -> String {
+    eventually("it is neither on its way nor held", || {
+        let told = health(&live(bed, name))["status"].as_str().unwrap().to_owned();
+        ["Healthy", "Degraded"].contains(&told.as_str()).then_some(told)
+    })
+}
+
+/// A sync in waves: each is applied once all of the one before it are healthy. Tells what it failed at.
+fn sync(bed: &Bed, manifests: &[Value]) -> Result<(), String> {
+    let mut waves: BTreeMap<i64, Vec<&Value>> = BTreeMap::new();
+    for manifest in manifests {
+        let wave = manifest["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"].as_str();
+        waves.entry(wave.map_or(0, |wave| wave.parse().unwrap())).or_default().push(manifest);
+    }
+    for wave in waves.values() {
+        wave.iter().for_each(|manifest| server_side(bed, manifest));
+        for manifest in wave {
+            let name = manifest["metadata"]["name"].as_str().unwrap();
+            if ended(bed, name) != "Healthy" {
+                return Err(name.to_owned());
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_later_wave_begins_when_the_data_of_the_earlier_one_is_there() {
+    let bed = Bed::new();
+    bed.service.durations(100, 600_000);
+    let _operator = bed.operator(&[]);
+    // The first is the import that the docs show, with the stand-in's dataset and data.
+    let markdown = read(&checkout("docs/argocd.md"));
+    let mut first = blocks(&markdown, "yaml").into_iter().flat_map(|(_, text)| documents(&text)).next().unwrap();
+    let named = first["metadata"]["name"].as_str().unwrap().to_owned();
+    let stand_in = Bed::manifest(&named, "d0", json!({}));
+    first["spec"] = stand_in["spec"].clone();
+    assert_eq!(first["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"], "1");
+    let mut second = tracked("second", "d0", json!({"importMode": "INCREMENTAL"}));
+    second["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"] = "2".into();
+    // As Git lists them, which is no order.
+    let application = [second, first];
+    std::thread::scope(|scope| {
+        let syncing = scope.spawn(|| sync(&bed, &application));
+        bed.until(&named, "Importing");
+        assert!(bed.get("second").is_none(), "wave 2 waits");
+        bed.service.durations(1, 1);
+        assert_eq!(syncing.join().unwrap(), Ok(()));
+    });
+    let (before, after) = (bed.status(&named), bed.status("second"));
+    assert!(before.completion_time.unwrap() <= after.creation_date_time.unwrap(), "one after the other");
+    assert_eq!(sync(&bed, &application), Ok(()), "another sync finds all of it done");
+    assert_eq!(bed.accepted(), 2);
+
+    let mut failing = tracked("failing", "d1", json!({"dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
+    let mut rejected = tracked("rejected", "d2", json!({"importMode": "INCREMENTAL"}));
+    let mut later = tracked("later", "d3", json!({}));
+    for (manifest, wave) in [(&mut failing, "-1"), (&mut rejected, "-1"), (&mut later, "0")] {
+        manifest["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"] = wave.into();
+    }
+    for bad in [failing, rejected] {
+        let name = bad["metadata"]["name"].as_str().unwrap().to_owned();
+        assert_eq!(sync(&bed, &[later.clone(), bad]), Err(name), "a failed import fails the sync");
+        assert!(bed.get("later").is_none());
+    }
+    bed.judged();
+}
+
+#[test]
+fn a_hook_that_is_deleted_once_it_has_ended_finds_its_job_at_the_next_sync() {
+    let bed = Bed::new();
+    bed.service.durations(1, 1);
+    let _operator = bed.operator(&[]);
+    let few = json!({"dataSource": {"dataLocation": "s3://bucket/few.csv"}});
+    for (policy, dataset, edit, end) in
+        [("HookSucceeded", "d0", json!({}), "Healthy"), ("HookFailed", "d1", few, "Degraded")]
+    {
+        let name = policy.to_lowercase();
+        let mut hook = tracked(&name, dataset, edit);
+        let annotations = &mut hook["metadata"]["annotations"];
+        annotations["argocd.argoproj.io/hook"] = "Sync".into();
+        annotations["argocd.argoproj.io/hook-delete-policy"] = policy.into();
+        for round in 0..3 {
+            server_side(&bed, &hook);
+            assert_eq!(ended(&bed, &name), end, "{policy}, sync {round}");
+            bed.delete(&name);
+        }
+    }
+    assert_eq!(bed.accepted(), 2, "one for each of the two");
+    bed.judged();
+}
+
+/// The Applications that an ApplicationSet's list generator makes of its template.
+fn applications(set: &Value, elements: &[Value]) -> Vec<Value> {
+    let field = regex::Regex::new(r"\{\{ (lower )?\.(\w+) \}\}").unwrap();
+    let made = elements.iter().map(|element| {
+        let filled = set["spec"]["template"].to_string();
+        let filled = field.replace_all(&filled, |found: &regex::Captures<'_>| {
+            let value = element[&found[2]].as_str().unwrap();
+            if found.get(1).is_some() { value.to_lowercase() } else { value.to_owned() }
+        });
+        assert!(!filled.contains("{{"), "{filled}");
+        let mut application: Value = serde_json::from_str(&filled).unwrap();
+        application["apiVersion"] = set["apiVersion"].clone();
+        application["kind"] = "Application".into();
+        application
+    });
+    made.collect()
+}
+
+/// What the chart that the example speaks of would render for an Application, for the stand-in's service.
+fn import_of(application: &Value) -> Value {
+    let values = &application["spec"]["source"]["helm"]["valuesObject"];
+    let arn = values["datasetArn"].as_str().unwrap();
+    let (_, dataset) = arn.split_once(":dataset/").unwrap();
+    let edit = json!({"datasetArn": dataset_arn(&dataset.replace('/', "-"))});
+    assert!(values["dataLocation"].as_str().unwrap().starts_with("s3://"), "{values}");
+    tracked(values["name"].as_str().unwrap(), "", edit)
+}
+
+#[test]
+fn a_dataset_that_leaves_the_list_and_comes_back_is_not_imported_again_and_a_new_month_is() {
+    let bed = Bed::new();
+    crate::crds::install();
+    bed.service.durations(1, 1);
+    let _operator = bed.operator(&[]);
+    let example = read(&checkout("examples/argocd/datasets.yaml"));
+    let elements = documents(&example)[0]["spec"]["generators"][0]["list"]["elements"].as_array().unwrap().clone();
+    for element in &elements {
+        let name = format!("{}-{}", element["shop"].as_str().unwrap(), element["dataset"].as_str().unwrap());
+        bed.service.put_dataset(&name, "ACTIVE");
+    }
+    let (some, all): (Vec<Value>, _) = (elements[1..].to_vec(), elements);
+    let mut imported: Vec<String> = Vec::new();
+    let next_month = example.replace("2026-11", "2026-12");
+    for (git, elements, expected) in
+        [(&example, &all, 3), (&example, &some, 3), (&example, &all, 3), (&next_month, &all, 6)]
+    {
+        let made = applications(&documents(git)[0], elements);
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": made.iter().map(|a| {
+            let mut here = a.clone();
+            here["metadata"]["namespace"] = bed.namespace.clone().into();
+            here
+        }).collect::<Vec<_>>()});
+        let taken = eventually("the API server serves Applications", || {
+            let output = kubectl(&bed, &["apply", "--dry-run=server", "--validate=strict", "-f", "-"], &list);
+            (!text(&output).contains("no matches for kind")).then_some(output)
+        });
+        well(&taken);
+        let manifests: Vec<Value> = made.iter().map(import_of).collect();
+        let names: Vec<String> = manifests.iter().map(|m| m["metadata"]["name"].as_str().unwrap().to_owned()).collect();
+        // An Application that is no longer generated takes its resources with it.
+        for gone in imported.iter().filter(|name| !names.contains(name)) {
+            bed.delete(gone);
+        }
+        manifests.iter().for_each(|manifest| server_side(&bed, manifest));
+        for name in &names {
+            bed.until(name, "ImportSucceeded");
+        }
+        assert_eq!(bed.accepted(), expected);
+        imported = names;
+    }
     bed.judged();
 }
 

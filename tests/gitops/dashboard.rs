@@ -21,6 +21,7 @@ fn queries() -> Vec<(String, String)> {
         query
             .replace("$__rate_interval", "5m")
             .replace("$__range", "1h")
+            .replace("$namespace", ".*")
             .replace("$account", ".*")
             .replace("$region", ".*")
     };
@@ -38,6 +39,8 @@ fn the_dashboard_loads_and_each_query_names_what_exists() {
     assert_eq!(ids.len(), panels().len(), "each panel has an id of its own");
     for (title, query) in queries() {
         assert!(!query.contains('$'), "{title}: an unknown variable in {query}");
+        let metrics = query.matches("_operator_").count() + query.matches("controller_runtime_").count();
+        assert!(query.matches("{namespace=~").count() >= metrics, "{title}: {query} is of one operator");
         assert_eq!(unknown_in(&query), Vec::<String>::new(), "{title}");
     }
     let rules: Vec<Value> =

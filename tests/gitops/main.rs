@@ -23,6 +23,7 @@ mod judge;
 mod kstatus;
 mod manifests;
 mod metrics;
+mod pipelines;
 #[path = "../operator/proxy.rs"]
 mod proxy;
 #[path = "../operator/service.rs"]

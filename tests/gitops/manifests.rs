@@ -71,6 +71,37 @@ pub fn documents(text: &str) -> Vec<Value> {
         .collect()
 }
 
+/// The manifests that are text within something else: in a template of a workflow, or in a script.
+fn embedded(found: &[Found]) -> Vec<Found> {
+    let here = regex::Regex::new(r"(?s)<<MANIFEST\n(.*?)\nMANIFEST").unwrap();
+    let mut all = Vec::new();
+    for file in documentation() {
+        for (line, text) in blocks(&read(&file), "python") {
+            for manifest in here.captures_iter(&text) {
+                all.push(Found { place: format!("{}:{line}", file.display()), text: on_a_day(&manifest[1]) });
+            }
+        }
+    }
+    for workflow in found.iter().filter(|f| f.text.contains("kind: WorkflowTemplate")) {
+        for template in
+            documents(&workflow.text).iter().flat_map(|d| d["spec"]["templates"].as_array().cloned()).flatten()
+        {
+            if let Some(manifest) = template["resource"]["manifest"].as_str() {
+                all.push(Found { place: workflow.place.clone(), text: on_a_day(manifest) });
+            }
+        }
+    }
+    assert!(all.len() >= 2);
+    all
+}
+
+/// With the day filled in that a run of a workflow or of a DAG is of.
+pub fn on_a_day(text: &str) -> String {
+    let text = text.replace("{{workflow.parameters.day}}", "2026-11-24").replace("{{ ds }}", "2026-11-24");
+    assert!(!text.contains("{{"), "{text}");
+    text
+}
+
 /// A block that is no manifest says what it is.
 fn is_snippet(text: &str) -> bool {
     text.starts_with("# values")
@@ -80,7 +111,8 @@ fn is_snippet(text: &str) -> bool {
 fn each_manifest_for_users_is_taken_by_the_api_server() {
     let bed = Bed::new();
     crds::install();
-    let all = all();
+    let mut all = all();
+    all.extend(embedded(&all));
     let mut namespaces = BTreeSet::new();
     for found in &all {
         for document in documents(&found.text) {
@@ -205,64 +237,32 @@ fn scripts_in_the_documents_parse() {
     }
 }
 
-/// Runs the script of the weekly CronJob as its service account would, with that week's date.
-fn run_weekly(bed: &Bed, cron_job: &Value, week: &str) {
-    let container = &cron_job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0];
-    let bin = bed.dir().join("bin");
-    fs::create_dir_all(&bin).unwrap();
-    let kubeconfig = bed.dir().join("weekly.kubeconfig");
-    let user = format!("system:serviceaccount:{}:weekly-import", bed.namespace);
-    bed.plane.kubeconfig_for(&user, &["system:authenticated"], &kubeconfig).unwrap();
-    let script = |name: &str, text: String| {
-        use std::os::unix::fs::PermissionsExt;
-        fs::write(bin.join(name), format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
-    };
-    let kubectl = control_plane::path_of("kubectl").unwrap();
-    // In a pod, kubectl finds its namespace and credentials by itself.
-    script(
-        "kubectl",
-        format!("exec {} --kubeconfig {} -n {} \"$@\"", kubectl.display(), kubeconfig.display(), bed.namespace),
-    );
-    script("date", format!("echo {week}"));
-    let command: Vec<&str> = container["command"].as_array().unwrap().iter().map(|c| c.as_str().unwrap()).collect();
-    let mut run = Command::new(command[0]);
-    run.args(&command[1..]).args(container["args"].as_array().unwrap().iter().map(|c| c.as_str().unwrap()));
-    run.env("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").unwrap())).env("HOME", bed.dir());
-    for variable in container["env"].as_array().unwrap() {
-        let value = variable["value"].as_str().unwrap();
-        // The stand-in's datasets and data have other names.
-        let value = match variable["name"].as_str().unwrap() {
-            "DATASET" => crate::bed::dataset_arn("d0"),
-            "DATA" => "s3://bucket/interactions.csv".into(),
-            _ => value.to_owned(),
-        };
-        run.env(variable["name"].as_str().unwrap(), value);
-    }
-    let output = run.output().unwrap();
-    assert!(output.status.success(), "{}", text(&output));
-}
-
 #[test]
-fn the_weekly_job_imports_once_a_week_however_often_it_runs_and_keeps_eight() {
-    let bed = Bed::new();
-    let manifests = read(&checkout("examples/pipelines/weekly.yaml"));
-    let here = manifests.replace("namespace: shop", &format!("namespace: {}", bed.namespace));
-    let applied = plane().kubectl(&["apply", "-f", "-"], Some(&here)).unwrap();
-    assert!(applied.status.success(), "{}", text(&applied));
-    let cron_job = documents(&here).into_iter().find(|d| d["kind"] == "CronJob").unwrap();
-    let _operator = bed.operator(&[]);
-    bed.service.durations(1, 1);
-    for week in 10..20 {
-        let runs = if week < 12 { 2 } else { 1 };
-        let week = format!("2026-w{week}");
-        for _ in 0..runs {
-            run_weekly(&bed, &cron_job, &week);
+fn what_flux_depends_on_and_reads_from_is_there() {
+    let name = |d: &Value| d["metadata"]["name"].as_str().unwrap().to_owned();
+    let all: Vec<(String, Value)> =
+        all().into_iter().flat_map(|f| documents(&f.text).into_iter().map(move |d| (f.place.clone(), d))).collect();
+    // What docs/ shows stands for what examples/ holds.
+    let held = |kind: &str| -> BTreeSet<String> {
+        let examples = all.iter().filter(|(place, _)| place.starts_with("examples/flux/"));
+        examples.filter(|(_, d)| d["kind"] == kind).map(|(_, d)| name(d)).collect()
+    };
+    let (mut depended, mut read_from) = (0, 0);
+    for (place, document) in &all {
+        let kind = document["kind"].as_str().unwrap_or_default();
+        for wanted in document["spec"]["dependsOn"].as_array().into_iter().flatten() {
+            let wanted = wanted["name"].as_str().unwrap();
+            assert!(held(kind).contains(wanted), "{place}: no {kind} is named {wanted}, so Flux would wait for ever");
+            depended += 1;
         }
-        bed.until(&format!("weekly-{week}"), "ImportSucceeded");
+        let sources = ["/spec/sourceRef", "/spec/chart/spec/sourceRef"];
+        for source in sources.iter().filter_map(|path| document.pointer(path)) {
+            let wanted = source["name"].as_str().unwrap();
+            // Flux makes this one itself when it is bootstrapped.
+            let known = wanted == "flux-system" || held(source["kind"].as_str().unwrap()).contains(wanted);
+            assert!(known, "{place}: {source}");
+            read_from += 1;
+        }
     }
-    assert_eq!(bed.accepted(), 10);
-    let left = bed.kubectl(&["get", "dij", "-o", "name"]);
-    assert_eq!(text(&left).lines().count(), 8, "{}", text(&left));
-    assert!(bed.get("weekly-2026-w11").is_none() && bed.get("weekly-2026-w12").is_some());
+    assert!(depended >= 2 && read_from >= 5, "{depended} {read_from}");
 }

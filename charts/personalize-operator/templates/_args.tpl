@@ -4,7 +4,7 @@
 {{- with .Values.watchNamespaces }}
 - --watch-namespaces={{ join "," . }}
 {{- end }}
-- --log-level={{ .Values.log.level }}
+- {{ printf "--log-level=%s" .Values.log.level | quote }}
 - --log-format={{ .Values.log.format }}
 - --concurrency={{ .Values.concurrency }}
 - --unlisted-namespaces={{ .Values.tenancy.unlisted | lower }}
@@ -35,11 +35,28 @@
 {{- range $account, $role := . }}
 {{- $pairs = append $pairs (printf "%s=%s" $account $role) }}
 {{- end }}
-- --account-roles={{ join "," $pairs }}
+- {{ printf "--account-roles=%s" (join "," $pairs) | quote }}
 {{- end }}
 {{- with .Values.extraArgs }}
+{{- range . }}
+{{- $flag := regexFind "^[a-z-]+" (trimPrefix "--" .) }}
+{{- with get (include "personalize-operator.bound" $ | fromYaml) $flag }}
+{{- fail (printf "extraArgs can't hold --%s: %s" $flag .) }}
+{{- end }}
+{{- end }}
 {{ toYaml . }}
 {{- end }}
+{{- end }}
+
+{{- /* Flags that more than the container depends on, and what to do instead. The last of any other flag wins. */ -}}
+{{- define "personalize-operator.bound" -}}
+identity: each pod goes by its own name, or two would lead at once
+lease-name: the Role permits the Lease with the release's name and no other; set fullnameOverride
+lease-namespace: the Role permits the Lease in the release's namespace and no other
+leader-elect: set leaderElection.enabled
+listen: set port
+unlisted-namespaces: set tenancy.unlisted
+watch-namespaces: set watchNamespaces
 {{- end }}
 
 {{- define "personalize-operator.env" -}}
@@ -60,13 +77,13 @@
 - name: AWS_ACCESS_KEY_ID
   valueFrom:
     secretKeyRef:
-      name: {{ .name }}
-      key: {{ .accessKeyIdKey }}
+      name: {{ toYaml .name }}
+      key: {{ toYaml .accessKeyIdKey }}
 - name: AWS_SECRET_ACCESS_KEY
   valueFrom:
     secretKeyRef:
-      name: {{ .name }}
-      key: {{ .secretAccessKeyKey }}
+      name: {{ toYaml .name }}
+      key: {{ toYaml .secretAccessKeyKey }}
 {{- end }}
 {{- end }}
 {{- with .Values.extraEnv }}

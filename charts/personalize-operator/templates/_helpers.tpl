@@ -19,41 +19,41 @@
 {{- if .Values.serviceAccount.create }}
 {{- default (include "personalize-operator.fullname" .) .Values.serviceAccount.name }}
 {{- else }}
-{{- default "default" .Values.serviceAccount.name }}
+{{- required "serviceAccount.create=false needs serviceAccount.name: else the operator's rights go to every pod of the namespace that names no other" .Values.serviceAccount.name }}
 {{- end }}
 {{- end }}
 
+{{- /* Here and elsewhere toYaml quotes what else were a number or a boolean: a release may be named 2024. */ -}}
 {{- define "personalize-operator.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "personalize-operator.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "personalize-operator.name" . | toYaml }}
+app.kubernetes.io/instance: {{ toYaml .Release.Name }}
 {{- end }}
 
 {{- /* Of the pod of `helm test`: the Service must not take it for the operator. */ -}}
 {{- define "personalize-operator.testLabels" -}}
-app.kubernetes.io/name: {{ include "personalize-operator.name" . }}-test
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "personalize-operator.name" . | trunc 58 | trimSuffix "-" }}-test
+app.kubernetes.io/instance: {{ toYaml .Release.Name }}
 {{- end }}
 
 {{- define "personalize-operator.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{ include "personalize-operator.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/part-of: personalize-operator
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
 {{- end }}
 
 {{- /* The metadata of a resource. Takes a dict: root, name, and optionally namespaced, labels, annotations. */ -}}
 {{- define "personalize-operator.metadata" -}}
-name: {{ .name }}
+name: {{ toYaml .name }}
 {{- if .namespaced }}
-namespace: {{ .namespace | default .root.Release.Namespace }}
+namespace: {{ .namespace | default .root.Release.Namespace | toYaml }}
 {{- end }}
+{{- $labels := include "personalize-operator.labels" .root | fromYaml }}
+{{- /* What selectors look for wins over the user's labels. */}}
+{{- $selected := include "personalize-operator.selectorLabels" .root | fromYaml }}
 labels:
-  {{- mergeOverwrite (include "personalize-operator.labels" .root | fromYaml) (.labels | default dict) | toYaml | nindent 2 }}
-{{- with merge dict (.annotations | default dict) .root.Values.commonAnnotations }}
+  {{- mergeOverwrite $labels (.root.Values.commonLabels | default dict) $selected (.labels | default dict) | toYaml | nindent 2 }}
+{{- with merge dict (.annotations | default dict) (.root.Values.commonAnnotations | default dict) }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}

@@ -1,14 +1,18 @@
 // Command kstatus judges resources as Helm's --wait and Flux do: it reads one JSON object per line
-// from standard input and prints one line of JSON for each, with its status and message.
+// from standard input and prints one line of JSON for each, with its status and message. With an
+// argument, an element of a Kustomization's healthCheckExprs as JSON, it judges as Flux does by these.
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"log"
 	"os"
 
 	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
+	"github.com/fluxcd/pkg/apis/kustomize"
+	"github.com/fluxcd/pkg/runtime/cel"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
@@ -19,6 +23,10 @@ type verdict struct {
 
 func main() {
 	log.SetFlags(0)
+	judge := status.Compute
+	if len(os.Args) > 1 {
+		judge = byExpressions(os.Args[1])
+	}
 	in, out := json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)
 	for {
 		object := map[string]any{}
@@ -27,13 +35,27 @@ func main() {
 		} else if err != nil {
 			log.Fatalf("kstatus: not JSON: %v", err)
 		}
-		result, err := status.Compute(&unstructured.Unstructured{Object: normalised(object)})
+		result, err := judge(&unstructured.Unstructured{Object: normalised(object)})
 		if err != nil {
 			log.Fatalf("kstatus: %v", err)
 		}
 		if err := out.Encode(verdict{string(result.Status), result.Message}); err != nil {
 			log.Fatal(err)
 		}
+	}
+}
+
+func byExpressions(text string) func(*unstructured.Unstructured) (*status.Result, error) {
+	var check kustomize.CustomHealthCheck
+	if err := json.Unmarshal([]byte(text), &check); err != nil {
+		log.Fatalf("kstatus: no healthCheckExprs: %v", err)
+	}
+	evaluator, err := cel.NewStatusEvaluator(&check.HealthCheckExpressions)
+	if err != nil {
+		log.Fatalf("kstatus: %v", err)
+	}
+	return func(object *unstructured.Unstructured) (*status.Result, error) {
+		return evaluator.Evaluate(context.Background(), object)
 	}
 }
 
