@@ -116,7 +116,7 @@ pub(crate) fn tales(
 /// Hands over without waiting: an API server that takes no events must not hold up an import.
 pub(crate) fn publish(recorder: &Recorder, job: &DatasetImportJob, tales: Vec<Tale>) {
     for tale in tales {
-        let event = recorder.event(job, tale);
+        let event = recorder.event(job, &tale);
         if recorder.waiting.try_send(Letter::Tell(Box::new(event), Span::current())).is_err() {
             warn!("an event was dropped: too many wait to be published");
         }
@@ -156,7 +156,7 @@ impl Recorder {
         }
     }
 
-    fn event(&self, job: &DatasetImportJob, tale: Tale) -> Event {
+    fn event(&self, job: &DatasetImportJob, tale: &Tale) -> Event {
         let regarding = job.object_ref(&());
         let now = Timestamp::now();
         let stem = clip(regarding.name.as_deref().unwrap_or_default(), LONGEST_STEM);
@@ -318,7 +318,7 @@ mod tests {
             ("the same refusal again", queued, status(Reason::Queued, "waits"), Some(&refused), vec![]),
             (
                 "a rejection",
-                submitting.clone(),
+                submitting,
                 status(Reason::InvalidInput, "no"),
                 Some(&refused),
                 vec!["Warning InvalidInput: no"],
@@ -375,7 +375,7 @@ mod tests {
         for instance in [None, Some(String::new()), Some("é".repeat(100))] {
             let (recorder, _letters) = recorder(instance);
             for name in ["a".repeat(253), format!("{}.{}", "a".repeat(229), "b".repeat(23)), "short".into()] {
-                let event = recorder.event(&job(&name), tale(&"é".repeat(900)));
+                let event = recorder.event(&job(&name), &tale(&"é".repeat(900)));
                 let own = event.metadata.name.unwrap();
                 assert!(own.len() <= 253, "{own}");
                 let good = |label: &str| {
@@ -396,7 +396,7 @@ mod tests {
     fn the_names_of_events_are_in_the_order_of_the_story() {
         let (recorder, _letters) = recorder(None);
         let names: Vec<_> =
-            (0..1000).map(|_| recorder.event(&job("nightly"), tale("x")).metadata.name.unwrap()).collect();
+            (0..1000).map(|_| recorder.event(&job("nightly"), &tale("x")).metadata.name.unwrap()).collect();
         assert!(names.is_sorted_by(|a, b| a < b));
     }
 
