@@ -23,7 +23,7 @@ test: ## Everything: formatting, lints, and every test on the real control plane
 check: ## The quick lane: formatting, lints and the tests that need no control plane.
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo test --lib
+	cargo test --lib --test generated
 
 deny: ## Licences, bans and sources of the dependencies; advisories where their database can be reached.
 	hack/deny

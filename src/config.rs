@@ -5,6 +5,7 @@ use crate::leader::ElectionOptions;
 use crate::personalize::AwsOptions;
 use crate::schedule::Policy;
 use crate::tenancy::Unlisted;
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use humantime::parse_duration;
 use std::collections::HashMap;
@@ -13,6 +14,10 @@ use std::time::Duration;
 
 /// The longest duration that a flag takes.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// What the help of `run` ends with.
+const UNITS: &str = "Durations are written with their unit, like 500ms, 30s, 5m or 1h. A flag on the command line goes \
+before its environment variable.";
 
 /// Amazon Personalize dataset imports as Kubernetes resources.
 #[derive(Debug, Parser)]
@@ -27,6 +32,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the operator.
+    #[command(after_help = UNITS)]
     Run(Box<RunArgs>),
     /// Print the CustomResourceDefinition as YAML.
     Crd,
@@ -55,7 +61,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Flags of `run`. Durations are written like 500ms, 30s, 5m or 1h.
+/// Flags of `run`.
 #[derive(Debug, Args)]
 #[command(args_override_self = true)]
 pub struct RunArgs {
@@ -117,7 +123,7 @@ pub struct ElectionArgs {
     pub lease_namespace: Option<String>,
 
     /// Name of the Lease.
-    #[arg(long, env = "PERSONALIZE_OPERATOR_LEASE_NAME", default_value = "personalize-operator")]
+    #[arg(long, env = "PERSONALIZE_OPERATOR_LEASE_NAME", default_value = "personalize-operator", value_parser = NonEmptyStringValueParser::new())]
     pub lease_name: String,
 
     /// How long the Lease lives without being renewed, in whole seconds.
@@ -200,9 +206,13 @@ pub struct AwsArgs {
     pub aws_timeout: Duration,
 
     /// Roles to assume for accounts other than the operator's own, as ACCOUNT=ROLE_ARN, separated by commas.
-    #[arg(long, env = "PERSONALIZE_OPERATOR_ACCOUNT_ROLES", value_delimiter = ',', value_parser = account_role)]
-    pub account_roles: Vec<(String, String)>,
+    #[arg(long, env = "PERSONALIZE_OPERATOR_ACCOUNT_ROLES", value_parser = account_roles)]
+    pub account_roles: Vec<AccountRoles>,
 }
+
+/// Accounts and their roles.
+#[derive(Debug, Clone)]
+pub struct AccountRoles(Vec<(String, String)>);
 
 /// A delay of nothing would be a loop that never sleeps, and one of ages overflows when it is doubled.
 fn duration(text: &str) -> Result<Duration, String> {
@@ -228,6 +238,16 @@ fn watch_timeout(text: &str) -> Result<Duration, String> {
     if (1..=290).contains(&duration.as_secs()) { Ok(duration) } else { Err("a watch lives for 1s to 290s".into()) }
 }
 
+/// A variable that is set and empty says what one that isn't set does: nothing.
+fn account_roles(text: &str) -> Result<AccountRoles, String> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|one| !one.is_empty())
+        .map(account_role)
+        .collect::<Result<_, _>>()
+        .map(AccountRoles)
+}
+
 fn account_role(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((account, role))
@@ -239,19 +259,24 @@ fn account_role(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// What was given, unless it is nothing but white space.
+fn given(text: Option<&str>) -> Option<&str> {
+    text.map(str::trim).filter(|text| !text.is_empty())
+}
+
 impl RunArgs {
     /// The settings of the controller, in this namespace of the operator's own.
     #[must_use]
     pub fn options(&self, own_namespace: &str) -> Options {
         let identity = self.identity();
         let election = self.election.leader_elect.then(|| ElectionOptions {
-            namespace: self.election.lease_namespace.clone().unwrap_or_else(|| own_namespace.into()),
+            namespace: given(self.election.lease_namespace.as_deref()).unwrap_or(own_namespace).into(),
             name: self.election.lease_name.clone(),
             identity: identity.clone(),
             duration: self.election.lease_duration,
         });
         Options {
-            namespaces: self.watch_namespaces.iter().filter(|n| !n.is_empty()).cloned().collect(),
+            namespaces: self.watch_namespaces.iter().filter_map(|n| given(Some(n))).map(String::from).collect(),
             concurrency: self.concurrency,
             quota: self.imports.max_in_flight.into(),
             policy: self.imports.policy(),
@@ -265,12 +290,13 @@ impl RunArgs {
     }
 
     fn identity(&self) -> String {
-        let pod = || std::env::var("POD_NAME").ok().filter(|name| !name.is_empty());
+        let pod = || std::env::var("POD_NAME").ok().and_then(|name| given(Some(&name)).map(String::from));
         let unique = || {
             let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".into());
             format!("{host}-{}-{}", std::process::id(), jiff::Timestamp::now().as_millisecond())
         };
-        self.election.identity.clone().or_else(pod).unwrap_or_else(unique)
+        // Replicas that all went by an empty name would all take the Lease of one for their own.
+        given(self.election.identity.as_deref()).map(String::from).or_else(pod).unwrap_or_else(unique)
     }
 }
 
@@ -298,7 +324,7 @@ impl AwsArgs {
             connect_timeout: self.aws_connect_timeout,
             read_timeout: self.aws_read_timeout,
             operation_timeout: self.aws_timeout,
-            roles: self.account_roles.iter().cloned().collect::<HashMap<_, _>>(),
+            roles: self.account_roles.iter().flat_map(|roles| roles.0.iter().cloned()).collect::<HashMap<_, _>>(),
         }
     }
 }
@@ -318,6 +344,44 @@ mod tests {
             assert_eq!(env, format!("PERSONALIZE_OPERATOR_{}", long.replace('-', "_").to_uppercase()), "--{long}");
             assert!(arg.get_help().is_some(), "--{long} has a help text");
         }
+    }
+
+    fn run(flags: &[&str]) -> RunArgs {
+        let args = ["x", "run"].iter().chain(flags);
+        let Command::Run(args) = Cli::try_parse_from(args).unwrap().command else { panic!("it is to run") };
+        *args
+    }
+
+    #[test]
+    fn what_is_given_and_empty_is_not_given() {
+        let args = run(&["--identity=", "--lease-namespace=", "--watch-namespaces=", "--account-roles="]);
+        let options = args.options("own");
+        let election = options.election.unwrap();
+        assert!(!election.identity.is_empty(), "two replicas without a name are not the same one");
+        assert_eq!((election.namespace.as_str(), options.namespaces.len()), ("own", 0));
+        assert!(args.aws.options().roles.is_empty());
+        assert!(Cli::try_parse_from(["x", "run", "--lease-name="]).is_err());
+    }
+
+    #[test]
+    fn lists_are_separated_by_commas_and_white_space_around_them_means_nothing() {
+        let (one, two) =
+            ("123456789012=arn:aws:iam::123456789012:role/A", "210987654321=arn:aws:iam::210987654321:role/B");
+        let (flag, both) = (format!("--account-roles={one}"), format!("--account-roles={one}, {two},"));
+        assert_eq!(run(&[&both]).aws.options().roles.len(), 2);
+        assert_eq!(
+            run(&[&flag, &format!("--account-roles={two}")]).aws.options().roles.len(),
+            2,
+            "each flag adds to it"
+        );
+        let namespaces = run(&["--watch-namespaces=a, b ,,c"]).options("own").namespaces;
+        assert_eq!(namespaces.into_iter().collect::<Vec<_>>(), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn the_help_of_run_tells_how_durations_are_written() {
+        let help = Cli::try_parse_from(["x", "run", "--help"]).unwrap_err().to_string();
+        assert!(help.contains("500ms, 30s, 5m or 1h"), "{help}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Watches, workers and their life: from a Kubernetes client to a running operator.
 
 use crate::api::DatasetImportJob;
+use crate::events::Recorder;
 use crate::health::Health;
 use crate::leader::{Candidate, ElectionOptions, Leadership};
 use crate::memories::Memories;
@@ -20,7 +21,7 @@ use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::controller::{Action, Config, Controller};
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Reporter;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -203,6 +204,7 @@ async fn lead<P: Personalize + Clone>(
         () = drained => {}
         () = survey => {}
     }
+    operator.recorder.finish().await;
 }
 
 fn waker(

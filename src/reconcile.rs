@@ -4,7 +4,7 @@ use crate::api::{DatasetImportJob, DatasetImportJobStatus};
 use crate::arn::Location;
 use crate::conditions::{Reason, State};
 use crate::decide::{Found, Rest, Step};
-use crate::events;
+use crate::events::{self, Recorder};
 use crate::health::Health;
 use crate::leader::Leadership;
 use crate::memories::Memories;
@@ -19,7 +19,6 @@ use futures::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, PostParams};
-use kube::runtime::events::Recorder;
 use kube::{Client, ResourceExt};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -418,8 +417,8 @@ impl<P: Personalize> Carrier<'_, P> {
     fn tell(&self, before: &DatasetImportJobStatus) {
         let job = self.pass.job();
         let after = job.status.clone().unwrap_or_default();
-        let created = matches!(self.pass.seen().create, Some(Ok(())));
-        events::publish(&self.operator.recorder, job, events::tales(before, &after, created));
+        let tales = events::tales(before, &after, self.pass.seen().create.as_ref());
+        events::publish(&self.operator.recorder, job, tales);
         let (was, is) = (Reason::of(before), Reason::of(&after));
         let Some(reason) = is else { return };
         if was == is {

@@ -5,14 +5,19 @@
 use personalize_operator::api;
 use personalize_operator::conditions::{Reason, State};
 use personalize_operator::metrics::{MOST_LANES, Metrics};
+use personalize_operator::tenancy;
 use serde_json::Value;
 use std::fmt::Write;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    // At run time: checkouts may share what they compile.
+    PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap())
+}
 
 fn compare(file: &str, expected: &str) {
-    // At run time: checkouts may share what they compile.
-    let path = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join(file);
+    let path = root().join(file);
     if std::env::var_os("GENERATE").is_some() {
         fs::write(&path, expected).unwrap();
     }
@@ -31,15 +36,65 @@ fn the_reference_in_docs_tells_every_field() {
     let root = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     let mut text = String::from("# Resource reference\n\nGenerated from the types by `make generate`.\n");
     for part in ["spec", "status"] {
-        let _ =
-            write!(text, "\n## {part}\n\n{}\n\n| field | type | |\n|---|---|---|\n", prose(&root["properties"][part]));
-        fields(&root["properties"][part], part, &mut text);
+        let schema = &root["properties"][part];
+        let _ = write!(text, "\n## {part}\n\n{}\n\n", paragraphs(schema));
+        let rules: Vec<&str> = messages(schema).collect();
+        if !rules.is_empty() {
+            let _ =
+                write!(text, "Rules over several fields, and over what may be edited:\n\n- {}\n\n", rules.join("\n- "));
+        }
+        text.push_str("| field | type | |\n|---|---|---|\n");
+        fields(schema, part, &mut text);
+    }
+    text.push_str("\n## Annotations\n\nOf a DatasetImportJob:\n\n| annotation | effect |\n|---|---|\n");
+    for (annotation, effect) in [
+        (
+            format!("{}: <anything new>", api::RETRY_REQUESTED_AT),
+            "One more attempt after CREATE FAILED; it can't be used together with `spec.jobName`.",
+        ),
+        (
+            format!("{}: <anything new>", api::RECONCILE_REQUESTED_AT),
+            "The operator looks at the service again now, and tries again what was rejected.",
+        ),
+        (
+            format!("{}: \"true\"", api::SUSPEND),
+            "Holds the import back like `spec.suspend`: for tools that must not change what Git tracks.",
+        ),
+        (
+            format!("{}: \"true\"", api::ADOPT),
+            "Adopts an existing job of this name and request that the operator did not make.",
+        ),
+    ] {
+        let _ = writeln!(text, "| `{annotation}` | {effect} |");
+    }
+    let _ = write!(
+        text,
+        "\nOf a Namespace, where only a cluster administrator can set them ([many teams](recipes/tenancy.md)). Each holds patterns, \
+         separated by\ncommas or white space, in which `*` stands for any run of characters:\n\n| annotation | limits |\n|---|---|\n"
+    );
+    for (annotation, field) in [
+        (tenancy::ALLOWED_DATASET_ARNS, "datasetArn"),
+        (tenancy::ALLOWED_ROLE_ARNS, "roleArn"),
+        (tenancy::ALLOWED_DATA_LOCATIONS, "dataSource.dataLocation"),
+    ] {
+        let _ = writeln!(text, "| `{annotation}` | `spec.{field}` |");
     }
     compare("docs/reference.md", &text);
 }
 
+/// The description in Markdown.
+fn paragraphs(schema: &Value) -> &str {
+    schema["description"].as_str().unwrap_or_default()
+}
+
+/// The same, for a cell of a table.
 fn prose(schema: &Value) -> String {
-    schema["description"].as_str().unwrap_or_default().replace('\n', " ").replace('|', "\\|")
+    paragraphs(schema).replace("\n\n", " ").replace('|', "\\|")
+}
+
+/// The sentences of the rules that a schema brings with it.
+fn messages(schema: &Value) -> impl Iterator<Item = &str> {
+    schema["x-kubernetes-validations"].as_array().into_iter().flatten().filter_map(|rule| rule["message"].as_str())
 }
 
 fn fields(schema: &Value, path: &str, text: &mut String) {
@@ -68,8 +123,8 @@ fn fields(schema: &Value, path: &str, text: &mut String) {
                 let _ = write!(notes, " {label}: `{}`.", plain(&field[key]).replace('|', "\\|"));
             }
         }
-        for rule in field["x-kubernetes-validations"].as_array().into_iter().flatten() {
-            let _ = write!(notes, " Rule: {}.", rule["message"].as_str().unwrap_or_default());
+        for message in messages(field) {
+            let _ = write!(notes, " Rule: {}.", message.replace('|', "\\|"));
         }
         let full = format!("{path}.{name}");
         let _ = writeln!(text, "| `{full}` | {kind} | {notes} |");
@@ -133,4 +188,43 @@ fn the_metrics_in_docs_are_those_of_the_registry() {
         let _ = writeln!(text, "| `{}` | {} | {labels} | {} |", d.name, d.kind, d.help);
     }
     compare("docs/metrics.md", &text);
+}
+
+/// All that the Rust files under a directory hold, each run of white space as one space.
+fn source(dir: &Path) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            text.push_str(&source(&path));
+        } else if path.extension().is_some_and(|ext| ext == "rs") {
+            text.push_str(&fs::read_to_string(path).unwrap());
+        }
+    }
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn troubleshooting_knows_every_reason_and_no_message_that_the_operator_does_not_tell() {
+    let docs = fs::read_to_string(root().join("docs/troubleshooting.md")).unwrap();
+    let code = source(&root().join("src"));
+    let (_, section) = docs.split_once("## What the operator says").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let rows: Vec<Vec<&str>> =
+        section.lines().filter(|l| l.starts_with("| `")).map(|l| l.split(" | ").collect()).collect();
+    let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(String::from).collect::<Vec<_>>();
+    let reasons: Vec<String> = rows.iter().flat_map(|row| quoted(row[0])).collect();
+    for reason in Reason::ALL.iter().map(|r| r.as_str()).filter(|r| *r != "ImportSucceeded") {
+        assert!(reasons.iter().any(|r| r == reason), "{reason} has a row");
+    }
+    for reason in &reasons {
+        assert!(Reason::ALL.iter().any(|r| r.as_str() == reason), "{reason} is a reason");
+    }
+    for message in rows.iter().flat_map(|row| quoted(row[1])) {
+        // The service's own words follow after a colon.
+        let (own, _) = message.split_once(": ").unwrap_or((&message, ""));
+        for part in own.split('…').map(str::trim) {
+            assert!(code.contains(part), "the operator does not say {part:?} of {message:?}");
+        }
+    }
 }

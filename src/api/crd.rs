@@ -2,7 +2,7 @@
 
 use super::DatasetImportJob;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSON, JSONSchemaProps,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray,
 };
 use kube::CustomResourceExt;
 use serde_json::json;
@@ -10,9 +10,10 @@ use std::collections::BTreeMap;
 
 /// The CustomResourceDefinition of `DatasetImportJob`.
 ///
-/// Two things go beyond what the types say: `status` has a default, so that a resource which the
-/// operator has not seen yet counts as in progress for kstatus (Helm, Flux, Argo CD); and optional
-/// fields are absent rather than null, so that there is one way to leave a field out.
+/// Three things go beyond what the types say: `status` has a default, so that a resource which the
+/// operator has not seen yet counts as in progress for kstatus (Helm, Flux, Argo CD); optional
+/// fields are absent rather than null, so that there is one way to leave a field out; and paragraphs
+/// are lines, so that `kubectl explain` breaks them where its reader's terminal does.
 #[must_use]
 pub fn crd() -> CustomResourceDefinition {
     let mut crd = DatasetImportJob::crd();
@@ -21,6 +22,7 @@ pub fn crd() -> CustomResourceDefinition {
             continue;
         };
         forbid_null(root);
+        join_lines(root);
         if let Some(status) = root.properties.as_mut().and_then(|p| p.get_mut("status")) {
             status.default = Some(JSON(json!({ "observedGeneration": -1 })));
         }
@@ -32,4 +34,30 @@ fn forbid_null(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
     let properties: Option<&mut BTreeMap<_, _>> = schema.properties.as_mut();
     properties.into_iter().flat_map(BTreeMap::values_mut).for_each(forbid_null);
+}
+
+fn join_lines(schema: &mut JSONSchemaProps) {
+    if let Some(text) = &mut schema.description {
+        let paragraphs: Vec<String> = text.split("\n\n").map(|p| p.replace('\n', " ")).collect();
+        *text = paragraphs.join("\n\n");
+    }
+    schema.properties.iter_mut().flat_map(BTreeMap::values_mut).for_each(join_lines);
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        join_lines(items);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_description_is_broken_within_a_paragraph() {
+        let crd = serde_json::to_string(&crd()).unwrap();
+        let descriptions: Vec<&str> = crd.split("\"description\":\"").skip(1).collect();
+        assert!(descriptions.len() > 30);
+        for text in descriptions.iter().filter_map(|d| d.split_once('"')).map(|(text, _)| text) {
+            assert!(!text.replace("\\n\\n", "").contains("\\n"), "{text}");
+        }
+    }
 }

@@ -75,49 +75,49 @@ pub struct DatasetImportJobSpec {
     /// The ARN of the dataset that receives the data, for example
     /// arn:aws:personalize:eu-west-1:123456789012:dataset/shop/INTERACTIONS. Its region and account are
     /// where the import is made. The dataset may be created later: the import waits until it is ACTIVE.
+    /// Immutable.
     #[schemars(length(min = 1, max = 256), regex(pattern = r"^arn:([a-z\d-]+):personalize:.*:.*:.+$"))]
     #[x_kube(validation = Rule::new(r"self.matches('^arn:[a-z0-9-]+:personalize:[a-z]{2,}(-[a-z0-9]+)+:[0-9]{12}:dataset/[a-zA-Z0-9_/.-]+$')").message("datasetArn must be the ARN of a dataset with its region and 12-digit account, such as arn:aws:personalize:eu-west-1:123456789012:dataset/shop/INTERACTIONS"))]
     pub dataset_arn: String,
 
-    /// Where the data is.
+    /// Where the data is. Immutable.
     pub data_source: DataSource,
 
     /// The ARN of the IAM role that Amazon Personalize takes to read the data, for example
     /// arn:aws:iam::123456789012:role/PersonalizeS3Read. It needs s3:GetObject and s3:ListBucket on the
     /// bucket, the bucket policy must let personalize.amazonaws.com in, and the operator needs
-    /// iam:PassRole on the role.
+    /// iam:PassRole on the role. Immutable.
     #[schemars(
         length(min = 1, max = 256),
         regex(pattern = r"^arn:([a-z\d-]+):iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+$")
     )]
+    #[x_kube(validation = Rule::new(r"self.matches('^arn:[a-z0-9-]+:iam::[0-9]{12}:role/?[a-zA-Z0-9+=,.@_/-]+$')").message("roleArn must be the ARN of an IAM role with its 12-digit account, such as arn:aws:iam::123456789012:role/PersonalizeS3Read"))]
     pub role_arn: String,
 
     /// The name of the job in Amazon Personalize: 1 to 63 characters, letters, digits, - and _. Leave it
     /// out, and the operator derives one from this resource's namespace, name and request, so that the
     /// same manifest always finds its own job. A name given here is used as it is; since a failed job
-    /// keeps its name, such an import can't be retried.
+    /// keeps its name, such an import can't be retried. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-zA-Z0-9][a-zA-Z0-9\-_]*$"))]
+    #[x_kube(validation = Rule::new(r"self.matches('^[a-zA-Z0-9][a-zA-Z0-9_-]*$')").message("jobName must begin with a letter or digit and consist of letters, digits, - and _"))]
     pub job_name: Option<String>,
 
     /// FULL replaces all bulk data of the dataset. INCREMENTAL adds to it and updates what is there; it
-    /// needs an earlier FULL import and takes at most 1 GB.
+    /// needs an earlier FULL import and takes at most 1 GB. Immutable.
     #[serde(default)]
     pub import_mode: ImportMode,
 
     /// Whether the service publishes metrics for this import to the S3 location of the dataset group's
-    /// metric attribution.
+    /// metric attribution. Immutable.
     #[serde(default, rename = "publishAttributionMetricsToS3", skip_serializing_if = "Option::is_none")]
     pub publish_attribution_metrics_to_s3: Option<bool>,
 
-    /// Tags for the job in AWS, each key once. The service takes 50 tags a resource; the operator adds
-    /// four of its own, which leaves 46.
+    /// Tags for the job in AWS, each key once, at most 46: the service takes 50, and the operator adds
+    /// four of its own. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 50))]
-    #[x_kube(
-        merge_strategy = ListMerge::Map(vec!["tagKey".into()]),
-        validation = Rule::new("self.size() <= 46").message("tags may hold at most 46 entries: the service takes 50 and the operator adds four of its own")
-    )]
+    #[schemars(length(max = 46))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["tagKey".into()]))]
     pub tags: Option<Vec<Tag>>,
 
     /// true holds the import back until it is set to false. It has no effect on an import that was
@@ -138,6 +138,7 @@ pub struct DatasetImportJobSpec {
 pub struct DataSource {
     /// One CSV file, such as s3://bucket/interactions.csv, or a folder of them, ending in /.
     #[schemars(length(min = 1, max = 256), regex(pattern = r"^(s3|http|https)://.+$"))]
+    #[x_kube(validation = Rule::new(r"self.matches('^(s3|http|https)://.')").message("dataLocation must be where the CSV data is in S3, such as s3://bucket/interactions.csv, or s3://bucket/folder/ for all files in it"))]
     #[x_kube(validation = Rule::new(r"self.matches('^[^\\x00-\\x1f\\x7f]*$')").message("dataLocation must not contain control characters such as a line break"))]
     pub data_location: String,
 }
@@ -171,10 +172,12 @@ impl ImportMode {
 pub struct Tag {
     /// 1 to 128 letters, digits, spaces and any of _ . : / = + - @; not beginning with aws: or personalize-operator.io/.
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^([\p{L}\p{Z}\p{N}_.:/=+\-@]*)$"))]
+    #[x_kube(validation = Rule::new(r"self.matches('^[\\p{L}\\p{Z}\\p{N}_.:/=+@-]*$')").message("tagKey must consist of letters, digits, spaces and any of _ . : / = + - @"))]
     #[x_kube(validation = Rule::new("!self.startsWith('aws:') && !self.startsWith('personalize-operator.io/')").message("tagKey must not begin with aws: or personalize-operator.io/, which are reserved"))]
     pub tag_key: String,
 
     /// 0 to 256 letters, digits, spaces and any of _ . : / = + - @.
     #[schemars(length(max = 256), regex(pattern = r"^([\p{L}\p{Z}\p{N}_.:/=+\-@]*)$"))]
+    #[x_kube(validation = Rule::new(r"self.matches('^[\\p{L}\\p{Z}\\p{N}_.:/=+@-]*$')").message("tagValue must consist of letters, digits, spaces and any of _ . : / = + - @"))]
     pub tag_value: String,
 }

@@ -14,6 +14,30 @@ fn each_wrong_field_is_refused_by_a_sentence_that_names_it() {
     let location = |s: &str| json!({"dataSource": {"dataLocation": s}});
     let role = |s: &str| json!({"roleArn": s});
     let tags = |t: Value| json!({"tags": t});
+    // What is nothing but a pattern of the service is told by a sentence, too.
+    let sentences = [
+        ("datasetArn must be the ARN of a dataset with its region", dataset("nonsense")),
+        (
+            "datasetArn must be the ARN of a dataset with its region",
+            dataset("arn:aws:personalize:::dataset/shop/ITEMS"),
+        ),
+        ("roleArn must be the ARN of an IAM role", role("arn:aws:iam::123456789012:user/x")),
+        ("roleArn must be the ARN of an IAM role", role("arn:aws:iam::123456789012:role/x\n")),
+        ("dataLocation must be where the CSV data is", location("ftp://bucket/file")),
+        ("dataLocation must be where the CSV data is", location("s3://")),
+        ("dataLocation must not contain control characters", location("s3://bucket/a\r\nb")),
+        ("jobName must begin with a letter or digit and consist of", json!({"jobName": "-begins-with-a-dash"})),
+        ("jobName must begin with a letter or digit and consist of", json!({"jobName": "has a space"})),
+        ("tagKey must consist of letters, digits, spaces", tags(json!([tag("a*b", "v")]))),
+        ("tagKey must not begin with aws:", tags(json!([tag("aws:x", "v")]))),
+        ("tagValue must consist of letters, digits, spaces", tags(json!([tag("k", "a\nb")]))),
+        ("backoffLimit can't be used together with jobName", json!({"jobName": "fixed", "backoffLimit": 1})),
+    ];
+    for (sentence, edit) in sentences {
+        let refused = bed.try_apply(&Bed::manifest("wrong", "d0", edit.clone()));
+        let told = text(&refused);
+        assert!(!refused.status.success() && told.contains(sentence), "{edit} is refused without {sentence}: {told}");
+    }
     let cases = [
         ("datasetArn", dataset("")),
         ("datasetArn", dataset("nonsense")),
@@ -116,12 +140,7 @@ fn what_defines_the_import_can_not_be_changed_and_the_message_says_how_to_import
 #[test]
 fn explain_teaches_every_field() {
     let bed = Bed::new();
-    let told = text(&bed.kubectl(&[
-        "explain",
-        "datasetimportjobs.spec",
-        "--recursive",
-        "--api-version=personalize-operator.io/v1alpha1",
-    ]));
+    let told = text(&bed.kubectl(&["explain", "dij.spec", "--recursive"]));
     for field in [
         "datasetArn",
         "dataSource",
@@ -137,10 +156,21 @@ fn explain_teaches_every_field() {
     ] {
         assert!(told.contains(field), "{field} in\n{told}");
     }
-    let field = text(&bed.kubectl(&[
-        "explain",
-        "datasetimportjobs.spec.datasetArn",
-        "--api-version=personalize-operator.io/v1alpha1",
-    ]));
-    assert!(field.contains("The ARN of the dataset"), "{field}");
+    for (field, sentence) in [
+        ("dij.spec.datasetArn", "The ARN of the dataset"),
+        ("dij.spec.roleArn", "Immutable."),
+        ("dij.spec.tags.tagKey", "not beginning with aws:"),
+        ("dij.status.completionTime", "When the import ended"),
+    ] {
+        let told = text(&bed.kubectl(&["explain", field]));
+        let whole = told.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(whole.contains(sentence), "{sentence} in\n{told}");
+        // kubectl breaks lines itself; a line break of the source would leave lines of a few words.
+        let (_, description) = told.split_once("DESCRIPTION:").unwrap();
+        let lines: Vec<&str> = description.lines().filter(|l| !l.trim().is_empty()).collect();
+        let ragged = lines
+            .windows(2)
+            .find(|pair| pair[0].len() + 1 + pair[1].split_whitespace().next().map_or(0, str::len) < 78);
+        assert_eq!(ragged, None, "{told}");
+    }
 }

@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
 /// Every kind of call in a life. One that is new has to be thought about.
-const KINDS: [&str; 14] = [
+const KINDS: [&str; 13] = [
     "CreateDatasetImportJob",
     "DescribeDataset",
     "DescribeDatasetImportJob",
@@ -21,7 +21,6 @@ const KINDS: [&str; 14] = [
     "GET namespaces",
     "LIST datasetimportjobs",
     "ListDatasetImportJobs",
-    "PATCH events",
     "POST events",
     "POST leases",
     "PUT datasetimportjobs/status",
@@ -109,7 +108,7 @@ impl Story {
             "LIST datasetimportjobs" => "all".into(),
             // Whether the cache is behind is chance, too.
             "GET datasetimportjobs" if !self.before_intent() => BEHIND.into(),
-            "POST events" | "PATCH events" => text(&body["reason"]),
+            "POST events" => text(&body["reason"]),
             "PUT datasetimportjobs/status" => format!("{} -> {}", self.phase, phase(&body["status"])),
             _ => self.phase.clone(),
         };

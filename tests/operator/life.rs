@@ -2,7 +2,25 @@
 
 use crate::bed::{Bed, eventually, text};
 use crate::judge::{accepted, judge};
-use serde_json::json;
+use crate::proxy::Fate;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// The events about a resource in the order in which `kubectl describe` shows them: reason and note.
+fn story(bed: &Bed, name: &str) -> Vec<(String, String)> {
+    let about = format!("involvedObject.name={name}");
+    let listed = bed.kubectl(&["get", "events", "-o", "json", "--field-selector", &about]);
+    let list: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let word = |event: &Value, key: &str| event[key].as_str().unwrap_or_default().to_owned();
+    list["items"].as_array().unwrap().iter().map(|e| (word(e, "reason"), word(e, "message"))).collect()
+}
+
+/// The whole story, once it has come to this reason.
+fn story_until(bed: &Bed, name: &str, last: &str) -> Vec<(String, String)> {
+    eventually(&format!("the events come to {last}"), || {
+        Some(story(bed, name)).filter(|story| story.iter().any(|(reason, _)| reason == last))
+    })
+}
 
 #[test]
 fn a_failed_job_is_retried_within_the_limit() {
@@ -17,6 +35,23 @@ fn a_failed_job_is_retried_within_the_limit() {
     assert_eq!(names[1], format!("{}-2", names[0]));
     assert_eq!(names[2], format!("{}-3", names[0]));
     assert_eq!(failed.conditions[0].reason, "ImportFailed");
+    let told = story_until(&bed, "nightly", "ImportFailed");
+    let of_attempts =
+        |(reason, _): &&(String, String)| ["Submitted", "Retrying", "ImportFailed"].contains(&reason.as_str());
+    let told: Vec<&(String, String)> = told.iter().filter(of_attempts).collect();
+    let expected = [
+        ("Submitted", names[0].as_str()),
+        ("Retrying", "attempt 1 failed"),
+        ("Submitted", &names[1]),
+        ("Retrying", "attempt 2 failed"),
+        ("Submitted", &names[2]),
+        ("ImportFailed", "1000"),
+    ];
+    assert_eq!(told.len(), expected.len(), "{told:?}");
+    for ((reason, note), (expected, words)) in told.iter().zip(expected) {
+        let fits = if expected == "Submitted" { note.ends_with(words) } else { note.contains(words) };
+        assert!(reason == expected && fits, "{expected} of {words} in {told:?}");
+    }
     // A resource made anew finds all three and submits nothing.
     bed.delete("nightly");
     bed.import("nightly", "d0", json!({"backoffLimit": 2, "dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
@@ -154,6 +189,53 @@ fn sigterm_in_mid_create_leaves_nothing_undone_or_done_twice() {
     bed.until("nightly", "ImportSucceeded");
     assert_eq!(accepted(&bed.service.ledger()).len(), 1);
     assert_eq!(judge(&bed.service.ledger(), &bed.writes()), Vec::<String>::new());
+}
+
+#[test]
+fn events_that_wait_when_the_operator_is_told_to_stop_are_still_told() {
+    let bed = Bed::new();
+    let proxy = bed.proxy();
+    proxy.rule(|call| match call.label.as_str() {
+        "POST events" if call.body.contains("ImportSucceeded") => Fate::Delay(Duration::from_millis(700)),
+        _ => Fate::Pass,
+    });
+    let operator = bed.operator_behind(&proxy, &[]);
+    bed.import("nightly", "d0", json!({}));
+    bed.until("nightly", "ImportSucceeded");
+    assert!(operator.stop());
+    let told = story(&bed, "nightly");
+    assert!(told.iter().any(|(reason, _)| reason == "ImportSucceeded"), "{told:?}");
+}
+
+#[test]
+fn an_event_that_can_not_be_told_holds_nothing_up_and_the_log_names_its_resource() {
+    let bed = Bed::new();
+    let proxy = bed.proxy();
+    let refusal = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403, "reason": "Forbidden",
+        "message": "events are not for you"});
+    proxy.rule(move |call| match call.label.as_str() {
+        "POST events" => Fate::Answer(403, Vec::new(), refusal.to_string()),
+        _ => Fate::Pass,
+    });
+    let operator = bed.operator_behind(&proxy, &[]);
+    bed.import("nightly", "d0", json!({}));
+    bed.until("nightly", "ImportSucceeded");
+    let line = eventually("the log tells", || {
+        operator.log().lines().find(|l| l.contains("an event could not be published")).map(String::from)
+    });
+    let line: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(line["span"]["resource"], "nightly", "{line}");
+    assert!(line["level"] == "WARN" && line.to_string().contains("events are not for you"), "{line}");
+}
+
+#[test]
+fn a_resource_with_the_longest_name_is_imported_and_has_its_events() {
+    let bed = Bed::new();
+    let _operator = bed.operator(&[]);
+    let name = format!("{}.{}", "a".repeat(229), "b".repeat(23));
+    bed.import(&name, "d0", json!({}));
+    bed.until(&name, "ImportSucceeded");
+    story_until(&bed, &name, "ImportSucceeded");
 }
 
 #[test]

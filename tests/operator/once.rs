@@ -18,16 +18,16 @@ fn kill_when(bed: &Bed, operator: Operator, what: &str, condition: impl Fn() -> 
 }
 
 #[test]
-fn killed_between_intent_and_create() {
+fn killed_while_create_is_under_way() {
     let bed = Bed::new();
-    // The look between intent and create is held up, so that the kill meets that moment.
+    // The service has the call and answers nothing, so that the kill meets that moment.
     bed.service.fault(
         &json!({"operation": "CreateDatasetImportJob", "count": 1, "action": {"silenceBeforeHeaders": {"effect": false}}}),
     );
     let operator = bed.operator(&[]);
     bed.import("nightly", "d0", json!({}));
     let _operator =
-        kill_when(&bed, operator, "the intent is recorded", || bed.service.calls("CreateDatasetImportJob") == 1);
+        kill_when(&bed, operator, "the call is under way", || bed.service.calls("CreateDatasetImportJob") == 1);
     assert!(bed.status("nightly").dataset_import_job_arn.is_none() || accepted(&bed.service.ledger()).len() == 1);
     bed.until("nightly", "ImportSucceeded");
     one(&bed);

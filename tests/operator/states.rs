@@ -1,10 +1,12 @@
 //! Each row of the table of states, and each error of the service, as a user sees it.
 
-use crate::bed::{Bed, eventually, text};
+use crate::bed::{Bed, eventually, install_crd, text};
 use crate::judge::{accepted, judge};
 use crate::service::UNREADABLE;
+use control_plane::ControlPlane;
 use personalize_operator::api::DatasetImportJobStatus;
 use serde_json::{Value, json};
+use std::fs;
 
 const IN_PROGRESS: [&str; 4] = ["Unknown", "Unknown", "True", "False"];
 const SUCCEEDED: [&str; 4] = ["True", "True", "False", "False"];
@@ -14,6 +16,25 @@ const SUSPENDED: [&str; 4] = ["Unknown", "Unknown", "False", "False"];
 fn row(status: &DatasetImportJobStatus) -> Vec<&str> {
     let find = |type_: &str| status.conditions.iter().find(|c| c.type_ == type_).map_or("", |c| c.status.as_str());
     ["Ready", "Succeeded", "Reconciling", "Stalled"].map(find).to_vec()
+}
+
+/// The troubleshooting page has a row for what this status tells.
+fn explained(status: &DatasetImportJobStatus) {
+    let page = format!("{}/docs/troubleshooting.md", std::env::var("CARGO_MANIFEST_DIR").unwrap());
+    let page = fs::read_to_string(page).unwrap();
+    let ready = status.conditions.iter().find(|c| c.type_ == "Ready").unwrap();
+    let rows = page.lines().filter(|row| {
+        row.starts_with("| `")
+            && row.split(" | ").next().is_some_and(|reasons| reasons.contains(&format!("`{}`", ready.reason)))
+    });
+    let messages = rows.flat_map(|row| row.split(" | ").nth(1).unwrap().split('`').skip(1).step_by(2));
+    let fits = |message: &str| message.split('…').all(|part| ready.message.contains(part.trim()));
+    assert!(
+        messages.into_iter().any(fits),
+        "docs/troubleshooting.md does not tell of {}: {}",
+        ready.reason,
+        ready.message
+    );
 }
 
 #[test]
@@ -45,6 +66,8 @@ fn a_manifest_becomes_a_finished_import() {
     for column in ["STATUS", "STARTED", "FINISHED", "AGE", "REASON", "DATASET", "ImportSucceeded"] {
         assert!(table.contains(column), "{column} in\n{table}");
     }
+    let all = text(&bed.kubectl(&["get", "personalize"]));
+    assert!(all.contains("nightly"), "the category lists it: {all}");
     let log = operator.log();
     let about = log.lines().filter(|l| l.contains("the import has moved on"));
     assert!(about.clone().count() > 0);
@@ -77,6 +100,18 @@ fn a_failed_import_says_why_and_is_not_submitted_again() {
         assert!(!told.is_empty() && told.contains(reason), "{told}");
         assert!(failed.completion_time.is_some());
     }
+    let wait = |for_: &str, timeout: &str| bed.kubectl(&["wait", for_, "dij/few", timeout]);
+    let ended = wait("--for=jsonpath={.status.completionTime}", "--timeout=60s");
+    assert!(ended.status.success(), "whoever waits for the end sees it: {}", text(&ended));
+    let succeeded = wait("--for=condition=Succeeded", "--timeout=1s");
+    assert!(!succeeded.status.success(), "whoever waits for success does not: {}", text(&succeeded));
+    let described = eventually("describe tells the story", || {
+        let told = text(&bed.kubectl(&["describe", "dij", "few"]));
+        let (_, events) = told.split_once("Events:")?;
+        events.contains("ImportFailed").then(|| events.to_owned())
+    });
+    let (submitted, failed) = (described.find("Submitted"), described.find("ImportFailed"));
+    assert!(submitted.is_some() && submitted < failed && described.contains("1000"), "{described}");
     assert_eq!(accepted(&bed.service.ledger()).len(), 3);
     assert_eq!(judge(&bed.service.ledger(), &bed.writes()), Vec::<String>::new());
 }
@@ -86,7 +121,9 @@ fn suspended_before_submission_nothing_is_sent_until_it_is_lifted() {
     let bed = Bed::new();
     let _operator = bed.operator(&[]);
     bed.import("held", "d2", json!({"suspend": true}));
-    assert_eq!(row(&bed.until("held", "Suspended")), SUSPENDED);
+    let held = bed.until("held", "Suspended");
+    assert_eq!(row(&held), SUSPENDED);
+    explained(&held);
     assert_eq!(bed.service.ledger().len(), 0);
     bed.patch("held", &json!({"spec": {"suspend": false}}));
     assert_eq!(bed.until("held", "ImportSucceeded").observed_generation, Some(2));
@@ -123,6 +160,7 @@ fn each_error_of_the_service_has_its_own_reason_and_the_import_is_made_once_it_i
         ("rate", "ThrottlingException", "Rate exceeded", "Queued", IN_PROGRESS),
         ("in-use", "ResourceInUseException", "in use", "Queued", IN_PROGRESS),
         ("not-found", "ResourceNotFoundException", "no such dataset", "DatasetNotReady", IN_PROGRESS),
+        ("rate-as-limit", "LimitExceededException", "Rate exceeded", "Queued", IN_PROGRESS),
         (
             "expired",
             "ExpiredTokenException",
@@ -138,6 +176,7 @@ fn each_error_of_the_service_has_its_own_reason_and_the_import_is_made_once_it_i
         assert_eq!(row(&status), conditions, "{code}");
         let message = &status.conditions[0].message;
         assert!(message.len() > 10, "{code} has a sentence: {message}");
+        explained(&status);
         assert_eq!(status.dataset_import_job_arn, None, "{code}");
         eventually("an event tells of it", || bed.events(name).contains(&reason.to_owned()).then_some(()));
         bed.service.clear_faults();
@@ -155,9 +194,55 @@ fn what_the_service_refuses_by_its_own_rules_is_told() {
     bed.import("locked", "d0", json!({"dataSource": {"dataLocation": UNREADABLE}}));
     let failed = bed.until("locked", "ImportFailed");
     assert!(failed.failure_reason.unwrap_or_default().contains("Insufficient privileges"));
+    bed.import("fixed", "d2", json!({"jobName": "fixed", "dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
+    explained(&bed.until("fixed", "ImportFailed"));
     bed.import("early", "d1", json!({"importMode": "INCREMENTAL"}));
     let refused = bed.until("early", "InvalidInput");
     assert_eq!(refused.submission, None, "nothing is under way");
+}
+
+#[test]
+fn a_look_that_is_slowed_down_is_told_and_goes_on_by_itself() {
+    let bed = Bed::new();
+    let _operator = bed.operator(&[]);
+    bed.service.fault(&json!({"operation": "DescribeDataset", "count": 1000,
+        "action": {"error": {"code": "ThrottlingException", "message": "Rate exceeded", "status": 400}}}));
+    bed.import("nightly", "d0", json!({}));
+    let slowed = bed.until("nightly", "Throttled");
+    assert_eq!(row(&slowed), IN_PROGRESS);
+    explained(&slowed);
+    eventually("an event tells of it", || bed.events("nightly").contains(&"Throttled".to_owned()).then_some(()));
+    assert_eq!(bed.service.calls("CreateDatasetImportJob"), 0);
+    bed.service.clear_faults();
+    bed.until("nightly", "ImportSucceeded");
+    assert_eq!(accepted(&bed.service.ledger()).len(), 1);
+}
+
+#[test]
+fn a_spec_that_an_old_crd_let_in_is_told_and_nothing_is_sent_for_it() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    // A bed keeps its control plane for good; it ends with the process at the latest.
+    let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start(dir.path()).unwrap()));
+    install_crd(plane);
+    let mut crd: Value = serde_json::to_value(personalize_operator::api::crd()).unwrap();
+    let spec = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let arn = &mut spec["properties"]["datasetArn"];
+    *arn = json!({"type": "string", "maxLength": 256});
+    let loosened = plane.kubectl(&["replace", "-f", "-"], Some(&crd.to_string())).unwrap();
+    assert!(loosened.status.success(), "{}", text(&loosened));
+    let bed = Bed::on(plane);
+    let bad = Bed::manifest("bad", "d0", json!({"datasetArn": "arn:aws:personalize:::dataset/shop/ITEMS"}));
+    eventually("the loose schema is in force", || bed.try_apply(&bad).status.success().then_some(()));
+    let operator = bed.operator(&[]);
+    let told = bed.until("bad", "InvalidSpec");
+    assert_eq!(row(&told), FAILED);
+    explained(&told);
+    eventually("an event tells of it", || bed.events("bad").contains(&"InvalidSpec".to_owned()).then_some(()));
+    bed.import("good", "d0", json!({}));
+    bed.until("good", "ImportSucceeded");
+    assert_eq!(accepted(&bed.service.ledger()).len(), 1);
+    assert!(operator.stop());
+    plane.shutdown();
 }
 
 #[test]
@@ -195,6 +280,7 @@ fn an_unreachable_or_refusing_service_never_makes_a_running_import_look_failed()
             Some(bed.status("running")).filter(|s| s.conditions[0].message.contains(code))
         });
         assert_eq!(row(&hindered), IN_PROGRESS, "{code}");
+        explained(&hindered);
         assert_eq!(hindered.status.as_deref(), Some("CREATE IN_PROGRESS"), "{code}");
         bed.service.clear_faults();
         eventually("it recovers", || (!bed.status("running").conditions[0].message.contains("can't")).then_some(()));
@@ -209,10 +295,14 @@ fn missing_credentials_and_an_unreachable_service_are_waited_out() {
     // An identity that has no credentials at all, then one that has; a port where nobody listens.
     let operator = bed.operator_with(&[("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")], &[]);
     bed.import("nightly", "d0", json!({}));
-    assert_eq!(row(&bed.until("nightly", "CredentialsRefused")), IN_PROGRESS);
+    let refused = bed.until("nightly", "CredentialsRefused");
+    assert_eq!(row(&refused), IN_PROGRESS);
+    explained(&refused);
     operator.kill();
     let operator = bed.operator_with(&[("AWS_ENDPOINT_URL_PERSONALIZE", "http://127.0.0.1:1")], &[]);
-    assert_eq!(row(&bed.until("nightly", "ServiceUnavailable")), IN_PROGRESS);
+    let unreachable = bed.until("nightly", "ServiceUnavailable");
+    assert_eq!(row(&unreachable), IN_PROGRESS);
+    explained(&unreachable);
     operator.kill();
     let _operator = bed.operator(&[]);
     bed.until("nightly", "ImportSucceeded");

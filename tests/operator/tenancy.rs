@@ -65,7 +65,11 @@ fn who_may_only_edit_in_a_namespace_can_not_get_round_its_limits() {
     }
     let as_dana = |args: &[&str], input: Option<&str>| {
         let mut command = Command::new(control_plane::path_of("kubectl").unwrap());
-        command.env("KUBECONFIG", &kubeconfig).args(["-n", &bed.namespace]).args(args);
+        command
+            .env("KUBECONFIG", &kubeconfig)
+            .env("KUBECACHEDIR", bed.dir().join("kube-cache"))
+            .args(["-n", &bed.namespace])
+            .args(args);
         if let Some(input) = input {
             let file = bed.dir().join("as-dana.json");
             std::fs::write(&file, input).unwrap();

@@ -76,7 +76,7 @@ annotations:
   verbs: [update]
 - apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
 {{- end }}
 
 {{- /* Whether the operator watches all namespaces: not empty if it does. */ -}}
