@@ -112,3 +112,20 @@ fn fault_34_a_clock_that_is_turned_between_intent_and_create() {
     made_once(&bed);
     only_signatures_were_refused(&bed, CREATE);
 }
+
+#[test]
+fn fault_34_a_clock_that_is_set_right_under_the_operator() {
+    for ahead in [HOUR, -HOUR] {
+        let bed = Bed::new();
+        let machine = Machine::new(&bed.dir().join("machine"));
+        machine.clock(ahead);
+        let extra = ["--backoff-min=4s", "--backoff-max=4s", "--lease-duration=60s"];
+        let _operator = bed.operator_with(&machine.env(), &extra);
+        nightly(&bed);
+        bed.until("nightly", "CredentialsRefused");
+        // It waits for the next try, which is due by a clock that is another now.
+        machine.clock(0);
+        made_once(&bed);
+        only_signatures_were_refused(&bed, DESCRIBE);
+    }
+}

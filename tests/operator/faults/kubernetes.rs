@@ -4,9 +4,12 @@ use super::{
     CREATE, DESCRIBE, STATUS, errors, is_not_ready, leads_no_more, made_once, nightly, not_found, once, rough_plane,
     times,
 };
-use crate::bed::{Bed, eventually, text};
+use crate::bed::{Bed, block_on, eventually, text};
 use crate::proxy::{Call, Fate, Proxy};
 use control_plane::Part;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 
@@ -271,6 +274,41 @@ fn fault_23_etcd_restored_to_before_the_intent() {
     assert_eq!(bed.status("nightly").observed_generation, Some(-1), "the cluster knows nothing of it any more");
     let _operator = bed.operator(&["--identity=one"]);
     made_once(&bed);
+}
+
+/// Lets etcd's revision grow by so much.
+fn write_so_often(bed: &Bed, times: usize) {
+    let api: Api<ConfigMap> = Api::namespaced(bed.client.clone(), &bed.namespace);
+    block_on(async move {
+        let map = ConfigMap {
+            metadata: kube::api::ObjectMeta { name: Some("busy".into()), ..Default::default() },
+            ..Default::default()
+        };
+        api.create(&PostParams::default(), &map).await.unwrap();
+        for i in 0..times {
+            let data = json!({"data": {"i": i.to_string()}});
+            api.patch("busy", &PatchParams::default(), &Patch::Merge(data)).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn fault_23_etcd_restored_under_an_operator_that_lives_on() {
+    let (_mine, plane, bed) = rough_plane();
+    nightly(&bed);
+    let snapshot = bed.dir().join("snapshot");
+    plane.snapshot(&snapshot).unwrap();
+    let operator = bed.operator(&["--lease-duration=60s"]);
+    bed.until("nightly", "ImportSucceeded");
+    // What the operator knows is then of versions that the cluster reaches again only after a while.
+    write_so_often(&bed, 2000);
+    plane.restore(&snapshot).unwrap();
+    bed.import("after", "d1", json!({}));
+    bed.until("after", "ImportSucceeded");
+    bed.until("nightly", "ImportSucceeded");
+    assert_eq!(bed.accepted(), 2);
+    assert_eq!(operator.get("/healthz").map(|(status, _)| status), Some(200));
+    bed.judged_settled();
 }
 
 /// A kubeconfig of a user with these rules in the bed's namespace, and to read namespaces.
