@@ -30,7 +30,7 @@ use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{Instrument, debug, error, error_span, info, warn};
 
@@ -72,10 +72,16 @@ pub async fn run<P: Personalize + Clone>(
     stop: watch::Receiver<bool>,
 ) {
     metrics.workers(options.concurrency);
-    let probe = probe_crd(connection.client.clone(), options.clone(), Arc::clone(&health));
+    let restored = Notify::new();
+    let probe = probe_crd(connection.client.clone(), options.clone(), Arc::clone(&health), &restored);
     let work = async {
         let Some(election) = options.election.clone() else {
-            lead(&connection, &personalize, &options, &health, &metrics, Leadership::forever(), stop.clone()).await;
+            while !*stop.borrow() {
+                tokio::select! {
+                    () = lead(&connection, &personalize, &options, &health, &metrics, Leadership::forever(), stop.clone()) => return,
+                    () = restored.notified() => {}
+                }
+            }
             return;
         };
         let candidate = Candidate::new(connection.client.clone(), election, Arc::clone(&metrics));
@@ -89,6 +95,8 @@ pub async fn run<P: Personalize + Clone>(
                 // submission is made for that.
                 () = candidate.hold() => {}
                 () = lead(&connection, &personalize, &options, &health, &metrics, candidate.leadership(), stop.clone()) => {}
+                // What is known, and from where the watches go on, is of a history that never was.
+                () = restored.notified() => {}
             }
             health.stands_by();
             metrics.stands_by();
@@ -108,16 +116,28 @@ pub async fn stopped(mut stop: watch::Receiver<bool>) {
 }
 
 /// Finds out again and again whether the resource is served, for readiness.
-async fn probe_crd(client: Client, options: Options, health: Arc<Health>) {
+///
+/// The version of the listing tells, too, when the API server's data was put back to an earlier state: it never falls
+/// otherwise. A watch would not tell: it waits in silence for versions later than the ones it has seen.
+async fn probe_crd(client: Client, options: Options, health: Arc<Health>, restored: &Notify) {
     let api: Api<Guarded> = match options.namespaces.first() {
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     };
     let mut was = None;
+    let mut newest = 0;
     loop {
         let answer = timeout(options.kube_timeout, api.list_metadata(&ListParams::default().limit(1))).await;
         let (served, why) = match answer {
-            Ok(Ok(_)) => (true, String::new()),
+            Ok(Ok(list)) => {
+                let version = list.metadata.resource_version.and_then(|v| v.parse().ok()).unwrap_or(newest);
+                if version < newest {
+                    warn!(version, newest, "the API server's data was put back to an earlier state; beginning anew");
+                    restored.notify_waiters();
+                }
+                newest = version;
+                (true, String::new())
+            }
             Ok(Err(error)) => (false, told(&error)),
             Err(_) => (false, "no answer in time".into()),
         };

@@ -53,6 +53,18 @@ impl Leadership {
             *slot = until;
         }
     }
+
+    /// Leadership until this moment.
+    #[cfg(test)]
+    pub(crate) fn until(end: Instant) -> Self {
+        Self(Arc::new(Mutex::new(Some(end))))
+    }
+
+    /// It runs out now.
+    #[cfg(test)]
+    pub(crate) fn run_out(&self) {
+        self.set(Some(Instant::now()));
+    }
 }
 
 /// A candidate for the Lease.
@@ -224,5 +236,70 @@ fn taken(answer: Result<Lease, kube::Error>) -> Result<bool, kube::Error> {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reconcile::tests::api_server;
+    use serde_json::json;
+
+    fn candidate(seconds: u64) -> (Candidate, Arc<Mutex<Vec<String>>>) {
+        let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": "operator", "namespace": "shop", "resourceVersion": "1"},
+            "spec": {"holderIdentity": "one", "leaseDurationSeconds": seconds}});
+        let (client, asked) = api_server(lease);
+        let options = ElectionOptions {
+            namespace: "shop".into(),
+            name: "operator".into(),
+            identity: "one".into(),
+            duration: Duration::from_secs(seconds),
+        };
+        (Candidate::new(client, options, Arc::new(Metrics::default())), asked)
+    }
+
+    #[test]
+    fn leadership_ends_at_its_end() {
+        let now = Instant::now();
+        assert!(!Leadership::default().holds());
+        assert!(Leadership::forever().holds());
+        assert!(Leadership::until(now + Duration::from_secs(3600)).holds());
+        assert!(!Leadership::until(now).holds());
+        let leadership = Leadership::forever();
+        leadership.run_out();
+        assert!(!leadership.holds());
+    }
+
+    #[tokio::test]
+    async fn a_leader_acts_for_two_thirds_of_the_lease_from_when_it_asked() {
+        let (candidate, _) = candidate(5400);
+        let ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
+        candidate.leads(ago(0));
+        assert!(candidate.leadership().holds());
+        candidate.leads(ago(3600));
+        assert!(!candidate.leadership().holds(), "an answer that comes late gives less");
+    }
+
+    #[tokio::test]
+    async fn who_slept_past_its_lease_does_not_renew_it() {
+        let (candidate, asked) = candidate(1);
+        candidate.leadership().run_out();
+        candidate.hold().await;
+        assert_eq!(*asked.lock().unwrap(), Vec::<String>::new());
+        // Beginning anew it may: the lease is still in its name.
+        candidate.campaign().await;
+        assert!(candidate.leadership().holds());
+    }
+
+    #[tokio::test]
+    async fn who_has_lost_its_lease_leads_no_more() {
+        let (candidate, asked) = candidate(1);
+        let theirs =
+            Candidate { options: ElectionOptions { identity: "two".into(), ..candidate.options.clone() }, ..candidate };
+        theirs.leads(Instant::now());
+        theirs.hold().await;
+        assert!(!theirs.leadership().holds());
+        assert!(asked.lock().unwrap().iter().all(|call| call.starts_with("GET ")), "what another holds is left alone");
     }
 }

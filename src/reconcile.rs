@@ -449,3 +449,6 @@ impl<P: Personalize> Carrier<'_, P> {
 fn jitter() -> f64 {
     f64::from(Timestamp::now().subsec_nanosecond().unsigned_abs() % 10_007) / 10_007.0
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -259,10 +259,12 @@ pub fn decide(
 }
 
 impl Case<'_> {
-    /// Whether a setback still makes the resource wait, and nobody asked to look before.
+    /// Whether a setback still makes the resource wait, and nobody asked to look before. A wait for longer than any
+    /// setback's was begun by a clock that has been turned back since; it is over.
     fn paused_until(&self) -> Option<Timestamp> {
         let (until, inputs) = self.memory.pause.as_ref()?;
-        (*until > self.now && *inputs == self.inputs).then_some(*until)
+        let latest = after(self.now, self.policy.backoff_max.max(self.policy.rejected_max));
+        (*until > self.now && *until <= latest && *inputs == self.inputs).then_some(*until)
     }
 
     /// Whether a person asked to look now, and that was not handled yet.

@@ -888,3 +888,15 @@ fn an_intent_that_a_crash_left_over_is_not_carried_out_once_the_namespace_may_no
     assert_eq!(Reason::of(&world.status()), Some(Reason::NotPermitted));
     assert_eq!((world.status().submission, world.accepted.len()), (None, 0));
 }
+
+#[test]
+fn a_pause_that_a_clock_turned_back_would_draw_out_is_over() {
+    let world = World::new();
+    let rests = |until| {
+        let memory = Memory { pause: Some((until, Inputs::of(&world.job))), ..Memory::default() };
+        matches!(decide(&world.job, true, &Seen::default(), &memory, world.now, &policy()), Step::Rest(_))
+    };
+    let longest = policy().rejected_max;
+    assert!(rests(after(world.now, longest)));
+    assert!(!rests(after(world.now, longest + Duration::from_secs(1))));
+}

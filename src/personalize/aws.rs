@@ -241,7 +241,8 @@ impl Personalize for Aws {
     }
 
     async fn jobs(&self, dataset: &DatasetArn) -> Result<Vec<JobSummary>, Failure> {
-        timeout(LONGEST_LISTING, self.all_jobs(dataset)).await.unwrap_or_else(|_| Err(endless()))
+        let late = |_| Err(endless(&format!("{} s", LONGEST_LISTING.as_secs())));
+        timeout(LONGEST_LISTING, self.all_jobs(dataset)).await.unwrap_or_else(late)
     }
 
     async fn dataset_status(&self, dataset: &DatasetArn) -> Result<String, Failure> {
@@ -280,12 +281,13 @@ impl Aws {
             }
             token = Some(next);
         }
-        Err(endless())
+        Err(endless(&format!("{} jobs", MOST_PAGES * 100)))
     }
 }
 
-fn endless() -> Failure {
-    Failure::unanswered(Class::InDoubt, "EndlessListing", "the listing of the dataset's jobs does not come to an end")
+fn endless(bound: &str) -> Failure {
+    let message = format!("the listing of the dataset's jobs does not end within {bound}");
+    Failure::unanswered(Class::InDoubt, "EndlessListing", &message)
 }
 
 fn unreadable() -> Failure {

@@ -400,8 +400,14 @@ impl Bed {
 
     /// Starts an operator behind a proxy. It leads at once, for it is the same replica unless told otherwise.
     pub fn operator_behind(&self, proxy: &Proxy, extra: &[&str]) -> Operator {
+        self.operator_behind_with(proxy, &[], extra)
+    }
+
+    /// The same, with other variables in its environment.
+    pub fn operator_behind_with(&self, proxy: &Proxy, env: &[(&str, &str)], extra: &[&str]) -> Operator {
         let kubeconfig = proxy.kubeconfig.display().to_string();
-        let env = [("KUBECONFIG", kubeconfig.as_str()), ("AWS_ENDPOINT_URL_PERSONALIZE", &proxy.service_url)];
+        let to_proxy = [("KUBECONFIG", kubeconfig.as_str()), ("AWS_ENDPOINT_URL_PERSONALIZE", &proxy.service_url)];
+        let env: Vec<(&str, &str)> = to_proxy.into_iter().chain(env.iter().copied()).collect();
         let named = extra.iter().any(|arg| arg.starts_with("--identity="));
         let identity = (!named).then_some("--identity=one");
         let extra: Vec<&str> = identity.into_iter().chain(extra.iter().copied()).collect();

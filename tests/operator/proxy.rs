@@ -1,6 +1,7 @@
 //! A proxy between the operator and the two services that it calls. A test decides over each call.
 
-use futures::{SinkExt, StreamExt, TryStreamExt};
+use futures::future::BoxFuture;
+use futures::{FutureExt, SinkExt, StreamExt, TryStreamExt};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
 use hyper::body::{Bytes, Incoming};
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 type Answer = Response<BoxBody<Bytes, Failed>>;
@@ -42,10 +44,16 @@ pub enum Fate {
     Pass,
     /// It passes after a while.
     Delay(Duration),
+    /// It arrives after a while, even if nobody waits for the answer any more.
+    Late(Duration),
+    /// It is on its way until the test lets it arrive, even if nobody waits for the answer any more.
+    Hold(watch::Receiver<bool>),
     /// It passes, and so does each part of the answer, late.
     Trickle(Duration),
     /// It does not arrive; this is answered.
     Answer(u16, Vec<(&'static str, String)>, String),
+    /// It arrives, and this is answered all the same.
+    AnswerAfter(u16, Vec<(&'static str, String)>, String),
     /// It does not arrive, and the connection breaks.
     Break,
     /// It arrives, and the connection breaks before the answer.
@@ -186,14 +194,9 @@ async fn handle(
         head.headers.remove("host");
     }
     let mut late = None;
+    let mut way: Option<BoxFuture<'static, ()>> = None;
     match &fate {
-        Fate::Answer(status, headers, body) => {
-            let mut answer = Response::builder().status(*status).header("content-type", "application/json");
-            for (name, value) in headers {
-                answer = answer.header(*name, value);
-            }
-            return Ok(answer.body(Full::new(Bytes::from(body.clone())).map_err(Failed::from).boxed())?);
-        }
+        Fate::Answer(status, headers, body) => return answered(*status, headers, body),
         Fate::Break => return Err("broken as ordered".into()),
         Fate::Half => {
             half(&state.service, &head, &body)?;
@@ -207,10 +210,25 @@ async fn handle(
         }
         Fate::Delay(time) => tokio::time::sleep(*time).await,
         Fate::Trickle(time) => late = Some(*time),
-        Fate::Pass | Fate::Lose | Fate::Forget | Fate::Freeze | Fate::KillAfter => {}
+        Fate::Late(time) => way = Some(tokio::time::sleep(*time).boxed()),
+        Fate::Hold(open) => {
+            let mut open = open.clone();
+            way = Some(async move { drop(open.wait_for(|open| *open).await) }.boxed());
+        }
+        Fate::AnswerAfter(..) | Fate::Pass | Fate::Lose | Fate::Forget | Fate::Freeze | Fate::KillAfter => {}
     }
     let watch = head.uri.query().is_some_and(|q| q.contains("watch=true"));
-    let answer = upstream.send(Request::from_parts(head, kube::client::Body::from(body.to_vec()))).await;
+    let request = Request::from_parts(head, kube::client::Body::from(body.to_vec()));
+    let answer = if let Some(way) = way {
+        let upstream = upstream.clone();
+        let arrival = async move {
+            way.await;
+            upstream.send(request).await
+        };
+        tokio::spawn(arrival).await?
+    } else {
+        upstream.send(request).await
+    };
     if let (Fate::KillAfter, Err(_)) = (&fate, &answer) {
         // It may or may not have arrived; the operator dies all the same.
         kill(state);
@@ -218,6 +236,10 @@ async fn handle(
     let answer = answer?;
     let (head, body) = answer.into_parts();
     let body: BoxBody<Bytes, Failed> = match fate {
+        Fate::AnswerAfter(status, headers, text) => {
+            body.collect().await?;
+            return answered(status, &headers, &text);
+        }
         Fate::Lose | Fate::Forget | Fate::KillAfter => {
             if !watch {
                 body.collect().await?;
@@ -241,6 +263,14 @@ async fn handle(
         _ => boxed(TryStreamExt::map_err(BodyStream::new(body), Failed::from)),
     };
     Ok(Response::from_parts(head, body))
+}
+
+fn answered(status: u16, headers: &[(&'static str, String)], body: &str) -> Result<Answer, Failed> {
+    let mut answer = Response::builder().status(status).header("content-type", "application/json");
+    for (name, value) in headers {
+        answer = answer.header(*name, value);
+    }
+    Ok(answer.body(Full::new(Bytes::from(body.to_owned())).map_err(Failed::from).boxed())?)
 }
 
 /// A body of these parts. The stream of an upstream body may not be shared between threads; a channel

@@ -1,6 +1,6 @@
 //! What becomes of the operator when the CRD does.
 
-use super::{nightly, rough_plane};
+use super::{errors, nightly, rough_plane};
 use crate::bed::{Bed, eventually, install_crd, text};
 use serde_json::{Value, json};
 
@@ -73,10 +73,23 @@ fn fault_28_an_object_that_can_not_be_decoded_suffers_alone() {
     let operator = bed.operator(&[]);
     nightly(&bed);
     bed.until("nightly", "ImportSucceeded");
-    eventually("the log names it", || {
-        operator.log().lines().any(|l| l.contains("\"bad\"") && l.contains("can't be read")).then_some(())
-    });
-    assert_eq!(bed.accepted(), 1);
-    bed.delete("bad");
+    let named = |name: &str| {
+        let line = format!("\"{name}\"");
+        operator.log().lines().any(|l| l.contains(&line) && l.contains("can't be read")).then_some(())
+    };
+    eventually("the log names it", || named("bad"));
+    // Another comes while the operator watches, and one that could be read is edited so that it can't be any more.
+    bad["metadata"]["name"] = json!("worse");
+    bed.apply(&bad);
+    eventually("the log names the one that came later", || named("worse"));
+    bed.patch("nightly", &json!({"spec": {"datasetArn": 7}}));
+    eventually("the log names the one that was edited", || named("nightly"));
+    bed.import("after", "d2", json!({}));
+    bed.until("after", "ImportSucceeded");
+    assert!(errors(&operator, "Unreadable") >= 3, "the metric tells");
+    assert_eq!(bed.accepted(), 2);
+    for name in ["bad", "worse", "nightly"] {
+        bed.delete(name);
+    }
     bed.judged_settled();
 }

@@ -1,13 +1,23 @@
 //! Faults of the Kubernetes API.
 
-use super::{CREATE, STATUS, leads_no_more, made_once, nightly, once, rough_plane, times};
-use crate::bed::{Bed, eventually, text};
-use crate::proxy::Fate;
+use super::{
+    CREATE, DESCRIBE, STATUS, errors, is_not_ready, leads_no_more, made_once, nightly, not_found, once, rough_plane,
+    times,
+};
+use crate::bed::{Bed, block_on, eventually, text};
+use crate::proxy::{Call, Fate, Proxy};
 use control_plane::Part;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+fn status(code: u16, reason: &str) -> String {
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code, "message": "as ordered"}).to_string()
+}
 
 fn refused(code: u16, reason: &str) -> Fate {
     refused_for(code, reason, Duration::ZERO)
@@ -15,8 +25,24 @@ fn refused(code: u16, reason: &str) -> Fate {
 
 /// Refused, and asked to come back after so long.
 fn refused_for(code: u16, reason: &str, pause: Duration) -> Fate {
-    let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code, "message": "as ordered"});
-    Fate::Answer(code, vec![("retry-after", pause.as_secs().to_string())], status.to_string())
+    Fate::Answer(code, vec![("retry-after", pause.as_secs().to_string())], status(code, reason))
+}
+
+/// A watch's event that the history from its version on is gone.
+fn expired() -> Fate {
+    let gone = json!({"type": "ERROR", "object": {"kind": "Status", "apiVersion": "v1", "status": "Failure",
+        "reason": "Expired", "code": 410, "message": "too old resource version"}});
+    Fate::Answer(200, vec![], format!("{gone}\n"))
+}
+
+/// How often the operator has listed all resources, beyond finding out whether they are served.
+fn listings(proxy: &Proxy) -> usize {
+    let probes = |call: &Call| call.path.split(['?', '&']).any(|part| part == "limit=1");
+    proxy.calls().iter().filter(|call| call.label == "LIST datasetimportjobs" && !probes(call)).count()
+}
+
+fn is_intent(call: &Call) -> bool {
+    call.label == STATUS && call.body.contains("\"submission\"")
 }
 
 #[test]
@@ -29,6 +55,7 @@ fn fault_12_kube_apiserver_restart() {
     plane.stop_part(Part::ApiServer).unwrap();
     // It stays away for longer than the lease.
     leads_no_more(&operator);
+    is_not_ready(&operator);
     plane.start_part(Part::ApiServer).unwrap();
     bed.import("after", "d1", json!({}));
     bed.until("after", "Importing");
@@ -50,6 +77,7 @@ fn fault_13_etcd_restart() {
     // The API server lives and can neither read nor write, the lease included.
     bed.service.durations(1, 1);
     leads_no_more(&operator);
+    is_not_ready(&operator);
     plane.start_part(Part::Etcd).unwrap();
     made_once(&bed);
 }
@@ -58,14 +86,12 @@ fn fault_13_etcd_restart() {
 fn fault_14_watch_410() {
     let bed = Bed::new();
     let proxy = bed.proxy();
-    let gone = json!({"type": "ERROR", "object": {"kind": "Status", "apiVersion": "v1", "status": "Failure",
-        "reason": "Expired", "code": 410, "message": "too old resource version"}});
-    let gone = format!("{gone}\n");
-    times(&proxy, 3, Fate::Answer(200, vec![], gone), |c| c.label == "WATCH datasetimportjobs");
+    times(&proxy, 3, expired(), |c| c.label == "WATCH datasetimportjobs");
     let _operator = bed.operator_behind(&proxy, &[]);
     nightly(&bed);
     made_once(&bed);
     eventually("the watch was told 410", || (proxy.count("WATCH datasetimportjobs") > 3).then_some(()));
+    assert!(listings(&proxy) >= 4, "each time all is listed again");
 }
 
 #[test]
@@ -82,19 +108,31 @@ fn fault_15_half_open_watch() {
 #[test]
 fn fault_16_missed_events_are_listed_again() {
     let bed = Bed::new();
+    bed.service.durations(600_000, 600_000);
     let proxy = bed.proxy();
-    let operator = bed.operator_behind(&proxy, &["--watch-timeout=1s"]);
-    eventually("the operator is ready", || operator.ready().then_some(()));
+    // It looks at no job meanwhile: nothing but the listing can tell it what is gone.
+    let operator = bed.operator_behind(&proxy, &["--watch-timeout=1s", "--poll-min=1h", "--poll-max=1h"]);
+    bed.import("gone", "d0", json!({}));
+    let job = bed.until("gone", "Pending").job_name.unwrap();
+    eventually("its job was looked at", || bed.status("gone").creation_date_time.map(drop));
+    // While nobody watches, it goes, its job ends, and another resource wants its place.
     proxy.rule(|c| if c.label.ends_with(" datasetimportjobs") { Fate::Break } else { Fate::Pass });
-    let looks = || proxy.count("WATCH datasetimportjobs") + proxy.count("LIST datasetimportjobs");
+    let looks = || proxy.count("WATCH datasetimportjobs");
     let before = looks();
     eventually("the watch has ended", || (looks() > before).then_some(()));
-    // While nobody watches, one comes and goes, and another comes.
-    bed.import("gone", "d1", json!({"suspend": true}));
     bed.delete("gone");
+    bed.service.finish(&job);
     nightly(&bed);
-    proxy.pass();
-    made_once(&bed);
+    let listed = listings(&proxy);
+    once(&proxy, expired(), |c| c.label == "WATCH datasetimportjobs");
+    eventually("nightly has the place", || (bed.accepted() == 2).then_some(()));
+    assert!(listings(&proxy) > listed, "what was missed was listed");
+    operator.kill();
+    bed.service.durations(1, 1);
+    let _operator = bed.operator_behind(&proxy, &[]);
+    bed.until("nightly", "ImportSucceeded");
+    assert_eq!(bed.accepted(), 2);
+    bed.judged_settled();
 }
 
 #[test]
@@ -129,36 +167,67 @@ fn fault_18_409_from_ones_own_retried_write() {
     assert_eq!(proxy.count(CREATE), 1);
 }
 
-#[test]
-fn fault_19_stale_cache_after_a_restart() {
+/// The import runs, and a new operator is shown the past: a resource of which nobody has seen anything, of which the
+/// service knows no job. A live read shows the past, too, if that is `read`.
+fn shown_the_past(read: bool) -> (Bed, Proxy) {
     let bed = Bed::new();
     bed.service.durations(100, 600_000);
     nightly(&bed);
-    let unseen = bed.kubectl(&[
-        "get",
-        "--raw",
-        &format!("/apis/personalize-operator.io/v1alpha1/namespaces/{}/datasetimportjobs", bed.namespace),
-    ]);
+    let resources = format!("/apis/personalize-operator.io/v1alpha1/namespaces/{}/datasetimportjobs", bed.namespace);
+    let raw = |path: &str| text(&bed.kubectl(&["get", "--raw", path]));
+    let (list, resource) = (raw(&resources), raw(&format!("{resources}/nightly")));
     let operator = bed.operator(&["--identity=one"]);
     bed.until("nightly", "Importing");
     operator.kill();
-    // The next one is shown the past: a resource of which nobody has seen anything.
     let proxy = bed.proxy();
-    let past = text(&unseen);
+    let mut live = false;
     proxy.rule(move |call| match call.label.as_str() {
-        "LIST datasetimportjobs" => Fate::Answer(200, vec![], past.clone()),
+        "LIST datasetimportjobs" => Fate::Answer(200, vec![], list.clone()),
         "WATCH datasetimportjobs" => Fate::Freeze,
-        _ => Fate::Pass,
+        "GET datasetimportjobs" if read => Fate::Answer(200, vec![], resource.clone()),
+        DESCRIBE if !live => not_found(),
+        label => {
+            live |= label == "GET datasetimportjobs";
+            Fate::Pass
+        }
     });
-    let operator = bed.operator_behind(&proxy, &[]);
-    eventually("it has looked at the service", || (proxy.count("DescribeDatasetImportJob") > 0).then_some(()));
-    eventually("it has read the resource live", || (proxy.count("GET datasetimportjobs") > 0).then_some(()));
-    assert_eq!(proxy.count(CREATE), 0, "the past is not believed");
-    operator.kill();
+    (bed, proxy)
+}
+
+/// The present is shown again, and the import is made once.
+fn shown_the_present(bed: &Bed, proxy: &Proxy) {
     bed.service.durations(1, 1);
     proxy.pass();
-    let _operator = bed.operator_behind(&proxy, &[]);
-    made_once(&bed);
+    let _operator = bed.operator_behind(proxy, &[]);
+    made_once(bed);
+    assert_eq!(bed.service.calls(CREATE), 1);
+}
+
+#[test]
+fn fault_19_stale_cache_after_a_restart() {
+    let (bed, proxy) = shown_the_past(false);
+    let operator = bed.operator_behind(&proxy, &[]);
+    eventually("it has looked at the job that the live read told of", || {
+        let calls = proxy.calls();
+        let read = calls.iter().position(|call| call.label == "GET datasetimportjobs")?;
+        calls[read..].iter().any(|call| call.label == DESCRIBE).then_some(())
+    });
+    assert!(!proxy.calls().iter().any(is_intent), "the past is not believed");
+    operator.kill();
+    assert_eq!(proxy.count(CREATE), 0);
+    shown_the_present(&bed, &proxy);
+}
+
+#[test]
+fn fault_19_a_stale_read_is_stopped_by_compare_and_swap() {
+    let (bed, proxy) = shown_the_past(true);
+    let operator = bed.operator_behind(&proxy, &[]);
+    eventually("it tries to record an intent, again and again", || {
+        (proxy.calls().iter().filter(|call| is_intent(call)).count() > 2).then_some(())
+    });
+    operator.kill();
+    assert_eq!(proxy.count(CREATE), 0, "what can't be recorded is not begun");
+    shown_the_present(&bed, &proxy);
 }
 
 #[test]
@@ -212,13 +281,17 @@ fn what_the_api_server_refuses_is_tried_ever_more_rarely_and_costs_the_service_l
 #[test]
 fn fault_21_500_and_504_on_status_writes() {
     for code in [500, 504] {
-        let bed = Bed::new();
-        let proxy = bed.proxy();
-        times(&proxy, 6, refused(code, "InternalError"), |c| c.label == STATUS);
-        let _operator = bed.operator_behind(&proxy, &[]);
-        nightly(&bed);
-        made_once(&bed);
-        assert_eq!(proxy.count(CREATE), 1);
+        for applied in [false, true] {
+            let bed = Bed::new();
+            let proxy = bed.proxy();
+            let text = status(code, "InternalError");
+            let fate = if applied { Fate::AnswerAfter(code, vec![], text) } else { Fate::Answer(code, vec![], text) };
+            times(&proxy, 6, fate, |c| c.label == STATUS);
+            let _operator = bed.operator_behind(&proxy, &[]);
+            nightly(&bed);
+            made_once(&bed);
+            assert_eq!(proxy.count(CREATE), 1, "{code}, applied: {applied}");
+        }
     }
 }
 
@@ -227,9 +300,10 @@ fn fault_22_a_read_that_never_answers() {
     let bed = Bed::new();
     let proxy = bed.proxy();
     times(&proxy, 2, Fate::Silence, |c| c.label == "GET datasetimportjobs");
-    let _operator = bed.operator_behind(&proxy, &["--kube-timeout=1s"]);
+    let operator = bed.operator_behind(&proxy, &["--kube-timeout=1s"]);
     nightly(&bed);
     made_once(&bed);
+    assert!(errors(&operator, "KubernetesTimeout") >= 2);
 }
 
 #[test]
@@ -245,6 +319,41 @@ fn fault_23_etcd_restored_to_before_the_intent() {
     assert_eq!(bed.status("nightly").observed_generation, Some(-1), "the cluster knows nothing of it any more");
     let _operator = bed.operator(&["--identity=one"]);
     made_once(&bed);
+}
+
+/// Lets etcd's revision grow by so much.
+fn write_so_often(bed: &Bed, times: usize) {
+    let api: Api<ConfigMap> = Api::namespaced(bed.client.clone(), &bed.namespace);
+    block_on(async move {
+        let map = ConfigMap {
+            metadata: kube::api::ObjectMeta { name: Some("busy".into()), ..Default::default() },
+            ..Default::default()
+        };
+        api.create(&PostParams::default(), &map).await.unwrap();
+        for i in 0..times {
+            let data = json!({"data": {"i": i.to_string()}});
+            api.patch("busy", &PatchParams::default(), &Patch::Merge(data)).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn fault_23_etcd_restored_under_an_operator_that_lives_on() {
+    let (_mine, plane, bed) = rough_plane();
+    nightly(&bed);
+    let snapshot = bed.dir().join("snapshot");
+    plane.snapshot(&snapshot).unwrap();
+    let operator = bed.operator(&["--lease-duration=60s"]);
+    bed.until("nightly", "ImportSucceeded");
+    // What the operator knows is then of versions that the cluster reaches again only after a while.
+    write_so_often(&bed, 2000);
+    plane.restore(&snapshot).unwrap();
+    bed.import("after", "d1", json!({}));
+    bed.until("after", "ImportSucceeded");
+    bed.until("nightly", "ImportSucceeded");
+    assert_eq!(bed.accepted(), 2);
+    assert_eq!(operator.get("/healthz").map(|(status, _)| status), Some(200));
+    bed.judged_settled();
 }
 
 /// A kubeconfig of a user with these rules in the bed's namespace, and to read namespaces.
@@ -280,10 +389,9 @@ fn fault_24_status_rbac_denied_no_create() {
     let operator = bed.operator_with(&[("KUBECONFIG", &kubeconfig)], &[]);
     nightly(&bed);
     eventually("the log tells", || operator.log().contains("forbidden").then_some(()));
-    let (_, metrics) = operator.get("/metrics").unwrap();
-    let none = "personalize_operator_errors_total{error=\"KubernetesForbidden\"} 0";
-    assert!(!metrics.contains(none), "the metric tells");
+    eventually("it is tried again and again", || (errors(&operator, "KubernetesForbidden") > 2).then_some(()));
     assert_eq!(bed.service.calls(CREATE), 0, "what can't be recorded is not begun");
+    assert_eq!(bed.status("nightly").observed_generation, Some(-1), "nobody has seen it");
     let mut more = rules;
     more.as_array_mut().unwrap().push(rule(group, "datasetimportjobs/status", &["update"]));
     user_with(&bed, &more);
@@ -297,7 +405,8 @@ fn fault_25_lease_rbac_denied_never_leads() {
     let kubeconfig = user_with(&bed, &rules);
     let operator = bed.operator_with(&[("KUBECONFIG", &kubeconfig)], &[]);
     nightly(&bed);
-    eventually("the log tells", || operator.log().contains("leases.coordination.k8s.io").then_some(()));
+    let refusals = || operator.log().lines().filter(|line| line.contains("leases.coordination.k8s.io")).count();
+    eventually("the log tells, again and again", || (refusals() > 3).then_some(()));
     let (_, metrics) = operator.get("/metrics").unwrap();
     assert!(metrics.contains("leader_election_master_status{name=\"personalize-operator\"} 0"));
     assert_eq!(bed.service.ledger().len(), 0);

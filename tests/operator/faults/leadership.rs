@@ -5,8 +5,11 @@ use crate::bed::{Bed, eventually, text};
 use crate::proxy::{Call, Fate};
 use serde_json::{Value, json};
 use std::time::Duration;
+use tokio::sync::watch;
 
 const LEASE: &str = "personalize-operator";
+/// With these nothing but a lost lease ends a pass, and nothing but a lost lease keeps it from create.
+const PATIENT: [&str; 3] = ["--aws-timeout=60s", "--aws-read-timeout=60s", "--grace=20s"];
 
 fn holder(bed: &Bed) -> String {
     text(&bed.kubectl(&["get", "lease", LEASE, "-o", "jsonpath={.spec.holderIdentity}"]))
@@ -27,20 +30,40 @@ fn fault_30_two_leaders_at_once() {
     bed.judged_settled();
 }
 
+/// Writes the lease as somebody else would.
+fn write_lease(bed: &Bed, spec: &Value) {
+    let patch = json!({"spec": spec}).to_string();
+    let patched = bed.kubectl(&["patch", "lease", LEASE, "--type=merge", "-p", &patch]);
+    assert!(patched.status.success(), "{}", text(&patched));
+}
+
+/// Another replica has the lease, and keeps it for longer than any test takes.
+fn steal(bed: &Bed) {
+    // Of a clock that runs behind; what counts is the promise to renew it within an hour.
+    let thief =
+        json!({"holderIdentity": "thief", "leaseDurationSeconds": 3600, "renewTime": "1999-01-01T00:00:00.000000Z"});
+    write_lease(bed, &thief);
+}
+
 #[test]
 fn fault_31_lease_lost_mid_create() {
     let bed = Bed::new();
     let proxy = bed.proxy();
     // The service takes the job and its answer is slow. Meanwhile another replica takes the lease.
     proxy.rule(|call| if call.label == CREATE { Fate::Forget } else { Fate::Pass });
-    let _first = bed.operator_behind(&proxy, &["--aws-timeout=60s", "--aws-read-timeout=60s"]);
+    let first = bed.operator_behind(&proxy, &PATIENT);
     nightly(&bed);
     eventually("the service has taken the job", || (bed.accepted() == 1).then_some(()));
-    let stolen = json!({"spec": {"holderIdentity": "thief", "renewTime": "2026-01-01T00:00:00.000000Z"}});
-    let patched = bed.kubectl(&["patch", "lease", LEASE, "--type=merge", "-p", &stolen.to_string()]);
-    assert!(patched.status.success(), "{}", text(&patched));
-    let _second = bed.operator(&["--identity=second"]);
+    steal(&bed);
+    leads_no_more(&first);
+    let second = bed.operator(&["--identity=second"]);
+    assert_eq!(bed.status("nightly").dataset_import_job_arn, None, "nobody who leads has told of the job yet");
+    first.kill();
+    write_lease(&bed, &json!({"holderIdentity": ""}));
     made_once(&bed);
+    assert_eq!(holder(&bed), "second");
+    assert_eq!(bed.service.calls(CREATE), 1, "what was accepted is found, not sent again");
+    assert!(second.stop());
 }
 
 #[test]
@@ -58,7 +81,7 @@ fn fault_31_a_lease_that_is_lost_between_intent_and_create_stops_the_create() {
             _ => Fate::Pass,
         }
     });
-    let first = bed.operator_behind(&proxy, &["--aws-timeout=60s", "--aws-read-timeout=60s"]);
+    let first = bed.operator_behind(&proxy, &PATIENT);
     nightly(&bed);
     eventually("the intent is recorded", || bed.status("nightly").submission.map(drop));
     leads_no_more(&first);
@@ -97,49 +120,27 @@ fn fault_32_sigstop_past_the_lease_then_sigcont() {
 fn fault_32_sigstop_between_intent_and_create_makes_no_second_import() {
     let bed = Bed::new();
     let proxy = bed.proxy();
-    // The operator is halted while its look between intent and create is under way.
+    // The operator is halted while its look between intent and create is under way. The answer is there when it goes
+    // on, and would lead to a create: nothing has timed out, and the intent is not old.
+    let (answer, way) = watch::channel(false);
     let mut intended = false;
     proxy.rule(move |call| {
         intended |= call.label == super::STATUS;
-        if intended && call.label == super::DESCRIBE { Fate::Delay(Duration::from_secs(2)) } else { Fate::Pass }
+        if intended && call.label == super::DESCRIBE { Fate::Hold(way.clone()) } else { Fate::Pass }
     });
-    let first = bed.operator_behind(&proxy, &["--identity=first"]);
+    let extra = ["--identity=first", "--aws-timeout=600s", "--aws-read-timeout=600s", "--grace=600s"];
+    let first = bed.operator_behind(&proxy, &extra);
     nightly(&bed);
     eventually("the intent is recorded", || bed.status("nightly").submission.map(drop));
+    eventually("it looks again", || (proxy.count(super::DESCRIBE) > 1).then_some(()));
     first.signal("-STOP");
-    let _second = bed.operator(&["--identity=second"]);
-    bed.until("nightly", "ImportSucceeded");
+    let _second = bed.operator(&["--identity=second", "--grace=15s"]);
+    eventually("the second leads", || (holder(&bed) == "second").then_some(()));
+    answer.send(true).unwrap();
     first.signal("-CONT");
     leads_no_more(&first);
     made_once(&bed);
-    assert_eq!(bed.service.calls(CREATE), 1, "who wakes up late sends nothing");
-}
-
-#[test]
-fn fault_33_skewed_cluster_clock() {
-    let bed = Bed::new();
-    // A replica whose clock runs years ahead held the lease, and is gone.
-    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": LEASE},
-        "spec": {"holderIdentity": "ahead", "leaseDurationSeconds": 3, "acquireTime": "2056-01-01T00:00:00.000000Z",
-                 "renewTime": "2056-01-01T00:00:00.000000Z", "leaseTransitions": 1}});
-    bed.apply(&lease);
-    let _operator = bed.operator(&["--identity=present"]);
-    nightly(&bed);
-    made_once(&bed);
-    assert_eq!(holder(&bed), "present", "what counts is how long nobody renews, by one's own clock");
-}
-
-#[test]
-fn fault_34_skewed_aws_clock() {
-    let bed = Bed::new();
-    bed.service.fault(&json!({"operation": CREATE, "count": 3, "action": {"error": {
-        "code": "InvalidSignatureException", "status": 400,
-        "message": "Signature expired: 20260101T000000Z is now earlier than 20260101T001500Z (20260101T002000Z - 5 min.)"}}}));
-    let _operator = bed.operator(&[]);
-    nightly(&bed);
-    let refused = bed.until("nightly", "CredentialsRefused");
-    assert!(refused.submission.is_none(), "a signature that is refused made no job");
-    made_once(&bed);
+    assert_eq!(proxy.count(CREATE), 0, "who wakes up late sends nothing");
 }
 
 #[test]
@@ -147,19 +148,13 @@ fn a_lease_that_somebody_else_writes_is_respected_until_it_is_given_back() {
     let bed = Bed::new();
     let operator = bed.operator(&["--identity=one"]);
     eventually("it leads", || (holder(&bed) == "one").then_some(()));
-    // Of a clock that runs behind; what counts is the promise to renew it within an hour.
-    let stolen = json!({"spec": {"holderIdentity": "thief", "leaseDurationSeconds": 3600, "renewTime": "1999-01-01T00:00:00.000000Z"}});
-    let patch = |spec: &Value| {
-        let patched = bed.kubectl(&["patch", "lease", LEASE, "--type=merge", "-p", &spec.to_string()]);
-        assert!(patched.status.success(), "{}", text(&patched));
-    };
-    patch(&stolen);
+    steal(&bed);
     leads_no_more(&operator);
     nightly(&bed);
     eventually("it stands by", || operator.log().contains("standing by").then_some(()));
     assert_eq!(bed.service.ledger().len(), 0, "who does not lead asks nothing");
     assert_eq!(holder(&bed), "thief");
-    patch(&json!({"spec": {"holderIdentity": ""}}));
+    write_lease(&bed, &json!({"holderIdentity": ""}));
     made_once(&bed);
     assert_eq!(holder(&bed), "one");
 }
@@ -182,6 +177,32 @@ fn an_api_server_that_is_away_for_longer_than_the_lease() {
     bed.until("meanwhile", "ImportSucceeded");
     assert_eq!(bed.accepted(), 2);
     bed.judged_settled();
+}
+
+#[test]
+fn an_api_server_that_is_away_for_longer_than_the_lease_in_mid_create() {
+    for answered in [false, true] {
+        let bed = Bed::new();
+        let proxy = bed.proxy();
+        // From the create on nothing comes through to the API server, neither a renewal nor what became of it.
+        let mut sent = false;
+        proxy.rule(move |call| {
+            sent |= call.label == CREATE;
+            match (call.label.as_str(), sent) {
+                (CREATE, _) if !answered => Fate::Forget,
+                (label, true) if label.contains(' ') => Fate::Break,
+                _ => Fate::Pass,
+            }
+        });
+        let operator = bed.operator_behind(&proxy, &PATIENT);
+        nightly(&bed);
+        eventually("the service has taken the job", || (bed.accepted() == 1).then_some(()));
+        leads_no_more(&operator);
+        assert_eq!(bed.status("nightly").dataset_import_job_arn, None);
+        proxy.pass();
+        made_once(&bed);
+        assert_eq!(proxy.count(CREATE), 1, "what was accepted is found, not sent again");
+    }
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! What happens to a resource in its life.
 
-use super::{CREATE, STATUS, made_once, nightly, once};
-use crate::bed::{Bed, eventually, text};
+use super::{CREATE, STATUS, made_once, nightly, once, passes};
+use crate::bed::{Bed, dataset_arn, eventually, text};
 use crate::judge::of_operator;
 use crate::proxy::{Call, Fate};
 use personalize_operator::api::DatasetImportJobStatus;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 /// The operator's own status writes to a resource so far.
 fn status_writes(bed: &Bed, name: &str) -> usize {
@@ -132,23 +133,63 @@ fn fault_66_status_wiped_or_forged_by_a_user() {
     made_once(&bed);
 }
 
-#[test]
-fn fault_67_namespace_terminating() {
-    let bed = Bed::new();
-    let mut manifest = Bed::manifest("nightly", "d0", json!({"suspend": true}));
-    manifest["metadata"]["finalizers"] = json!(["example.org/somebody-elses"]);
-    bed.apply(&manifest);
-    bed.import("other", "d1", json!({"suspend": true}));
-    let operator = bed.operator(&[]);
-    bed.until("nightly", "Suspended");
+/// Deletes the bed's namespace. The lease would go with it, and nobody would lead: the operator needs none here.
+fn delete_namespace(bed: &Bed) {
     let deleted = bed.kubectl(&["delete", "namespace", &bed.namespace, "--wait=false"]);
     assert!(deleted.status.success(), "{}", text(&deleted));
-    eventually("the controller empties the namespace", || bed.get("other").is_none().then_some(()));
-    bed.patch("nightly", &json!({"spec": {"suspend": false}, "metadata": {"finalizers": null}}));
+}
+
+fn namespace_is_gone(bed: &Bed) {
     eventually("the namespace is gone", || {
         (!bed.kubectl(&["get", "namespace", &bed.namespace]).status.success()).then_some(())
     });
+}
+
+#[test]
+fn fault_67_namespace_terminating() {
+    let bed = Bed::new();
+    // Somebody else's job keeps it waiting, and nothing else does.
+    bed.service.put_job(
+        &json!({"name": "theirs", "datasetArn": dataset_arn("d0"), "status": "CREATE IN_PROGRESS", "hold": true}),
+    );
+    let mut manifest = Bed::manifest("nightly", "d0", json!({}));
+    manifest["metadata"]["finalizers"] = json!(["example.org/somebody-elses"]);
+    bed.apply(&manifest);
+    let operator = bed.operator(&["--leader-elect=false"]);
+    bed.until("nightly", "Queued");
+    delete_namespace(&bed);
+    eventually("the controller empties the namespace", || bed.get("nightly")?.metadata.deletion_timestamp.map(drop));
+    bed.service.finish("theirs");
+    for i in 0..3 {
+        let before = passes(&operator);
+        bed.annotate("nightly", &format!("personalize-operator.io/reconcile-requested-at={i}"));
+        eventually("it was looked at", || (passes(&operator) > before).then_some(()));
+    }
+    assert_eq!(bed.service.calls(CREATE), 0, "the way is free, and nothing is sent");
+    bed.patch("nightly", &json!({"metadata": {"finalizers": null}}));
+    namespace_is_gone(&bed);
     assert_eq!(bed.service.calls(CREATE), 0);
+    assert_eq!(operator.get("/healthz").map(|(s, _)| s), Some(200));
+    bed.judged();
+}
+
+#[test]
+fn fault_67_namespace_deleted_mid_create() {
+    let bed = Bed::new();
+    let proxy = bed.proxy();
+    let (arrive, way) = watch::channel(false);
+    proxy.rule(move |call| if call.label == CREATE { Fate::Hold(way.clone()) } else { Fate::Pass });
+    let patient = ["--leader-elect=false", "--aws-timeout=60s", "--aws-read-timeout=60s"];
+    let operator = bed.operator_behind(&proxy, &patient);
+    nightly(&bed);
+    eventually("the create is on its way", || (proxy.count(CREATE) == 1).then_some(()));
+    delete_namespace(&bed);
+    namespace_is_gone(&bed);
+    arrive.send(true).unwrap();
+    eventually("the service has taken the job", || (bed.accepted() == 1).then_some(()));
+    // What became of it can be told nowhere any more, and it is not tried again.
+    eventually("the pass has ended", || (passes(&operator) > 0).then_some(()));
+    assert_eq!((proxy.count(CREATE), bed.accepted()), (1, 1));
     assert_eq!(operator.get("/healthz").map(|(s, _)| s), Some(200));
     bed.judged();
 }
@@ -228,7 +269,7 @@ fn fault_71_every_bad_field_at_admission() {
         (json!({"datasetArn": "arn:aws:personalize:::dataset/shop/d0"}), "spec.datasetArn"),
         (json!({"datasetArn": "arn:aws:personalize:eu-west-1:1234:dataset/shop/d0"}), "spec.datasetArn"),
         (json!({"datasetArn": "arn:aws:personalize:eu-west-1:123456789012:schema/shop"}), "spec.datasetArn"),
-        (json!({"datasetArn": format!("{}{}", crate::bed::dataset_arn("d"), "x".repeat(200))}), "spec.datasetArn"),
+        (json!({"datasetArn": format!("{}{}", dataset_arn("d"), "x".repeat(200))}), "spec.datasetArn"),
         (json!({"datasetArn": null}), "spec.datasetArn"),
         (json!({"roleArn": "someone"}), "spec.roleArn"),
         (json!({"roleArn": "arn:aws:iam::123456789012:user/Reader"}), "spec.roleArn"),
@@ -312,19 +353,14 @@ fn fault_75_no_reaction_to_ones_own_status_write() {
     let operator = bed.operator(&["--poll-min=10m", "--poll-max=10m", "--lease-duration=60s"]);
     nightly(&bed);
     bed.until("nightly", "Pending");
-    let passes = || {
-        let (_, metrics) = operator.get("/metrics").unwrap();
-        let of = |l: &&str| l.starts_with("controller_runtime_reconcile_total{");
-        metrics.lines().filter(of).map(|l| l.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum::<u64>()
-    };
     // Each status write comes back through the watch: a few passes, that ask and write nothing.
     bed.import("after", "d1", json!({"suspend": true}));
     bed.until("after", "Suspended");
-    let (calls, writes, before) = (bed.service.ledger().len(), status_writes(&bed, "nightly"), passes());
+    let (calls, writes, before) = (bed.service.ledger().len(), status_writes(&bed, "nightly"), passes(&operator));
     assert!(before < 30, "{before} passes for two resources");
     bed.import("last", "d2", json!({"suspend": true}));
     bed.until("last", "Suspended");
-    assert!(passes() < before + 10);
+    assert!(passes(&operator) < before + 10);
     assert_eq!((bed.service.ledger().len(), status_writes(&bed, "nightly")), (calls, writes));
     bed.judged();
 }

@@ -1,7 +1,7 @@
 //! Many resources at once.
 
-use super::{DESCRIBE, another_plane};
-use crate::bed::{Bed, Operator, block_on, eventually, install_crd};
+use super::{DESCRIBE, another_plane, passes};
+use crate::bed::{Bed, block_on, eventually, install_crd};
 use crate::judge::{accepted, judge, writes_after};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -93,13 +93,6 @@ fn fault_72_10_000_finished_resources_at_start() {
     assert!(memory < MOST_MEMORY, "{memory} kB for 10,000 resources");
     operator.kill();
     plane.shutdown();
-}
-
-/// The passes that an operator has ended.
-fn passes(operator: &Operator) -> u64 {
-    let (_, metrics) = operator.get("/metrics").unwrap_or_default();
-    let of = |l: &&str| l.starts_with("controller_runtime_reconcile_total{");
-    metrics.lines().filter(of).filter_map(|l| l.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 /// The jobs that were asked about, from this line of the ledger on.

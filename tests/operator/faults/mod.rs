@@ -1,11 +1,14 @@
 //! The fault catalogue: each fault is a test named by its number, and after each the judge looks at
 //! the service's ledger and the API server's audit log. docs/faults.md tells where each one is.
 
+mod clocks;
 mod crash;
 mod crd;
 mod kubernetes;
 mod leadership;
 mod life;
+mod limits;
+mod machine;
 mod masses;
 mod network;
 mod panic;
@@ -64,6 +67,31 @@ fn times(proxy: &Proxy, count: usize, fate: Fate, fits: impl Fn(&Call) -> bool +
         }
         Fate::Pass
     });
+}
+
+/// The service's answer about a job that it does not know, in its place.
+fn not_found() -> Fate {
+    let told = r#"{"__type":"ResourceNotFoundException","message":"as ordered"}"#;
+    Fate::Answer(400, vec![("x-amzn-errortype", "ResourceNotFoundException".into())], told.into())
+}
+
+/// Waits until the operator says that it is not ready.
+fn is_not_ready(operator: &Operator) {
+    eventually("it says that it is not ready", || operator.get("/readyz").filter(|(status, _)| *status == 503));
+}
+
+/// How many errors of this kind the operator counts.
+fn errors(operator: &Operator, kind: &str) -> u64 {
+    let (_, metrics) = operator.get("/metrics").unwrap_or_default();
+    let begin = format!("personalize_operator_errors_total{{error=\"{kind}\"}} ");
+    metrics.lines().find_map(|line| line.strip_prefix(&begin)?.parse().ok()).unwrap_or(0)
+}
+
+/// How many passes the operator has ended so far.
+fn passes(operator: &Operator) -> u64 {
+    let (_, metrics) = operator.get("/metrics").unwrap_or_default();
+    let of = |l: &&str| l.starts_with("controller_runtime_reconcile_total{");
+    metrics.lines().filter(of).filter_map(|l| l.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 /// Waits until the operator knows that it leads no more.

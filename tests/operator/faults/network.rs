@@ -1,7 +1,8 @@
 //! The network between the operator, the API server and the service: what breaks, is silent, is slow,
 //! or is somebody else.
 
-use super::{CREATE, made_once, nightly};
+use super::machine::Machine;
+use super::{CREATE, is_not_ready, leads_no_more, made_once, nightly, rough_plane};
 use crate::bed::{Bed, Operator, block_on, eventually};
 use crate::proxy::{Fate, Proxy};
 use serde_json::json;
@@ -9,6 +10,7 @@ use std::collections::HashSet;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::watch;
 
 /// A listener whose queue is full, so that no handshake with it is ever answered.
 struct Full {
@@ -92,6 +94,41 @@ fn fault_43_connect_timeout_dns_and_tls_failure_on_the_way_to_the_api_server() {
     made_once(&bed);
 }
 
+#[test]
+fn fault_43_names_that_are_not_found_any_more_while_it_runs() {
+    let bed = Bed::new();
+    bed.service.durations(100, 600_000);
+    let machine = Machine::new(&bed.dir().join("machine"));
+    let proxy = bed.proxy();
+    // Both are called by a name.
+    let kubeconfig = std::fs::read_to_string(&proxy.kubeconfig).unwrap().replace("127.0.0.1", "localhost");
+    std::fs::write(bed.dir().join("named"), kubeconfig).unwrap();
+    let (named, service) = (bed.dir().join("named"), proxy.service_url.replace("127.0.0.1", "localhost"));
+    let [preload, place] = machine.env();
+    let env = [preload, place, ("KUBECONFIG", named.to_str().unwrap()), ("AWS_ENDPOINT_URL_PERSONALIZE", &service)];
+    let operator = bed.operator_with(&env, &[]);
+    nightly(&bed);
+    bed.until("nightly", "Importing");
+    // What is connected breaks, and finds nobody to connect to.
+    machine.names(false);
+    proxy.rule(|_| Fate::Break);
+    leads_no_more(&operator);
+    is_not_ready(&operator);
+    proxy.pass();
+    bed.import("meanwhile", "d1", json!({}));
+    let refusals = || operator.log().matches("client error (Connect)").count();
+    let before = refusals();
+    eventually("it connects to nobody", || (refusals() > before + 3).then_some(()));
+    assert_eq!(operator.get("/healthz").map(|(s, _)| s), Some(200), "alive, and trying");
+    machine.names(true);
+    bed.until("meanwhile", "Importing");
+    bed.service.durations(1, 1);
+    bed.until("nightly", "ImportSucceeded");
+    bed.until("meanwhile", "ImportSucceeded");
+    assert_eq!(bed.accepted(), 2);
+    bed.judged_settled();
+}
+
 /// The first call of each kind has this fate; all others pass.
 fn first_of_each_kind(proxy: &Proxy, fate: Fate) {
     let mut seen = HashSet::new();
@@ -145,6 +182,16 @@ fn each_kind_of_answer_begins_and_never_ends() {
 }
 
 #[test]
+fn each_kind_of_call_arrives_after_its_caller_has_given_up() {
+    each_kind_of_call_meets(Fate::Late(Duration::from_secs(3)));
+}
+
+#[test]
+fn each_kind_of_answer_comes_in_parts_that_are_later_than_its_caller_waits() {
+    each_kind_of_call_meets(Fate::Trickle(Duration::from_secs(3)));
+}
+
+#[test]
 fn each_kind_of_call_is_slow() {
     let bed = Bed::new();
     let proxy = bed.proxy();
@@ -152,6 +199,57 @@ fn each_kind_of_call_is_slow() {
     let _operator = bed.operator_behind(&proxy, &[]);
     nightly(&bed);
     made_once(&bed);
+}
+
+/// A part of the control plane is halted as it is: it neither answers nor closes anything. An import is under way, and
+/// another is asked for as soon as it goes on.
+fn halted(part: control_plane::Part) {
+    let (_mine, plane, bed) = rough_plane();
+    bed.service.durations(100, 600_000);
+    let operator = bed.operator(&[]);
+    nightly(&bed);
+    bed.until("nightly", "Importing");
+    plane.pause(part).unwrap();
+    leads_no_more(&operator);
+    is_not_ready(&operator);
+    assert_eq!(operator.get("/healthz").map(|(s, _)| s), Some(200), "alive, and trying");
+    plane.resume(part).unwrap();
+    eventually("it is ready again", || operator.ready().then_some(()));
+    bed.import("after", "d1", json!({}));
+    bed.until("after", "Importing");
+    bed.service.durations(1, 1);
+    bed.until("after", "ImportSucceeded");
+    bed.until("nightly", "ImportSucceeded");
+    assert_eq!(bed.accepted(), 2);
+    bed.judged_settled();
+}
+
+#[test]
+fn an_api_server_that_is_halted_and_goes_on() {
+    halted(control_plane::Part::ApiServer);
+}
+
+#[test]
+fn an_etcd_that_is_halted_and_goes_on() {
+    halted(control_plane::Part::Etcd);
+}
+
+#[test]
+fn an_api_server_that_is_halted_in_mid_create() {
+    let (_mine, plane, bed) = rough_plane();
+    let proxy = bed.proxy();
+    let (arrive, way) = watch::channel(false);
+    proxy.rule(move |call| if call.label == CREATE { Fate::Hold(way.clone()) } else { Fate::Pass });
+    let operator = bed.operator_behind(&proxy, &["--aws-timeout=60s", "--aws-read-timeout=60s"]);
+    nightly(&bed);
+    eventually("the create is on its way", || (proxy.count(CREATE) == 1).then_some(()));
+    plane.pause(control_plane::Part::ApiServer).unwrap();
+    arrive.send(true).unwrap();
+    leads_no_more(&operator);
+    eventually("the service has taken the job", || (bed.accepted() == 1).then_some(()));
+    plane.resume(control_plane::Part::ApiServer).unwrap();
+    made_once(&bed);
+    assert_eq!(proxy.count(CREATE), 1, "what was accepted is found, not sent again");
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]

@@ -1,23 +1,23 @@
 //! Faults of the service and of the way to it.
 
-use super::{CREATE, DESCRIBE, made_once, nightly, once};
+use super::{CREATE, DESCRIBE, made_once, nightly, not_found, once};
 use crate::bed::{ACCOUNT, Bed, Operator, ROLE, dataset_arn, eventually};
 use crate::judge::of_operator;
 use crate::proxy::Fate;
 use personalize_operator::api::DatasetImportJobStatus;
-use personalize_operator::identity::{Request, TAG_NAME, TAG_NAMESPACE, TAG_REQUEST_HASH};
+use personalize_operator::identity::{TAG_NAME, TAG_NAMESPACE, TAG_REQUEST_HASH};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-fn fault(operation: &str, count: u32, action: &Value) -> Value {
+pub(super) fn fault(operation: &str, count: u32, action: &Value) -> Value {
     json!({"operation": operation, "count": count, "action": action})
 }
 
-fn error(code: &str, message: &str, status: u16) -> Value {
+pub(super) fn error(code: &str, message: &str, status: u16) -> Value {
     json!({"error": {"code": code, "message": message, "status": status}})
 }
 
-fn ready(status: &DatasetImportJobStatus) -> (String, String) {
+pub(super) fn ready(status: &DatasetImportJobStatus) -> (String, String) {
     let ready = status.conditions.iter().find(|c| c.type_ == "Ready");
     ready.map(|c| (c.status.clone(), c.message.clone())).unwrap_or_default()
 }
@@ -33,20 +33,6 @@ fn created_despite(count: u32, action: &Value, reason: &str) -> (Bed, Operator, 
     bed.annotate("nightly", "personalize-operator.io/reconcile-requested-at=now");
     made_once(&bed);
     (bed, operator, seen)
-}
-
-#[test]
-fn fault_35_limit_exceeded_as_quota() {
-    let message = "More than 5 resources with PENDING or IN_PROGRESS status.";
-    let (bed, _operator, seen) = created_despite(2, &error("LimitExceededException", message, 400), "Queued");
-    assert_eq!(ready(&seen).0, "Unknown", "waiting is not failing");
-    assert!(bed.service.calls(CREATE) >= 3);
-}
-
-#[test]
-fn fault_36_throttling_exception() {
-    let (_bed, _operator, seen) = created_despite(2, &error("ThrottlingException", "Rate exceeded", 400), "Queued");
-    assert_eq!(ready(&seen).0, "Unknown");
 }
 
 #[test]
@@ -169,18 +155,15 @@ fn fault_47_already_exists_ours() {
     let bed = Bed::new();
     let proxy = bed.proxy();
     // The look before create finds nothing, though the job is there: create then says so.
-    let unknown = r#"{"__type":"ResourceNotFoundException","message":"not yet visible"}"#.to_owned();
     let operator = bed.operator(&["--identity=one"]);
     nightly(&bed);
     bed.until("nightly", "ImportSucceeded");
     assert!(operator.stop());
     bed.delete("nightly");
-    let types = vec![("x-amzn-errortype", "ResourceNotFoundException".to_owned())];
     let mut sent = false;
     proxy.rule(move |call| {
         sent |= call.label == CREATE;
-        let unseen = !sent && call.label == DESCRIBE;
-        if unseen { Fate::Answer(400, types.clone(), unknown.clone()) } else { Fate::Pass }
+        if !sent && call.label == DESCRIBE { not_found() } else { Fate::Pass }
     });
     let _operator = bed.operator_behind(&proxy, &[]);
     nightly(&bed);
@@ -192,19 +175,42 @@ fn foreign(name: &str) -> Value {
     json!({"name": name, "datasetArn": dataset_arn("d0"), "dataLocation": "s3://bucket/interactions.csv", "roleArn": ROLE})
 }
 
-#[test]
-fn fault_48_already_exists_foreign() {
-    let bed = Bed::new();
-    bed.service.put_job(&foreign("weekly"));
-    let _operator = bed.operator(&[]);
-    bed.import("weekly", "d0", json!({"jobName": "weekly"}));
+/// The import is refused for somebody else's job of its name, and adopts it when it is asked to.
+fn refused_until_asked(bed: &Bed) {
     let status = bed.until("weekly", "JobNameConflict");
-    assert_eq!(status.dataset_import_job_arn, None);
+    assert_eq!((status.dataset_import_job_arn, status.submission), (None, None), "nothing is under way");
     bed.judged_settled();
     bed.annotate("weekly", "personalize-operator.io/adopt=true");
     bed.until("weekly", "ImportSucceeded");
     assert_eq!(bed.accepted(), 0);
     bed.judged_settled();
+}
+
+#[test]
+fn fault_48_already_exists_foreign() {
+    let bed = Bed::new();
+    let proxy = bed.proxy();
+    bed.service.put_job(&foreign("weekly"));
+    // The looks before create find nothing: it is create that says so.
+    let mut sent = false;
+    proxy.rule(move |call| {
+        sent |= call.label == CREATE;
+        if !sent && call.label == DESCRIBE { not_found() } else { Fate::Pass }
+    });
+    let _operator = bed.operator_behind(&proxy, &[]);
+    bed.import("weekly", "d0", json!({"jobName": "weekly"}));
+    refused_until_asked(&bed);
+    assert_eq!(proxy.count(CREATE), 1, "it was refused, and not tried again");
+}
+
+#[test]
+fn fault_48_a_foreign_job_that_is_found_before_create() {
+    let bed = Bed::new();
+    bed.service.put_job(&foreign("weekly"));
+    let _operator = bed.operator(&[]);
+    bed.import("weekly", "d0", json!({"jobName": "weekly"}));
+    refused_until_asked(&bed);
+    assert_eq!(bed.service.calls(CREATE), 0);
 }
 
 #[test]
@@ -246,6 +252,16 @@ fn fault_50_list_tags_denied() {
     made_once(&bed);
 }
 
+/// The service did not know the job for a while, and no status ever told that it is lost.
+fn never_told_lost(bed: &Bed) {
+    let unknown = |l: &Value| l["operation"] == DESCRIBE && l["errorCode"] == "ResourceNotFoundException";
+    let ledger = bed.service.ledger();
+    let sent = ledger.iter().position(|l| l["operation"] == CREATE).unwrap();
+    assert!(ledger[sent..].iter().any(unknown), "it was looked for while it did not show");
+    let lost = |w: &&Value| w["responseObject"]["status"].to_string().contains("JobNotFound");
+    assert_eq!(of_operator(&bed.writes()).find(lost), None);
+}
+
 #[test]
 fn fault_51_not_found_right_after_create() {
     let bed = Bed::new();
@@ -254,6 +270,7 @@ fn fault_51_not_found_right_after_create() {
     nightly(&bed);
     made_once(&bed);
     assert_eq!(bed.service.calls(CREATE), 1);
+    never_told_lost(&bed);
 }
 
 #[test]
@@ -266,6 +283,7 @@ fn fault_51_not_found_right_after_a_create_whose_answer_was_lost() {
     nightly(&bed);
     made_once(&bed);
     assert_eq!(bed.service.calls(CREATE), 1, "within the grace period nothing is sent again");
+    never_told_lost(&bed);
 }
 
 #[test]
@@ -327,7 +345,7 @@ fn fault_55_a_failure_reason_of_10_mb_with_control_characters_and_secrets() {
     bed.import("nightly", "d0", json!({"dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
     let failed = bed.until("nightly", "ImportFailed");
     let told = failed.failure_reason.unwrap();
-    assert!(told.len() <= 2048, "{} bytes", told.len());
+    assert_eq!(told.chars().count(), 1024);
     assert!(told.starts_with("first line"), "{told}");
     assert!(!told.contains(crate::service::SECRET_KEY) && !told.chars().any(char::is_control), "{told}");
     assert!(!operator.log().contains(crate::service::SECRET_KEY));
@@ -367,60 +385,4 @@ fn fault_58_dataset_not_found() {
     assert_eq!(bed.service.calls(CREATE), 0);
     bed.service.put_dataset("later", "ACTIVE");
     made_once(&bed);
-}
-
-#[test]
-fn fault_59_endless_pagination() {
-    let bed = Bed::new();
-    let proxy = bed.proxy();
-    // Each page promises another.
-    proxy.rule(|call| match call.label.as_str() {
-        "ListDatasetImportJobs" => {
-            let page = json!({"datasetImportJobs": [], "nextToken": format!("page-{}", call.nth)});
-            Fate::Answer(200, vec![], page.to_string())
-        }
-        _ => Fate::Pass,
-    });
-    let _operator = bed.operator_behind(&proxy, &[]);
-    nightly(&bed);
-    eventually("it has been told of", || {
-        let (state, message) = ready(&bed.status("nightly"));
-        (state == "Unknown" && message.contains("other imports")).then_some(())
-    });
-    assert_eq!(bed.service.calls(CREATE), 0, "without a whole list nothing is submitted");
-    let calls = proxy.count("ListDatasetImportJobs");
-    assert!(calls < 2000, "{calls} calls");
-    proxy.pass();
-    made_once(&bed);
-}
-
-#[test]
-fn fault_60_pending_for_days() {
-    let bed = Bed::new();
-    let manifest = Bed::manifest("nightly", "d0", json!({}));
-    let spec = serde_json::from_value(manifest["spec"].clone()).unwrap();
-    let request = Request::new(&bed.namespace, "nightly", &spec).unwrap();
-    // Its job was taken three days ago and still waits.
-    let created = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(72);
-    bed.service.put_job(&json!({
-        "name": request.job_name(1), "datasetArn": dataset_arn("d0"), "dataLocation": "s3://bucket/interactions.csv",
-        "roleArn": ROLE, "status": "CREATE PENDING", "createdAt": created, "hold": true, "tags": request.own_tags(),
-    }));
-    let _operator = bed.operator(&["--poll-min=100ms", "--poll-max=1s"]);
-    nightly(&bed);
-    let pending = bed.until("nightly", "Pending");
-    let looks = || {
-        let ledger = bed.service.ledger();
-        let of = |l: &&Value| l["operation"] == DESCRIBE && l["errorCode"].is_null();
-        ledger.iter().filter(of).map(|l| l["time"].as_str().unwrap().parse().unwrap()).collect::<Vec<jiff::Timestamp>>()
-    };
-    eventually("it is looked at again and again", || (looks().len() >= 4).then_some(()));
-    let gaps: Vec<f64> = looks().windows(2).map(|w| w[1].duration_since(w[0]).as_secs_f64()).collect();
-    assert!(gaps.iter().all(|gap| *gap > 0.9), "at its age it is looked at as rarely as may be: {gaps:?}");
-    assert_eq!(of_operator(&bed.writes()).count(), 1, "a look that brings nothing new writes nothing");
-    assert_eq!(bed.status("nightly"), pending);
-    bed.service.finish(&request.job_name(1));
-    bed.until("nightly", "ImportSucceeded");
-    assert_eq!(bed.service.calls(CREATE), 0, "it is never sent again");
-    bed.judged_settled();
 }

@@ -58,7 +58,8 @@ fn answers_of_10_mb_are_survived_in_bounded_memory() {
 #[test]
 fn resources_as_big_as_the_api_server_takes_are_worked_on_in_bounded_memory() {
     let bed = Bed::new();
-    let operator = bed.operator(&[]);
+    // The API server takes its time for such.
+    let operator = bed.operator(&["--kube-timeout=30s", "--lease-duration=60s"]);
     bed.import("first", "d0", json!({}));
     bed.until("first", "ImportSucceeded");
     let before = most_memory(&operator);
@@ -71,12 +72,15 @@ fn resources_as_big_as_the_api_server_takes_are_worked_on_in_bounded_memory() {
         create(&bed, &manifest);
     }
     // Labels, finalizers and managed fields of others make one object of a megabyte.
-    let finalizers: Vec<Value> =
-        (0..4_000).map(|i| json!(format!("example.org/finalizer-of-somebody-{i:020}"))).collect();
+    let domain = format!("{0}.{0}.{0}.example.org", "x".repeat(60));
+    let finalizers: Vec<Value> = (0..2_000).map(|i| json!(format!("{domain}/of-somebody-{i:020}"))).collect();
     let mut manifest = Bed::manifest("giant", "d29", json!({}));
     manifest["metadata"]["annotations"] = annotations;
     manifest["metadata"]["finalizers"] = json!(finalizers);
     create(&bed, &manifest);
+    let stored = serde_json::to_string(&bed.get("giant").unwrap()).unwrap().len();
+    println!("{} kB", stored / 1024);
+    assert!(stored >= MEGABYTE, "{stored} bytes");
     for i in 0..COUNT {
         bed.until(&format!("big-{i}"), "ImportSucceeded");
     }

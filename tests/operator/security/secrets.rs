@@ -3,9 +3,15 @@
 
 use crate::bed::{Bed, Operator, eventually, text};
 use crate::service::{SESSION_TOKEN, TEMPORARY_ACCESS_KEY, TEMPORARY_SECRET_KEY};
+use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::{Value, json};
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// Everything: the deepest log of the operator's own and of all that it is built on.
 const ALL: &str = "--log-level=trace";
@@ -181,4 +187,124 @@ fn credentials_in_urls_and_kubeconfigs_show_nowhere() {
         eventually(what, || (operator.has_ended() || operator.log().contains("lease")).then_some(()));
         kept(&bed, &operator, &[TEMPORARY_ACCESS_KEY, TEMPORARY_SECRET_KEY, SESSION_TOKEN]);
     }
+}
+
+/// Serves whoever asks an error that repeats all that was sent, its headers included, in XML, JSON and plain text.
+/// Tells its URL, and counts who asked.
+fn echo() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut sent = Vec::new();
+            let mut part = [0; 4096];
+            stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            // The whole head and what follows at once; who sends waits for the answer then.
+            while let Ok(length @ 1..) = stream.read(&mut part) {
+                sent.extend_from_slice(&part[..length]);
+            }
+            let number = count.fetch_add(1, Ordering::SeqCst);
+            let sent = String::from_utf8_lossy(&sent).into_owned();
+            let body = match number % 3 {
+                0 => format!(
+                    "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>not with {sent}</Message></Error></ErrorResponse>"
+                ),
+                1 => json!({"Code": "AccessDenied", "Message": sent, "code": "AccessDenied", "message": sent})
+                    .to_string(),
+                _ => sent,
+            };
+            // Who has given up needs no answer.
+            let _ = write!(
+                stream,
+                "HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+        }
+    });
+    (url, asked)
+}
+
+/// A web identity's token, as a cluster's API server signs them.
+const WEB_TOKEN: &str =
+    "eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOlsic3RzLmFtYXpvbmF3cy5jb20iXX0.ThisSignatureMustNotShowAnywhere0123456789";
+/// The token of a container's credentials: no shape gives it away.
+const CONTAINER_TOKEN: &str = "a container's token that must not show";
+
+#[test]
+fn tokens_for_credentials_show_nowhere_even_if_who_gives_those_repeats_them() {
+    let bed = Bed::new();
+    let (url, asked) = echo();
+    let credentials = format!("{url}/credentials");
+    let token = write(&bed.dir().join("token"), WEB_TOKEN);
+    let container = write(&bed.dir().join("container-token"), CONTAINER_TOKEN);
+    let none = [("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")];
+    let web = [
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", token.as_str()),
+        ("AWS_ROLE_ARN", crate::bed::ROLE),
+        ("AWS_ENDPOINT_URL_STS", &url),
+        ("AWS_REGION", crate::bed::REGION),
+    ];
+    let told = [
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", credentials.as_str()),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN", CONTAINER_TOKEN),
+    ];
+    let filed = [
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", credentials.as_str()),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", &container),
+    ];
+    for (number, env) in [&web[..], &told[..], &filed[..]].into_iter().enumerate() {
+        let before = asked.load(Ordering::SeqCst);
+        let env: Vec<(&str, &str)> = none.iter().chain(env).copied().collect();
+        let operator = bed.operator_with(&env, &[ALL, "--aws-timeout=20s", "--aws-read-timeout=20s"]);
+        let name = format!("nightly-{number}");
+        bed.import(&name, &format!("d{number}"), json!({}));
+        bed.until(&name, "CredentialsRefused");
+        eventually("each kind of answer was given", || (asked.load(Ordering::SeqCst) >= before + 3).then_some(()));
+        kept(&bed, &operator, &[WEB_TOKEN, CONTAINER_TOKEN, "ThisSignatureMustNotShowAnywhere"]);
+        assert!(operator.stop());
+    }
+    bed.judged();
+}
+
+#[test]
+fn a_password_of_the_environments_proxy_shows_nowhere() {
+    const PASSWORD: &str = "PasswordOfAProxyThatMustNotShow";
+    let bed = Bed::new();
+    let authorization = BASE64_STANDARD.encode(format!("operator:{PASSWORD}"));
+    let secrets = [PASSWORD, &authorization];
+    // On the way to the service, with and without TLS. The proxy repeats all that it was told.
+    let (url, asked) = echo();
+    let through = url.replace("//", &format!("//operator:{PASSWORD}@"));
+    for (number, (variable, endpoint)) in
+        [("HTTP_PROXY", "http://personalize.example"), ("ALL_PROXY", "https://personalize.example")]
+            .into_iter()
+            .enumerate()
+    {
+        let before = asked.load(Ordering::SeqCst);
+        let env = [(variable, through.as_str()), ("AWS_ENDPOINT_URL_PERSONALIZE", endpoint)];
+        let operator = bed.operator_with(&env, &[ALL, "--aws-timeout=20s", "--aws-read-timeout=20s"]);
+        bed.import(&format!("nightly-{number}"), &format!("d{number}"), json!({}));
+        for _ in 0..3 {
+            // What is refused is tried again only after a while, or when a person asks.
+            let seen = asked.load(Ordering::SeqCst);
+            let now = format!("personalize-operator.io/reconcile-requested-at={seen}");
+            bed.annotate(&format!("nightly-{number}"), &now);
+            eventually("the proxy is asked", || (asked.load(Ordering::SeqCst) > seen).then_some(()));
+        }
+        assert!(asked.load(Ordering::SeqCst) >= before + 3, "each kind of answer was given");
+        eventually("it is told", || (!bed.status(&format!("nightly-{number}")).conditions.is_empty()).then_some(()));
+        kept(&bed, &operator, &secrets);
+        assert!(operator.stop());
+    }
+    // On the way to the API server.
+    for proxy in ["http", "https", "socks5", "ftp", "a b"] {
+        let proxy = format!("{proxy}://operator:{PASSWORD}@127.0.0.1:1");
+        let mut operator =
+            bed.operator_unready_with(&[("HTTPS_PROXY", &proxy), ("PERSONALIZE_OPERATOR_LOG_LEVEL", "trace")]);
+        eventually(&proxy, || (operator.has_ended() || operator.log().contains("lease")).then_some(()));
+        kept(&bed, &operator, &secrets);
+    }
+    bed.judged();
 }
