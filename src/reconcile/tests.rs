@@ -134,9 +134,11 @@ async fn pass(last: Option<(&'static str, usize)>) -> (Result<(), Error>, usize,
         metrics: Arc::new(Metrics::default()),
         recorder: Recorder::new(client, reporter),
         wake: Box::new(|_| {}),
+        pause: ServerPause::default(),
+        workers: Semaphore::new(1),
     };
-    operator.queue().observe(&job);
-    let outcome = operator.pass(&job).await.map(drop);
+    operator.queue().observe(&job, true);
+    let outcome = operator.pass(&job).await.1;
     let writes = asked.lock().unwrap().iter().filter(|call| call.starts_with("PUT ")).count();
     (outcome, writes, service.creates())
 }
