@@ -375,6 +375,8 @@ fn typical(jobs: &[JobSummary]) -> Option<Duration> {
 mod tests {
     use super::*;
     use crate::identity::tests::spec;
+    use crate::schedule::tests::policy;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, FieldsV1, Time};
 
     fn written_by(manager: Option<&str>) -> DatasetImportJob {
         let mut job = DatasetImportJob::new("nightly", spec());
@@ -402,5 +404,82 @@ mod tests {
         assert!(nobody.proves(&new), "there is nothing to believe yet");
         new.status = None;
         assert!(nobody.proves(&new));
+    }
+
+    fn condition(kind: &str) -> Condition {
+        Condition {
+            type_: kind.into(),
+            status: "True".into(),
+            reason: "Because".into(),
+            message: String::new(),
+            observed_generation: None,
+            last_transition_time: Time(Timestamp::UNIX_EPOCH),
+        }
+    }
+
+    #[test]
+    fn a_condition_that_somebody_else_keeps_beside_ours_unproves_nothing() {
+        let mut shared = written_by(Some(MANAGER));
+        let mut pass = Pass::new(shared.clone(), Remembered::default());
+        let mut queue = Queue::new(5, policy());
+        pass.recorded(shared.clone(), None, &mut queue);
+        let knows = pass.end();
+        shared.status.as_mut().unwrap().conditions.push(condition("example.org/Billed"));
+        assert!(knows.proves(&shared), "by what this process wrote");
+        let keys = |keys: serde_json::Value| {
+            let mut entry = shared.managed_fields()[0].clone();
+            entry.manager = Some("billing".into());
+            entry.fields_v1 = Some(FieldsV1(serde_json::json!({"f:status": keys})));
+            entry
+        };
+        let theirs =
+            keys(serde_json::json!({"f:conditions": {".": {}, "k:{\"type\":\"example.org/Billed\"}": {".": {}}}}));
+        let mut books = shared.clone();
+        books.managed_fields_mut().push(theirs);
+        assert!(Remembered::default().proves(&books), "by the API server's books");
+        for touched in [
+            serde_json::json!({"f:conditions": {"k:{\"type\":\"Ready\"}": {"f:status": {}}}}),
+            serde_json::json!({"f:conditions": {"k:nonsense": {}}}),
+            serde_json::json!({"f:attempts": {}}),
+            serde_json::Value::Null,
+        ] {
+            let mut books = shared.clone();
+            books.managed_fields_mut().push(keys(touched.clone()));
+            assert!(!Remembered::default().proves(&books), "{touched}");
+        }
+        shared.status.as_mut().unwrap().conditions.push(condition("Ready"));
+        assert!(!knows.proves(&shared));
+    }
+
+    #[test]
+    fn what_was_held_against_the_service_is_believed_without_a_write() {
+        let restored = written_by(Some("velero-server"));
+        let mut pass = Pass::new(restored.clone(), Remembered::default());
+        assert!(!pass.remembered().proves(&restored));
+        pass.verified(&mut Queue::new(5, policy()));
+        assert!(pass.end().proves(&restored));
+    }
+
+    #[test]
+    fn a_pass_that_is_outrun_again_and_again_is_put_off() {
+        let mut pass = Pass::new(written_by(Some(MANAGER)), Remembered::default());
+        let outrun = (0..MOST_OUTRUNS).all(|_| pass.outrun());
+        assert!(outrun && !pass.outrun());
+    }
+
+    #[test]
+    fn a_rejected_import_that_waits_for_its_turn_in_between_is_not_tried_more_often_for_it() {
+        let mut job = written_by(Some(MANAGER));
+        conditions::set(job.status.as_mut().unwrap(), 1, Reason::AccessDenied, "", Timestamp::UNIX_EPOCH);
+        let mut pass = Pass::new(job, Remembered::default());
+        let mut rest = |again, hour: i64| {
+            let now = Timestamp::from_second(hour * 3600).unwrap();
+            pass.rested(again, now, &policy(), 1.0).unwrap_or_default()
+        };
+        let first = rest(Again::Setback(Pace::Slow), 1);
+        rest(Again::After(Duration::from_secs(1)), 2);
+        assert_eq!(rest(Again::Setback(Pace::Slow), 3), first * 2);
+        rest(Again::OnChange, 4);
+        assert_eq!(rest(Again::Setback(Pace::Slow), 5), first);
     }
 }
