@@ -86,7 +86,8 @@ fn clean(text: &str, longest: usize) -> String {
 }
 
 fn printable(c: char) -> bool {
-    let invisible = matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}');
+    let joins = matches!(c, '\u{200b}'..='\u{200f}' | '\u{ad}' | '\u{180e}' | '\u{e0000}'..='\u{e007f}');
+    let invisible = joins || matches!(c, '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}');
     let separator = matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}');
     !c.is_control() && !c.is_whitespace() && !invisible && !separator
 }
@@ -177,6 +178,21 @@ mod tests {
     use proptest::prelude::*;
     use proptest::sample::select;
 
+    /// Characters without a shape of their own: zero-width ones, separators, and those that turn the direction of
+    /// others.
+    const UNSEEN: [char; 26] = [
+        '\u{200b}', '\u{200c}', '\u{200d}', '\u{200e}', '\u{200f}', '\u{2028}', '\u{2029}', '\u{202a}', '\u{202b}',
+        '\u{202c}', '\u{202d}', '\u{202e}', '\u{2060}', '\u{2061}', '\u{2062}', '\u{2063}', '\u{2064}', '\u{2065}',
+        '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}', '\u{feff}', '\u{7f}', '\u{85}', '\u{a0}',
+    ];
+
+    #[test]
+    fn what_has_no_shape_of_its_own_becomes_a_space_between_words() {
+        for unseen in UNSEEN {
+            assert_eq!(sanitize(&format!("a{unseen}b{unseen}{unseen}c{unseen}")), "a b c", "{unseen:?}");
+        }
+    }
+
     #[test]
     fn plain_sentences_pass_unchanged() {
         let text = "Input csv is missing the following columns: [ITEM_ID]";
@@ -250,10 +266,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_becomes_printable_and_short_and_stays_as_it_is_then(text in "\\PC{0,50}|(?s).{0,3000}| {4000,4200}.{0,200}") {
+        fn any_text_becomes_printable_and_short_and_stays_as_it_is_then(
+            text in "\\PC{0,50}|(?s).{0,3000}| {4000,4200}.{0,200}|[a-z\\u{200b}-\\u{200f}\\u{2028}-\\u{202e}\\u{2060}-\\u{2069}\\u{feff}]{0,50}",
+        ) {
             let clean = sanitize(&text);
             prop_assert!(clean.chars().count() <= LONGEST);
             prop_assert!(!clean.contains(|c: char| c.is_control() || (c.is_whitespace() && c != ' ')), "{clean:?}");
+            prop_assert!(!clean.contains(UNSEEN), "{clean:?}");
             prop_assert_eq!(sanitize(&clean), clean);
         }
 

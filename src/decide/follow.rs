@@ -1,5 +1,6 @@
 //! Following a job to its end, and the silence after it.
 
+use super::ownership::Claim;
 use super::stage::attempts;
 use super::{Again, Case, Step, verdict};
 use crate::conditions::Reason;
@@ -12,13 +13,21 @@ impl Case<'_> {
     pub(super) fn follow(&self) -> Step {
         let attempt = attempts(&self.recorded);
         match self.seen.lookups.get(&attempt) {
+            // What appears under the name of a job that was lost is not for that its own.
+            Some(Ok(found)) if self.is_lost() && !matches!(self.claim(found), Claim::Ours) => {
+                self.leave(Again::Setback(Pace::Slow))
+            }
             Some(Ok(found)) => self.report(self.recorded.clone(), &found.job, attempt),
             Some(Err(failure)) => self.not_seen(failure),
             None => match self.wait_until() {
                 Some(at) if !self.poked() => self.settled_until(at),
-                _ => Step::DescribeJob { attempt, prove: false },
+                _ => Step::DescribeJob { attempt, prove: self.is_lost() },
             },
         }
+    }
+
+    fn is_lost(&self) -> bool {
+        self.reason() == Some(Reason::JobNotFound)
     }
 
     /// The data is in the dataset, or the job failed for good: nothing is asked or written any more,

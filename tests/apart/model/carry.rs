@@ -1,7 +1,7 @@
 //! Carrying out the steps of a pass on the modelled parts, as `reconcile` does on the real ones.
 
 use crate::checker::{Checked, delays};
-use crate::world::{Call, Run, Snapshot, World, at};
+use crate::world::{Call, Made, Run, Snapshot, World, at};
 use kube::ResourceExt;
 use personalize_operator::api::Tag;
 use personalize_operator::decide::{Found, Rest, Step};
@@ -9,8 +9,26 @@ use personalize_operator::pass::Pass;
 use personalize_operator::personalize::{ACTIVE, Class, Failure, Job, JobSummary};
 use personalize_operator::queue::Turn;
 
+/// How a step fares.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Fate {
+    /// As it should.
+    Well,
+    /// It writes, and the answer is lost, after its effect or with it.
+    Lost { applied: bool },
+    /// It reads, and gets no answer, or none that says that the dataset is there.
+    Unread,
+    /// It reads whose job it is, and finds the job without its tags.
+    TagsUnread,
+}
+
 fn failure(class: Class) -> Failure {
     Failure::unanswered(class, class.label(), "")
+}
+
+/// The job that reads show under the name of this attempt.
+fn shown(world: &World, r: usize, attempt: i32) -> Option<&Made> {
+    world.jobs.iter().find(|job| job.visible && (job.resource, job.attempt) == (r, attempt))
 }
 
 impl Checked {
@@ -46,12 +64,13 @@ impl Checked {
     fn settle(&self, world: &mut World, o: usize, r: usize) {
         let now = world.now();
         let policy = delays(&self.rules);
+        let reads_fail = world.left.reads > 0;
         loop {
             let operator = world.operator(o);
             let Some(run) = operator.runs[r].as_mut().filter(|run| run.waits.is_none()) else { return };
             match run.pass.next(now, &policy) {
                 Step::AskPermission => run.pass.permitted(Ok(())),
-                Step::DescribeDataset => run.pass.saw_dataset(Ok(ACTIVE.into())),
+                Step::DescribeDataset if !reads_fail => run.pass.saw_dataset(Ok(ACTIVE.into())),
                 Step::TakeTurn => {
                     let uid = run.pass.job().uid().unwrap_or_default();
                     let turn = operator.queue.take_turn(&uid, now);
@@ -108,23 +127,38 @@ impl Checked {
         }
     }
 
-    /// Whether the next step of this pass writes.
-    pub(crate) fn writes(&self, world: &World, o: usize, r: usize) -> bool {
-        let Some(run) = &world.operators[o].runs[r] else { return false };
+    /// How the next step of this pass may fare.
+    pub(crate) fn fates(&self, world: &World, o: usize, r: usize) -> &'static [Fate] {
+        const WRITE: &[Fate] = &[Fate::Well, Fate::Lost { applied: true }, Fate::Lost { applied: false }];
+        const READ: &[Fate] = &[Fate::Well, Fate::Unread];
+        const PROOF: &[Fate] = &[Fate::Well, Fate::Unread, Fate::TagsUnread];
+        let Some(run) = &world.operators[o].runs[r] else { return &[] };
+        let (can_lose, can_miss) = (world.left.losses > 0, world.left.reads > 0);
         match run.pass.next(world.now(), &delays(&self.rules)) {
-            Step::RecordIntent(_) => world.operators[o].leads,
-            Step::Rest(rest) => rest.status.is_some(),
-            _ => false,
+            Step::RecordIntent(_) if can_lose && world.operators[o].leads => WRITE,
+            Step::Rest(Rest { status: Some(_), .. }) if can_lose => WRITE,
+            Step::DescribeJob { attempt, prove: true } if can_miss && shown(world, r, attempt).is_some() => PROOF,
+            Step::Refresh
+            | Step::DescribeDataset
+            | Step::ListJobs
+            | Step::DescribeJob { .. }
+            | Step::ReadAge { .. }
+                if can_miss =>
+            {
+                READ
+            }
+            _ => &[Fate::Well],
         }
     }
 
-    /// Goes on by one step. `lost` loses the answer to a write, after its effect if it is true.
-    pub(crate) fn step(&self, world: &mut World, o: usize, r: usize, lost: Option<bool>) -> Option<()> {
+    /// Goes on by one step.
+    pub(crate) fn step(&self, world: &mut World, o: usize, r: usize, fate: Fate) -> Option<()> {
         let now = world.now();
         let leads = world.operators[o].leads;
         let run = world.operators[o].runs[r].as_ref().filter(|run| run.waits.is_none())?;
         let step = run.pass.next(now, &delays(&self.rules));
         match step {
+            Step::Refresh if fate == Fate::Unread => self.fail(world, o, r),
             Step::Refresh => {
                 let live = world.live[r].as_ref().map(|live| live.job().clone());
                 let operator = world.operator(o);
@@ -145,17 +179,22 @@ impl Checked {
                 let found = if self.rules.breaks.no_look && prove && !told {
                     Err(failure(Class::NotFound))
                 } else {
-                    self.describe(world, r, attempt, prove)
+                    self.describe(world, r, attempt, prove, fate)
                 };
                 world.operator(o).runs[r].as_mut()?.pass.looked_up(attempt, found, now);
             }
+            Step::DescribeDataset => {
+                let status = if fate == Fate::Unread { Err(failure(Class::NotFound)) } else { Ok(ACTIVE.into()) };
+                world.operator(o).runs[r].as_mut()?.pass.saw_dataset(status);
+            }
             Step::ListJobs => {
-                let jobs = self.list(world);
+                let jobs = if fate == Fate::Unread { Err(failure(Class::InDoubt)) } else { Ok(self.list(world)) };
                 let operator = world.operator(o);
-                operator.runs[r].as_mut()?.pass.saw_jobs(Ok(jobs), &operator.queue);
+                operator.runs[r].as_mut()?.pass.saw_jobs(jobs, &operator.queue);
             }
             Step::ReadAge { job_name } => {
-                let tags = self.tags(world, &job_name);
+                let unread = fate == Fate::Unread;
+                let tags = if unread { Err(failure(Class::InDoubt)) } else { self.tags(world, &job_name) };
                 world.operator(o).runs[r].as_mut()?.pass.saw_age(job_name, tags);
             }
             Step::RecordIntent(_) | Step::Create { .. } if !leads => self.fail(world, o, r),
@@ -167,7 +206,7 @@ impl Checked {
                     let unwritten = Snapshot::new(run.pass.with_status(*status)).job().clone();
                     run.pass.recorded(unwritten, attempt, &mut operator.queue);
                 } else {
-                    self.write(world, o, r, *status, attempt, lost)?;
+                    self.write(world, o, r, *status, attempt, fate)?;
                 }
             }
             Step::Create { attempt } => {
@@ -175,11 +214,11 @@ impl Checked {
                 world.calls.push(Call { operator: o, resource: r, attempt, awaited: true });
             }
             Step::Rest(Rest { status: Some(status), again, quota_exceeded }) => {
-                if self.write(world, o, r, *status, None, lost)? {
+                if self.write(world, o, r, *status, None, fate)? {
                     self.rest(world, o, r, again, quota_exceeded);
                 }
             }
-            Step::AskPermission | Step::TakeTurn | Step::DescribeDataset | Step::Rest(_) => {}
+            Step::AskPermission | Step::TakeTurn | Step::Rest(_) => {}
         }
         self.settle(world, o, r);
         Some(())
@@ -191,15 +230,19 @@ impl Checked {
         world: &mut World,
         o: usize,
         r: usize,
-        status: personalize_operator::api::DatasetImportJobStatus,
+        mut status: personalize_operator::api::DatasetImportJobStatus,
         intent: Option<i32>,
-        lost: Option<bool>,
+        fate: Fate,
     ) -> Option<bool> {
+        if self.rules.breaks.no_record_of_wishes {
+            status.last_handled_retry_at = None;
+        }
         let job = world.operators[o].runs[r].as_ref()?.pass.with_status(status);
-        let written = if lost == Some(false) { None } else { world.put(r, &job, &self.rules) };
+        let applied = fate != Fate::Lost { applied: false };
+        let written = if applied { world.put(r, &job, &self.rules) } else { None };
         let operator = world.operator(o);
         let run = operator.runs[r].as_mut()?;
-        if lost.is_some() {
+        if matches!(fate, Fate::Lost { .. }) {
             run.pass.unsure();
             self.fail(world, o, r);
             return Some(false);
@@ -214,9 +257,11 @@ impl Checked {
         Some(true)
     }
 
-    fn describe(&self, world: &World, r: usize, attempt: i32, prove: bool) -> Result<Found, Failure> {
-        let made = world.jobs.iter().find(|job| job.visible && (job.resource, job.attempt) == (r, attempt));
-        let made = made.ok_or_else(|| failure(Class::NotFound))?;
+    fn describe(&self, world: &World, r: usize, attempt: i32, prove: bool, fate: Fate) -> Result<Found, Failure> {
+        if fate == Fate::Unread {
+            return Err(failure(Class::InDoubt));
+        }
+        let made = shown(world, r, attempt).ok_or_else(|| failure(Class::NotFound))?;
         let request = &self.names.0[r].0;
         let ours = !made.foreign || self.rules.breaks.no_proof;
         let tags: Vec<Tag> = if ours { request.own_tags() } else { Vec::new() };
@@ -232,17 +277,18 @@ impl Checked {
             created: Some(at(0)),
             updated: Some(at(0)),
         };
-        Ok(Found { job, tags: prove.then_some(Ok(tags)) })
+        let tags = if fate == Fate::TagsUnread { Err(failure(Class::NotFound)) } else { Ok(tags) };
+        Ok(Found { job, tags: prove.then_some(tags) })
     }
 
     fn tags(&self, world: &World, job_name: &str) -> Result<Vec<Tag>, Failure> {
-        let named = |job: &&crate::world::Made| self.names.of(job.resource, job.attempt) == job_name;
+        let named = |job: &&Made| self.names.of(job.resource, job.attempt) == job_name;
         let job = world.jobs.iter().find(named).ok_or_else(|| failure(Class::NotFound))?;
         Ok(if job.foreign || self.rules.breaks.no_age { Vec::new() } else { self.names.0[job.resource].0.own_tags() })
     }
 
     fn list(&self, world: &World) -> Vec<JobSummary> {
-        let summary = |job: &crate::world::Made| JobSummary {
+        let summary = |job: &Made| JobSummary {
             name: self.names.of(job.resource, job.attempt),
             status: job.status.into(),
             created: Some(at(0)),

@@ -1,11 +1,9 @@
 //! The model: which actions there are, what each does, and what must always hold.
 
+use crate::carry::Fate;
 use crate::rules::{Deed, Rules};
-use crate::world::{Names, Snapshot, World, over, policy, resource};
-use kube::ResourceExt;
-use personalize_operator::api::{DatasetImportJob, DatasetImportJobStatus, RETRY_REQUESTED_AT};
-use personalize_operator::conditions::Reason;
-use personalize_operator::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING, Class};
+use crate::world::{Names, Snapshot, World, over, policy};
+use personalize_operator::personalize::Class;
 use stateright::{Model, Property};
 
 /// What may happen next. Operators and resources go by number.
@@ -15,10 +13,8 @@ pub(crate) enum Action {
     Watch(usize, usize),
     /// The operator takes up the resource as its cache has it.
     Begin(usize, usize),
-    /// The pass goes on by a step.
-    Step(usize, usize),
-    /// The pass goes on by a write whose effect or answer is lost.
-    StepLost(usize, usize, bool),
+    /// The pass goes on by a step, which fares like this.
+    Step(usize, usize, Fate),
     /// A create call reaches the service; its answer may be lost.
     Arrive(usize, bool),
     /// A create call is refused.
@@ -50,160 +46,8 @@ pub(crate) struct Checked {
 
 impl Checked {
     pub(crate) fn new(rules: Rules) -> Self {
-        let names = Names::new(rules.resources);
+        let names = Names::new(&rules);
         Self { rules, names }
-    }
-
-    fn deed(&self, world: &mut World, r: usize, deed: Deed) -> Option<()> {
-        let edit = |world: &World, change: fn(&mut DatasetImportJob)| {
-            let mut job = world.live[r].as_ref()?.job().clone();
-            change(&mut job);
-            Some(job)
-        };
-        match deed {
-            Deed::MakeJob if world.taken(r, 1) => return None,
-            Deed::MakeJob => {
-                let made = crate::world::Made { resource: r, attempt: 1, foreign: true, status: ACTIVE, visible: true };
-                world.jobs.push(made);
-            }
-            Deed::Delete => {
-                world.live[r].take()?;
-            }
-            Deed::Apply if world.live[r].is_some() => return None,
-            Deed::Apply => {
-                world.versions[r] += 1;
-                let incarnation = u8::try_from(world.versions[r]).unwrap_or(u8::MAX);
-                world.live[r] = Some(Snapshot::new(resource(r, incarnation, world.versions[r], false)));
-            }
-            Deed::Suspend => {
-                let job = edit(world, |job| {
-                    job.spec.suspend = !job.spec.suspend;
-                    job.metadata.generation = job.metadata.generation.map(|g| g + 1);
-                })?;
-                world.write(r, job, None);
-            }
-            Deed::Retry => {
-                let job = edit(world, |job| {
-                    job.annotations_mut().insert(RETRY_REQUESTED_AT.into(), "now".into());
-                })?;
-                world.write(r, job, None);
-            }
-            Deed::Wipe => {
-                let job = edit(world, |job| {
-                    job.status = Some(DatasetImportJobStatus::default());
-                    job.metadata.managed_fields = None;
-                })?;
-                world.write(r, job, None);
-            }
-            Deed::Forge => {
-                let mut job = edit(world, |_| {})?;
-                let arn = self.names.0[r].0.job_arn(1).0;
-                let status = DatasetImportJobStatus {
-                    status: Some(ACTIVE.into()),
-                    attempts: Some(1),
-                    dataset_import_job_arn: Some(arn),
-                    ..DatasetImportJobStatus::default()
-                };
-                job.status = Some(status);
-                world.write(r, job, Some("somebody"));
-                world.meddled = true;
-            }
-        }
-        Some(())
-    }
-
-    /// The service carries a create call out; true if it accepts.
-    pub(crate) fn accept(&self, world: &mut World, r: usize, attempt: i32) -> bool {
-        let taken = world.taken(r, attempt);
-        if self.rules.unique_names && taken {
-            return false;
-        }
-        world.accepted.push((r, attempt));
-        world.accepted.sort_unstable();
-        world.overlapped |= world.jobs.iter().any(|job| job.resource != r && !job.foreign && !over(job));
-        if !taken {
-            let lag = world.left.lags > 0;
-            world.left.lags -= u8::from(lag);
-            let made =
-                crate::world::Made { resource: r, attempt, foreign: false, status: CREATE_PENDING, visible: !lag };
-            world.jobs.push(made);
-            world.jobs.sort_by_key(|job| (job.resource, job.attempt, job.foreign));
-        }
-        true
-    }
-
-    pub(crate) fn end(world: &mut World, j: usize, well: bool) {
-        let r = world.jobs[j].resource;
-        world.jobs[j].status = if well { ACTIVE } else { CREATE_FAILED };
-        let newer = |job: &crate::world::Made| job.resource > r && job.status == ACTIVE && !job.foreign;
-        world.out_of_order |= well && world.jobs.iter().any(newer);
-    }
-
-    /// The import of every resource comes to its end once nothing goes wrong any more.
-    fn finishes(&self, world: &World) -> bool {
-        let mut world = world.clone();
-        let mut rules = self.rules.clone();
-        rules.breaks = crate::rules::Breaks::default();
-        let fair = Self { rules, names: self.names.clone() };
-        world.left = crate::rules::Budget::default();
-        if !world.operators.iter().any(|operator| operator.leads) {
-            let started = world.started(&self.rules, true);
-            *world.operator(0) = started;
-        }
-        for r in 0..world.live.len() {
-            if world.live[r].as_ref().is_some_and(|live| live.job().spec.suspend) {
-                let _ = fair.deed(&mut world, r, Deed::Suspend);
-            }
-        }
-        for _ in 0..8 {
-            if (0..world.live.len()).all(|r| self.finished(&world, r)) {
-                return true;
-            }
-            fair.fair_round(&mut world);
-        }
-        false
-    }
-
-    fn fair_round(&self, world: &mut World) {
-        let resources = world.live.len();
-        for (o, r) in (0..2).flat_map(|o| (0..resources).map(move |r| (o, r))) {
-            if !world.operators[o].leads {
-                continue;
-            }
-            self.watch(world, o, r);
-            self.begin(world, o, r);
-            for _ in 0..100 {
-                while !world.calls.is_empty() {
-                    self.arrive(world, 0, false);
-                }
-                if self.step(world, o, r, None).is_none() {
-                    break;
-                }
-            }
-        }
-        world.jobs.iter_mut().for_each(|job| job.visible = true);
-        for j in 0..world.jobs.len() {
-            if !over(&world.jobs[j]) {
-                Self::end(world, j, true);
-            }
-        }
-        world.clock += 1;
-    }
-
-    fn finished(&self, world: &World, r: usize) -> bool {
-        let Some(live) = &world.live[r] else { return true };
-        let status = live.job().status.clone().unwrap_or_default();
-        let has = |what: &str| {
-            world.jobs.iter().any(|job| job.resource == r && job.status == what && !job.foreign && job.visible)
-        };
-        match Reason::of(&status) {
-            Some(Reason::ImportSucceeded) => has(ACTIVE),
-            Some(Reason::ImportFailed) => has(CREATE_FAILED),
-            Some(Reason::JobNameConflict) => world.jobs.iter().any(|job| job.resource == r && job.foreign),
-            Some(Reason::Superseded) => world.jobs.iter().any(|job| job.resource > r && job.status == ACTIVE),
-            Some(Reason::JobNotFound) => world.meddled,
-            _ => false,
-        }
     }
 }
 
@@ -224,10 +68,7 @@ impl Model for Checked {
                 match &operator.runs[r] {
                     None if operator.leads && operator.cache[r].is_some() => actions.push(Action::Begin(o, r)),
                     Some(run) if run.waits.is_none() => {
-                        actions.push(Action::Step(o, r));
-                        if world.left.losses > 0 && self.writes(world, o, r) {
-                            actions.extend([Action::StepLost(o, r, true), Action::StepLost(o, r, false)]);
-                        }
+                        actions.extend(self.fates(world, o, r).iter().map(|fate| Action::Step(o, r, *fate)));
                     }
                     _ => {}
                 }
@@ -280,10 +121,13 @@ impl Model for Checked {
         match action {
             Action::Watch(o, r) => self.watch(&mut world, o, r),
             Action::Begin(o, r) => self.begin(&mut world, o, r),
-            Action::Step(o, r) => self.step(&mut world, o, r, None)?,
-            Action::StepLost(o, r, applied) => {
-                world.left.losses -= 1;
-                self.step(&mut world, o, r, Some(applied))?;
+            Action::Step(o, r, fate) => {
+                match fate {
+                    Fate::Well => {}
+                    Fate::Lost { .. } => world.left.losses -= 1,
+                    Fate::Unread | Fate::TagsUnread => world.left.reads -= 1,
+                }
+                self.step(&mut world, o, r, fate)?;
             }
             Action::Arrive(c, lost) => {
                 world.left.losses -= u8::from(lost);
@@ -336,13 +180,9 @@ impl Model for Checked {
             Property::always("A: nothing is accepted twice", |_, world: &World| {
                 world.accepted.windows(2).all(|pair| pair[0] != pair[1])
             }),
-            Property::always(
-                "A: another attempt needs a failed one, and a person or a limit",
-                |model: &Self, world: &World| {
-                    let asked = model.rules.deeds.contains(&Deed::Retry);
-                    world.accepted.iter().all(|(_, attempt)| *attempt == 1 || asked)
-                },
-            ),
+            Property::always("A: another attempt needs a failed one, and a person or a limit", |_, world: &World| {
+                !world.unasked
+            }),
             Property::always("C: no foreign job is adopted", |_, world: &World| {
                 let told = |(r, live): (usize, &Option<Snapshot>)| {
                     let Some(live) = live else { return false };

@@ -16,6 +16,8 @@ pub(crate) struct Budget {
     pub(crate) losses: u8,
     /// Creates that the service refuses.
     pub(crate) refusals: u8,
+    /// Reads of either server that fail.
+    pub(crate) reads: u8,
     /// Jobs that can't be read for a while after they were made.
     pub(crate) lags: u8,
     /// Jobs that end with CREATE FAILED.
@@ -25,7 +27,7 @@ pub(crate) struct Budget {
 }
 
 /// Parts of the protocol that are left out.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Breaks {
     /// The intent is not written.
     pub(crate) no_intent: bool,
@@ -41,12 +43,14 @@ pub(crate) struct Breaks {
     pub(crate) no_queue: bool,
     /// Jobs don't tell how old their imports are.
     pub(crate) no_age: bool,
+    /// The status doesn't keep which wish for another attempt was handled.
+    pub(crate) no_record_of_wishes: bool,
 }
 
 /// A foreign deed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Deed {
-    /// A job of the resource's name is made elsewhere.
+    /// A job is made elsewhere, under the next name of the resource that is free.
     MakeJob,
     /// The resource is deleted.
     Delete,
@@ -58,6 +62,8 @@ pub(crate) enum Deed {
     Wipe,
     /// The status is replaced by one that claims success.
     Forge,
+    /// The status is replaced by one that claims that the first job failed.
+    ForgeFailure,
     /// An annotation asks for another attempt.
     Retry,
 }
@@ -76,6 +82,8 @@ pub(crate) struct Rules {
     pub(crate) timely: bool,
     /// The oldest resource begins suspended.
     pub(crate) suspended: bool,
+    /// How many more jobs each resource allows after one that failed.
+    pub(crate) backoff_limit: i32,
     pub(crate) grace: Duration,
     pub(crate) deeds: &'static [Deed],
     pub(crate) budget: Budget,
@@ -91,6 +99,7 @@ impl Rules {
             unique_names: true,
             timely: false,
             suspended: false,
+            backoff_limit: 0,
             grace: GRACE,
             deeds: &[],
             budget: Budget::default(),

@@ -18,6 +18,9 @@ use std::time::Duration;
 /// The grace of the modelled operators; each tick of the clock outlasts it.
 pub(crate) const GRACE: Duration = Duration::from_secs(60);
 
+/// More attempts than any model makes.
+pub(crate) const MOST_ATTEMPTS: i32 = 9;
+
 /// No delay but the grace keeps anyone from acting: that is every order of timers at once.
 pub(crate) fn policy(grace: Duration) -> Policy {
     let none = Duration::ZERO;
@@ -154,8 +157,14 @@ pub(crate) struct World {
     pub(crate) jobs: Vec<Made>,
     /// What was accepted: resource, attempt, how often.
     pub(crate) accepted: Vec<(usize, i32)>,
+    /// Per resource the latest attempt that a person asked for, when the one before was told to have failed.
+    pub(crate) granted: Vec<i32>,
+    /// The same, while nothing has happened to the resource that makes the wish void.
+    pub(crate) owed: Vec<i32>,
     /// A person asked for the adoption of foreign jobs, or forged a status.
     pub(crate) meddled: bool,
+    /// Another attempt was accepted that nobody had asked for, or whose predecessor had not failed.
+    pub(crate) unasked: bool,
     pub(crate) out_of_order: bool,
     pub(crate) overlapped: bool,
     pub(crate) left: Budget,
@@ -163,17 +172,19 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(rules: &Rules) -> Self {
-        let live: Vec<_> =
-            (0..rules.resources).map(|r| Some(Snapshot::new(resource(r, 0, 1, rules.suspended)))).collect();
+        let live: Vec<_> = (0..rules.resources).map(|r| Some(Snapshot::new(resource(rules, r, 0, 1)))).collect();
         let mut world = Self {
             clock: 0,
             versions: vec![1; live.len()],
+            granted: vec![0; live.len()],
+            owed: vec![0; live.len()],
             live,
             operators: Vec::new(),
             calls: Vec::new(),
             jobs: Vec::new(),
             accepted: Vec::new(),
             meddled: false,
+            unasked: false,
             out_of_order: false,
             overlapped: false,
             left: rules.budget.clone(),
@@ -237,13 +248,18 @@ impl World {
         self.jobs.iter().any(|job| (job.resource, job.attempt) == (r, attempt))
     }
 
+    /// Keeps equal states equal, whichever job came first.
+    pub(crate) fn order_jobs(&mut self) {
+        self.jobs.sort_by_key(|job| (job.resource, job.attempt, job.foreign));
+    }
+
     pub(crate) fn runs(&self) -> impl Iterator<Item = &Run> {
         self.operators.iter().flat_map(|operator| operator.runs.iter().flatten())
     }
 }
 
 /// A resource as a person applies it, each a second younger than the one before; all import into one dataset.
-pub(crate) fn resource(r: usize, incarnation: u8, version: u64, suspended: bool) -> DatasetImportJob {
+pub(crate) fn resource(rules: &Rules, r: usize, incarnation: u8, version: u64) -> DatasetImportJob {
     let json = json!({
         "apiVersion": "personalize-operator.io/v1alpha1",
         "kind": "DatasetImportJob",
@@ -256,7 +272,8 @@ pub(crate) fn resource(r: usize, incarnation: u8, version: u64, suspended: bool)
             "datasetArn": "arn:aws:personalize:eu-west-1:123456789012:dataset/shop/INTERACTIONS",
             "dataSource": { "dataLocation": format!("s3://bucket/{r}.csv") },
             "roleArn": "arn:aws:iam::123456789012:role/Reader",
-            "suspend": suspended && r == 0,
+            "suspend": rules.suspended && r == 0 && incarnation == 0,
+            "backoffLimit": rules.backoff_limit,
         },
         "status": { "observedGeneration": -1 },
     });
@@ -268,14 +285,14 @@ pub(crate) fn resource(r: usize, incarnation: u8, version: u64, suspended: bool)
 pub(crate) struct Names(pub(crate) Vec<(Request, Vec<String>)>);
 
 impl Names {
-    pub(crate) fn new(resources: usize) -> Self {
+    pub(crate) fn new(rules: &Rules) -> Self {
         let one = |r| {
-            let job = resource(r, 0, 1, false);
+            let job = resource(rules, r, 0, 1);
             let request = Request::of(&job).expect("a request");
-            let names = (1..=4).map(|attempt| request.job_name(attempt)).collect();
+            let names = (1..=MOST_ATTEMPTS).map(|attempt| request.job_name(attempt)).collect();
             (request, names)
         };
-        Self((0..resources).map(one).collect())
+        Self((0..rules.resources).map(one).collect())
     }
 
     pub(crate) fn of(&self, r: usize, attempt: i32) -> String {

@@ -1,0 +1,84 @@
+//! The protocol as it ships: everything holds.
+
+use crate::rules::Deed::{Apply, Delete, Forge, ForgeFailure, MakeJob, Retry, Suspend, Wipe};
+use crate::rules::{Budget, Rules};
+use crate::search::{holds, steps};
+
+#[test]
+fn one_import_with_two_leaders_at_once() {
+    holds(
+        "two leaders",
+        steps(16),
+        Rules { both_lead: true, budget: Budget { ticks: 1, ..Budget::default() }, ..Rules::untimely() },
+    );
+}
+
+#[test]
+fn one_import_through_crashes_and_lost_answers() {
+    holds(
+        "crashes",
+        None,
+        Rules { budget: Budget { ticks: 1, crashes: 1, losses: 1, ..Budget::default() }, ..Rules::untimely() },
+    );
+}
+
+#[test]
+fn one_import_through_refusals_failures_and_late_jobs() {
+    holds(
+        "refusals",
+        None,
+        Rules {
+            budget: Budget { ticks: 1, refusals: 1, lags: 1, failures: 1, ..Budget::default() },
+            ..Rules::untimely()
+        },
+    );
+}
+
+#[test]
+fn one_import_through_reads_that_fail() {
+    holds(
+        "reads",
+        steps(20),
+        Rules { budget: Budget { ticks: 1, crashes: 1, reads: 1, lags: 1, ..Budget::default() }, ..Rules::untimely() },
+    );
+}
+
+#[test]
+fn one_import_whose_resource_is_meddled_with() {
+    holds(
+        "deeds",
+        steps(26),
+        Rules {
+            deeds: &[MakeJob, Delete, Apply, Suspend, Wipe, Forge, ForgeFailure, Retry],
+            budget: Budget { crashes: 1, deeds: 1, ..Budget::default() },
+            ..Rules::untimely()
+        },
+    );
+}
+
+#[test]
+fn one_import_where_names_do_not_help_and_leadership_changes_hands() {
+    holds(
+        "handovers",
+        steps(22),
+        Rules { budget: Budget { ticks: 1, handovers: 1, lags: 1, ..Budget::default() }, ..Rules::timely() },
+    );
+}
+
+#[test]
+fn one_import_where_names_do_not_help_and_two_lead_at_once() {
+    holds(
+        "two leaders, names that don't help",
+        steps(18),
+        Rules { both_lead: true, budget: Budget { ticks: 1, ..Budget::default() }, ..Rules::timely() },
+    );
+}
+
+#[test]
+fn two_imports_into_one_dataset_through_a_handover() {
+    holds(
+        "two imports",
+        steps(22),
+        Rules { resources: 2, budget: Budget { handovers: 1, ..Budget::default() }, ..Rules::timely() },
+    );
+}
