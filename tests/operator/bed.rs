@@ -1,7 +1,7 @@
 //! What a test works on: a namespace of the shared control plane, a stand-in service of its own, and
 //! the real operator as a process.
 
-use crate::judge;
+use crate::judge::{self, Books};
 use crate::proxy::Proxy;
 use control_plane::{ControlPlane, Tethered, shared, tether};
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
@@ -10,10 +10,11 @@ use personalize_operator::api::{DatasetImportJob, DatasetImportJobStatus};
 use serde_json::{Value, json};
 use std::fs;
 use std::net::TcpListener;
+use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Once, OnceLock, mpsc};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, Once, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 pub const ACCOUNT: &str = "123456789012";
@@ -152,6 +153,7 @@ pub fn http(method: &str, url: &str, body: &str) -> Option<(u16, String)> {
 }
 
 static NAMESPACES: AtomicU32 = AtomicU32::new(0);
+static OPERATORS: AtomicU32 = AtomicU32::new(0);
 
 /// A namespace, a service, and the files of both.
 pub struct Bed {
@@ -161,20 +163,44 @@ pub struct Bed {
     pub client: Client,
     dir: tempfile::TempDir,
     operators: AtomicU32,
+    /// Process and URL of each operator that was started.
+    started: Mutex<Vec<(u32, String)>>,
+    made_in: &'static str,
+    judged: AtomicBool,
+}
+
+/// No test of a fault forgets the judge.
+impl Drop for Bed {
+    fn drop(&mut self) {
+        let forgotten = self.made_in.contains("/faults/") && !self.judged.load(Ordering::Relaxed);
+        assert!(!forgotten || std::thread::panicking(), "a fault was staged, and the judge was not asked");
+    }
 }
 
 impl Bed {
+    #[track_caller]
     pub fn new() -> Self {
         Self::on(plane())
     }
 
+    #[track_caller]
     pub fn on(plane: &'static ControlPlane) -> Self {
         let dir = tempfile::Builder::new().prefix("bed-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let namespace = format!("test-{}-{}", std::process::id(), NAMESPACES.fetch_add(1, Ordering::Relaxed));
         let made = plane.kubectl(&["create", "namespace", &namespace], None).unwrap();
         assert!(made.status.success(), "{}", text(&made));
         let service = crate::service::Service::start(dir.path());
-        Self { namespace, plane, service, client: client(plane), dir, operators: AtomicU32::new(0) }
+        Self {
+            namespace,
+            plane,
+            service,
+            client: client(plane),
+            dir,
+            operators: AtomicU32::new(0),
+            started: Mutex::default(),
+            made_in: Location::caller().file(),
+            judged: AtomicBool::new(false),
+        }
     }
 
     /// A directory of this test's own.
@@ -310,7 +336,10 @@ impl Bed {
 
     /// Starts an operator and doesn't wait.
     fn start(&self, env: &[(&str, &str)], extra: &[&str]) -> Operator {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // On an address of its own: no connection out of this machine takes the port before it is bound again.
+        let many = OPERATORS.fetch_add(1, Ordering::Relaxed);
+        let host = format!("127.{}.{}.{}", 64 + std::process::id() % 64, many / 250 % 250, 1 + many % 250);
+        let listen = TcpListener::bind((host, 0)).unwrap().local_addr().unwrap();
         let number = self.operators.fetch_add(1, Ordering::Relaxed);
         let log = self.dir.path().join(format!("operator-{number}.log"));
         let mut args: Vec<String> = [
@@ -335,7 +364,7 @@ impl Bed {
         .to_vec();
         args.push(format!("--watch-namespaces={}", self.namespace));
         args.push(format!("--lease-namespace={}", self.namespace));
-        args.push(format!("--listen=127.0.0.1:{port}"));
+        args.push(format!("--listen={listen}"));
         // A later flag overrides an earlier one only if the parser lets it.
         args.retain(|arg| !extra.iter().any(|e| arg.split('=').next() == e.split('=').next()));
         args.extend(extra.iter().map(|s| (*s).to_owned()));
@@ -354,20 +383,28 @@ impl Bed {
                 .stderr(out);
         })
         .unwrap();
-        Operator { process, log, url: format!("http://127.0.0.1:{port}") }
+        let url = format!("http://{listen}");
+        self.started.lock().unwrap().push((process.pid(), url.clone()));
+        Operator { process, log, url }
     }
 
     /// No invariant is broken.
     pub fn judged(&self) {
-        let faults = judge::judge_with_jobs(&self.service.ledger(), &self.writes(), &self.service.jobs());
-        assert_eq!(faults, Vec::<String>::new());
-        self.keeps_secrets();
+        let (ledger, jobs, writes) = (self.service.ledger(), self.service.jobs(), self.writes());
+        let books = Books { ledger: &ledger, jobs: &jobs, writes: &writes, ..Books::default() };
+        self.judged_by(judge::judge_books(&books));
     }
 
     /// No invariant is broken, and everything that can end has ended.
     pub fn judged_settled(&self) {
-        assert_eq!(self.faults_settled(), Vec::<String>::new());
-        self.keeps_secrets();
+        self.judged_by(self.faults_settled());
+    }
+
+    /// Nothing was found in the books, nor is there anything in what the operators tell and take.
+    pub fn judged_by(&self, mut faults: Vec<String>) {
+        self.judged.store(true, Ordering::Relaxed);
+        faults.extend(self.faults_of_operators());
+        assert_eq!(faults, Vec::<String>::new());
     }
 
     /// Which invariants are broken, and what has not ended.
@@ -375,17 +412,31 @@ impl Bed {
         let output = self.kubectl(&["get", "datasetimportjobs", "-o", "json"]);
         let list: Value = serde_json::from_slice(&output.stdout).unwrap();
         let resources = list["items"].as_array().cloned().unwrap_or_default();
-        judge::judge_settled(&self.service.ledger(), &self.writes(), &resources, &self.service.jobs())
+        let (_, faults) = http("GET", &format!("{}/_local/faults", self.service.url()), "").unwrap();
+        let faults: Vec<Value> = serde_json::from_str(&faults).unwrap();
+        let (ledger, jobs, writes) = (self.service.ledger(), self.service.jobs(), self.writes());
+        judge::judge_settled(&Books {
+            ledger: &ledger,
+            jobs: &jobs,
+            faults: &faults,
+            writes: &writes,
+            resources: &resources,
+        })
     }
 
-    /// F, beyond statuses: neither an event nor a log line holds the secret key.
-    fn keeps_secrets(&self) {
+    /// F beyond statuses: no event, log line or metric holds a secret. And G: the memory of each operator that lives.
+    fn faults_of_operators(&self) -> Vec<String> {
+        let started = self.started.lock().unwrap().clone();
+        let logs = (0..started.len())
+            .map(|number| fs::read_to_string(self.dir().join(format!("operator-{number}.log"))).unwrap())
+            .collect::<Vec<_>>();
+        let metrics = started.iter().filter_map(|(_, url)| Some(http("GET", &format!("{url}/metrics"), "")?.1));
         let events = judge::events(&self.plane.audit_log(), &self.namespace);
-        assert!(!events.iter().any(|e| judge::leaks(&e.to_string())), "F: an event holds the secret key");
-        for number in 0..self.operators.load(Ordering::Relaxed) {
-            let log = fs::read_to_string(self.dir().join(format!("operator-{number}.log"))).unwrap();
-            assert!(!judge::leaks(&log), "F: a log holds the secret key");
-        }
+        let mut faults = judge::told(&events, &logs, &metrics.collect::<Vec<_>>());
+        faults.extend(judge::bounded_memory(
+            &started.iter().filter_map(|(pid, _)| most_memory(*pid)).collect::<Vec<_>>(),
+        ));
+        faults
     }
 
     /// How many imports the service has accepted.
@@ -416,10 +467,18 @@ impl Bed {
         operator
     }
 
-    /// The writes of the operator that the API server's audit log tells, in this namespace.
+    /// The writes to resources that the API server's audit log tells, in this namespace.
     pub fn writes(&self) -> Vec<Value> {
         judge::writes(&self.plane.audit_log(), &self.namespace)
     }
+}
+
+/// The most memory that an operator has had so far, in kB; nothing if it has ended.
+fn most_memory(pid: u32) -> Option<u64> {
+    let program = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse().ok().filter(|_| program.ends_with("personalize-operator"))
 }
 
 pub fn dataset_arn(name: &str) -> String {

@@ -18,14 +18,16 @@ fn root() -> PathBuf {
 
 fn rows() -> Vec<Row> {
     let table = fs::read_to_string(root().join("docs/faults.md")).unwrap();
-    let row = Regex::new(r"^\| (\d+) [^|]+\|([^|]+)\|([^|]+)\|([^|]+)\|$").unwrap();
+    let row = Regex::new(r"^\| (\d+) ([^|]+)\|([^|]+)\|([^|]+)\|([^|]+)\|$").unwrap();
     let file = Regex::new(r"`((?:src|tests)/[\w/]+\.rs)`((?:[ ,]*`\w+`)+)").unwrap();
     let name = Regex::new(r"`(\w+)`").unwrap();
     let numbered = table.lines().filter(|line| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit());
     numbered
         .map(|line| {
             let cells = row.captures(line).unwrap_or_else(|| panic!("not four full cells: {line}"));
-            let tests = file.captures_iter(&cells[2]).flat_map(|of| {
+            let blank = cells.iter().flatten().any(|cell| cell.as_str().trim().is_empty());
+            assert!(!blank, "a cell is blank: {line}");
+            let tests = file.captures_iter(&cells[3]).flat_map(|of| {
                 let path = of[1].to_owned();
                 name.captures_iter(&of[2]).map(|n| (path.clone(), n[1].to_owned())).collect::<Vec<_>>()
             });
