@@ -35,6 +35,7 @@ fn the_layout_leads_from_its_index_to_the_binary() {
     let made = Command::new(file("hack/image")).arg(&binary).arg(dir.path()).output().unwrap();
     assert!(made.status.success(), "{}", text(&made));
     assert!(text(&made).contains(&format!("it starts: {said}")), "{}", text(&made));
+    assert!(text(&made).contains("it finds a name"), "{}", text(&made));
 
     let layout = dir.path().join("image");
     let index = json_file(&layout.join("index.json"));
@@ -71,6 +72,23 @@ fn the_layout_leads_from_its_index_to_the_binary() {
     let mut copied: Vec<&str> = copied.iter().map(|path| path.trim_start_matches('/')).collect();
     copied.sort_unstable();
     assert_eq!(files, copied);
+}
+
+#[test]
+fn the_dockerfile_compiles_dependencies_before_it_copies_a_source_and_asks_nobody_for_a_parser() {
+    let dockerfile = read("Dockerfile");
+    assert!(!dockerfile.contains("syntax="), "a parser by a floating tag");
+    let (before, _) = dockerfile.split_once("COPY . .").unwrap();
+    assert!(before.contains("cargo build --release --locked"));
+    let root: Vec<String> =
+        read("Cargo.toml").lines().filter(|l| l.starts_with("members")).map(str::to_owned).collect();
+    let (_, members) = root[0].split_once('=').unwrap();
+    for member in serde_json::from_str::<Vec<String>>(members).unwrap().iter().filter(|member| *member != ".") {
+        assert!(
+            before.contains(&format!("COPY {member}/Cargo.toml {member}/\n")),
+            "{member}: cargo wants its manifest"
+        );
+    }
 }
 
 #[test]

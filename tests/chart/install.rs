@@ -161,6 +161,18 @@ fn a_release_is_installed_tested_upgraded_rolled_back_and_uninstalled() {
     assert!(exits.len() >= 4, "{exits:?}");
     assert!(exits.iter().all(|exit| exit.code == Some(0) && !exit.killed), "each stopped by itself in time: {exits:?}");
 
+    // Installed again under its name, it takes the CRD over by itself. An import that is part of the release is
+    // waited for, and an upgrade keeps what the install was told.
+    let within = Bed::manifest("within", "d3", json!({}));
+    home.install("install", "imports", &chart(), &json!({"replicas": 2, "extraObjects": [within]}));
+    assert_eq!(bed.status("within").status.as_deref(), Some("ACTIVE"), "--wait waited for it");
+    let chart_dir = chart().display().to_string();
+    let set = ["--reset-then-reuse-values", "--set", "concurrency=3", "--wait", "--timeout", "5m"];
+    home.must(&[&["upgrade", "imports", &chart_dir], set.as_slice()].concat());
+    let spec = text(&bed.kubectl(&["get", "deployment", "-o", "jsonpath={.items[0].spec}"]));
+    assert!(spec.contains("\"replicas\":2") && spec.contains("--concurrency=3"), "{spec}");
+    home.must(&["uninstall", "imports", "--wait", "--timeout", "5m"]);
+
     // Installed again under another name, it takes the CRD over when told to, and imports nothing again.
     let (values, again) = (home.values(&json!({"crds": {"keep": false}})), chart().display().to_string());
     let install = ["install", "again", &again, "--values", &values, "--wait", "--timeout", "5m"];
@@ -169,7 +181,7 @@ fn a_release_is_installed_tested_upgraded_rolled_back_and_uninstalled() {
     home.must(&[install.as_slice(), &["--take-ownership"]].concat());
     bed.import("third", "d2", json!({}));
     bed.until("third", "ImportSucceeded");
-    assert_eq!(bed.service.calls("CreateDatasetImportJob"), 3);
+    assert_eq!(bed.service.calls("CreateDatasetImportJob"), 4);
     home.must(&["uninstall", "again", "--wait", "--timeout", "5m"]);
     eventually("the CRD is gone, which was not to be kept", || (!home.is_there(&[CRD])).then_some(()));
     kustomize(bed.plane);
@@ -222,21 +234,40 @@ fn a_namespaced_install_works_with_roles_alone() {
     home.must(&["uninstall", "team", "--wait", "--timeout", "5m"]);
 }
 
+/// A copy of the chart with a fault in one of its templates.
+fn broken_chart(dir: &Path, template: &str, good: &str, bad: &str) -> PathBuf {
+    let broken = dir.join("broken-chart");
+    assert!(std::process::Command::new("cp").arg("-r").args([&chart(), &broken]).status().unwrap().success());
+    let file = broken.join("templates").join(template);
+    let whole = fs::read_to_string(&file).unwrap();
+    let changed = whole.replacen(good, bad, 1);
+    assert_ne!(whole, changed);
+    fs::write(&file, changed).unwrap();
+    broken
+}
+
+/// Tries to install a chart that can't become ready.
+fn not_installed(home: &Home, chart: &Path) {
+    let values = home.values(&json!({"crds": {"enabled": false}, "watchNamespaces": [home.bed.namespace]}));
+    let chart = chart.display().to_string();
+    let tried = home.helm(&["install", "lame", &chart, "--values", &values, "--wait", "--timeout", "15s"]);
+    assert!(!tried.status.success(), "{}", text(&tried));
+}
+
 #[test]
 fn a_release_whose_operator_lacks_a_right_does_not_become_ready() {
     let home = Home::new(plane());
-    let broken = home.bed.dir().join("broken-chart");
-    assert!(std::process::Command::new("cp").arg("-r").args([&chart(), &broken]).status().unwrap().success());
-    let helpers = broken.join("templates/_helpers.tpl");
-    let whole = fs::read_to_string(&helpers).unwrap();
-    let without = whole.replacen("verbs: [get, list, watch]", "verbs: [get, watch]", 1);
-    assert_ne!(whole, without);
-    fs::write(&helpers, without).unwrap();
-    let values = home.values(&json!({"crds": {"enabled": false}, "watchNamespaces": [home.bed.namespace]}));
-    let broken = broken.display().to_string();
-    let tried = home.helm(&["install", "lame", &broken, "--values", &values, "--wait", "--timeout", "15s"]);
-    assert!(!tried.status.success(), "{}", text(&tried));
+    let good = "verbs: [get, list, watch]";
+    not_installed(&home, &broken_chart(home.bed.dir(), "_helpers.tpl", good, "verbs: [get, watch]"));
     eventually("the log tells which", || home.node.logs().contains("cannot list resource").then_some(()));
+}
+
+#[test]
+fn a_release_whose_readiness_probe_asks_in_the_wrong_place_does_not_become_ready() {
+    let home = Home::new(plane());
+    let broken = broken_chart(home.bed.dir(), "deployment.yaml", "path: /readyz", "path: /nowhere");
+    not_installed(&home, &broken);
+    eventually("the operator itself is well", || home.node.logs().contains("leading").then_some(()));
 }
 
 #[test]

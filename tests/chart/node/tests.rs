@@ -5,6 +5,7 @@ use crate::bed::{Bed, eventually, text};
 use serde_json::{Value, json};
 use std::fs;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// Tells who it is, tries to write where it must not, and ends.
 const TRIES: &str = r#"
@@ -40,12 +41,11 @@ fn pod(name: &str, edit: &Value) -> Value {
     }})
 }
 
-#[test]
-fn a_pod_is_kept_to_its_specification() {
-    let bed = Bed::new();
-    let (source, binary) = (bed.dir().join("tries.c"), bed.dir().join("tries"));
-    fs::write(&source, TRIES).unwrap();
-    let compiled = Command::new("cc").args(["-static", "-o"]).arg(&binary).arg(&source).output().unwrap();
+/// A node whose one image, `tries:1`, holds the program of this source.
+fn node(bed: &Bed, source: &str) -> Node {
+    let (file, binary) = (bed.dir().join("tries.c"), bed.dir().join("tries"));
+    fs::write(&file, source).unwrap();
+    let compiled = Command::new("cc").args(["-static", "-o"]).arg(&binary).arg(&file).output().unwrap();
     assert!(compiled.status.success(), "{}", text(&compiled));
     let image = Image { binary, entrypoint: "/tries".into(), user: 65532 };
     let images = [("tries:1".to_owned(), image)].into();
@@ -54,11 +54,23 @@ fn a_pod_is_kept_to_its_specification() {
     eventually("the namespace has its ServiceAccount", || {
         bed.kubectl(&["get", "serviceaccount", "default"]).status.success().then_some(())
     });
-    let status = |name: &str, path: &str| text(&bed.kubectl(&["get", "pod", name, "-o", &format!("jsonpath={path}")]));
+    node
+}
+
+/// A field of a pod's status.
+fn field(bed: &Bed, name: &str, path: &str) -> String {
+    text(&bed.kubectl(&["get", "pod", name, "-o", &format!("jsonpath={{.status{path}}}")]))
+}
+
+#[test]
+fn a_pod_is_kept_to_its_specification() {
+    let bed = Bed::new();
+    let node = node(&bed, TRIES);
+    let status = |name: &str, path: &str| field(&bed, name, path);
 
     bed.apply(&pod("tries", &json!({})));
-    eventually("it has ended", || (status("tries", "{.status.phase}") == "Failed").then_some(()));
-    assert_eq!(status("tries", "{.status.containerStatuses[0].state.terminated.exitCode}"), "3");
+    eventually("it has ended", || (status("tries", ".phase") == "Failed").then_some(()));
+    assert_eq!(status("tries", ".containerStatuses[0].state.terminated.exitCode"), "3");
     let told = node.logs();
     for line in [
         "user 65532 group 65532",
@@ -82,7 +94,48 @@ fn a_pod_is_kept_to_its_specification() {
         ("unplayed", json!({"lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}), "does not play lifecycle"),
     ] {
         bed.apply(&pod(name, &edit));
-        let path = "{.status.containerStatuses[0].state.waiting.message}";
+        let path = ".containerStatuses[0].state.waiting.message";
         eventually(&format!("{name} is refused"), || status(name, path).contains(why).then_some(()));
     }
+}
+
+/// Never ends by itself, listens to nobody, and goes on when it is told to stop.
+const IDLES: &str = r#"
+#include <signal.h>
+#include <unistd.h>
+int main(void) { signal(SIGTERM, SIG_IGN); for (;;) pause(); }
+"#;
+
+#[test]
+fn a_pod_is_judged_by_its_probes_and_stopped_when_its_time_is_up() {
+    let bed = Bed::new();
+    let node = node(&bed, IDLES);
+    let probe = json!({"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1, "failureThreshold": 2});
+    let ports = json!([{"name": "http", "containerPort": 8080}]);
+    bed.apply(&pod("plain", &json!({})));
+    bed.apply(&pod("unready", &json!({"ports": ports, "readinessProbe": probe})));
+    let mut sick = pod("sick", &json!({"ports": ports, "livenessProbe": probe}));
+    sick["spec"]["restartPolicy"] = "Always".into();
+    bed.apply(&sick);
+    let mut stubborn = pod("stubborn", &json!({}));
+    stubborn["spec"]["terminationGracePeriodSeconds"] = 2.into();
+    bed.apply(&stubborn);
+    let ready = |name: &str| field(&bed, name, ".conditions[?(@.type==\"Ready\")].status");
+    for name in ["plain", "stubborn"] {
+        eventually("what has no probe is ready once it runs", || (ready(name) == "True").then_some(()));
+    }
+    let restarts = || field(&bed, "sick", ".containerStatuses[0].restartCount").parse::<u32>().unwrap_or(0);
+    eventually("what its liveness probe finds dead is begun anew, again and again", || (restarts() > 1).then_some(()));
+    let exits = node.exits();
+    assert!(exits.iter().filter(|exit| exit.pod == "sick").count() > 1, "{exits:?}");
+    assert!(exits.iter().all(|exit| exit.pod == "sick" && exit.code.is_none()), "{exits:?}");
+    assert_eq!((field(&bed, "unready", ".phase"), ready("unready")), ("Running".into(), "False".into()));
+
+    let told = Instant::now();
+    let deleted = bed.kubectl(&["delete", "pod", "stubborn", "--timeout=5m"]);
+    assert!(deleted.status.success(), "{}", text(&deleted));
+    assert!(told.elapsed() >= Duration::from_secs(2), "it had its grace period");
+    let exits = node.exits();
+    let end = exits.iter().find(|exit| exit.pod == "stubborn").unwrap();
+    assert!(end.killed && end.code.is_none(), "{end:?}");
 }
