@@ -187,9 +187,8 @@ fn a_crash_right_before_and_right_after_every_effect_costs_nothing_and_doubles_n
     let mut recovery: BTreeMap<&String, Vec<(usize, Course, Death)>> = BTreeMap::new();
     for ((course, deaths), lived) in &singles {
         let after = lived.effects[lived.died[0]..].iter().enumerate();
-        // Whether one process comes to tell an event twice is chance, as is whether its cache is behind.
-        let chance = |effect: &str| effect.contains(BEHIND) || effect.starts_with("PATCH events");
-        let news = after.filter(|(_, effect)| !effects.contains_key(effect) && !chance(effect)).rev();
+        // Whether a cache is behind is chance.
+        let news = after.filter(|(_, effect)| !effects.contains_key(effect) && !effect.contains(BEHIND)).rev();
         for (effect, later) in news.map(|(later, effect)| (effect, later)).collect::<BTreeMap<_, _>>() {
             recovery.entry(effect).or_default().push((later, *course, deaths[0].clone()));
         }

@@ -75,12 +75,12 @@ proptest! {
             }
             Step::RecordIntent(after) => {
                 prop_assert!(proven && seen.live, "an intent is written only over a live read");
-                prop_assert_eq!(seen.permission.clone(), Some(Ok(())), "and only where it is permitted");
-                prop_assert_eq!(seen.dataset.clone(), Some(Ok(ACTIVE.to_owned())), "into a dataset that is there");
+                prop_assert_eq!(&seen.permission, &Some(Ok(())), "and only where it is permitted");
+                prop_assert_eq!(&seen.dataset, &Some(Ok(ACTIVE.to_owned())), "into a dataset that is there");
                 prop_assert!(held_back_by(&job).is_none() && job.metadata.deletion_timestamp.is_none());
                 let submission = after.submission.as_ref().unwrap();
                 prop_assert_eq!(&submission.job_name, &Request::of(&job).unwrap().job_name(submission.attempt));
-                prop_assert_ne!(after.submission.clone(), before.submission.clone(), "a swap needs a difference");
+                prop_assert_ne!(&after.submission, &before.submission, "a swap needs a difference");
                 is_fit(&job, &before, after)?;
             }
             Step::Rest(rest) => if let Some(after) = &rest.status {
