@@ -207,9 +207,10 @@ fn echo() -> (String, Arc<AtomicUsize>) {
             }
             let number = count.fetch_add(1, Ordering::SeqCst);
             let sent = String::from_utf8_lossy(&sent).into_owned();
+            let escaped = sent.replace('&', "&amp;").replace('<', "&lt;");
             let body = match number % 3 {
                 0 => format!(
-                    "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>not with {sent}</Message></Error></ErrorResponse>"
+                    "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>not with {escaped}</Message></Error></ErrorResponse>"
                 ),
                 1 => json!({"Code": "AccessDenied", "Message": sent, "code": "AccessDenied", "message": sent})
                     .to_string(),
@@ -229,8 +230,8 @@ fn echo() -> (String, Arc<AtomicUsize>) {
 /// A web identity's token, as a cluster's API server signs them.
 const WEB_TOKEN: &str =
     "eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOlsic3RzLmFtYXpvbmF3cy5jb20iXX0.ThisSignatureMustNotShowAnywhere0123456789";
-/// The token of a container's credentials: no shape gives it away.
-const CONTAINER_TOKEN: &str = "a container's token that must not show";
+/// The token of a container's credentials: no shape gives it away, only the header that it is in.
+const CONTAINER_TOKEN: &str = "TokenOfAContainerThatMustNotShow";
 
 #[test]
 fn tokens_for_credentials_show_nowhere_even_if_who_gives_those_repeats_them() {
