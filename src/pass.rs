@@ -56,7 +56,8 @@ impl Remembered {
     /// What this process wrote it knows again. For all else, such as what an earlier one wrote or a write whose answer was
     /// lost, the API server keeps the books: a field of the status with another manager was touched by somebody else, and a status that no
     /// manager wrote came with wiped books.
-    pub(crate) fn proves(&self, job: &DatasetImportJob) -> bool {
+    #[must_use]
+    pub fn proves(&self, job: &DatasetImportJob) -> bool {
         let own = own_part(job.status.as_ref());
         if self.own_status == Some(digest(&own)) {
             return true;
@@ -271,12 +272,6 @@ impl Pass {
     /// It can't be told whether a write took effect.
     pub fn unsure(&mut self) {
         self.remembered.unsure = true;
-    }
-
-    /// Whether it can't be told if a write took effect.
-    #[must_use]
-    pub fn is_unsure(&self) -> bool {
-        self.remembered.unsure
     }
 
     /// Create was called for this attempt, and answered or not.

@@ -417,9 +417,9 @@ impl Queue {
         }
         let full = || format!("waits for one of the {} imports that may run at once for {location}", self.quota);
         if let Some(hold) = self.holds.get(location) {
-            // One at a time finds out whether the quota has room again, and the others are woken once it has.
-            if hold.until > now || self.lane(location).any(|e| e.reserved != Reserved::No) {
-                let first = self.ready(location, hold.until.max(now)).first() == Some(&own.key);
+            // The first in the line finds out whether there is room again, and the others are woken once there is.
+            let first = self.ready(location, hold.until.max(now)).first() == Some(&own.key);
+            if hold.until > now || !first || self.lane(location).any(|e| e.reserved != Reserved::No) {
                 let why = match hold.last {
                     Refusal::Quota => full(),
                     Refusal::Throttled => format!("waits: the service slows submissions down for {location}"),

@@ -350,6 +350,7 @@ fn while_the_service_takes_nothing_only_the_first_in_the_line_has_a_time_to_ask_
     queue.hold(&location, Refusal::Throttled, at(1000), |_| Duration::from_secs(60));
     let Turn::Wait { why, until } = queue.take_turn("r001", at(1000)) else { panic!("nobody goes") };
     assert!(why.contains("slows submissions down") && until == Some(at(1060)), "{why} {until:?}");
+    assert!(matches!(queue.take_turn("r002", at(1060)), Turn::Wait { until: None, .. }), "not even when it is over");
     assert!(matches!(queue.take_turn("r002", at(1000)), Turn::Wait { until: None, .. }));
     queue.hold(&location, Refusal::Quota, at(1000), |_| Duration::from_secs(60));
     assert!(matches!(queue.take_turn("r003", at(1000)), Turn::Wait { why, .. } if why.contains("may run at once")));

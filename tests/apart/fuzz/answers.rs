@@ -125,13 +125,13 @@ fn resource() -> DatasetImportJob {
 async fn life(service: &Aws, script: &Script) {
     let (mut job, mut remembered, mut queue) = (resource(), Remembered::default(), Queue::new(5, policy()));
     let mut accepted = Vec::new();
-    queue.observe(&job);
+    queue.observe(&job, true);
     for round in 0.. {
         let last = script.0.lock().unwrap().is_empty();
         let mut pass = Pass::new(job.clone(), remembered);
         one(service, &mut pass, &mut queue, now(round), &mut accepted).await;
         job = pass.job().clone();
-        remembered = pass.end(true);
+        remembered = pass.end();
         if last && round > 1 || round > 20 {
             break;
         }
@@ -183,7 +183,10 @@ async fn one(service: &Aws, pass: &mut Pass, queue: &mut Queue, now: jiff::Times
                     write(pass, *status, None, queue);
                 }
                 pass.rested(rest.again, now, &policy(), 0.5);
-                pass.leave_queue(rest.quota_exceeded, now, &policy(), 0.5, queue);
+                if rest.verified {
+                    pass.verified(queue);
+                }
+                pass.leave_queue(rest.refusal, now, &policy(), 0.5, queue);
                 return;
             }
         }

@@ -141,6 +141,7 @@ impl Choices<'_> {
             rested: self.flag(),
             pause: self.maybe(|c| (c.time(), Inputs::of(job))),
             typical: self.maybe(|c| Duration::from_secs(u64::from(c.next()) << 30)),
+            intent: self.maybe(|c| (i32::from(c.next()), c.time(), c.time())),
         }
     }
 }

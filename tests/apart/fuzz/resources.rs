@@ -93,12 +93,12 @@ fn resources() {
             return;
         };
         let mut queue = Queue::new(5, policy());
-        queue.observe(&job);
+        queue.observe(&job, true);
         let _ = created(&job);
         if job.metadata.uid.is_some() {
             pass(&job, &mut queue);
         }
-        for location in queue.tally().into_keys() {
+        for location in queue.tally(now(1)).into_keys() {
             let _ = queue.ready(&location, now(1));
         }
     });

@@ -34,16 +34,16 @@ fn shown(world: &World, r: usize, attempt: i32) -> Option<&Made> {
 impl Checked {
     /// The watch delivers a resource.
     pub(crate) fn watch(&self, world: &mut World, o: usize, r: usize) {
-        let live = world.live[r].clone();
+        let (live, now) = (world.live[r].clone(), world.now());
         let operator = world.operator(o);
         let gone = operator.cache[r].as_ref().and_then(|old| old.job().uid());
         let new = live.as_ref().and_then(|live| live.job().uid());
         if let Some(gone) = gone.filter(|gone| Some(gone) != new.as_ref()) {
-            let _ = operator.queue.forget(&gone);
+            let _ = operator.queue.forget(&gone, now);
             operator.remembered[r] = Default::default();
         }
         if let Some(live) = &live {
-            operator.queue.observe(live.job());
+            operator.queue.observe(live.job(), operator.remembered[r].proves(live.job()));
         }
         operator.cache[r] = live;
     }
@@ -76,8 +76,8 @@ impl Checked {
                     let turn = operator.queue.take_turn(&uid, now);
                     run.pass.turned(if self.rules.breaks.no_queue { Turn::Go } else { turn });
                 }
-                Step::Rest(Rest { status: None, again, quota_exceeded }) => {
-                    self.rest(world, o, r, again, quota_exceeded);
+                Step::Rest(rest) if rest.status.is_none() => {
+                    self.rest(world, o, r, &rest);
                     return;
                 }
                 _ => return,
@@ -85,32 +85,28 @@ impl Checked {
         }
     }
 
-    fn rest(
-        &self,
-        world: &mut World,
-        o: usize,
-        r: usize,
-        again: personalize_operator::decide::Again,
-        quota_exceeded: bool,
-    ) {
+    fn rest(&self, world: &mut World, o: usize, r: usize, rest: &Rest) {
         let (now, policy) = (world.now(), delays(&self.rules));
         let operator = world.operator(o);
         let Some(mut run) = operator.runs[r].take() else { return };
-        run.pass.rested(again, now, &policy, 0.0);
-        run.pass.leave_queue(quota_exceeded, now, &policy, 0.0, &mut operator.queue);
+        if rest.verified {
+            run.pass.verified(&mut operator.queue);
+        }
+        run.pass.rested(rest.again, now, &policy, 0.0);
+        run.pass.leave_queue(rest.refusal, now, &policy, 0.0, &mut operator.queue);
         let uid = run.pass.job().uid().unwrap_or_default();
         // Delays of nothing never bind: forgetting them keeps equal states equal.
         operator.queue.postpone(&uid, None);
-        self.keep(world, o, r, run, true);
+        self.keep(world, o, r, run);
     }
 
-    fn keep(&self, world: &mut World, o: usize, r: usize, run: Run, well: bool) {
+    fn keep(&self, world: &mut World, o: usize, r: usize, run: Run) {
         let operator = world.operator(o);
         let uid = run.pass.job().uid();
         if operator.cache[r].as_ref().is_none_or(|cached| cached.job().uid() != uid) {
             return;
         }
-        let mut remembered = run.pass.end(well);
+        let mut remembered = run.pass.end();
         remembered.setbacks = 0;
         remembered.errors = 0;
         remembered.memory.pause = None;
@@ -118,12 +114,12 @@ impl Checked {
     }
 
     fn fail(&self, world: &mut World, o: usize, r: usize) {
+        let (now, policy) = (world.now(), delays(&self.rules));
         let operator = world.operator(o);
-        if let Some(run) = operator.runs[r].take() {
-            if !run.pass.is_unsure() {
-                operator.queue.release(&run.pass.job().uid().unwrap_or_default());
-            }
-            self.keep(world, o, r, run, false);
+        if let Some(mut run) = operator.runs[r].take() {
+            run.pass.failed(now, &policy, 0.0, &mut operator.queue);
+            operator.queue.postpone(&run.pass.job().uid().unwrap_or_default(), None);
+            self.keep(world, o, r, run);
         }
     }
 
@@ -166,11 +162,8 @@ impl Checked {
                 if !run.pass.refreshed(live, &mut operator.queue) {
                     let uid = run.pass.job().uid().unwrap_or_default();
                     operator.runs[r] = None;
+                    // The watch tells when it is to be forgotten.
                     operator.queue.release(&uid);
-                    let _ = operator.queue.forget(&uid);
-                    if operator.cache[r].as_ref().is_some_and(|cached| cached.job().uid().as_deref() == Some(&*uid)) {
-                        operator.remembered[r] = Default::default();
-                    }
                 }
             }
             Step::DescribeJob { attempt, prove } => {
@@ -213,9 +206,9 @@ impl Checked {
                 world.operator(o).runs[r].as_mut()?.waits = Some(attempt);
                 world.calls.push(Call { operator: o, resource: r, attempt, awaited: true });
             }
-            Step::Rest(Rest { status: Some(status), again, quota_exceeded }) => {
-                if self.write(world, o, r, *status, None, fate)? {
-                    self.rest(world, o, r, again, quota_exceeded);
+            Step::Rest(mut rest) if rest.status.is_some() => {
+                if self.write(world, o, r, *rest.status.take()?, None, fate)? {
+                    self.rest(world, o, r, &rest);
                 }
             }
             Step::AskPermission | Step::TakeTurn | Step::Rest(_) => {}

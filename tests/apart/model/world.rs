@@ -201,7 +201,9 @@ impl World {
     pub(crate) fn started(&self, rules: &Rules, leads: bool) -> Operator {
         let mut queue = Queue::new(5, policy(rules.grace));
         let cache = if leads { self.live.clone() } else { vec![None; self.live.len()] };
-        cache.iter().flatten().for_each(|snapshot| queue.observe(snapshot.job()));
+        for job in cache.iter().flatten().map(Snapshot::job) {
+            queue.observe(job, Remembered::default().proves(job));
+        }
         Operator {
             leads,
             remembered: vec![Remembered::default(); cache.len()],

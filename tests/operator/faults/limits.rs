@@ -17,8 +17,15 @@ fn gaps(bed: &Bed, code: &str) -> Vec<f64> {
     times.windows(2).map(|w| w[1].duration_since(w[0]).as_secs_f64()).collect()
 }
 
-/// Three imports meet a service that has no room, and then has. They may all find that out at once; from then on one
-/// tries for all, ever more rarely.
+/// The names of the jobs that were refused with this code, in order.
+fn refusals(bed: &Bed, code: &str) -> Vec<String> {
+    let ledger = bed.service.ledger();
+    let of = ledger.iter().filter(|l| l["operation"] == CREATE && l["errorCode"] == code);
+    of.map(|l| l["jobName"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Three imports meet a service that has no room, and then has. They may all find that out at once; from then on
+/// the first in the line tries for all, ever more rarely.
 fn one_tries_for_all(bed: &Bed, code: &str, message: &str, make_room: impl FnOnce()) {
     for (name, dataset) in [("a", "d0"), ("b", "d1"), ("c", "d2")] {
         bed.import(name, dataset, json!({}));
@@ -32,6 +39,8 @@ fn one_tries_for_all(bed: &Bed, code: &str, message: &str, make_room: impl FnOnc
     let gaps = gaps(bed, code);
     // Each delay is spread over half to the whole of its length; a slow machine only adds to it.
     assert!(gaps[2] >= 0.4 && gaps[3..].iter().all(|gap| *gap >= 0.5), "{gaps:?}");
+    let refused = refusals(bed, code);
+    assert!(refused[3..].iter().all(|name| name.starts_with("a-")), "the first in the line tries: {refused:?}");
     make_room();
     for name in ["a", "b", "c"] {
         bed.until(name, "ImportSucceeded");
