@@ -398,3 +398,16 @@ fn the_echo_of_a_write_says_no_more_than_the_write_did_until_all_is_listed_anew(
     assert!(queue.observe(&landed, true), "it was held against what the service tells");
     assert_eq!(queue.take_turn("r002", at(1000)), Turn::Go);
 }
+
+#[test]
+fn one_that_was_rejected_is_tried_again_also_after_a_refusal_that_nobody_else_cleared() {
+    let mut rejected = resource(1, "a");
+    let mut status = DatasetImportJobStatus::default();
+    crate::conditions::set(&mut status, 1, Reason::InvalidInput, "", at(0));
+    rejected.status = Some(status);
+    let location = request(&rejected).dataset.location().clone();
+    let mut queue = queue(&[rejected]);
+    queue.hold(&location, Refusal::Quota, at(1000), |_| Duration::from_secs(60));
+    assert!(matches!(queue.take_turn("r001", at(1000)), Turn::Wait { until: Some(_), .. }));
+    assert_eq!(queue.take_turn("r001", at(1060)), Turn::Go);
+}

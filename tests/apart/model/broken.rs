@@ -94,7 +94,7 @@ fn only_without_its_age_on_the_job_does_an_older_import_land_after_a_newer_one_t
         "age",
         OUT_OF_ORDER,
         Breaks { no_age: true, ..Breaks::default() },
-        steps(28),
+        steps(32),
         Rules {
             resources: 2,
             suspended: true,

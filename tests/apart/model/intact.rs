@@ -57,6 +57,46 @@ fn one_import_whose_resource_is_meddled_with() {
 }
 
 #[test]
+fn one_import_that_fails_and_is_made_again_because_a_person_asks() {
+    holds(
+        "asked for again",
+        None,
+        Rules {
+            deeds: &[Retry],
+            budget: Budget { crashes: 1, losses: 1, failures: 1, deeds: 1, ..Budget::default() },
+            ..Rules::untimely()
+        },
+    );
+}
+
+#[test]
+fn one_import_that_fails_and_is_made_again_within_its_limit() {
+    holds(
+        "within the limit",
+        steps(30),
+        Rules {
+            backoff_limit: 1,
+            deeds: &[Retry, MakeJob, ForgeFailure],
+            budget: Budget { failures: 2, deeds: 1, ..Budget::default() },
+            ..Rules::untimely()
+        },
+    );
+}
+
+#[test]
+fn one_import_that_is_made_again_where_names_do_not_help_and_leadership_changes_hands() {
+    holds(
+        "made again, handover",
+        steps(24),
+        Rules {
+            backoff_limit: 1,
+            budget: Budget { ticks: 1, handovers: 1, failures: 1, lags: 1, ..Budget::default() },
+            ..Rules::timely()
+        },
+    );
+}
+
+#[test]
 fn one_import_where_names_do_not_help_and_leadership_changes_hands() {
     holds(
         "handovers",
@@ -80,5 +120,43 @@ fn two_imports_into_one_dataset_through_a_handover() {
         "two imports",
         steps(22),
         Rules { resources: 2, budget: Budget { handovers: 1, ..Budget::default() }, ..Rules::timely() },
+    );
+}
+
+#[test]
+fn two_imports_the_older_of_which_fails_and_is_asked_for_again() {
+    holds(
+        "two imports, asked for again",
+        steps(26),
+        Rules {
+            resources: 2,
+            deeds: &[Retry],
+            budget: Budget { failures: 1, deeds: 1, ..Budget::default() },
+            ..Rules::timely()
+        },
+    );
+}
+
+#[test]
+fn one_import_through_everything_at_once() {
+    holds(
+        "everything at once",
+        steps(11),
+        Rules {
+            backoff_limit: 1,
+            deeds: &[MakeJob, Delete, Apply, Suspend, Wipe, Retry],
+            budget: Budget {
+                ticks: 1,
+                crashes: 1,
+                handovers: 1,
+                losses: 1,
+                refusals: 1,
+                reads: 1,
+                lags: 1,
+                failures: 1,
+                deeds: 1,
+            },
+            ..Rules::untimely()
+        },
     );
 }

@@ -13,4 +13,6 @@ mod intact;
 mod outside;
 mod rules;
 mod search;
+mod walks;
+
 mod world;
