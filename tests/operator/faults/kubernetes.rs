@@ -382,7 +382,7 @@ fn fault_24_status_rbac_denied_no_create() {
     let rules = json!([
         rule(group, "datasetimportjobs", &["get", "list", "watch"]),
         rule("coordination.k8s.io", "leases", &["get", "create", "update"]),
-        rule("events.k8s.io", "events", &["create", "patch"]),
+        rule("events.k8s.io", "events", &["create"]),
         rule("", "namespaces", &["get"]),
     ]);
     let kubeconfig = user_with(&bed, &rules);
