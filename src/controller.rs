@@ -271,8 +271,9 @@ fn indexed<P: Personalize>(
             }
             Ok(Event::InitDone) => {
                 unlisted.drain().for_each(|uid| operator.forget(&uid));
+                let was_warm = operator.health.is_warm();
                 operator.health.warm(scope.as_deref().unwrap_or_default());
-                if operator.health.is_warm() {
+                if !was_warm && operator.health.is_warm() {
                     // What came before all was known was left alone.
                     let _ = warm.send(());
                 }
