@@ -65,7 +65,10 @@ impl Case<'_> {
             ),
             Class::InDoubt => (
                 Reason::ServiceUnavailable,
-                format!("{doing}: the service gives no usable answer ({}); it goes on by itself", failure.code),
+                format!(
+                    "{doing}: the service can't be reached or gives no usable answer ({}); it goes on by itself",
+                    failure.code
+                ),
             ),
             Class::Credentials => (Reason::CredentialsRefused, credentials(doing, failure)),
             Class::AccessDenied if failure.message.contains("iam:PassRole") => {

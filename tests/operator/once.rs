@@ -129,7 +129,8 @@ fn two_resources_with_one_job_name_make_one_job() {
     bed.until("a", "ImportSucceeded");
     bed.import("b", "d0", json!({"jobName": "shared"}));
     let conflict = bed.until("b", "JobNameConflict");
-    assert!(conflict.conditions[0].message.contains("/a"), "{}", conflict.conditions[0].message);
+    let told = &conflict.conditions[0].message;
+    assert!(told.contains("belongs to the DatasetImportJob a"), "{told}");
     one(&bed);
 }
 
