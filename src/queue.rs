@@ -416,11 +416,11 @@ impl Queue {
             return busy(None);
         }
         let full = || format!("waits for one of the {} imports that may run at once for {location}", self.quota);
+        let is_older = |key: &Key| self.entries.values().any(|e| e.key == *key && e.place() < own.place());
         if let Some(hold) = self.holds.get(location) {
             // The first in the line finds out whether there is room again, and the others are woken once there is. One
             // that was rejected is in no line, and asks when its time has come unless an older one waits.
             let ready = self.ready(location, hold.until.max(now));
-            let is_older = |key: &Key| self.entries.values().any(|e| e.key == *key && e.place() < own.place());
             let first = !ready.first().is_some_and(is_older);
             if hold.until > now || !first || self.lane(location).any(|e| e.reserved != Reserved::No) {
                 let why = match hold.last {
@@ -431,8 +431,7 @@ impl Queue {
             }
         }
         let ready = self.ready(location, now);
-        let older = |key: &&Key| self.entries.values().any(|e| e.key == **key && e.place() < own.place());
-        let older_ready = ready.iter().filter(older).count();
+        let older_ready = ready.iter().filter(|key| is_older(key)).count();
         if self.in_flight(location, now) + older_ready >= self.quota {
             return wait(full(), None);
         }
