@@ -3,12 +3,12 @@
 use clap::Parser;
 use http::header::{HeaderValue, USER_AGENT};
 use kube::Config;
-use personalize_operator::config::{Cli, Command, ProbeArgs, RunArgs};
-use personalize_operator::health::Health;
-use personalize_operator::metrics::Metrics;
-use personalize_operator::personalize::Aws;
-use personalize_operator::rest::Connection;
-use personalize_operator::{api, controller, log, probe, server, text};
+use personalize_operator::aws::Aws;
+use personalize_operator::cli::{Cli, Command, ProbeArgs, RunArgs};
+use personalize_operator::controller::kube_client::Connection;
+use personalize_operator::http::readiness::Health;
+use personalize_operator::telemetry::metrics::Metrics;
+use personalize_operator::{api, controller, http as server, http::probe, redact as text, telemetry::logging as log};
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -7,12 +7,12 @@
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use clap::CommandFactory;
+use personalize_operator::api::conditions::{self, Reason};
 use personalize_operator::api::{self, DataSource, DatasetImportJobSpec, ImportMode, Tag};
-use personalize_operator::conditions::{self, Reason};
-use personalize_operator::config::Cli;
-use personalize_operator::identity::Request;
-use personalize_operator::metrics::Metrics;
-use personalize_operator::tenancy;
+use personalize_operator::cli::Cli;
+use personalize_operator::controller::namespace_policy;
+use personalize_operator::import::request::Request;
+use personalize_operator::telemetry::metrics::Metrics;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -66,7 +66,8 @@ fn contracts() -> String {
         writeln!(text, "request {} {} {}", request.hash(), request.job_name(1), request.job_name(2)).unwrap();
     }
     text.push('\n');
-    let request = Request { requested_at: Some(jiff::Timestamp::UNIX_EPOCH), ..Request::new("a", "b", &spec()).unwrap() };
+    let request =
+        Request { requested_at: Some(jiff::Timestamp::UNIX_EPOCH), ..Request::new("a", "b", &spec()).unwrap() };
     for tag in request.own_tags() {
         let value = if tag.tag_value.len() == 64 { "<request hash>" } else { &tag.tag_value };
         writeln!(text, "tag {}={value}", tag.tag_key).unwrap();
@@ -76,13 +77,13 @@ fn contracts() -> String {
         api::SUSPEND,
         api::RECONCILE_REQUESTED_AT,
         api::RETRY_REQUESTED_AT,
-        tenancy::ALLOWED_DATASET_ARNS,
-        tenancy::ALLOWED_ROLE_ARNS,
-        tenancy::ALLOWED_DATA_LOCATIONS,
+        namespace_policy::ALLOWED_DATASET_ARNS,
+        namespace_policy::ALLOWED_ROLE_ARNS,
+        namespace_policy::ALLOWED_DATA_LOCATIONS,
     ] {
         writeln!(text, "annotation {annotation}").unwrap();
     }
-    writeln!(text, "manager {}\n", personalize_operator::pass::MANAGER).unwrap();
+    writeln!(text, "manager {}\n", personalize_operator::reconciliation::MANAGER).unwrap();
     for condition in conditions::OWN {
         writeln!(text, "condition {condition}").unwrap();
     }

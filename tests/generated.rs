@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use personalize_operator::api;
-use personalize_operator::conditions::{Reason, State};
-use personalize_operator::metrics::{MOST_LANES, Metrics};
-use personalize_operator::tenancy;
+use personalize_operator::api::conditions::{Reason, State};
+use personalize_operator::controller::namespace_policy;
+use personalize_operator::telemetry::metrics::{MOST_LANES, Metrics};
 use serde_json::Value;
 use std::fmt::Write;
 use std::fs;
@@ -73,9 +73,9 @@ fn the_reference_in_docs_tells_every_field() {
          separated by\ncommas or white space, in which `*` stands for any run of characters:\n\n| annotation | limits |\n|---|---|\n"
     );
     for (annotation, field) in [
-        (tenancy::ALLOWED_DATASET_ARNS, "datasetArn"),
-        (tenancy::ALLOWED_ROLE_ARNS, "roleArn"),
-        (tenancy::ALLOWED_DATA_LOCATIONS, "dataSource.dataLocation"),
+        (namespace_policy::ALLOWED_DATASET_ARNS, "datasetArn"),
+        (namespace_policy::ALLOWED_ROLE_ARNS, "roleArn"),
+        (namespace_policy::ALLOWED_DATA_LOCATIONS, "dataSource.dataLocation"),
     ] {
         let _ = writeln!(text, "| `{annotation}` | `spec.{field}` |");
     }

@@ -1,5 +1,6 @@
 //! The `DatasetImportJob` resource: what users write and what the operator answers.
 
+pub mod conditions;
 mod crd;
 mod spec;
 mod status;

@@ -1,17 +1,14 @@
 //! The service behind one narrow trait: the five calls that an import needs.
 
-#[cfg(feature = "operator")]
-mod aws;
-mod failure;
+mod arn;
+mod error;
 
-#[cfg(feature = "operator")]
-pub use aws::{Aws, AwsOptions};
-pub(crate) use failure::ROLE_NOT_ASSUMED;
-pub use failure::{Class, Failure};
+pub use arn::{DatasetArn, InvalidDatasetArn, JobArn, Location};
+pub(crate) use error::ROLE_NOT_ASSUMED;
+pub use error::{Class, Failure};
 
 use crate::api::Tag;
-use crate::arn::{DatasetArn, JobArn};
-use crate::identity::Request;
+use crate::import::request::Request;
 use jiff::Timestamp;
 use std::future::Future;
 use std::sync::Arc;

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::api::{DatasetImportJobStatus, Submission};
-use crate::identity::tests::spec;
+use crate::import::request::tests::spec;
+use crate::import::timing::tests::policy;
 use crate::personalize::ACTIVE;
-use crate::schedule::tests::policy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
 
@@ -96,7 +96,7 @@ fn nothing_waits_behind_a_head_that_can_not_go() {
     suspended.annotations_mut().insert(crate::api::SUSPEND.into(), "true".into());
     let mut rejected = resource(2, "b");
     let mut status = DatasetImportJobStatus::default();
-    crate::conditions::set(&mut status, 1, Reason::AccessDenied, "", at(0));
+    crate::api::conditions::set(&mut status, 1, Reason::AccessDenied, "", at(0));
     rejected.status = Some(status);
     let mut queue = queue(&[suspended, rejected, resource(3, "a"), resource(4, "b")]);
     assert!(go(&mut queue, "r003") && go(&mut queue, "r004"));
@@ -106,7 +106,7 @@ fn nothing_waits_behind_a_head_that_can_not_go() {
 fn a_dataset_that_is_not_ready_keeps_the_order_of_those_who_wait_for_it_and_holds_up_nobody_else() {
     let mut waits = resource(1, "a");
     let mut status = DatasetImportJobStatus::default();
-    crate::conditions::set(&mut status, 1, Reason::DatasetNotReady, "", at(0));
+    crate::api::conditions::set(&mut status, 1, Reason::DatasetNotReady, "", at(0));
     waits.status = Some(status);
     let mut queue = Queue::new(1, policy());
     [waits, resource(2, "a"), resource(3, "b")].iter().for_each(|job| {
@@ -361,8 +361,8 @@ fn one_waits_since_it_may_and_not_since_it_was_made() {
     let location = request(&resource(1, "a")).dataset.location().clone();
     let mut released = resource(1, "a");
     let mut status = DatasetImportJobStatus::default();
-    crate::conditions::set(&mut status, 1, Reason::Suspended, "", at(2));
-    crate::conditions::set(&mut status, 1, Reason::Queued, "", at(500));
+    crate::api::conditions::set(&mut status, 1, Reason::Suspended, "", at(2));
+    crate::api::conditions::set(&mut status, 1, Reason::Queued, "", at(500));
     released.status = Some(status);
     assert_eq!(queue(std::slice::from_ref(&released)).tally(at(1000))[&location].since, Some(at(500)));
     assert_eq!(queue(&[released, resource(7, "b")]).tally(at(1000))[&location].since, Some(at(7)));
@@ -403,7 +403,7 @@ fn the_echo_of_a_write_says_no_more_than_the_write_did_until_all_is_listed_anew(
 fn one_that_was_rejected_is_tried_again_also_after_a_refusal_that_nobody_else_cleared() {
     let mut rejected = resource(1, "a");
     let mut status = DatasetImportJobStatus::default();
-    crate::conditions::set(&mut status, 1, Reason::InvalidInput, "", at(0));
+    crate::api::conditions::set(&mut status, 1, Reason::InvalidInput, "", at(0));
     rejected.status = Some(status);
     let location = request(&rejected).dataset.location().clone();
     let mut queue = queue(&[rejected]);

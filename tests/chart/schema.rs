@@ -5,7 +5,7 @@ use crate::values::args;
 use clap::Parser;
 use k8s_openapi::api::apps::v1::DeploymentStrategy;
 use k8s_openapi::api::core::v1::{Affinity, PodSecurityContext, SecurityContext};
-use personalize_operator::config::Cli;
+use personalize_operator::cli::Cli;
 use schemars::schema_for;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;

@@ -3,7 +3,7 @@
 use crate::bed::{Bed, eventually, plane, text};
 use crate::helm::{of_kind, read, resources};
 use personalize_operator::api::DatasetImportJobSpec;
-use personalize_operator::tenancy::{
+use personalize_operator::controller::namespace_policy::{
     ALLOWED_DATA_LOCATIONS, ALLOWED_DATASET_ARNS, ALLOWED_ROLE_ARNS, PATTERN_CHARACTERS, Unlisted, barred,
 };
 use serde_json::{Value, json};

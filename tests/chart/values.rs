@@ -2,7 +2,7 @@
 
 use crate::helm::{compare, of_kind, read, resources};
 use clap::{CommandFactory, Parser};
-use personalize_operator::config::{Cli, Command};
+use personalize_operator::cli::{Cli, Command};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -66,7 +66,7 @@ fn an_extra_argument_wins_over_the_value_that_says_otherwise() {
         panic!("the operator runs");
     };
     assert_eq!((run.imports.poll_min, run.imports.max_in_flight), (std::time::Duration::from_secs(7), 2));
-    assert_eq!(run.log_format, personalize_operator::config::LogFormat::Text);
+    assert_eq!(run.log_format, personalize_operator::cli::LogFormat::Text);
 }
 
 const README: &str = "\

@@ -1,8 +1,8 @@
 //! The alerts: their unit tests on promtool, what they query, and where their runbooks are.
 
 use crate::tool::{checkout, output, read};
-use personalize_operator::conditions::Reason;
-use personalize_operator::metrics::{Description, Metrics};
+use personalize_operator::api::conditions::Reason;
+use personalize_operator::telemetry::metrics::{Description, Metrics};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;

@@ -4,7 +4,7 @@
 use crate::bed::{Bed, eventually};
 use crate::manifests::{blocks, documents};
 use crate::tool::{checkout, live, output, read};
-use personalize_operator::conditions::{Reason, State};
+use personalize_operator::api::conditions::{Reason, State};
 use serde_json::{Value, json};
 
 /// kstatus' verdict on each object.
@@ -71,7 +71,7 @@ fn each_state_of_the_table_is_judged_right_live() {
 fn each_reason() -> Vec<Value> {
     let made = |reason: &Reason| {
         let mut status = personalize_operator::api::DatasetImportJobStatus::default();
-        personalize_operator::conditions::set(&mut status, 1, *reason, "", jiff::Timestamp::now());
+        personalize_operator::api::conditions::set(&mut status, 1, *reason, "", jiff::Timestamp::now());
         let mut object = Bed::manifest("x", "d0", json!({}));
         object["metadata"]["generation"] = 1.into();
         object["status"] = serde_json::to_value(status).unwrap();

@@ -2,7 +2,7 @@
 
 use crate::bed::{Bed, Operator, eventually};
 use crate::tool::output;
-use personalize_operator::metrics::{Description, Metrics};
+use personalize_operator::telemetry::metrics::{Description, Metrics};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};

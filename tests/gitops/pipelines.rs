@@ -4,7 +4,7 @@
 use crate::bed::{Bed, eventually, plane, text};
 use crate::manifests::{blocks, documents, on_a_day};
 use crate::tool::{checkout, live, read};
-use personalize_operator::conditions::{Reason, set};
+use personalize_operator::api::conditions::{Reason, set};
 use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;

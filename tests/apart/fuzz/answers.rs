@@ -10,10 +10,11 @@ use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, S
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use personalize_operator::api::DatasetImportJob;
-use personalize_operator::decide::{Found, Step};
-use personalize_operator::pass::{Pass, Remembered};
-use personalize_operator::personalize::{Aws, Personalize};
+use personalize_operator::aws::Aws;
+use personalize_operator::import::plan::{Found, Step};
+use personalize_operator::personalize::Personalize;
 use personalize_operator::queue::Queue;
+use personalize_operator::reconciliation::{Pass, Remembered};
 use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;

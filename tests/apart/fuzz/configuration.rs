@@ -1,8 +1,8 @@
 //! The configuration holds anything: flags and variables, which clap reads alike.
 
 use clap::{CommandFactory, Parser};
-use personalize_operator::config::{Cli, Command};
-use personalize_operator::schedule::Pace;
+use personalize_operator::cli::{Cli, Command};
+use personalize_operator::import::timing::Pace;
 
 /// Flags of `run` from bytes: on each line one byte that says which flag, and its value.
 fn flags(input: &[u8]) -> Vec<String> {

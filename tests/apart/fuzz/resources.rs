@@ -4,10 +4,10 @@ use crate::document::document;
 use crate::judge::{Protocol, now, policy};
 use kube::core::DeserializeGuard;
 use personalize_operator::api::DatasetImportJob;
-use personalize_operator::decide::Step;
-use personalize_operator::pass::{Pass, Remembered};
+use personalize_operator::import::plan::Step;
 use personalize_operator::personalize::{Class, Failure};
 use personalize_operator::queue::{Queue, created, version};
+use personalize_operator::reconciliation::{Pass, Remembered};
 use serde_json::{Value, json};
 
 pub(crate) fn template() -> Value {

@@ -4,10 +4,10 @@ use crate::checker::{Checked, delays};
 use crate::world::{Call, Made, Run, Snapshot, World, at};
 use kube::ResourceExt;
 use personalize_operator::api::Tag;
-use personalize_operator::decide::{Found, Rest, Step};
-use personalize_operator::pass::Pass;
+use personalize_operator::import::plan::{Found, Rest, Step};
 use personalize_operator::personalize::{ACTIVE, Class, Failure, Job, JobSummary};
 use personalize_operator::queue::Turn;
+use personalize_operator::reconciliation::Pass;
 
 /// How a step fares.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -202,6 +202,6 @@ impl Model for Checked {
 }
 
 /// The policy of the modelled operators.
-pub(crate) fn delays(rules: &Rules) -> personalize_operator::schedule::Policy {
+pub(crate) fn delays(rules: &Rules) -> personalize_operator::import::timing::Policy {
     policy(rules.grace)
 }

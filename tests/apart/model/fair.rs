@@ -4,7 +4,7 @@ use crate::carry::Fate;
 use crate::checker::Checked;
 use crate::rules::{Breaks, Budget, Deed};
 use crate::world::{Made, World, over};
-use personalize_operator::conditions::Reason;
+use personalize_operator::api::conditions::Reason;
 use personalize_operator::personalize::{ACTIVE, CREATE_FAILED};
 
 impl Checked {

@@ -4,8 +4,8 @@ use crate::checker::Checked;
 use crate::rules::Deed;
 use crate::world::{MOST_ATTEMPTS, Made, Snapshot, World, over, resource};
 use kube::ResourceExt;
+use personalize_operator::api::conditions::Reason;
 use personalize_operator::api::{DatasetImportJob, DatasetImportJobStatus, RETRY_REQUESTED_AT};
-use personalize_operator::conditions::Reason;
 use personalize_operator::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING};
 
 /// The resource as it is, changed like this.

@@ -5,7 +5,7 @@ use super::{CREATE, DESCRIBE, made_once, nightly};
 use crate::bed::{Bed, ROLE, dataset_arn, eventually};
 use crate::judge::of_operator;
 use crate::proxy::Fate;
-use personalize_operator::identity::Request;
+use personalize_operator::import::request::Request;
 use regex::Regex;
 use serde_json::{Value, json};
 

@@ -5,7 +5,7 @@ use crate::bed::{ACCOUNT, Bed, Operator, ROLE, dataset_arn, eventually};
 use crate::judge::of_operator;
 use crate::proxy::Fate;
 use personalize_operator::api::DatasetImportJobStatus;
-use personalize_operator::identity::{TAG_NAME, TAG_NAMESPACE, TAG_REQUEST_HASH};
+use personalize_operator::import::request::{TAG_NAME, TAG_NAMESPACE, TAG_REQUEST_HASH};
 use serde_json::{Value, json};
 use std::time::Duration;
 

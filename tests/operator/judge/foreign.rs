@@ -3,7 +3,7 @@
 
 use super::{Books, accepted, annotation, job, object, of_operator, tag, text};
 use personalize_operator::api::{ADOPT, DatasetImportJobSpec};
-use personalize_operator::identity::{Request, TAG_NAME, TAG_NAMESPACE, TAG_REQUEST_HASH};
+use personalize_operator::import::request::{Request, TAG_NAME, TAG_NAMESPACE, TAG_REQUEST_HASH};
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 

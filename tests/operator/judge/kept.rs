@@ -5,7 +5,7 @@ use super::{
     Accepted, Books, accepted, annotation, condition, foreign, intents, object, of_operator, refused, tag, text, time,
 };
 use personalize_operator::api::{RETRY_REQUESTED_AT, SUSPEND};
-use personalize_operator::identity::TAG_REQUESTED_AT;
+use personalize_operator::import::request::TAG_REQUESTED_AT;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 

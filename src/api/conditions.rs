@@ -1,0 +1,158 @@
+//! Conditions and reasons: the one list of constants, and the table that turns a verdict into the
+//! four conditions of a resource.
+
+use crate::api::DatasetImportJobStatus;
+use crate::redact::sanitize;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// Ready: the import is done, so what depends on the data may go on.
+pub const READY: &str = "Ready";
+/// Succeeded: the import ended well; for `kubectl wait`.
+pub const SUCCEEDED: &str = "Succeeded";
+/// Reconciling: the operator is still at work (kstatus).
+pub const RECONCILING: &str = "Reconciling";
+/// Stalled: the operator can't make progress without help (kstatus).
+pub const STALLED: &str = "Stalled";
+
+/// The conditions that the operator sets.
+pub const OWN: [&str; 4] = [READY, SUCCEEDED, RECONCILING, STALLED];
+
+/// Whether the operator sets this condition; others may keep theirs beside it.
+#[must_use]
+pub fn is_own(condition: &Condition) -> bool {
+    OWN.contains(&condition.type_.as_str())
+}
+
+/// How a resource stands; each is a row of the table of states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Queued, submitting, pending or in progress.
+    InProgress,
+    /// The data is in the dataset.
+    Succeeded,
+    /// Failed, rejected, in conflict or not permitted.
+    Failed,
+    /// Held back before submission, by `spec.suspend` or by annotation.
+    Suspended,
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident: $state:ident),+ $(,)?) => {
+        /// Why a resource is as it is.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Reason { $($(#[doc = $doc])+ $name),+ }
+
+        impl Reason {
+            /// Every reason there is.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// The CamelCase word that users see.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name)),+ }
+            }
+
+            /// The state that this reason stands for.
+            #[must_use]
+            pub fn state(self) -> State {
+                match self { $(Self::$name => State::$state),+ }
+            }
+
+            /// A sentence about it, for the docs.
+            #[must_use]
+            pub fn describe(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc),+).trim_ascii()),+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Waits for its turn: for the quota of running imports, or for its dataset to be free.
+    Queued: InProgress,
+    /// Waits for the dataset to exist and be ACTIVE.
+    DatasetNotReady: InProgress,
+    /// The import is being submitted, or what became of the submission is being looked up.
+    Submitting: InProgress,
+    /// The service has taken the job and not begun yet.
+    Pending: InProgress,
+    /// The service is importing the data.
+    Importing: InProgress,
+    /// A job failed and another attempt will be made.
+    Retrying: InProgress,
+    /// The service slows the operator down; it goes on by itself.
+    Throttled: InProgress,
+    /// The service can't be reached or doesn't answer sensibly; it goes on by itself.
+    ServiceUnavailable: InProgress,
+    /// The operator's AWS credentials are missing, expired or refused; it goes on once they are mended.
+    CredentialsRefused: InProgress,
+    /// The data is in the dataset.
+    ImportSucceeded: Succeeded,
+    /// The job ended with CREATE FAILED; status.failureReason says why.
+    ImportFailed: Failed,
+    /// The service refused the request as it stands; tried again slowly.
+    InvalidInput: Failed,
+    /// The operator, or the role it passes, lacks a permission; tried again slowly.
+    AccessDenied: Failed,
+    /// The service counts more tags than it takes; tried again slowly.
+    TooManyTags: Failed,
+    /// A job of this name exists and isn't this resource's; tried again slowly.
+    JobNameConflict: Failed,
+    /// The namespace isn't allowed to use this dataset, role or data location.
+    NotPermitted: Failed,
+    /// The spec can't be read; an old or bypassed CRD let it in.
+    InvalidSpec: Failed,
+    /// The job was submitted and can't be found any more; it is never submitted again.
+    JobNotFound: Failed,
+    /// A newer import into the dataset has landed, so this one, also if it is INCREMENTAL, is not made any more.
+    Superseded: Failed,
+    /// Held back by spec.suspend or by the annotation personalize-operator.io/suspend.
+    Suspended: Suspended,
+}
+
+impl Reason {
+    /// The reason that a status tells, if it is one of ours.
+    #[must_use]
+    pub fn of(status: &DatasetImportJobStatus) -> Option<Self> {
+        let ready = status.conditions.iter().find(|c| c.type_ == READY)?;
+        Self::ALL.iter().copied().find(|reason| reason.as_str() == ready.reason)
+    }
+}
+
+/// Sets the four conditions, with a message made fit for people. A condition whose status stays keeps its transition time, and one that
+/// says nothing new stays as it is, byte for byte.
+pub fn set(status: &mut DatasetImportJobStatus, generation: i64, reason: Reason, message: &str, now: Timestamp) {
+    let values = match reason.state() {
+        State::InProgress => ["Unknown", "Unknown", "True", "False"],
+        State::Succeeded => ["True", "True", "False", "False"],
+        State::Failed => ["False", "False", "False", "True"],
+        State::Suspended => ["Unknown", "Unknown", "False", "False"],
+    };
+    let message = sanitize(message);
+    let old = std::mem::take(&mut status.conditions);
+    status.conditions = OWN
+        .into_iter()
+        .zip(values)
+        .map(|(type_, value)| {
+            let since = old.iter().find(|c| c.type_ == type_ && c.status == value);
+            Condition {
+                type_: type_.into(),
+                status: value.into(),
+                reason: reason.as_str().into(),
+                message: message.clone(),
+                observed_generation: Some(generation),
+                last_transition_time: since.map_or_else(|| whole_seconds(now), |c| c.last_transition_time.clone()),
+            }
+        })
+        .collect();
+    // A condition of another's making is not ours to drop.
+    status.conditions.extend(old.into_iter().filter(|condition| !is_own(condition)));
+    status.observed_generation = Some(generation);
+}
+
+/// Kubernetes keeps times in whole seconds; what is written must equal what is read back.
+#[must_use]
+pub fn whole_seconds(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
+}

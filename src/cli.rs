@@ -1,0 +1,404 @@
+//! Flags and environment: every flag has a variable `PERSONALIZE_OPERATOR_…`.
+
+use crate::aws::AwsOptions;
+use crate::controller::Options;
+use crate::controller::leader_election::ElectionOptions;
+use crate::controller::namespace_policy::Unlisted;
+use crate::import::timing::Policy;
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use humantime::parse_duration;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The longest duration that a flag takes.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// What the help of `run` ends with.
+const UNITS: &str = "Durations are written with their unit, like 500ms, 30s, 5m or 1h. A flag on the command line goes \
+before its environment variable.";
+
+/// Amazon Personalize dataset imports as Kubernetes resources.
+#[derive(Debug, Parser)]
+#[command(name = "personalize-operator", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the operator.
+    #[command(after_help = UNITS)]
+    Run(Box<RunArgs>),
+    /// Print the CustomResourceDefinition as YAML.
+    Crd,
+    /// Ask a running operator whether it is well; the exit status tells.
+    Probe(ProbeArgs),
+}
+
+/// Flags of `probe`.
+#[derive(Debug, Args)]
+pub struct ProbeArgs {
+    /// What to ask: any answer but a status of 2xx is a failure.
+    #[arg(default_value = "http://127.0.0.1:8080/readyz")]
+    pub url: http::Uri,
+
+    /// How long to go on asking until the answer is good.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_PROBE_TIMEOUT", default_value = "5s", value_parser = parse_duration)]
+    pub timeout: Duration,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Flags of `run`.
+#[derive(Debug, Args)]
+#[command(args_override_self = true)]
+pub struct RunArgs {
+    /// Namespaces to watch, separated by commas; none watches all.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_WATCH_NAMESPACES", value_delimiter = ',')]
+    pub watch_namespaces: Vec<String>,
+
+    /// Address of the listener for /healthz, /readyz and /metrics.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+
+    /// What to log, in the syntax of tracing's EnvFilter, such as info or personalize_operator=debug.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+
+    /// How to log.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_LOG_FORMAT", default_value = "json")]
+    pub log_format: LogFormat,
+
+    /// The most resources worked on at once.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_CONCURRENCY", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub concurrency: u16,
+
+    /// What namespaces may import that carry no allow-list in their annotations.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_UNLISTED_NAMESPACES", default_value = "open")]
+    pub unlisted_namespaces: Unlisted,
+
+    /// How long a pass under way may take to end after SIGTERM; keep it below the pod's grace period.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_DRAIN_TIMEOUT", default_value = "20s", value_parser = duration)]
+    pub drain_timeout: Duration,
+
+    /// Flags on leader election.
+    #[command(flatten)]
+    pub election: ElectionArgs,
+
+    /// Flags on imports.
+    #[command(flatten)]
+    pub imports: ImportArgs,
+
+    /// Flags on Kubernetes.
+    #[command(flatten)]
+    pub kube: KubeArgs,
+
+    /// Flags on AWS.
+    #[command(flatten)]
+    pub aws: AwsArgs,
+}
+
+/// Leader election.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Leader election")]
+pub struct ElectionArgs {
+    /// Whether replicas elect a leader; turn it off only where there is never more than one.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_LEADER_ELECT", default_value_t = true, action = clap::ArgAction::Set)]
+    pub leader_elect: bool,
+
+    /// Namespace of the Lease [default: the pod's own, or the kubeconfig context's].
+    #[arg(long, env = "PERSONALIZE_OPERATOR_LEASE_NAMESPACE")]
+    pub lease_namespace: Option<String>,
+
+    /// Name of the Lease.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_LEASE_NAME", default_value = "personalize-operator", value_parser = NonEmptyStringValueParser::new())]
+    pub lease_name: String,
+
+    /// How long the Lease lives without being renewed, in whole seconds.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_LEASE_DURATION", default_value = "15s", value_parser = lease_duration)]
+    pub lease_duration: Duration,
+
+    /// Who this replica is; unique among them [default: $POD_NAME, or the host's name with a number].
+    #[arg(long, env = "PERSONALIZE_OPERATOR_IDENTITY")]
+    pub identity: Option<String>,
+}
+
+/// Imports.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Imports")]
+pub struct ImportArgs {
+    /// The most imports at once per AWS account and region; the service's quota is 5.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_MAX_IN_FLIGHT", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub max_in_flight: u16,
+
+    /// The shortest time between two looks at a running import.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_POLL_MIN", default_value = "15s", value_parser = duration)]
+    pub poll_min: Duration,
+
+    /// The longest time between two looks at a running import.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_POLL_MAX", default_value = "5m", value_parser = duration)]
+    pub poll_max: Duration,
+
+    /// How long after a submission whose answer was lost its job may still appear.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_GRACE", default_value = "60s", value_parser = duration)]
+    pub grace: Duration,
+
+    /// The first delay after a failure that passes by itself; it doubles with each further one.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_BACKOFF_MIN", default_value = "5s", value_parser = duration)]
+    pub backoff_min: Duration,
+
+    /// The longest delay after failures that pass by themselves.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_BACKOFF_MAX", default_value = "5m", value_parser = duration)]
+    pub backoff_max: Duration,
+
+    /// The first delay after the service rejected an import; it doubles with each further rejection.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_REJECTED_MIN", default_value = "2m", value_parser = duration)]
+    pub rejected_min: Duration,
+
+    /// The longest delay after rejections.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_REJECTED_MAX", default_value = "1h", value_parser = duration)]
+    pub rejected_max: Duration,
+
+    /// The delay between a failed job and its first retry within backoffLimit; it doubles with each.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_RETRY_MIN", default_value = "10s", value_parser = duration)]
+    pub retry_min: Duration,
+}
+
+/// Kubernetes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Kubernetes")]
+pub struct KubeArgs {
+    /// The bound on each call to the Kubernetes API.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_KUBE_TIMEOUT", default_value = "15s", value_parser = duration)]
+    pub kube_timeout: Duration,
+
+    /// How long a watch lives before it is renewed; a dead connection is noticed soon after.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_WATCH_TIMEOUT", default_value = "60s", value_parser = watch_timeout)]
+    pub watch_timeout: Duration,
+}
+
+/// AWS.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "AWS (credentials and endpoint come from the SDK's default chain)")]
+pub struct AwsArgs {
+    /// The bound on connecting to AWS.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_AWS_CONNECT_TIMEOUT", default_value = "5s", value_parser = duration)]
+    pub aws_connect_timeout: Duration,
+
+    /// The bound on waiting for AWS to answer.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_AWS_READ_TIMEOUT", default_value = "20s", value_parser = duration)]
+    pub aws_read_timeout: Duration,
+
+    /// The bound on a whole call to AWS.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_AWS_TIMEOUT", default_value = "30s", value_parser = duration)]
+    pub aws_timeout: Duration,
+
+    /// Roles to assume for accounts other than the operator's own, as ACCOUNT=ROLE_ARN, separated by commas.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_ACCOUNT_ROLES", value_parser = account_roles)]
+    pub account_roles: Vec<AccountRoles>,
+}
+
+/// Accounts and their roles.
+#[derive(Debug, Clone)]
+pub struct AccountRoles(Vec<(String, String)>);
+
+/// A delay of nothing would be a loop that never sleeps, and one of ages overflows when it is doubled.
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text).map_err(|e| e.to_string())?;
+    if (Duration::from_millis(1)..=LONGEST).contains(&duration) {
+        Ok(duration)
+    } else {
+        Err("write a duration of 1ms to 366days, such as 500ms, 30s or 5m".into())
+    }
+}
+
+fn lease_duration(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text).map_err(|e| e.to_string())?;
+    if (1..=3600).contains(&duration.as_secs()) && duration.subsec_nanos() == 0 {
+        Ok(duration)
+    } else {
+        Err("a lease lives for 1 to 3600 whole seconds, such as 15s".into())
+    }
+}
+
+fn watch_timeout(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text).map_err(|e| e.to_string())?;
+    if (1..=290).contains(&duration.as_secs()) { Ok(duration) } else { Err("a watch lives for 1s to 290s".into()) }
+}
+
+/// A variable that is set and empty says what one that isn't set does: nothing.
+fn account_roles(text: &str) -> Result<AccountRoles, String> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|one| !one.is_empty())
+        .map(account_role)
+        .collect::<Result<_, _>>()
+        .map(AccountRoles)
+}
+
+fn account_role(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((account, role))
+            if account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit()) && role.starts_with("arn:") =>
+        {
+            Ok((account.into(), role.into()))
+        }
+        _ => Err("write it like 123456789012=arn:aws:iam::123456789012:role/Importer".into()),
+    }
+}
+
+/// What was given, unless it is nothing but white space.
+fn given(text: Option<&str>) -> Option<&str> {
+    text.map(str::trim).filter(|text| !text.is_empty())
+}
+
+impl RunArgs {
+    /// The settings of the controller, in this namespace of the operator's own.
+    #[must_use]
+    pub fn options(&self, own_namespace: &str) -> Options {
+        let identity = self.identity();
+        let election = self.election.leader_elect.then(|| ElectionOptions {
+            namespace: given(self.election.lease_namespace.as_deref()).unwrap_or(own_namespace).into(),
+            name: self.election.lease_name.clone(),
+            identity: identity.clone(),
+            duration: self.election.lease_duration,
+        });
+        Options {
+            namespaces: self.watch_namespaces.iter().filter_map(|n| given(Some(n))).map(String::from).collect(),
+            concurrency: self.concurrency,
+            quota: self.imports.max_in_flight.into(),
+            policy: self.imports.policy(),
+            unlisted: self.unlisted_namespaces,
+            kube_timeout: self.kube.kube_timeout,
+            watch_timeout: self.kube.watch_timeout,
+            drain: self.drain_timeout,
+            election,
+            instance: identity,
+        }
+    }
+
+    fn identity(&self) -> String {
+        let pod = || std::env::var("POD_NAME").ok().and_then(|name| given(Some(&name)).map(String::from));
+        let unique = || {
+            let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".into());
+            format!("{host}-{}-{}", std::process::id(), jiff::Timestamp::now().as_millisecond())
+        };
+        // Replicas that all went by an empty name would all take the Lease of one for their own.
+        given(self.election.identity.as_deref()).map(String::from).or_else(pod).unwrap_or_else(unique)
+    }
+}
+
+impl ImportArgs {
+    fn policy(&self) -> Policy {
+        Policy {
+            poll_min: self.poll_min,
+            poll_max: self.poll_max.max(self.poll_min),
+            grace: self.grace,
+            backoff_min: self.backoff_min,
+            backoff_max: self.backoff_max.max(self.backoff_min),
+            rejected_min: self.rejected_min,
+            rejected_max: self.rejected_max.max(self.rejected_min),
+            retry_min: self.retry_min,
+            waiting: self.backoff_max.max(self.backoff_min) * 2,
+        }
+    }
+}
+
+impl AwsArgs {
+    /// The settings of the adapter.
+    #[must_use]
+    pub fn options(&self) -> AwsOptions {
+        AwsOptions {
+            connect_timeout: self.aws_connect_timeout,
+            read_timeout: self.aws_read_timeout,
+            operation_timeout: self.aws_timeout,
+            roles: self.account_roles.iter().flat_map(|roles| roles.0.iter().cloned()).collect::<HashMap<_, _>>(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_flag_of_run_has_a_variable() {
+        let cli = Cli::command();
+        let run = cli.find_subcommand("run").unwrap();
+        for arg in run.get_arguments().filter(|a| a.get_id() != "help") {
+            let long = arg.get_long().unwrap();
+            let env = arg.get_env().unwrap_or_default().to_string_lossy().into_owned();
+            assert_eq!(env, format!("PERSONALIZE_OPERATOR_{}", long.replace('-', "_").to_uppercase()), "--{long}");
+            assert!(arg.get_help().is_some(), "--{long} has a help text");
+        }
+    }
+
+    fn run(flags: &[&str]) -> RunArgs {
+        let args = ["x", "run"].iter().chain(flags);
+        let Command::Run(args) = Cli::try_parse_from(args).unwrap().command else { panic!("it is to run") };
+        *args
+    }
+
+    #[test]
+    fn what_is_given_and_empty_is_not_given() {
+        let args = run(&["--identity=", "--lease-namespace=", "--watch-namespaces=", "--account-roles="]);
+        let options = args.options("own");
+        let election = options.election.unwrap();
+        assert!(!election.identity.is_empty(), "two replicas without a name are not the same one");
+        assert_eq!((election.namespace.as_str(), options.namespaces.len()), ("own", 0));
+        assert!(args.aws.options().roles.is_empty());
+        assert!(Cli::try_parse_from(["x", "run", "--lease-name="]).is_err());
+    }
+
+    #[test]
+    fn lists_are_separated_by_commas_and_white_space_around_them_means_nothing() {
+        let (one, two) =
+            ("123456789012=arn:aws:iam::123456789012:role/A", "210987654321=arn:aws:iam::210987654321:role/B");
+        let (flag, both) = (format!("--account-roles={one}"), format!("--account-roles={one}, {two},"));
+        assert_eq!(run(&[&both]).aws.options().roles.len(), 2);
+        assert_eq!(
+            run(&[&flag, &format!("--account-roles={two}")]).aws.options().roles.len(),
+            2,
+            "each flag adds to it"
+        );
+        let namespaces = run(&["--watch-namespaces=a, b ,,c"]).options("own").namespaces;
+        assert_eq!(namespaces.into_iter().collect::<Vec<_>>(), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn the_help_of_run_tells_how_durations_are_written() {
+        let help = Cli::try_parse_from(["x", "run", "--help"]).unwrap_err().to_string();
+        assert!(help.contains("500ms, 30s, 5m or 1h"), "{help}");
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_with_the_way_out() {
+        let error = Cli::try_parse_from(["x", "run", "--account-roles", "12=x"]).unwrap_err().to_string();
+        assert!(error.contains("--account-roles") && error.contains("123456789012=arn:"), "{error}");
+        assert!(Cli::try_parse_from(["x", "run", "--lease-duration", "10ms"]).is_err());
+    }
+
+    #[test]
+    fn a_duration_is_neither_nothing_nor_so_long_that_it_overflows() {
+        for flag in ["--poll-min", "--backoff-max", "--rejected-max", "--kube-timeout", "--aws-timeout"] {
+            for value in ["0s", "367days", "10000000000000000000s"] {
+                let error = Cli::try_parse_from(["x", "run", flag, value]).unwrap_err().to_string();
+                assert!(error.contains("1ms to 366days"), "{error}");
+            }
+            assert!(Cli::try_parse_from(["x", "run", flag, "366days"]).is_ok());
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What a namespace may import: its allow-lists, annotations that only a cluster administrator can set.
+//!
+//! A list holds patterns, separated by commas or white space. In a pattern `*` stands for any run of
+//! characters and all else for itself; the whole value has to match. The chart's
+//! ValidatingAdmissionPolicy applies the same rule at admission, where patterns become regular
+//! expressions, so a pattern with a character outside of [`PATTERN_CHARACTERS`] matches nothing.
+
+use crate::api::DatasetImportJobSpec;
+use crate::redact::sanitize;
+use std::collections::BTreeMap;
+
+/// The dataset ARNs that a namespace may import into.
+pub const ALLOWED_DATASET_ARNS: &str = "personalize-operator.io/allowed-dataset-arns";
+
+/// The roles that a namespace may pass to the service.
+pub const ALLOWED_ROLE_ARNS: &str = "personalize-operator.io/allowed-role-arns";
+
+/// The S3 locations that a namespace may import from.
+pub const ALLOWED_DATA_LOCATIONS: &str = "personalize-operator.io/allowed-data-locations";
+
+/// What a pattern may consist of, beside ASCII letters and digits.
+pub const PATTERN_CHARACTERS: &str = ":/_.=+@*-";
+
+/// What a namespace without a list may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Unlisted {
+    /// Everything.
+    Open,
+    /// Nothing.
+    Closed,
+}
+
+/// Why a namespace with these annotations may not make this import; `None` if it may.
+#[must_use]
+pub fn barred(
+    annotations: &BTreeMap<String, String>,
+    unlisted: Unlisted,
+    spec: &DatasetImportJobSpec,
+) -> Option<String> {
+    let rules = [
+        ("datasetArn", ALLOWED_DATASET_ARNS, &spec.dataset_arn),
+        ("roleArn", ALLOWED_ROLE_ARNS, &spec.role_arn),
+        ("dataSource.dataLocation", ALLOWED_DATA_LOCATIONS, &spec.data_source.data_location),
+    ];
+    rules.into_iter().find_map(|(field, annotation, value)| {
+        let why = match annotations.get(annotation) {
+            None if unlisted == Unlisted::Open => return None,
+            None => "is missing, and this cluster is closed to namespaces without it",
+            Some(list) if permits(list, value) => return None,
+            Some(_) => "does not list it",
+        };
+        Some(format!(
+            "spec.{field} {:?} is not permitted in this namespace: the Namespace's annotation {annotation} {why}; a cluster administrator can change that",
+            sanitize(value)
+        ))
+    })
+}
+
+fn permits(list: &str, value: &str) -> bool {
+    list.split(|c: char| c == ',' || c.is_ascii_whitespace()).any(|pattern| matches(pattern, value))
+}
+
+/// Whether a pattern covers the whole value.
+fn matches(pattern: &str, value: &str) -> bool {
+    let known = |c: char| c.is_ascii_alphanumeric() || PATTERN_CHARACTERS.contains(c);
+    if pattern.is_empty() || !pattern.chars().all(known) {
+        return false;
+    }
+    let Some((head, rest)) = pattern.split_once('*') else { return pattern == value };
+    let Some(mut value) = value.strip_prefix(head) else { return false };
+    // Between two stars the first place that fits is as good as any later one.
+    let mut parts: Vec<&str> = rest.split('*').collect();
+    let tail = parts.pop().unwrap_or_default();
+    for part in parts {
+        let Some(at) = value.find(part) else { return false };
+        value = &value[at + part.len()..];
+    }
+    value.ends_with(tail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::import::request::tests::spec;
+    use proptest::prelude::*;
+
+    #[test]
+    fn patterns() {
+        for (pattern, value, fits) in [
+            ("arn:a", "arn:a", true),
+            ("arn:a", "arn:ab", false),
+            ("arn:*", "arn:", true),
+            ("*", "anything", true),
+            ("s3://a/*", "s3://a/b/c.csv", true),
+            ("s3://a/*", "s3://ab/c.csv", false),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*bb*c", "a-b-c", false),
+            ("a*a", "a", false),
+            ("", "", false),
+            ("a.c", "abc", false),
+            ("a[bc]", "a[bc]", false),
+        ] {
+            assert_eq!(matches(pattern, value), fits, "{pattern} {value}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_pattern_is_the_regular_expression_that_admission_makes_of_it(
+            pattern in "[ab.*+]{0,8}", value in "[ab.+]{0,8}"
+        ) {
+            let expression = format!("^{}$", pattern.replace('.', "\\.").replace('+', "\\+").replace('*', ".*"));
+            let expected = !pattern.is_empty() && regex::Regex::new(&expression).unwrap().is_match(&value);
+            prop_assert_eq!(matches(&pattern, &value), expected);
+        }
+    }
+
+    #[test]
+    fn each_field_has_its_list() {
+        let spec = spec();
+        let all = BTreeMap::from([
+            (ALLOWED_DATASET_ARNS.to_owned(), format!("other, {}", spec.dataset_arn)),
+            (ALLOWED_ROLE_ARNS.to_owned(), "arn:aws:iam::*:role/*\n".to_owned()),
+            (ALLOWED_DATA_LOCATIONS.to_owned(), "s3://*".to_owned()),
+        ]);
+        for unlisted in [Unlisted::Open, Unlisted::Closed] {
+            assert_eq!(barred(&all, unlisted, &spec), None);
+        }
+        assert_eq!(barred(&BTreeMap::new(), Unlisted::Open, &spec), None);
+        for annotation in all.keys() {
+            let mut without = all.clone();
+            without.remove(annotation);
+            assert_eq!(barred(&without, Unlisted::Open, &spec), None);
+            let why = barred(&without, Unlisted::Closed, &spec).unwrap();
+            assert!(why.contains(annotation) && why.contains("missing"), "{why}");
+            without.insert(annotation.clone(), String::new());
+            let why = barred(&without, Unlisted::Open, &spec).unwrap();
+            assert!(why.contains(annotation) && why.contains("does not list"), "{why}");
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! The one listener: `/healthz`, `/readyz`, `/metrics`.
+
+pub mod probe;
+pub mod readiness;
+
+use crate::http::readiness::Health;
+use crate::telemetry::exposition::Format;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use std::future::Future;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+
+/// Serves until `stop` completes.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    health: Arc<Health>,
+    expose: impl Fn(Format) -> String + Clone + Send + Sync + 'static,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let metrics = move |headers: HeaderMap| async move {
+        let format = Format::accepted(headers.get(header::ACCEPT).and_then(|h| h.to_str().ok()));
+        ([(header::CONTENT_TYPE, format.content_type())], expose(format))
+    };
+    let app = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .with_state(health)
+        .route("/metrics", get(metrics));
+    axum::serve(listener, app).with_graceful_shutdown(stop).await
+}
+
+async fn ready(State(health): State<Arc<Health>>) -> impl IntoResponse {
+    match health.obstacle() {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}

@@ -1,0 +1,259 @@
+//! Who a job belongs to: deterministic names, the request hash, and the tags that prove ownership.
+//!
+//! Nothing here depends on a UID or a clock, so a resource restored from a backup, or applied to a
+//! rebuilt cluster, derives the same names and finds its own job.
+
+use crate::api::conditions::whole_seconds;
+use crate::api::{DatasetImportJob, DatasetImportJobSpec, ImportMode, Tag};
+use crate::personalize::{DatasetArn, InvalidDatasetArn, JobArn};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+/// The longest name the service takes, in characters.
+const LONGEST_NAME: usize = 63;
+
+/// How many hex digits of the hash a derived name carries: 64 bits.
+const HASH_IN_NAME: usize = 16;
+
+/// The tag that holds the resource's namespace.
+pub const TAG_NAMESPACE: &str = "personalize-operator.io/namespace";
+/// The tag that holds the resource's name.
+pub const TAG_NAME: &str = "personalize-operator.io/name";
+/// The tag that holds the request hash.
+pub const TAG_REQUEST_HASH: &str = "personalize-operator.io/request-hash";
+/// The tag that holds when the resource was created (RFC 3339): how old the import is, also when its resource is gone.
+pub const TAG_REQUESTED_AT: &str = "personalize-operator.io/requested-at";
+
+/// An import as one resource asks for it, checked and ready to be sent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// The resource's namespace.
+    pub namespace: String,
+    /// The resource's name.
+    pub name: String,
+    /// The dataset that receives the data.
+    pub dataset: DatasetArn,
+    /// Where the data is.
+    pub data_location: String,
+    /// The role that the service reads the data with.
+    pub role_arn: String,
+    /// The fixed name, if the manifest gives one.
+    pub job_name: Option<String>,
+    /// FULL or INCREMENTAL.
+    pub import_mode: ImportMode,
+    /// Whether metrics are published; `None` leaves it to the service.
+    pub publish_attribution_metrics_to_s3: Option<bool>,
+    /// The user's tags, without those that the operator adds.
+    pub tags: Vec<Tag>,
+    /// When the resource was created, where that is known.
+    pub requested_at: Option<Timestamp>,
+}
+
+impl Request {
+    /// The request that a resource stands for.
+    ///
+    /// # Errors
+    /// As [`Request::new`].
+    pub fn of(job: &DatasetImportJob) -> Result<Self, InvalidDatasetArn> {
+        let request = Self::new(&job.namespace().unwrap_or_default(), &job.name_any(), &job.spec)?;
+        Ok(Self { requested_at: job.creation_timestamp().map(|at| at.0), ..request })
+    }
+
+    /// The request that a spec stands for.
+    ///
+    /// # Errors
+    /// When the dataset's ARN can't be used; admission refuses such a spec, so this needs an older
+    /// CRD or a bypassed one.
+    pub fn new(namespace: &str, name: &str, spec: &DatasetImportJobSpec) -> Result<Self, InvalidDatasetArn> {
+        // No `..`: a new field of the spec must decide here whether it is part of the request.
+        let DatasetImportJobSpec {
+            dataset_arn,
+            data_source,
+            role_arn,
+            job_name,
+            import_mode,
+            publish_attribution_metrics_to_s3,
+            tags,
+            suspend: _,
+            backoff_limit: _,
+        } = spec;
+        Ok(Self {
+            namespace: namespace.into(),
+            name: name.into(),
+            dataset: DatasetArn::parse(dataset_arn)?,
+            data_location: data_source.data_location.clone(),
+            role_arn: role_arn.clone(),
+            job_name: job_name.clone(),
+            import_mode: *import_mode,
+            publish_attribution_metrics_to_s3: *publish_attribution_metrics_to_s3,
+            tags: tags.clone().unwrap_or_default(),
+            requested_at: None,
+        })
+    }
+
+    /// The SHA-256, in hex, over namespace, name and what defines the import.
+    ///
+    /// Defaults are filled in first, so a field that is left out and one that is set to its default
+    /// are the same request. Tags label a job and don't change what it imports, so they don't count.
+    #[must_use]
+    pub fn hash(&self) -> String {
+        let canonical = json!([
+            "v1",
+            self.namespace,
+            self.name,
+            self.dataset.as_str(),
+            self.data_location,
+            self.role_arn,
+            self.job_name,
+            self.import_mode.as_str(),
+            self.publish_attribution_metrics_to_s3.unwrap_or(false),
+        ]);
+        let digest = Sha256::digest(canonical.to_string());
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The name of the job of this attempt (from 1): 1 to 63 letters, digits, `-` and `_`.
+    #[must_use]
+    pub fn job_name(&self, attempt: i32) -> String {
+        if let Some(fixed) = &self.job_name {
+            return fixed.clone();
+        }
+        let hash = self.hash();
+        let mut suffix = format!("-{}", &hash[..HASH_IN_NAME]);
+        if attempt > 1 {
+            suffix.push_str(&format!("-{attempt}"));
+        }
+        let allowed = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+        // A resource's name begins with a letter or digit, as a job's name must.
+        let head: String = self.name.chars().map(allowed).take(LONGEST_NAME - suffix.len()).collect();
+        format!("{head}{suffix}")
+    }
+
+    /// The ARN of the job of this attempt.
+    #[must_use]
+    pub fn job_arn(&self, attempt: i32) -> JobArn {
+        self.dataset.job(&self.job_name(attempt))
+    }
+
+    /// Whether another attempt can have a name of its own.
+    #[must_use]
+    pub fn can_retry(&self) -> bool {
+        self.job_name.is_none()
+    }
+
+    /// The tags that the operator adds: three prove ownership, and one tells the import's age.
+    #[must_use]
+    pub fn own_tags(&self) -> Vec<Tag> {
+        let tag = |key: &str, value: &str| Tag { tag_key: key.into(), tag_value: value.into() };
+        let mut tags =
+            vec![tag(TAG_NAMESPACE, &self.namespace), tag(TAG_NAME, &self.name), tag(TAG_REQUEST_HASH, &self.hash())];
+        tags.extend(self.requested_at.map(|at| tag(TAG_REQUESTED_AT, &whole_seconds(at).0.to_string())));
+        tags
+    }
+}
+
+/// When the resource was created that a job with these tags was made for, if they tell.
+#[must_use]
+pub fn requested_at(tags: &[Tag]) -> Option<Timestamp> {
+    tags.iter().find(|tag| tag.tag_key == TAG_REQUESTED_AT)?.tag_value.parse().ok()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::api::DataSource;
+    use proptest::prelude::*;
+
+    pub(crate) fn spec() -> DatasetImportJobSpec {
+        DatasetImportJobSpec {
+            dataset_arn: "arn:aws:personalize:eu-west-1:123456789012:dataset/shop/INTERACTIONS".into(),
+            data_source: DataSource { data_location: "s3://bucket/interactions.csv".into() },
+            role_arn: "arn:aws:iam::123456789012:role/Reader".into(),
+            job_name: None,
+            import_mode: ImportMode::Full,
+            publish_attribution_metrics_to_s3: None,
+            tags: None,
+            suspend: false,
+            backoff_limit: 0,
+        }
+    }
+
+    fn request(namespace: &str, name: &str) -> Request {
+        Request::new(namespace, name, &spec()).unwrap()
+    }
+
+    #[test]
+    fn the_request_hash_is_frozen() {
+        // A change here makes every existing manifest import again. Never update this value.
+        assert_eq!(
+            request("shop", "nightly").hash(),
+            "8f1ba9c618943263a98667ac7ec11e8409f4546e99cbc271a6f8b5998a34df68"
+        );
+    }
+
+    #[test]
+    fn a_default_that_is_written_out_is_the_same_request() {
+        let mut written = spec();
+        written.publish_attribution_metrics_to_s3 = Some(false);
+        written.suspend = true;
+        written.backoff_limit = 3;
+        written.tags = Some(vec![Tag { tag_key: "team".into(), tag_value: "a".into() }]);
+        let written = Request::new("shop", "nightly", &written).unwrap();
+        assert_eq!(written.hash(), request("shop", "nightly").hash());
+    }
+
+    #[test]
+    fn every_field_that_defines_the_import_changes_the_hash() {
+        let base = request("shop", "nightly").hash();
+        let change = |edit: fn(&mut DatasetImportJobSpec)| {
+            let mut changed = spec();
+            edit(&mut changed);
+            Request::new("shop", "nightly", &changed).unwrap().hash()
+        };
+        let hashes = [
+            change(|s| s.dataset_arn.push('2')),
+            change(|s| s.data_source.data_location.push('2')),
+            change(|s| s.role_arn.push('2')),
+            change(|s| s.job_name = Some("fixed".into())),
+            change(|s| s.import_mode = ImportMode::Incremental),
+            change(|s| s.publish_attribution_metrics_to_s3 = Some(true)),
+            request("shop2", "nightly").hash(),
+            request("shop", "nightly2").hash(),
+        ];
+        for (i, hash) in hashes.iter().enumerate() {
+            assert_ne!(*hash, base, "change {i}");
+            assert!(!hashes[..i].contains(hash), "change {i}");
+        }
+    }
+
+    #[test]
+    fn a_fixed_name_is_never_altered() {
+        let mut fixed = spec();
+        fixed.job_name = Some("mine".into());
+        let request = Request::new("shop", "nightly", &fixed).unwrap();
+        assert_eq!(request.job_name(1), "mine");
+        assert_eq!(request.job_name(2), "mine");
+        assert!(!request.can_retry());
+    }
+
+    proptest! {
+        #[test]
+        fn derived_names_are_valid_stable_and_distinct(
+            name in "[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?",
+            other in "[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?",
+            attempt in 1..i32::MAX,
+        ) {
+            let job = request("ns", &name).job_name(attempt);
+            prop_assert!((1..=63).contains(&job.len()));
+            prop_assert!(job.as_bytes()[0].is_ascii_alphanumeric());
+            prop_assert!(job.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
+            prop_assert_eq!(&job, &request("ns", &name).job_name(attempt));
+            prop_assert_ne!(&job, &request("ns", &name).job_name(if attempt == 1 { 2 } else { attempt - 1 }));
+            if name != other {
+                prop_assert_ne!(job, request("ns", &other).job_name(attempt));
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What can go wrong with a call, by what the operator should do about it.
+
+use crate::redact::sanitize;
+use thiserror::Error;
+
+/// What a failure means for the operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// The request is wrong as it stands (InvalidInputException, ValidationException and other
+    /// refusals): nothing was made.
+    InvalidInput,
+    /// The caller may not do this, or may not pass the role: nothing was made.
+    AccessDenied,
+    /// TooManyTagsException: nothing was made.
+    TooManyTags,
+    /// LimitExceededException for the quota of running imports: nothing was made.
+    QuotaExceeded,
+    /// Too many requests: nothing was made.
+    Throttled,
+    /// ResourceAlreadyExistsException: a job of this name exists.
+    AlreadyExists,
+    /// ResourceNotFoundException.
+    NotFound,
+    /// ResourceInUseException: nothing was made.
+    InUse,
+    /// No credentials, or expired or unknown ones, or a clock too skewed to sign with: nothing was
+    /// made.
+    Credentials,
+    /// No answer, or none that can be read: whether the call took effect is unknown.
+    InDoubt,
+}
+
+impl Class {
+    /// A static name, fit for a metric label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::InvalidInput => "InvalidInput",
+            Self::AccessDenied => "AccessDenied",
+            Self::TooManyTags => "TooManyTags",
+            Self::QuotaExceeded => "QuotaExceeded",
+            Self::Throttled => "Throttled",
+            Self::AlreadyExists => "AlreadyExists",
+            Self::NotFound => "NotFound",
+            Self::InUse => "InUse",
+            Self::Credentials => "Credentials",
+            Self::InDoubt => "InDoubt",
+        }
+    }
+
+    /// The class of an error code of the service and its message.
+    ///
+    /// `status` is the HTTP status: a 5xx never proves that nothing was made.
+    #[must_use]
+    pub fn of(code: &str, message: &str, status: u16) -> Self {
+        if status >= 500 {
+            return match code {
+                // The front door's own refusals: the request never reached the service.
+                "ThrottlingException" | "Throttling" | "SlowDown" => Self::Throttled,
+                _ => Self::InDoubt,
+            };
+        }
+        match code {
+            "LimitExceededException" if message.contains("PENDING or IN_PROGRESS") => Self::QuotaExceeded,
+            "LimitExceededException"
+            | "ThrottlingException"
+            | "Throttling"
+            | "ThrottledException"
+            | "RequestThrottled"
+            | "RequestThrottledException"
+            | "TooManyRequestsException"
+            | "RequestLimitExceeded"
+            | "SlowDown" => Self::Throttled,
+            "ResourceAlreadyExistsException" => Self::AlreadyExists,
+            "ResourceNotFoundException" => Self::NotFound,
+            "ResourceInUseException" => Self::InUse,
+            "TooManyTagsException" | "TooManyTagKeysException" => Self::TooManyTags,
+            "AccessDeniedException" | "AccessDenied" | "NotAuthorized" => Self::AccessDenied,
+            "UnrecognizedClientException"
+            | "InvalidClientTokenId"
+            | "InvalidSignatureException"
+            | "SignatureDoesNotMatch"
+            | "IncompleteSignature"
+            | "IncompleteSignatureException"
+            | "MissingAuthenticationToken"
+            | "MissingAuthenticationTokenException"
+            | "ExpiredToken"
+            | "ExpiredTokenException"
+            | "RequestExpired"
+            | "OptInRequired" => Self::Credentials,
+            "RequestTimeout"
+            | "RequestTimeoutException"
+            | "InternalFailure"
+            | "InternalServerError"
+            | "InternalServerException"
+            | "ServiceUnavailable"
+            | "ServiceUnavailableException" => Self::InDoubt,
+            _ => Self::InvalidInput,
+        }
+    }
+}
+
+/// A failed call.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Error)]
+#[error("{code}: {message}")]
+pub struct Failure {
+    /// What it means.
+    pub class: Class,
+    /// The service's error code, or a CamelCase word of ours where there was no answer.
+    pub code: String,
+    /// What the service said, sanitised.
+    pub message: String,
+}
+
+/// The code of a failure to become the role that is configured for an account.
+pub(crate) const ROLE_NOT_ASSUMED: &str = "RoleNotAssumed";
+
+impl Failure {
+    /// A failure that the service answered.
+    #[must_use]
+    pub fn answered(code: &str, message: &str, status: u16) -> Self {
+        Self { class: Class::of(code, message, status), code: sanitize(code), message: sanitize(message) }
+    }
+
+    /// A failure without a readable answer.
+    #[must_use]
+    pub fn unanswered(class: Class, code: &str, message: &str) -> Self {
+        Self { class, code: code.into(), message: sanitize(message) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_of_the_service_has_a_class() {
+        let quota = "More than 5 resources with PENDING or IN_PROGRESS status.";
+        for (code, message, status, class) in [
+            ("InvalidInputException", "", 400, Class::InvalidInput),
+            ("ValidationException", "1 validation error detected", 400, Class::InvalidInput),
+            ("LimitExceededException", quota, 400, Class::QuotaExceeded),
+            ("LimitExceededException", "Rate exceeded", 400, Class::Throttled),
+            ("ThrottlingException", "Rate exceeded", 400, Class::Throttled),
+            ("ResourceAlreadyExistsException", "", 400, Class::AlreadyExists),
+            ("ResourceNotFoundException", "", 400, Class::NotFound),
+            ("ResourceInUseException", "", 400, Class::InUse),
+            ("TooManyTagsException", "", 400, Class::TooManyTags),
+            ("AccessDeniedException", "not authorized to perform: iam:PassRole", 400, Class::AccessDenied),
+            ("ExpiredTokenException", "", 403, Class::Credentials),
+            ("UnrecognizedClientException", "", 403, Class::Credentials),
+            ("InvalidSignatureException", "Signature expired", 403, Class::Credentials),
+            ("SomethingNew", "", 400, Class::InvalidInput),
+        ] {
+            assert_eq!(Class::of(code, message, status), class, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_server_error_never_proves_that_nothing_was_made() {
+        for status in [500, 502, 503, 504] {
+            assert_eq!(Class::of("InternalFailure", "", status), Class::InDoubt);
+            assert_eq!(Class::of("ResourceNotFoundException", "", status), Class::InDoubt);
+        }
+    }
+
+    #[test]
+    fn a_failure_carries_no_secret() {
+        let failure = Failure::answered("X", "secretAccessKey=abc\r\n", 400);
+        assert_eq!(failure.message, "secretAccessKey=[redacted]");
+    }
+}

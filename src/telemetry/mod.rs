@@ -1,0 +1,5 @@
+//! What the operator shows of itself: logs and metrics.
+
+pub mod exposition;
+pub mod logging;
+pub mod metrics;
