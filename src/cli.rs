@@ -2,9 +2,9 @@
 
 use crate::aws::AwsOptions;
 use crate::controller::Options;
-use crate::controller::leader_election::ElectionOptions;
-use crate::controller::namespace_policy::Unlisted;
-use crate::import::timing::Policy;
+use crate::controller::leader_election::LeaderElectionOptions;
+use crate::controller::namespace_policy::DefaultPolicy;
+use crate::import::timing::Timing;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use humantime::parse_duration;
@@ -87,7 +87,7 @@ pub struct RunArgs {
 
     /// What namespaces may import that carry no allow-list in their annotations.
     #[arg(long, env = "PERSONALIZE_OPERATOR_UNLISTED_NAMESPACES", default_value = "open")]
-    pub unlisted_namespaces: Unlisted,
+    pub unlisted_namespaces: DefaultPolicy,
 
     /// How long a pass under way may take to end after SIGTERM; keep it below the pod's grace period.
     #[arg(long, env = "PERSONALIZE_OPERATOR_DRAIN_TIMEOUT", default_value = "20s", value_parser = duration)]
@@ -269,7 +269,7 @@ impl RunArgs {
     #[must_use]
     pub fn options(&self, own_namespace: &str) -> Options {
         let identity = self.identity();
-        let election = self.election.leader_elect.then(|| ElectionOptions {
+        let election = self.election.leader_elect.then(|| LeaderElectionOptions {
             namespace: given(self.election.lease_namespace.as_deref()).unwrap_or(own_namespace).into(),
             name: self.election.lease_name.clone(),
             identity: identity.clone(),
@@ -301,8 +301,8 @@ impl RunArgs {
 }
 
 impl ImportArgs {
-    fn policy(&self) -> Policy {
-        Policy {
+    fn policy(&self) -> Timing {
+        Timing {
             poll_min: self.poll_min,
             poll_max: self.poll_max.max(self.poll_min),
             grace: self.grace,

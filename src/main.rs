@@ -5,8 +5,8 @@ use http::header::{HeaderValue, USER_AGENT};
 use kube::Config;
 use personalize_operator::aws::Aws;
 use personalize_operator::cli::{Cli, Command, ProbeArgs, RunArgs};
-use personalize_operator::controller::kube_client::Connection;
-use personalize_operator::http::readiness::Health;
+use personalize_operator::controller::kube_client::KubeClient;
+use personalize_operator::http::readiness::Readiness;
 use personalize_operator::telemetry::metrics::Metrics;
 use personalize_operator::{api, controller, http as server, http::probe, redact as text, telemetry::logging as log};
 use std::io::Write;
@@ -57,11 +57,11 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
 
 async fn serve(args: &RunArgs) -> Result<(), Failure> {
     let (order, stop) = watch::channel(false);
-    let health = Arc::new(Health::default());
+    let health = Arc::new(Readiness::default());
     let metrics = Arc::new(Metrics::default());
     let config = kube_config(args).await?;
     let own_namespace = config.default_namespace.clone();
-    let connection = Connection::new(config, Arc::clone(&metrics))?;
+    let connection = KubeClient::new(config, Arc::clone(&metrics))?;
     let listener =
         tokio::net::TcpListener::bind(args.listen).await.map_err(|e| format!("--listen {}: {e}", args.listen))?;
     info!(version = env!("CARGO_PKG_VERSION"), listen = %listener.local_addr()?, "starting");

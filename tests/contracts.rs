@@ -11,7 +11,7 @@ use personalize_operator::api::conditions::{self, Reason};
 use personalize_operator::api::{self, DataSource, DatasetImportJobSpec, ImportMode, Tag};
 use personalize_operator::cli::Cli;
 use personalize_operator::controller::namespace_policy;
-use personalize_operator::import::request::Request;
+use personalize_operator::import::request::ImportRequest;
 use personalize_operator::telemetry::metrics::Metrics;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
@@ -62,12 +62,14 @@ fn contracts() -> String {
     let digest: String = Sha256::digest(&crd).iter().map(|byte| format!("{byte:02x}")).collect();
     writeln!(text, "crd sha256 {digest}\n").unwrap();
     for (namespace, name, spec) in resources() {
-        let request = Request::new(namespace, &name, &spec).unwrap();
+        let request = ImportRequest::new(namespace, &name, &spec).unwrap();
         writeln!(text, "request {} {} {}", request.hash(), request.job_name(1), request.job_name(2)).unwrap();
     }
     text.push('\n');
-    let request =
-        Request { requested_at: Some(jiff::Timestamp::UNIX_EPOCH), ..Request::new("a", "b", &spec()).unwrap() };
+    let request = ImportRequest {
+        requested_at: Some(jiff::Timestamp::UNIX_EPOCH),
+        ..ImportRequest::new("a", "b", &spec()).unwrap()
+    };
     for tag in request.own_tags() {
         let value = if tag.tag_value.len() == 64 { "<request hash>" } else { &tag.tag_value };
         writeln!(text, "tag {}={value}", tag.tag_key).unwrap();

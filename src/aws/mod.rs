@@ -2,9 +2,9 @@
 //! mapped once.
 
 use crate::api::Tag;
-use crate::import::request::Request;
-use crate::personalize::{Class, Failure, Job, JobSummary, Personalize, ROLE_NOT_ASSUMED};
-use crate::personalize::{DatasetArn, JobArn, Location};
+use crate::import::request::ImportRequest;
+use crate::personalize::{AccountRegion, DatasetArn, JobArn};
+use crate::personalize::{ErrorKind, Job, JobSummary, Personalize, ROLE_NOT_ASSUMED, ServiceError};
 use crate::redact;
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
@@ -73,7 +73,7 @@ pub struct AwsOptions {
 pub struct Aws {
     base: SdkConfig,
     roles: HashMap<String, String>,
-    clients: Mutex<HashMap<Location, Client>>,
+    clients: Mutex<HashMap<AccountRegion, Client>>,
     own_account: OnceLock<String>,
     /// The bound on looking for credentials that no call has asked for.
     patience: Duration,
@@ -110,7 +110,7 @@ impl Aws {
         Self { base, roles, clients: Mutex::default(), own_account: OnceLock::new(), patience }
     }
 
-    async fn client(&self, location: &Location) -> Result<Client, Failure> {
+    async fn client(&self, location: &AccountRegion) -> Result<Client, ServiceError> {
         if let Some(client) = self.clients().get(location) {
             return Ok(client.clone());
         }
@@ -127,8 +127,8 @@ impl Aws {
             config = config.credentials_provider(provider);
         } else if let Some(own) = self.own_account().await.filter(|own| *own != location.account) {
             // The service has no access across accounts, so there is nothing to ask.
-            return Err(Failure::unanswered(
-                Class::AccessDenied,
+            return Err(ServiceError::unanswered(
+                ErrorKind::AccessDenied,
                 "NoRoleForAccount",
                 &format!("the operator's credentials are of account {own}: {}", no_role(&location.account)),
             ));
@@ -142,7 +142,7 @@ impl Aws {
         Ok(clients.entry(location.clone()).or_insert(client).clone())
     }
 
-    fn clients(&self) -> MutexGuard<'_, HashMap<Location, Client>> {
+    fn clients(&self) -> MutexGuard<'_, HashMap<AccountRegion, Client>> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -159,21 +159,21 @@ impl Aws {
     }
 
     /// What went wrong, and what it has to do with the credentials for that account.
-    fn failure<E>(&self, location: &Location, error: &SdkError<E, HttpResponse>) -> Failure
+    fn failure<E>(&self, location: &AccountRegion, error: &SdkError<E, HttpResponse>) -> ServiceError
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
         let failure = failure(error);
-        match (self.roles.get(&location.account), failure.class) {
-            (Some(role), Class::Credentials) if failure.code == NO_CREDENTIALS => {
+        match (self.roles.get(&location.account), failure.kind) {
+            (Some(role), ErrorKind::Credentials) if failure.code == NO_CREDENTIALS => {
                 let told = DisplayErrorContext(error).to_string();
                 let why = STS_CODES.iter().find(|code| told.contains(**code)).unwrap_or(&"no readable answer");
                 let message = format!("the role {role} for account {} can't be assumed ({why})", location.account);
-                Failure::unanswered(Class::Credentials, ROLE_NOT_ASSUMED, &message)
+                ServiceError::unanswered(ErrorKind::Credentials, ROLE_NOT_ASSUMED, &message)
             }
-            (None, Class::AccessDenied) if self.own_account.get() != Some(&location.account) => {
+            (None, ErrorKind::AccessDenied) if self.own_account.get() != Some(&location.account) => {
                 let message = format!("{} ({})", failure.message, no_role(&location.account));
-                Failure { message, ..failure }
+                ServiceError { message, ..failure }
             }
             _ => failure,
         }
@@ -187,7 +187,7 @@ fn no_role(account: &str) -> String {
 }
 
 impl Personalize for Aws {
-    async fn create(&self, request: &Request, job_name: &str) -> Result<JobArn, Failure> {
+    async fn create_dataset_import_job(&self, request: &ImportRequest, job_name: &str) -> Result<JobArn, ServiceError> {
         let client = self.client(request.dataset.location()).await?;
         let mut call = client
             .create_dataset_import_job()
@@ -199,17 +199,24 @@ impl Personalize for Aws {
             .set_publish_attribution_metrics_to_s3(request.publish_attribution_metrics_to_s3);
         for Tag { tag_key, tag_value } in request.tags.iter().chain(&request.own_tags()) {
             let tag = types::Tag::builder().tag_key(tag_key).tag_value(tag_value).build();
-            call = call.tags(tag.map_err(|e| Failure::unanswered(Class::InvalidInput, "InvalidTag", &e.to_string()))?);
+            call = call.tags(
+                tag.map_err(|e| ServiceError::unanswered(ErrorKind::InvalidInput, "InvalidTag", &e.to_string()))?,
+            );
         }
         let CreateDatasetImportJobOutput { dataset_import_job_arn, .. } =
             call.send().await.map_err(|e| self.failure(request.dataset.location(), &e))?;
         // A success that names no job is no proof of one.
-        let missing =
-            || Failure::unanswered(Class::InDoubt, "NoJobArn", "the service answered without the ARN of a job");
+        let missing = || {
+            ServiceError::unanswered(
+                ErrorKind::Indeterminate,
+                "NoJobArn",
+                "the service answered without the ARN of a job",
+            )
+        };
         dataset_import_job_arn.map(JobArn).ok_or_else(missing)
     }
 
-    async fn job(&self, dataset: &DatasetArn, job: &JobArn) -> Result<Job, Failure> {
+    async fn describe_dataset_import_job(&self, dataset: &DatasetArn, job: &JobArn) -> Result<Job, ServiceError> {
         let client = self.client(dataset.location()).await?;
         let answer = client.describe_dataset_import_job().dataset_import_job_arn(&job.0).send().await;
         let job =
@@ -228,7 +235,7 @@ impl Personalize for Aws {
         })
     }
 
-    async fn tags(&self, dataset: &DatasetArn, job: &JobArn) -> Result<Vec<Tag>, Failure> {
+    async fn list_tags_for_resource(&self, dataset: &DatasetArn, job: &JobArn) -> Result<Vec<Tag>, ServiceError> {
         let client = self.client(dataset.location()).await?;
         let answer = client
             .list_tags_for_resource()
@@ -240,12 +247,12 @@ impl Personalize for Aws {
         Ok(tags.into_iter().map(|t| Tag { tag_key: t.tag_key, tag_value: t.tag_value }).collect())
     }
 
-    async fn jobs(&self, dataset: &DatasetArn) -> Result<Vec<JobSummary>, Failure> {
+    async fn list_dataset_import_jobs(&self, dataset: &DatasetArn) -> Result<Vec<JobSummary>, ServiceError> {
         let late = |_| Err(endless(&format!("{} s", LONGEST_LISTING.as_secs())));
         timeout(LONGEST_LISTING, self.all_jobs(dataset)).await.unwrap_or_else(late)
     }
 
-    async fn dataset_status(&self, dataset: &DatasetArn) -> Result<String, Failure> {
+    async fn describe_dataset(&self, dataset: &DatasetArn) -> Result<String, ServiceError> {
         let client = self.client(dataset.location()).await?;
         let answer = client.describe_dataset().dataset_arn(dataset.as_str()).send().await;
         answer.map_err(|e| self.failure(dataset.location(), &e))?.dataset.and_then(|d| d.status).ok_or_else(unreadable)
@@ -253,7 +260,7 @@ impl Personalize for Aws {
 }
 
 impl Aws {
-    async fn all_jobs(&self, dataset: &DatasetArn) -> Result<Vec<JobSummary>, Failure> {
+    async fn all_jobs(&self, dataset: &DatasetArn) -> Result<Vec<JobSummary>, ServiceError> {
         let client = self.client(dataset.location()).await?;
         let mut jobs = Vec::new();
         let mut token: Option<String> = None;
@@ -285,13 +292,17 @@ impl Aws {
     }
 }
 
-fn endless(bound: &str) -> Failure {
+fn endless(bound: &str) -> ServiceError {
     let message = format!("the listing of the dataset's jobs does not end within {bound}");
-    Failure::unanswered(Class::InDoubt, "EndlessListing", &message)
+    ServiceError::unanswered(ErrorKind::Indeterminate, "EndlessListing", &message)
 }
 
-fn unreadable() -> Failure {
-    Failure::unanswered(Class::InDoubt, "UnreadableAnswer", "the service's answer lacks what it must have")
+fn unreadable() -> ServiceError {
+    ServiceError::unanswered(
+        ErrorKind::Indeterminate,
+        "UnreadableAnswer",
+        "the service's answer lacks what it must have",
+    )
 }
 
 /// Nothing for a time that no job can have: the API server takes no year before 0, and a status that it
@@ -301,7 +312,7 @@ fn timestamp(at: aws_sdk_personalize::primitives::DateTime) -> Option<Timestamp>
     (at >= Timestamp::UNIX_EPOCH).then_some(at)
 }
 
-fn failure<E>(error: &SdkError<E, HttpResponse>) -> Failure
+fn failure<E>(error: &SdkError<E, HttpResponse>) -> ServiceError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
@@ -311,31 +322,35 @@ where
             let status = answer.raw().status().as_u16();
             let (code, message) = (answer.err().code(), answer.err().message().unwrap_or_default());
             match code {
-                Some(code) => Failure::answered(code, message, status),
+                Some(code) => ServiceError::answered(code, message, status),
                 // Without a code there is no telling who answered, and what it means.
-                None => Failure::unanswered(Class::InDoubt, "UnreadableAnswer", &format!("HTTP status {status}")),
+                None => ServiceError::unanswered(
+                    ErrorKind::Indeterminate,
+                    "UnreadableAnswer",
+                    &format!("HTTP status {status}"),
+                ),
             }
         }
         // Nothing was sent: the request could not even be built or signed.
         SdkError::ConstructionFailure(_) => construction(&told),
-        SdkError::TimeoutError(_) => Failure::unanswered(Class::InDoubt, "Timeout", &told),
-        SdkError::ResponseError(_) => Failure::unanswered(Class::InDoubt, "UnreadableAnswer", &told),
+        SdkError::TimeoutError(_) => ServiceError::unanswered(ErrorKind::Indeterminate, "Timeout", &told),
+        SdkError::ResponseError(_) => ServiceError::unanswered(ErrorKind::Indeterminate, "UnreadableAnswer", &told),
         SdkError::DispatchFailure(failure) => {
             // The SDK counts a missing or failing credentials provider among these.
             if told.to_ascii_lowercase().contains("credential") || told.contains("identity") {
-                return Failure::unanswered(Class::Credentials, NO_CREDENTIALS, &told);
+                return ServiceError::unanswered(ErrorKind::Credentials, NO_CREDENTIALS, &told);
             }
             let code = if failure.is_timeout() { "ConnectTimeout" } else { "NoConnection" };
-            Failure::unanswered(Class::InDoubt, code, &told)
+            ServiceError::unanswered(ErrorKind::Indeterminate, code, &told)
         }
-        _ => Failure::unanswered(Class::InDoubt, "Unknown", &told),
+        _ => ServiceError::unanswered(ErrorKind::Indeterminate, "Unknown", &told),
     }
 }
 
-fn construction(told: &str) -> Failure {
+fn construction(told: &str) -> ServiceError {
     if told.contains("credential") || told.contains("identity") {
-        Failure::unanswered(Class::Credentials, NO_CREDENTIALS, told)
+        ServiceError::unanswered(ErrorKind::Credentials, NO_CREDENTIALS, told)
     } else {
-        Failure::unanswered(Class::InvalidInput, "UnsendableRequest", told)
+        ServiceError::unanswered(ErrorKind::InvalidInput, "UnsendableRequest", told)
     }
 }

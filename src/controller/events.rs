@@ -5,7 +5,7 @@
 
 use crate::api::conditions::{READY, Reason, State};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus};
-use crate::personalize::Failure;
+use crate::personalize::ServiceError;
 use crate::redact::{sanitize, told};
 use jiff::Timestamp;
 use k8s_openapi::api::events::v1::Event;
@@ -40,7 +40,7 @@ const LAST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Something worth telling.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Tale {
+pub(crate) struct EventSpec {
     warning: bool,
     reason: &'static str,
     action: &'static str,
@@ -49,33 +49,33 @@ pub(crate) struct Tale {
 
 /// What the step from one status to the next is worth telling. `create` is what CreateDatasetImportJob answered, if
 /// this pass called it.
-pub(crate) fn tales(
+pub(crate) fn events_for(
     before: &DatasetImportJobStatus,
     after: &DatasetImportJobStatus,
-    create: Option<&Result<(), Failure>>,
-) -> Vec<Tale> {
-    let mut tales = Vec::new();
+    create: Option<&Result<(), ServiceError>>,
+) -> Vec<EventSpec> {
+    let mut events_for = Vec::new();
     if after.dataset_import_job_arn != before.dataset_import_job_arn
         && let Some(name) = &after.job_name
     {
         // An own intent was recorded: its call came through though its answer was lost, or its sender died.
         let sent = before.submission.as_ref().is_some_and(|intent| intent.job_name == *name);
-        tales.push(if matches!(create, Some(Ok(()))) {
-            Tale {
+        events_for.push(if matches!(create, Some(Ok(()))) {
+            EventSpec {
                 warning: false,
                 reason: "Submitted",
                 action: "CreateDatasetImportJob",
                 note: format!("the service has taken the job {name}"),
             }
         } else if sent {
-            Tale {
+            EventSpec {
                 warning: false,
                 reason: "Submitted",
                 action: "DescribeDatasetImportJob",
                 note: format!("the service has the job {name}: its submission came through, and its answer was lost"),
             }
         } else {
-            Tale {
+            EventSpec {
                 warning: false,
                 reason: "Adopted",
                 action: "DescribeDatasetImportJob",
@@ -83,7 +83,7 @@ pub(crate) fn tales(
             }
         });
     }
-    let (Some(reason), was) = (Reason::of(after), Reason::of(before)) else { return tales };
+    let (Some(reason), was) = (Reason::of(after), Reason::of(before)) else { return events_for };
     let message = |status: &DatasetImportJobStatus| {
         status.conditions.iter().find(|c| c.type_ == READY).map(|c| c.message.clone()).unwrap_or_default()
     };
@@ -103,19 +103,19 @@ pub(crate) fn tales(
         let hindered =
             !turned && matches!(reason, Reason::Pending | Reason::Importing) && new.contains("can't be followed");
         let lost = refused && reason == Reason::Submitting;
-        tales.push(Tale {
+        events_for.push(EventSpec {
             warning: reason.state() == State::Failed || reason == Reason::Retrying || troubled || hindered || lost,
             reason: reason.as_str(),
             action: "Reconcile",
             note: new,
         });
     }
-    tales
+    events_for
 }
 
 /// Hands over without waiting: an API server that takes no events must not hold up an import.
-pub(crate) fn publish(recorder: &Recorder, job: &DatasetImportJob, tales: Vec<Tale>) {
-    for tale in tales {
+pub(crate) fn publish(recorder: &EventPublisher, job: &DatasetImportJob, events_for: Vec<EventSpec>) {
+    for tale in events_for {
         let event = recorder.event(job, &tale);
         if recorder.waiting.try_send(Letter::Tell(Box::new(event), Span::current())).is_err() {
             warn!("an event was dropped: too many wait to be published");
@@ -132,14 +132,14 @@ enum Letter {
 }
 
 /// Publishes events one after the other, in the order in which they were told.
-pub(crate) struct Recorder {
+pub(crate) struct EventPublisher {
     reporter: Reporter,
     waiting: mpsc::Sender<Letter>,
     /// The time in the name of the last event, in nanoseconds.
     last: AtomicI64,
 }
 
-impl Recorder {
+impl EventPublisher {
     /// Publishes through this client, from a task that ends with the recorder.
     pub(crate) fn new(client: Client, reporter: Reporter) -> Self {
         let (waiting, letters) = mpsc::channel(MOST_WAITING);
@@ -156,7 +156,7 @@ impl Recorder {
         }
     }
 
-    fn event(&self, job: &DatasetImportJob, tale: &Tale) -> Event {
+    fn event(&self, job: &DatasetImportJob, tale: &EventSpec) -> Event {
         let regarding = job.object_ref(&());
         let now = Timestamp::now();
         let stem = clip(regarding.name.as_deref().unwrap_or_default(), LONGEST_STEM);
@@ -222,7 +222,7 @@ mod tests {
     use crate::api::Submission;
     use crate::api::conditions;
     use crate::import::request::tests::spec;
-    use crate::personalize::Class;
+    use crate::personalize::ErrorKind;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     fn status(reason: Reason, message: &str) -> DatasetImportJobStatus {
@@ -255,8 +255,8 @@ mod tests {
     #[test]
     fn each_step_of_a_life_tells_its_tale() {
         let taken = Ok(());
-        let refused = Err(Failure::answered("ResourceInUseException", "", 400));
-        let lost = Err(Failure::unanswered(Class::InDoubt, "Timeout", ""));
+        let refused = Err(ServiceError::answered("ResourceInUseException", "", 400));
+        let lost = Err(ServiceError::unanswered(ErrorKind::Indeterminate, "Timeout", ""));
         let none = DatasetImportJobStatus::default;
         let (pending, running) = (of_job("a", Reason::Pending, "p"), of_job("a", Reason::Importing, "i"));
         let submitting = intended("a", status(Reason::Submitting, "s"));
@@ -345,7 +345,7 @@ mod tests {
             ("a wiped status", running, none(), None, vec![]),
         ];
         for (what, before, after, create, expected) in cases {
-            let told: Vec<String> = tales(&before, &after, create)
+            let told: Vec<String> = events_for(&before, &after, create)
                 .iter()
                 .map(|t| format!("{} {}: {}", if t.warning { "Warning" } else { "Normal" }, t.reason, t.note))
                 .collect();
@@ -353,10 +353,10 @@ mod tests {
         }
     }
 
-    fn recorder(instance: Option<String>) -> (Recorder, mpsc::Receiver<Letter>) {
+    fn recorder(instance: Option<String>) -> (EventPublisher, mpsc::Receiver<Letter>) {
         let reporter = Reporter { controller: "personalize-operator".into(), instance };
         let (waiting, letters) = mpsc::channel(2);
-        (Recorder { reporter, waiting, last: AtomicI64::new(0) }, letters)
+        (EventPublisher { reporter, waiting, last: AtomicI64::new(0) }, letters)
     }
 
     fn job(name: &str) -> DatasetImportJob {
@@ -366,8 +366,8 @@ mod tests {
         job
     }
 
-    fn tale(note: &str) -> Tale {
-        Tale { warning: false, reason: "Queued", action: "Reconcile", note: note.into() }
+    fn tale(note: &str) -> EventSpec {
+        EventSpec { warning: false, reason: "Queued", action: "Reconcile", note: note.into() }
     }
 
     #[test]

@@ -15,20 +15,20 @@ use tower::{Layer, Service};
 
 /// A client of the Kubernetes API, and the pause that the API server asked for.
 #[derive(Clone)]
-pub struct Connection {
+pub struct KubeClient {
     /// The client.
     pub client: Client,
     /// Until when the API server asked to be left alone.
-    pub pause: ServerPause,
+    pub pause: RetryAfter,
 }
 
-impl Connection {
+impl KubeClient {
     /// The way to a cluster; its calls are counted into these metrics.
     ///
     /// # Errors
     /// When the configuration can't be used.
     pub fn new(config: Config, metrics: Arc<Metrics>) -> kube::Result<Self> {
-        let pause = ServerPause::default();
+        let pause = RetryAfter::default();
         let watched = Watched { metrics, pause: pause.clone() };
         Ok(Self { client: ClientBuilder::try_from(config)?.with_layer(&watched).build(), pause })
     }
@@ -39,9 +39,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 
 /// Until when the API server asked to be left alone, by a Retry-After.
 #[derive(Debug, Clone, Default)]
-pub struct ServerPause(Arc<Mutex<Option<Instant>>>);
+pub struct RetryAfter(Arc<Mutex<Option<Instant>>>);
 
-impl ServerPause {
+impl RetryAfter {
     /// How long it is to be left alone still.
     #[must_use]
     pub fn left(&self) -> Duration {
@@ -62,7 +62,7 @@ impl ServerPause {
 #[derive(Debug, Clone)]
 struct Watched {
     metrics: Arc<Metrics>,
-    pause: ServerPause,
+    pause: RetryAfter,
 }
 
 impl<S> Layer<S> for Watched {
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn the_api_server_is_left_alone_for_as_long_as_it_asks_within_reason() {
-        let pause = ServerPause::default();
+        let pause = RetryAfter::default();
         let heed =
             |value: &'static str| pause.heed(&HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(value))]));
         for nothing in ["", "-1", "Wed, 21 Oct 2026 07:28:00 GMT", "0"] {

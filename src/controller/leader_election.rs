@@ -3,7 +3,7 @@
 //! The protocol is that of Kubernetes' own components: whoever sees the lease unchanged for its whole
 //! duration, by its own monotonic clock, may take it by a replace with the version it read. Beyond
 //! that, a leader knows for itself until when it may act: an effect that must happen once asks
-//! [`Leadership::holds`] right before it, so a process that slept past its lease does nothing.
+//! [`LeaseHold::holds`] right before it, so a process that slept past its lease does nothing.
 
 use crate::redact;
 use crate::telemetry::metrics::Metrics;
@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 /// How leadership is sought.
 #[derive(Debug, Clone)]
-pub struct ElectionOptions {
+pub struct LeaderElectionOptions {
     /// The namespace of the Lease.
     pub namespace: String,
     /// The name of the Lease.
@@ -32,10 +32,10 @@ pub struct ElectionOptions {
 
 /// Until when this process may act as the leader.
 #[derive(Debug, Clone, Default)]
-pub struct Leadership(Arc<Mutex<Option<Instant>>>);
+pub struct LeaseHold(Arc<Mutex<Option<Instant>>>);
 
-impl Leadership {
-    /// Leadership that never ends, for an operator that runs without election.
+impl LeaseHold {
+    /// LeaseHold that never ends, for an operator that runs without election.
     #[must_use]
     pub fn forever() -> Self {
         let far = Instant::now() + Duration::from_secs(100 * 365 * 24 * 3600);
@@ -54,7 +54,7 @@ impl Leadership {
         }
     }
 
-    /// Leadership until this moment.
+    /// LeaseHold until this moment.
     #[cfg(test)]
     pub(crate) fn until(end: Instant) -> Self {
         Self(Arc::new(Mutex::new(Some(end))))
@@ -69,25 +69,25 @@ impl Leadership {
 
 /// A candidate for the Lease.
 #[derive(Debug, Clone)]
-pub struct Candidate {
+pub struct LeaderElection {
     api: Api<Lease>,
-    options: ElectionOptions,
-    leadership: Leadership,
+    options: LeaderElectionOptions,
+    leadership: LeaseHold,
     metrics: Arc<Metrics>,
 }
 
-impl Candidate {
+impl LeaderElection {
     /// A candidate that holds nothing yet.
     #[must_use]
-    pub fn new(client: Client, options: ElectionOptions, metrics: Arc<Metrics>) -> Self {
+    pub fn new(client: Client, options: LeaderElectionOptions, metrics: Arc<Metrics>) -> Self {
         metrics.leads(&options.name, false);
         let api = Api::namespaced(client, &options.namespace);
-        Self { api, options, leadership: Leadership::default(), metrics }
+        Self { api, options, leadership: LeaseHold::default(), metrics }
     }
 
     /// Until when this candidate may act.
     #[must_use]
-    pub fn leadership(&self) -> Leadership {
+    pub fn leadership(&self) -> LeaseHold {
         self.leadership.clone()
     }
 
@@ -245,28 +245,28 @@ mod tests {
     use crate::controller::reconciler::tests::api_server;
     use serde_json::json;
 
-    fn candidate(seconds: u64) -> (Candidate, Arc<Mutex<Vec<String>>>) {
+    fn candidate(seconds: u64) -> (LeaderElection, Arc<Mutex<Vec<String>>>) {
         let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
             "metadata": {"name": "operator", "namespace": "shop", "resourceVersion": "1"},
             "spec": {"holderIdentity": "one", "leaseDurationSeconds": seconds}});
         let (client, asked) = api_server(lease);
-        let options = ElectionOptions {
+        let options = LeaderElectionOptions {
             namespace: "shop".into(),
             name: "operator".into(),
             identity: "one".into(),
             duration: Duration::from_secs(seconds),
         };
-        (Candidate::new(client, options, Arc::new(Metrics::default())), asked)
+        (LeaderElection::new(client, options, Arc::new(Metrics::default())), asked)
     }
 
     #[test]
     fn leadership_ends_at_its_end() {
         let now = Instant::now();
-        assert!(!Leadership::default().holds());
-        assert!(Leadership::forever().holds());
-        assert!(Leadership::until(now + Duration::from_secs(3600)).holds());
-        assert!(!Leadership::until(now).holds());
-        let leadership = Leadership::forever();
+        assert!(!LeaseHold::default().holds());
+        assert!(LeaseHold::forever().holds());
+        assert!(LeaseHold::until(now + Duration::from_secs(3600)).holds());
+        assert!(!LeaseHold::until(now).holds());
+        let leadership = LeaseHold::forever();
         leadership.run_out();
         assert!(!leadership.holds());
     }
@@ -295,8 +295,10 @@ mod tests {
     #[tokio::test]
     async fn who_has_lost_its_lease_leads_no_more() {
         let (candidate, asked) = candidate(1);
-        let theirs =
-            Candidate { options: ElectionOptions { identity: "two".into(), ..candidate.options.clone() }, ..candidate };
+        let theirs = LeaderElection {
+            options: LeaderElectionOptions { identity: "two".into(), ..candidate.options.clone() },
+            ..candidate
+        };
         theirs.leads(Instant::now());
         theirs.hold().await;
         assert!(!theirs.leadership().holds());

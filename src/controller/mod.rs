@@ -9,13 +9,13 @@ mod reconciler;
 
 use crate::api::DatasetImportJob;
 use crate::controller::context::Memories;
-use crate::controller::events::Recorder;
-use crate::controller::kube_client::Connection;
-use crate::controller::leader_election::{Candidate, ElectionOptions, Leadership};
-use crate::controller::namespace_policy::Unlisted;
-use crate::controller::reconciler::Operator;
-use crate::http::readiness::Health;
-use crate::import::timing::Policy;
+use crate::controller::events::EventPublisher;
+use crate::controller::kube_client::KubeClient;
+use crate::controller::leader_election::{LeaderElection, LeaderElectionOptions, LeaseHold};
+use crate::controller::namespace_policy::DefaultPolicy;
+use crate::controller::reconciler::Context;
+use crate::http::readiness::Readiness;
+use crate::import::timing::Timing;
 use crate::personalize::Personalize;
 use crate::queue::{Key, Queue, Uid};
 use crate::reconciliation::MANAGER;
@@ -54,9 +54,9 @@ pub struct Options {
     /// The most imports at once per account and region.
     pub quota: usize,
     /// The delays that it keeps.
-    pub policy: Policy,
+    pub policy: Timing,
     /// What namespaces without allow-lists may do.
-    pub unlisted: Unlisted,
+    pub unlisted: DefaultPolicy,
     /// The bound on each call to the Kubernetes API.
     pub kube_timeout: Duration,
     /// How long a watch lives before it is renewed.
@@ -64,17 +64,17 @@ pub struct Options {
     /// How long a pass under way may take to end after the order to stop.
     pub drain: Duration,
     /// Leader election, unless this is the only replica.
-    pub election: Option<ElectionOptions>,
+    pub election: Option<LeaderElectionOptions>,
     /// The name under which events are reported.
     pub instance: String,
 }
 
 /// Runs until `stop` turns true, through as many leaderships as there are.
 pub async fn run<P: Personalize + Clone>(
-    connection: Connection,
+    connection: KubeClient,
     personalize: P,
     options: Options,
-    health: Arc<Health>,
+    health: Arc<Readiness>,
     metrics: Arc<Metrics>,
     stop: watch::Receiver<bool>,
 ) {
@@ -85,13 +85,13 @@ pub async fn run<P: Personalize + Clone>(
         let Some(election) = options.election.clone() else {
             while !*stop.borrow() {
                 tokio::select! {
-                    () = lead(&connection, &personalize, &options, &health, &metrics, Leadership::forever(), stop.clone()) => return,
+                    () = lead(&connection, &personalize, &options, &health, &metrics, LeaseHold::forever(), stop.clone()) => return,
                     () = restored.notified() => {}
                 }
             }
             return;
         };
-        let candidate = Candidate::new(connection.client.clone(), election, Arc::clone(&metrics));
+        let candidate = LeaderElection::new(connection.client.clone(), election, Arc::clone(&metrics));
         while !*stop.borrow() {
             tokio::select! {
                 () = candidate.campaign() => {}
@@ -126,7 +126,7 @@ pub async fn stopped(mut stop: watch::Receiver<bool>) {
 ///
 /// The version of the listing tells, too, when the API server's data was put back to an earlier state: it never falls
 /// otherwise. A watch would not tell: it waits in silence for versions later than the ones it has seen.
-async fn probe_crd(client: Client, options: Options, health: Arc<Health>, restored: &Notify) {
+async fn probe_crd(client: Client, options: Options, health: Arc<Readiness>, restored: &Notify) {
     let api: Api<Guarded> = match options.namespaces.first() {
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
@@ -163,12 +163,12 @@ async fn probe_crd(client: Client, options: Options, health: Arc<Health>, restor
 
 /// Works as the leader, from empty caches, until the order to stop.
 async fn lead<P: Personalize + Clone>(
-    connection: &Connection,
+    connection: &KubeClient,
     personalize: &P,
     options: &Options,
-    health: &Arc<Health>,
+    health: &Arc<Readiness>,
     metrics: &Arc<Metrics>,
-    leadership: Leadership,
+    leadership: LeaseHold,
     stop: watch::Receiver<bool>,
 ) {
     let client = &connection.client;
@@ -178,7 +178,7 @@ async fn lead<P: Personalize + Clone>(
     let (senders, receivers): (Vec<_>, Vec<_>) = scopes.iter().map(|_| unbounded::<ObjectRef<Guarded>>()).unzip();
     let (warm, warmed) = watch::channel(());
     let reporter = Reporter { controller: MANAGER.into(), instance: Some(options.instance.clone()) };
-    let operator = Arc::new(Operator {
+    let operator = Arc::new(Context {
         client: client.clone(),
         personalize: personalize.clone(),
         policy: options.policy.clone(),
@@ -190,7 +190,7 @@ async fn lead<P: Personalize + Clone>(
         stopping: AtomicBool::new(false),
         health: Arc::clone(health),
         metrics: Arc::clone(metrics),
-        recorder: Recorder::new(client.clone(), reporter),
+        recorder: EventPublisher::new(client.clone(), reporter),
         wake: waker(scopes.clone(), senders),
         pause: connection.pause.clone(),
         workers: Semaphore::new(options.concurrency.max(1).into()),
@@ -251,7 +251,7 @@ fn waker(
 /// Keeps the queue and the memories in step with what the watch delivers.
 fn indexed<P: Personalize>(
     events: impl Stream<Item = watcher::Result<Event<Guarded>>>,
-    operator: Arc<Operator<P>>,
+    operator: Arc<Context<P>>,
     scope: Option<String>,
     warm: watch::Sender<()>,
 ) -> impl Stream<Item = watcher::Result<Event<Guarded>>> {
@@ -294,7 +294,7 @@ fn indexed<P: Personalize>(
     })
 }
 
-async fn reconcile<P: Personalize>(guarded: Arc<Guarded>, operator: Arc<Operator<P>>) -> Result<Action, Infallible> {
+async fn reconcile<P: Personalize>(guarded: Arc<Guarded>, operator: Arc<Context<P>>) -> Result<Action, Infallible> {
     // A field called `name` would be hidden by the span's own in JSON.
     // It is there at each level that is logged at all.
     let span = error_span!("reconcile", namespace = guarded.namespace(), resource = guarded.name_any());
@@ -333,7 +333,7 @@ async fn reconcile<P: Personalize>(guarded: Arc<Guarded>, operator: Arc<Operator
 }
 
 /// Each pass says for itself when the next one begins, also one that failed.
-fn error_policy<P: Personalize>(_: Arc<Guarded>, error: &Infallible, _: Arc<Operator<P>>) -> Action {
+fn error_policy<P: Personalize>(_: Arc<Guarded>, error: &Infallible, _: Arc<Context<P>>) -> Action {
     match *error {}
 }
 

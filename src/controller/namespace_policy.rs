@@ -23,18 +23,20 @@ pub const PATTERN_CHARACTERS: &str = ":/_.=+@*-";
 
 /// What a namespace without a list may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Unlisted {
+pub enum DefaultPolicy {
     /// Everything.
-    Open,
+    #[value(name = "open")]
+    Allow,
     /// Nothing.
-    Closed,
+    #[value(name = "closed")]
+    Deny,
 }
 
 /// Why a namespace with these annotations may not make this import; `None` if it may.
 #[must_use]
 pub fn barred(
     annotations: &BTreeMap<String, String>,
-    unlisted: Unlisted,
+    unlisted: DefaultPolicy,
     spec: &DatasetImportJobSpec,
 ) -> Option<String> {
     let rules = [
@@ -44,7 +46,7 @@ pub fn barred(
     ];
     rules.into_iter().find_map(|(field, annotation, value)| {
         let why = match annotations.get(annotation) {
-            None if unlisted == Unlisted::Open => return None,
+            None if unlisted == DefaultPolicy::Allow => return None,
             None => "is missing, and this cluster is closed to namespaces without it",
             Some(list) if permits(list, value) => return None,
             Some(_) => "does not list it",
@@ -123,18 +125,18 @@ mod tests {
             (ALLOWED_ROLE_ARNS.to_owned(), "arn:aws:iam::*:role/*\n".to_owned()),
             (ALLOWED_DATA_LOCATIONS.to_owned(), "s3://*".to_owned()),
         ]);
-        for unlisted in [Unlisted::Open, Unlisted::Closed] {
+        for unlisted in [DefaultPolicy::Allow, DefaultPolicy::Deny] {
             assert_eq!(barred(&all, unlisted, &spec), None);
         }
-        assert_eq!(barred(&BTreeMap::new(), Unlisted::Open, &spec), None);
+        assert_eq!(barred(&BTreeMap::new(), DefaultPolicy::Allow, &spec), None);
         for annotation in all.keys() {
             let mut without = all.clone();
             without.remove(annotation);
-            assert_eq!(barred(&without, Unlisted::Open, &spec), None);
-            let why = barred(&without, Unlisted::Closed, &spec).unwrap();
+            assert_eq!(barred(&without, DefaultPolicy::Allow, &spec), None);
+            let why = barred(&without, DefaultPolicy::Deny, &spec).unwrap();
             assert!(why.contains(annotation) && why.contains("missing"), "{why}");
             without.insert(annotation.clone(), String::new());
-            let why = barred(&without, Unlisted::Open, &spec).unwrap();
+            let why = barred(&without, DefaultPolicy::Allow, &spec).unwrap();
             assert!(why.contains(annotation) && why.contains("does not list"), "{why}");
         }
     }

@@ -3,17 +3,17 @@
 use crate::api::conditions::{Reason, State};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus};
 use crate::controller::context::Memories;
-use crate::controller::events::{self, Recorder};
-use crate::controller::kube_client::ServerPause;
-use crate::controller::leader_election::Leadership;
-use crate::controller::namespace_policy::{self, Unlisted};
-use crate::http::readiness::Health;
-use crate::import::plan::{Found, Rest, Step};
-use crate::import::timing::{Policy, since};
-use crate::personalize::Location;
-use crate::personalize::{Class, Failure, Personalize};
+use crate::controller::events::{self, EventPublisher};
+use crate::controller::kube_client::RetryAfter;
+use crate::controller::leader_election::LeaseHold;
+use crate::controller::namespace_policy::{self, DefaultPolicy};
+use crate::http::readiness::Readiness;
+use crate::import::plan::{Effect, ObservedJob, Outcome};
+use crate::import::timing::{Timing, since};
+use crate::personalize::AccountRegion;
+use crate::personalize::{ErrorKind, Personalize, ServiceError};
 use crate::queue::{Key, Queue, Uid};
-use crate::reconciliation::{MANAGER, Pass};
+use crate::reconciliation::{MANAGER, Reconciliation};
 use crate::telemetry::metrics::{Metrics, Survey};
 use futures::FutureExt;
 use jiff::Timestamp;
@@ -67,22 +67,22 @@ impl Error {
 }
 
 /// All that a pass works with.
-pub(crate) struct Operator<P> {
+pub(crate) struct Context<P> {
     pub(crate) client: Client,
     pub(crate) personalize: P,
-    pub(crate) policy: Policy,
-    pub(crate) unlisted: Unlisted,
+    pub(crate) policy: Timing,
+    pub(crate) unlisted: DefaultPolicy,
     pub(crate) kube_timeout: Duration,
     pub(crate) queue: Mutex<Queue>,
     pub(crate) memories: Memories,
-    pub(crate) leadership: Leadership,
+    pub(crate) leadership: LeaseHold,
     pub(crate) stopping: AtomicBool,
-    pub(crate) health: Arc<Health>,
+    pub(crate) health: Arc<Readiness>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) recorder: Recorder,
+    pub(crate) recorder: EventPublisher,
     pub(crate) wake: Box<dyn Fn(&Key) + Send + Sync>,
     /// Until when the API server wants to be left alone.
-    pub(crate) pause: ServerPause,
+    pub(crate) pause: RetryAfter,
     /// Those who may work on a resource now.
     pub(crate) workers: Semaphore,
 }
@@ -90,7 +90,7 @@ pub(crate) struct Operator<P> {
 /// More steps than any life of a resource takes in one pass.
 const MOST_STEPS: usize = 1000;
 
-impl<P: Personalize> Operator<P> {
+impl<P: Personalize> Context<P> {
     /// Takes one pass; returns after how long to look again, if not only on change, and what kept the pass from its end.
     pub(crate) async fn pass(&self, job: &DatasetImportJob) -> (Option<Duration>, Result<(), Error>) {
         let Some(uid) = job.uid() else { return (None, Ok(())) };
@@ -98,17 +98,17 @@ impl<P: Personalize> Operator<P> {
         if !left_alone.is_zero() {
             return (Some(left_alone), Ok(()));
         }
-        let mut carrier = Carrier {
+        let mut carrier = Executor {
             operator: self,
             api: Api::namespaced(self.client.clone(), &job.namespace().unwrap_or_default()),
             name: job.name_any(),
-            pass: Pass::new(job.clone(), self.memories.recall(&uid)),
+            pass: Reconciliation::new(job.clone(), self.memories.recall(&uid)),
         };
         // One resource's panic must not take the others' worker down.
         let outcome = AssertUnwindSafe(carrier.run()).catch_unwind().await.unwrap_or(Err(Error::Panicked));
         let mut pass = carrier.pass;
         let (delay, outcome) = match outcome {
-            Ok(Ended::Rest(delay)) => (delay, Ok(())),
+            Ok(Ended::Outcome(delay)) => (delay, Ok(())),
             Ok(Ended::Gone) => {
                 if self.queue().release(&uid) {
                     self.wake_next_to(&pass);
@@ -174,14 +174,14 @@ impl<P: Personalize> Operator<P> {
     }
 
     /// Wakes those whose turn it is now beside this one.
-    fn wake_next_to(&self, pass: &Pass) {
+    fn wake_next_to(&self, pass: &Reconciliation) {
         if let Some(request) = pass.request() {
             self.wake_next(request.dataset.location());
         }
     }
 
     /// Wakes those whose turn it is now.
-    fn wake_next(&self, location: &Location) {
+    fn wake_next(&self, location: &AccountRegion) {
         let ready = self.queue().ready(location, Timestamp::now());
         ready.iter().for_each(|key| (self.wake)(key));
     }
@@ -192,43 +192,43 @@ enum Ended {
     /// The resource is no more.
     Gone,
     /// Look again after so long, or on change.
-    Rest(Option<Duration>),
+    Outcome(Option<Duration>),
 }
 
 /// Carries out the steps of a pass.
-struct Carrier<'a, P> {
-    operator: &'a Operator<P>,
+struct Executor<'a, P> {
+    operator: &'a Context<P>,
     api: Api<DatasetImportJob>,
     name: String,
-    pass: Pass,
+    pass: Reconciliation,
 }
 
-impl<P: Personalize> Carrier<'_, P> {
+impl<P: Personalize> Executor<'_, P> {
     async fn run(&mut self) -> Result<Ended, Error> {
         for _ in 0..MOST_STEPS {
             let now = Timestamp::now();
             match self.pass.next(now, &self.operator.policy) {
-                Step::Refresh => {
+                Effect::Refresh => {
                     if !self.refresh().await? {
                         return Ok(Ended::Gone);
                     }
                 }
-                Step::AskPermission => {
+                Effect::AskPermission => {
                     let permission = self.permission().await?;
                     self.pass.permitted(permission);
                 }
-                Step::TakeTurn => self.take_turn(now),
-                Step::DescribeJob { attempt, prove } => self.describe_job(attempt, prove).await,
-                Step::DescribeDataset => self.describe_dataset().await,
-                Step::ListJobs => self.list_jobs().await,
-                Step::ReadAge { job_name } => self.read_age(job_name).await,
-                Step::RecordIntent(status) => {
+                Effect::TakeTurn => self.try_admit(now),
+                Effect::DescribeJob { attempt, prove } => self.describe_job(attempt, prove).await,
+                Effect::DescribeDataset => self.describe_dataset().await,
+                Effect::ListJobs => self.list_jobs().await,
+                Effect::ReadAge { job_name } => self.read_age(job_name).await,
+                Effect::RecordIntent(status) => {
                     self.may_submit()?;
                     let attempt = status.submission.as_ref().map_or(1, |s| s.attempt);
                     self.record(*status, Some(attempt)).await?;
                 }
-                Step::Create { attempt } => self.create(attempt).await?,
-                Step::Rest(rest) => {
+                Effect::Create { attempt } => self.create(attempt).await?,
+                Effect::Outcome(rest) => {
                     if let Some(ended) = self.rest(rest).await? {
                         return Ok(ended);
                     }
@@ -265,9 +265,9 @@ impl<P: Personalize> Carrier<'_, P> {
         }
     }
 
-    fn take_turn(&mut self, now: Timestamp) {
+    fn try_admit(&mut self, now: Timestamp) {
         let uid = self.pass.job().uid().unwrap_or_default();
-        let turn = self.operator.queue().take_turn(&uid, now);
+        let turn = self.operator.queue().try_admit(&uid, now);
         self.pass.turned(turn);
     }
 
@@ -277,13 +277,15 @@ impl<P: Personalize> Carrier<'_, P> {
         if let (false, Some(due)) = (prove, self.pass.take_due()) {
             self.operator.metrics.poll_lag(since(due, Timestamp::now()));
         }
-        let job = self.counted("DescribeDatasetImportJob", service.job(&request.dataset, &arn)).await;
+        let job =
+            self.counted("DescribeDatasetImportJob", service.describe_dataset_import_job(&request.dataset, &arn)).await;
         let found = match job {
             Ok(job) if prove => {
-                let tags = self.counted("ListTagsForResource", service.tags(&request.dataset, &arn)).await;
-                Ok(Found { job, tags: Some(tags) })
+                let tags =
+                    self.counted("ListTagsForResource", service.list_tags_for_resource(&request.dataset, &arn)).await;
+                Ok(ObservedJob { job, tags: Some(tags) })
             }
-            Ok(job) => Ok(Found { job, tags: None }),
+            Ok(job) => Ok(ObservedJob { job, tags: None }),
             Err(failure) => Err(failure),
         };
         self.pass.looked_up(attempt, found, Timestamp::now());
@@ -291,14 +293,16 @@ impl<P: Personalize> Carrier<'_, P> {
 
     async fn describe_dataset(&mut self) {
         let Some(request) = self.pass.request() else { return };
-        let status = self.operator.personalize.dataset_status(&request.dataset);
+        let status = self.operator.personalize.describe_dataset(&request.dataset);
         let status = self.counted("DescribeDataset", status).await;
         self.pass.saw_dataset(status);
     }
 
     async fn list_jobs(&mut self) {
         let Some(request) = self.pass.request() else { return };
-        let jobs = self.counted("ListDatasetImportJobs", self.operator.personalize.jobs(&request.dataset)).await;
+        let jobs = self
+            .counted("ListDatasetImportJobs", self.operator.personalize.list_dataset_import_jobs(&request.dataset))
+            .await;
         let queue = self.operator.queue();
         self.pass.saw_jobs(jobs, &queue);
     }
@@ -306,7 +310,7 @@ impl<P: Personalize> Carrier<'_, P> {
     async fn read_age(&mut self, job_name: String) {
         let Some(request) = self.pass.request() else { return };
         let arn = request.dataset.job(&job_name);
-        let tags = self.operator.personalize.tags(&request.dataset, &arn);
+        let tags = self.operator.personalize.list_tags_for_resource(&request.dataset, &arn);
         let tags = self.counted("ListTagsForResource", tags).await;
         self.pass.saw_age(job_name, tags);
     }
@@ -317,8 +321,13 @@ impl<P: Personalize> Carrier<'_, P> {
         let name = request.job_name(attempt);
         info!(job_name = %name, dataset = request.dataset.as_str(), "submitting the import");
         // What is not sent by then would arrive when others take it for lost.
-        let call = timeout(self.operator.policy.grace / 2, self.operator.personalize.create(&request, &name));
-        let late = |_| Err(Failure::unanswered(Class::InDoubt, "Timeout", "no answer within half the grace period"));
+        let call = timeout(
+            self.operator.policy.grace / 2,
+            self.operator.personalize.create_dataset_import_job(&request, &name),
+        );
+        let late = |_| {
+            Err(ServiceError::unanswered(ErrorKind::Indeterminate, "Timeout", "no answer within half the grace period"))
+        };
         let call = async { call.await.unwrap_or_else(late) };
         let answer = self.counted("CreateDatasetImportJob", call).await;
         let derived = request.job_arn(attempt);
@@ -344,15 +353,15 @@ impl<P: Personalize> Carrier<'_, P> {
     async fn counted<T>(
         &self,
         operation: &'static str,
-        call: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
+        call: impl Future<Output = Result<T, ServiceError>>,
+    ) -> Result<T, ServiceError> {
         let answer = call.await;
         match &answer {
             Ok(_) => self.operator.metrics.service_call(operation, "OK"),
             Err(failure) => {
-                self.operator.metrics.service_call(operation, failure.class.label());
-                let class = failure.class.label();
-                if failure.class == Class::NotFound {
+                self.operator.metrics.service_call(operation, failure.kind.label());
+                let class = failure.kind.label();
+                if failure.kind == ErrorKind::NotFound {
                     debug!(operation, class, %failure, "the service does not know it");
                 } else {
                     warn!(operation, class, %failure, "a call to the service failed");
@@ -390,8 +399,8 @@ impl<P: Personalize> Carrier<'_, P> {
     }
 
     /// Ends the pass; `None` if it has to begin anew.
-    async fn rest(&mut self, rest: Rest) -> Result<Option<Ended>, Error> {
-        let Rest { status, again, refusal, verified } = rest;
+    async fn rest(&mut self, rest: Outcome) -> Result<Option<Ended>, Error> {
+        let Outcome { status, again, refusal, verified } = rest;
         let changed = status.is_some();
         if let Some(status) = status
             && !self.record(*status, None).await?
@@ -410,15 +419,15 @@ impl<P: Personalize> Carrier<'_, P> {
             self.operator.wake_next_to(&self.pass);
         }
         // A delay that is over by the time it is set would be lost by some schedulers.
-        Ok(Some(Ended::Rest(delay.map(|d| d.max(Duration::from_millis(1))))))
+        Ok(Some(Ended::Outcome(delay.map(|d| d.max(Duration::from_millis(1))))))
     }
 
     /// Logs, counts and publishes what the new status tells.
     fn tell(&self, before: &DatasetImportJobStatus) {
         let job = self.pass.job();
         let after = job.status.clone().unwrap_or_default();
-        let tales = events::tales(before, &after, self.pass.seen().create.as_ref());
-        events::publish(&self.operator.recorder, job, tales);
+        let events_for = events::events_for(before, &after, self.pass.seen().create.as_ref());
+        events::publish(&self.operator.recorder, job, events_for);
         let (was, is) = (Reason::of(before), Reason::of(&after));
         let Some(reason) = is else { return };
         if was == is {

@@ -3,7 +3,7 @@
 pub mod probe;
 pub mod readiness;
 
-use crate::http::readiness::Health;
+use crate::http::readiness::Readiness;
 use crate::telemetry::exposition::Format;
 use axum::Router;
 use axum::extract::State;
@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 /// When the listener fails.
 pub async fn serve(
     listener: TcpListener,
-    health: Arc<Health>,
+    health: Arc<Readiness>,
     expose: impl Fn(Format) -> String + Clone + Send + Sync + 'static,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
@@ -36,7 +36,7 @@ pub async fn serve(
     axum::serve(listener, app).with_graceful_shutdown(stop).await
 }
 
-async fn ready(State(health): State<Arc<Health>>) -> impl IntoResponse {
+async fn ready(State(health): State<Arc<Readiness>>) -> impl IntoResponse {
     match health.obstacle() {
         None => (StatusCode::OK, "ok\n".to_owned()),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),

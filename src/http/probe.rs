@@ -63,7 +63,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 mod tests {
     use super::*;
     use crate::http;
-    use crate::http::readiness::Health;
+    use crate::http::readiness::Readiness;
     use std::sync::Arc;
     use tokio::net::TcpListener;
 
@@ -71,7 +71,7 @@ mod tests {
     async fn the_answer_of_the_operators_own_listener() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url: Uri = format!("http://{}/readyz", listener.local_addr().unwrap()).parse().unwrap();
-        let health = Arc::new(Health::default());
+        let health = Arc::new(Readiness::default());
         let serving = http::serve(listener, Arc::clone(&health), |_| String::new(), std::future::pending());
         let serving = tokio::spawn(serving);
         let told = until_well(&url, Duration::from_millis(100)).await.unwrap_err().to_string();

@@ -14,9 +14,9 @@ struct State {
 
 /// What is known of the operator's fitness.
 #[derive(Debug, Default)]
-pub struct Health(Mutex<State>);
+pub struct Readiness(Mutex<State>);
 
-impl Health {
+impl Readiness {
     fn edit(&self, edit: impl FnOnce(&mut State)) {
         if let Ok(mut state) = self.0.lock() {
             edit(&mut state);
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_replica_is_ready_once_the_crd_is_there_and_its_caches_are_warm() {
-        let health = Health::default();
+        let health = Readiness::default();
         assert!(health.obstacle().is_some());
         health.crd(true);
         assert_eq!(health.obstacle(), None);

@@ -1,59 +1,59 @@
 //! The search for jobs that a resource made and its status does not tell of: it was re-created, restored, or somebody
 //! else touched its status.
 
-use super::ownership::Claim;
-use super::phase::{Stage, attempts, stage};
-use super::plan::{Again, Case, Found, Rest, Step};
+use super::ownership::Ownership;
+use super::phase::{Phase, attempts, stage};
+use super::plan::{Effect, ObservedJob, Outcome, Planner, Requeue};
 use crate::api::DatasetImportJobStatus;
 use crate::api::conditions::{self, Reason};
-use crate::import::timing::Pace;
-use crate::personalize::{CREATE_FAILED, Class, Job};
+use crate::import::timing::Severity;
+use crate::personalize::{CREATE_FAILED, ErrorKind, Job};
 
 /// The most attempts that are looked for when a resource finds its jobs again.
 const MOST_ATTEMPTS: i32 = 200;
 
 /// The outcome of looking for own jobs.
-pub(super) enum Search {
+pub(super) enum ExistingJob {
     /// More is to be asked.
-    Step(Step),
+    Effect(Effect),
     /// There is one, and this tells of it.
-    Found(Step),
+    Found(Effect),
     /// It can't be told for now.
-    Obstacle(Step),
+    Obstacle(Effect),
     /// The name of this attempt is taken by another's job.
     Foreign(i32, String),
     /// No job of this resource exists.
     Nothing,
 }
 
-impl Case<'_> {
+impl Planner<'_> {
     /// Somebody else touched the status: what the service tells decides, not what is written there.
-    pub(super) fn verify(&self) -> Step {
+    pub(super) fn verify(&self) -> Effect {
         if let Some(until) = self.paused_until() {
-            return self.leave(Again::At(until));
+            return self.leave(Requeue::At(until));
         }
         match &self.seen.permission {
-            None => return Step::AskPermission,
+            None => return Effect::AskPermission,
             // What a namespace may not import is not even looked at for it, unless it was submitted before.
             Some(Err(why)) if !self.claims_submission() => {
                 let status = self.blank();
-                return verified(self.settle(status, Reason::NotPermitted, why, Again::Setback(Pace::Slow)));
+                return verified(self.settle(status, Reason::NotPermitted, why, Requeue::Backoff(Severity::NeedsUser)));
             }
             Some(_) => {}
         }
         match self.find_own() {
-            Search::Step(step) => step,
-            Search::Found(step) => verified(step),
+            ExistingJob::Effect(step) => step,
+            ExistingJob::Found(step) => verified(step),
             // Nothing is written: that would make the unproven status ours.
-            Search::Obstacle(_) => self.leave(Again::Setback(Pace::Brief)),
-            Search::Foreign(attempt, why) => verified(self.conflict(self.blank(), attempt, &why)),
-            Search::Nothing => self.verify_claim(),
+            ExistingJob::Obstacle(_) => self.leave(Requeue::Backoff(Severity::Transient)),
+            ExistingJob::Foreign(attempt, why) => verified(self.conflict(self.blank(), attempt, &why)),
+            ExistingJob::Nothing => self.verify_claim(),
         }
     }
 
     /// Whether the status tells, truly or not, that this resource's own import was submitted.
     fn claims_submission(&self) -> bool {
-        self.claimed_attempt().is_some() || matches!(stage(&self.recorded, &self.request), Stage::Submitting(_))
+        self.claimed_attempt().is_some() || matches!(stage(&self.recorded, &self.request), Phase::Submitting(_))
     }
 
     /// The attempt whose job the status names.
@@ -63,19 +63,23 @@ impl Case<'_> {
     }
 
     /// There is no first job. Is there the one that the status names?
-    fn verify_claim(&self) -> Step {
+    fn verify_claim(&self) -> Effect {
         let Some(attempt) = self.claimed_attempt() else {
             // Nothing was ever submitted: begin from the beginning.
-            return verified(self.settle(self.blank(), Reason::Queued, "waits to be submitted", Again::At(self.now)));
+            return verified(self.settle(self.blank(), Reason::Queued, "waits to be submitted", Requeue::At(self.now)));
         };
         match self.seen.lookups.get(&attempt) {
-            None => Step::DescribeJob { attempt, prove: true },
+            None => Effect::DescribeJob { attempt, prove: true },
             Some(Ok(found)) => match self.claim(found) {
-                Claim::Ours => verified(self.adopt(&found.job, attempt)),
-                Claim::Foreign(why) | Claim::Unmarked(why) => verified(self.conflict(self.blank(), attempt, &why)),
-                Claim::Unknown(_) => self.leave(Again::Setback(Pace::Brief)),
+                Ownership::Owned => verified(self.adopt(&found.job, attempt)),
+                Ownership::Foreign(why) | Ownership::Untagged(why) => {
+                    verified(self.conflict(self.blank(), attempt, &why))
+                }
+                Ownership::Unknown(_) => self.leave(Requeue::Backoff(Severity::Transient)),
             },
-            Some(Err(failure)) if failure.class != Class::NotFound => self.leave(Again::Setback(Pace::Brief)),
+            Some(Err(failure)) if failure.kind != ErrorKind::NotFound => {
+                self.leave(Requeue::Backoff(Severity::Transient))
+            }
             Some(Err(_)) => {
                 let message = "the status names a job that the service does not know; it is not submitted again: to import anew, delete this DatasetImportJob and create one with another name";
                 // Of what stands there nothing but the name is kept: nobody vouches for the rest.
@@ -85,42 +89,42 @@ impl Case<'_> {
                     attempts: Some(attempt),
                     ..self.blank()
                 };
-                verified(self.settle(status, Reason::JobNotFound, message, Again::Setback(Pace::Slow)))
+                verified(self.settle(status, Reason::JobNotFound, message, Requeue::Backoff(Severity::NeedsUser)))
             }
         }
     }
 
     /// Looks for jobs that this resource made before its status knew of them: the last attempt that
     /// exists is the one that counts.
-    pub(super) fn find_own(&self) -> Search {
-        let obstacle = |failure, doing| Search::Obstacle(self.obstacle(self.recorded.clone(), failure, doing));
+    pub(super) fn find_own(&self) -> ExistingJob {
+        let obstacle = |failure, doing| ExistingJob::Obstacle(self.obstacle(self.recorded.clone(), failure, doing));
         let mut failed = None;
         for attempt in 1..=MOST_ATTEMPTS {
             let found = match self.seen.lookups.get(&attempt) {
-                None => return Search::Step(Step::DescribeJob { attempt, prove: true }),
-                Some(Err(failure)) if failure.class == Class::NotFound => break,
+                None => return ExistingJob::Effect(Effect::DescribeJob { attempt, prove: true }),
+                Some(Err(failure)) if failure.kind == ErrorKind::NotFound => break,
                 Some(Err(failure)) => return obstacle(failure, "looking for an existing job"),
                 Some(Ok(found)) => found,
             };
             match self.claim(found) {
-                Claim::Ours if self.has_failed(found) => failed = Some((attempt, found)),
-                Claim::Ours => return Search::Found(self.adopt(&found.job, attempt)),
-                Claim::Foreign(_) | Claim::Unmarked(_) if failed.is_some() => break,
-                Claim::Foreign(why) | Claim::Unmarked(why) => return Search::Foreign(attempt, why),
-                Claim::Unknown(failure) => return obstacle(failure, "reading the tags of the existing job"),
+                Ownership::Owned if self.has_failed(found) => failed = Some((attempt, found)),
+                Ownership::Owned => return ExistingJob::Found(self.adopt(&found.job, attempt)),
+                Ownership::Foreign(_) | Ownership::Untagged(_) if failed.is_some() => break,
+                Ownership::Foreign(why) | Ownership::Untagged(why) => return ExistingJob::Foreign(attempt, why),
+                Ownership::Unknown(failure) => return obstacle(failure, "reading the tags of the existing job"),
             }
         }
-        failed.map_or(Search::Nothing, |(attempt, found)| Search::Found(self.adopt(&found.job, attempt)))
+        failed.map_or(ExistingJob::Nothing, |(attempt, found)| ExistingJob::Found(self.adopt(&found.job, attempt)))
     }
 
     /// Whether this job is over and another attempt may have followed it.
-    pub(super) fn has_failed(&self, found: &Found) -> bool {
+    pub(super) fn has_failed(&self, found: &ObservedJob) -> bool {
         found.job.status == CREATE_FAILED && self.request.can_retry()
     }
 
     /// A status that claims nothing but an intent under this resource's own name. Others' conditions are theirs.
     fn blank(&self) -> DatasetImportJobStatus {
-        let intended = matches!(stage(&self.recorded, &self.request), Stage::Submitting(_));
+        let intended = matches!(stage(&self.recorded, &self.request), Phase::Submitting(_));
         DatasetImportJobStatus {
             submission: self.recorded.submission.clone().filter(|_| intended),
             last_handled_retry_at: self.inputs.retry_requested_at.clone(),
@@ -129,7 +133,7 @@ impl Case<'_> {
         }
     }
 
-    fn adopt(&self, job: &Job, attempt: i32) -> Step {
+    fn adopt(&self, job: &Job, attempt: i32) -> Effect {
         let first = self.seen.lookups.get(&1).and_then(|l| l.as_ref().ok()).and_then(|f| f.job.created);
         let from = DatasetImportJobStatus {
             conditions: self.recorded.conditions.clone(),
@@ -145,9 +149,9 @@ impl Case<'_> {
 }
 
 /// The status that this step leaves, written or found, holds what the service tells.
-fn verified(step: Step) -> Step {
+fn verified(step: Effect) -> Effect {
     match step {
-        Step::Rest(rest) => Step::Rest(Rest { verified: true, ..rest }),
+        Effect::Outcome(rest) => Effect::Outcome(Outcome { verified: true, ..rest }),
         step => step,
     }
 }

@@ -1,34 +1,41 @@
 //! How a pass ends: a status that differs from the recorded one only where there is something to say.
 
-use super::plan::{Again, Case, Inputs, Rest, Step};
+use super::plan::{Effect, Outcome, Planner, Requeue, UserInputs};
 use crate::api::DatasetImportJobStatus;
 use crate::api::conditions::{self, Reason, whole_seconds};
-use crate::import::timing::Pace;
-use crate::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING, Class, Failure, Job, ROLE_NOT_ASSUMED, has_ended};
+use crate::import::timing::Severity;
+use crate::personalize::{
+    ACTIVE, CREATE_FAILED, CREATE_PENDING, ErrorKind, Job, ROLE_NOT_ASSUMED, ServiceError, has_ended,
+};
 use crate::redact::sanitize;
 use jiff::Timestamp;
 
 /// The spec can't be read.
-pub(super) fn invalid_spec(recorded: &DatasetImportJobStatus, inputs: &Inputs, error: &str, now: Timestamp) -> Step {
+pub(super) fn invalid_spec(
+    recorded: &DatasetImportJobStatus,
+    inputs: &UserInputs,
+    error: &str,
+    now: Timestamp,
+) -> Effect {
     let mut status = recorded.clone();
     conditions::set(&mut status, inputs.generation, Reason::InvalidSpec, &format!("spec.datasetArn: {error}"), now);
-    rest(recorded, status, Again::OnChange)
+    rest(recorded, status, Requeue::AwaitChange)
 }
 
-fn rest(recorded: &DatasetImportJobStatus, status: DatasetImportJobStatus, again: Again) -> Step {
+fn rest(recorded: &DatasetImportJobStatus, status: DatasetImportJobStatus, again: Requeue) -> Effect {
     let status = (status != *recorded).then(|| Box::new(status));
-    Step::Rest(Rest { status, ..Rest::quiet(again) })
+    Effect::Outcome(Outcome { status, ..Outcome::quiet(again) })
 }
 
-impl Case<'_> {
+impl Planner<'_> {
     /// Ends the pass with this status, reason and message.
     pub(super) fn settle(
         &self,
         mut status: DatasetImportJobStatus,
         reason: Reason,
         message: &str,
-        again: Again,
-    ) -> Step {
+        again: Requeue,
+    ) -> Effect {
         conditions::set(&mut status, self.inputs.generation, reason, message, self.now);
         if self.inputs.reconcile_requested_at.is_some() {
             status.last_handled_reconcile_at.clone_from(&self.inputs.reconcile_requested_at);
@@ -37,17 +44,17 @@ impl Case<'_> {
     }
 
     /// Ends the pass with the recorded status under another reason.
-    pub(super) fn settle_as(&self, reason: Reason, message: &str, again: Again) -> Step {
+    pub(super) fn settle_as(&self, reason: Reason, message: &str, again: Requeue) -> Effect {
         self.settle(self.recorded.clone(), reason, message, again)
     }
 
     /// Ends the pass and leaves the status as it is.
-    pub(super) fn leave(&self, again: Again) -> Step {
+    pub(super) fn leave(&self, again: Requeue) -> Effect {
         self.record(self.recorded.clone(), again)
     }
 
     /// Ends the pass with this status, whose conditions say what they said.
-    pub(super) fn record(&self, status: DatasetImportJobStatus, again: Again) -> Step {
+    pub(super) fn record(&self, status: DatasetImportJobStatus, again: Requeue) -> Effect {
         rest(&self.recorded, status, again)
     }
 
@@ -57,31 +64,31 @@ impl Case<'_> {
     }
 
     /// Something stands in the way of a submission that is not under way.
-    pub(super) fn obstacle(&self, status: DatasetImportJobStatus, failure: &Failure, doing: &str) -> Step {
-        let (reason, message) = match failure.class {
-            Class::Throttled | Class::QuotaExceeded => (
+    pub(super) fn obstacle(&self, status: DatasetImportJobStatus, failure: &ServiceError, doing: &str) -> Effect {
+        let (reason, message) = match failure.kind {
+            ErrorKind::Throttled | ErrorKind::QuotaExceeded => (
                 Reason::Throttled,
                 format!("{doing}: the service slows the operator down ({}); it goes on by itself", failure.code),
             ),
-            Class::InDoubt => (
+            ErrorKind::Indeterminate => (
                 Reason::ServiceUnavailable,
                 format!(
                     "{doing}: the service can't be reached or gives no usable answer ({}); it goes on by itself",
                     failure.code
                 ),
             ),
-            Class::Credentials => (Reason::CredentialsRefused, credentials(doing, failure)),
-            Class::AccessDenied if failure.message.contains("iam:PassRole") => {
+            ErrorKind::Credentials => (Reason::CredentialsRefused, credentials(doing, failure)),
+            ErrorKind::AccessDenied if failure.message.contains("iam:PassRole") => {
                 (Reason::AccessDenied, rejected(doing, failure, "let the operator pass the role of spec.roleArn"))
             }
-            Class::AccessDenied => (Reason::AccessDenied, rejected(doing, failure, "grant what is missing")),
-            Class::TooManyTags => (Reason::TooManyTags, rejected(doing, failure, "import with fewer tags")),
-            Class::InvalidInput | Class::AlreadyExists | Class::NotFound | Class::InUse => {
+            ErrorKind::AccessDenied => (Reason::AccessDenied, rejected(doing, failure, "grant what is missing")),
+            ErrorKind::TooManyTags => (Reason::TooManyTags, rejected(doing, failure, "import with fewer tags")),
+            ErrorKind::InvalidInput | ErrorKind::AlreadyExists | ErrorKind::NotFound | ErrorKind::InUse => {
                 (Reason::InvalidInput, rejected(doing, failure, "mend what it names, here or in AWS"))
             }
         };
-        let pace = if reason.state() == conditions::State::Failed { Pace::Slow } else { Pace::Brief };
-        self.settle(status, reason, &message, Again::Setback(pace))
+        let pace = if reason.state() == conditions::State::Failed { Severity::NeedsUser } else { Severity::Transient };
+        self.settle(status, reason, &message, Requeue::Backoff(pace))
     }
 
     /// The job is there: the status that tells so.
@@ -110,14 +117,14 @@ impl Case<'_> {
     }
 
     /// Records what the service tells of the job, whatever its status.
-    pub(super) fn report(&self, from: DatasetImportJobStatus, job: &Job, attempt: i32) -> Step {
+    pub(super) fn report(&self, from: DatasetImportJobStatus, job: &Job, attempt: i32) -> Effect {
         let status = self.with_job(from, job, attempt);
         match status.status.clone().unwrap_or_default().as_str() {
-            ACTIVE => self.settle(status, Reason::ImportSucceeded, "the data is in the dataset", Again::OnChange),
+            ACTIVE => self.settle(status, Reason::ImportSucceeded, "the data is in the dataset", Requeue::AwaitChange),
             CREATE_FAILED if self.request.can_retry() && attempt <= self.backoff_limit => self.retry(status),
             CREATE_FAILED => {
                 let message = self.failed_message(&status);
-                self.settle(status, Reason::ImportFailed, &message, Again::OnChange)
+                self.settle(status, Reason::ImportFailed, &message, Requeue::AwaitChange)
             }
             CREATE_PENDING => self.settle(
                 status,
@@ -139,7 +146,7 @@ impl Case<'_> {
     }
 
     /// Decides on another attempt after a failed one; from then on it is owed.
-    pub(super) fn retry(&self, status: DatasetImportJobStatus) -> Step {
+    pub(super) fn retry(&self, status: DatasetImportJobStatus) -> Effect {
         let attempts = status.attempts.unwrap_or(1);
         let at = crate::queue::retry_at(&status, self.policy);
         let message = format!(
@@ -149,7 +156,7 @@ impl Case<'_> {
         );
         let status =
             DatasetImportJobStatus { completion_time: None, last_handled_retry_at: self.handled_retry(), ..status };
-        self.settle(status, Reason::Retrying, &sanitize(&message), Again::At(at.max(self.now)))
+        self.settle(status, Reason::Retrying, &sanitize(&message), Requeue::At(at.max(self.now)))
     }
 
     pub(super) fn failed_message(&self, status: &DatasetImportJobStatus) -> String {
@@ -168,7 +175,7 @@ fn cut(text: &str) -> &str {
     text.char_indices().nth(700).map_or(text, |(end, _)| &text[..end])
 }
 
-fn rejected(doing: &str, failure: &Failure, way_out: &str) -> String {
+fn rejected(doing: &str, failure: &ServiceError, way_out: &str) -> String {
     let told = failure.to_string();
     format!(
         "{doing}: {} ({way_out}; it is tried again slowly, and at once when the annotation personalize-operator.io/reconcile-requested-at gets a new value)",
@@ -176,7 +183,7 @@ fn rejected(doing: &str, failure: &Failure, way_out: &str) -> String {
     )
 }
 
-pub(super) fn credentials(doing: &str, failure: &Failure) -> String {
+pub(super) fn credentials(doing: &str, failure: &ServiceError) -> String {
     if failure.code == ROLE_NOT_ASSUMED {
         return format!("{doing}: {}; it goes on once that is mended", failure.message);
     }

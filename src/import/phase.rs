@@ -2,18 +2,18 @@
 
 use crate::api::DatasetImportJobStatus;
 use crate::api::conditions::Reason;
-use crate::import::request::Request;
+use crate::import::request::ImportRequest;
 use crate::personalize::{ACTIVE, CREATE_FAILED};
 
 /// How far an import has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub enum Phase {
     /// The job of this attempt (from 1) is to be submitted; nothing was recorded of it yet.
-    Wanted(i32),
+    Unsubmitted(i32),
     /// The intent to submit this attempt is recorded, its outcome isn't.
     Submitting(i32),
     /// The service took the job; it has not ended.
-    Following,
+    Running,
     /// The job ended with ACTIVE.
     Succeeded,
     /// The job ended with CREATE FAILED, and no other attempt was decided on.
@@ -27,9 +27,9 @@ pub enum Stage {
 /// What contradicts the request (another job's ARN, an intent under another name) counts as not
 /// there: it was written for another request, or by somebody else.
 #[must_use]
-pub fn stage(status: &DatasetImportJobStatus, request: &Request) -> Stage {
+pub fn stage(status: &DatasetImportJobStatus, request: &ImportRequest) -> Phase {
     if Reason::of(status) == Some(Reason::Superseded) {
-        return Stage::Superseded;
+        return Phase::Superseded;
     }
     let attempts = attempts(status);
     let intent = status
@@ -39,18 +39,18 @@ pub fn stage(status: &DatasetImportJobStatus, request: &Request) -> Stage {
     let recorded =
         attempts >= 1 && status.dataset_import_job_arn.as_deref() == Some(request.job_arn(attempts).0.as_str());
     if !recorded {
-        return intent.map_or(Stage::Wanted(1), |s| Stage::Submitting(s.attempt));
+        return intent.map_or(Phase::Unsubmitted(1), |s| Phase::Submitting(s.attempt));
     }
     if let Some(intent) = intent
         && intent.attempt == attempts.saturating_add(1)
     {
-        return Stage::Submitting(intent.attempt);
+        return Phase::Submitting(intent.attempt);
     }
     match status.status.as_deref() {
-        Some(ACTIVE) => Stage::Succeeded,
-        Some(CREATE_FAILED) if status.completion_time.is_some() => Stage::Failed,
-        Some(CREATE_FAILED) => Stage::Wanted(attempts.saturating_add(1)),
-        _ => Stage::Following,
+        Some(ACTIVE) => Phase::Succeeded,
+        Some(CREATE_FAILED) if status.completion_time.is_some() => Phase::Failed,
+        Some(CREATE_FAILED) => Phase::Unsubmitted(attempts.saturating_add(1)),
+        _ => Phase::Running,
     }
 }
 

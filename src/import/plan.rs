@@ -1,19 +1,19 @@
 //! The decision: from a resource, its status and what was seen in this pass to the next step.
 //!
 //! [`decide`] has no client, no clock and no async. It is called again after every step with what the
-//! step brought, until it says [`Step::Rest`]; a crash between two steps loses only what was [`Seen`],
+//! step brought, until it says [`Effect::Outcome`]; a crash between two steps loses only what was [`Observations`],
 //! never what was recorded. The protocol of exactly-once submission is in [`submit`], the search for jobs that the
 //! status does not know of in [`search`], the following of a running job in [`follow`], and what an existing job means
 //! for a resource in [`ownership`].
 
 use super::outcome as verdict;
-use super::phase::{Stage, stage};
+use super::phase::{Phase, stage};
 use crate::api::conditions::Reason;
 use crate::api::{self, DatasetImportJob, DatasetImportJobStatus, Submission};
-use crate::import::request::Request;
-use crate::import::timing::{Pace, Policy, after};
-use crate::personalize::{Failure, Job, JobSummary};
-use crate::queue::{Refusal, Turn};
+use crate::import::request::ImportRequest;
+use crate::import::timing::{Severity, Timing, after};
+use crate::personalize::{Job, JobSummary, ServiceError};
+use crate::queue::{Admission, CooldownCause};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ use std::time::Duration;
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Step {
+pub enum Effect {
     /// Read the resource from the API server, not from the cache.
     Refresh,
     /// Ask whether the namespace may make this import.
@@ -52,67 +52,67 @@ pub enum Step {
         attempt: i32,
     },
     /// Nothing more in this pass.
-    Rest(Rest),
+    Outcome(Outcome),
 }
 
 /// How a pass ends.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Rest {
+pub struct Outcome {
     /// The status to write; `None` when nothing changed.
     pub status: Option<Box<DatasetImportJobStatus>>,
     /// When to look again.
-    pub again: Again,
+    pub again: Requeue,
     /// Why the service took no import, so that nobody should try there for a while.
-    pub refusal: Option<Refusal>,
+    pub refusal: Option<CooldownCause>,
     /// The status, as it is written or was found, is what the service tells: from now on it is believed.
     pub verified: bool,
 }
 
-impl Rest {
+impl Outcome {
     /// Ends a pass that learned nothing to be written.
-    pub(super) fn quiet(again: Again) -> Self {
+    pub(super) fn quiet(again: Requeue) -> Self {
         Self { status: None, again, refusal: None, verified: false }
     }
 }
 
 /// When to look again.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Again {
+pub enum Requeue {
     /// When the resource changes.
-    OnChange,
+    AwaitChange,
     /// At this moment.
     At(Timestamp),
     /// After so long.
     After(Duration),
     /// After a setback: after a delay that grows with each further one.
-    Setback(Pace),
+    Backoff(Severity),
 }
 
 /// What was learned in this pass. It dies with the pass.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Seen {
+pub struct Observations {
     /// The resource was read from the API server, not from the cache.
     pub live: bool,
     /// Whether the namespace may make this import, or else why not.
     pub permission: Option<Result<(), String>>,
     /// The queue's answer.
-    pub turn: Option<Turn>,
+    pub turn: Option<Admission>,
     /// The dataset's status.
-    pub dataset: Option<Result<String, Failure>>,
+    pub dataset: Option<Result<String, ServiceError>>,
     /// The jobs of the dataset.
-    pub jobs: Option<Result<Vec<JobSummary>, Failure>>,
+    pub jobs: Option<Result<Vec<JobSummary>, ServiceError>>,
     /// For jobs of the dataset, by name, when the resource was created that each was made for; nothing if it was made
     /// by something else.
-    pub ages: BTreeMap<String, Result<Option<Timestamp>, Failure>>,
+    pub ages: BTreeMap<String, Result<Option<Timestamp>, ServiceError>>,
     /// What stands under the name of each attempt that was looked up.
-    pub lookups: BTreeMap<i32, Result<Found, Failure>>,
+    pub lookups: BTreeMap<i32, Result<ObservedJob, ServiceError>>,
     /// The attempt whose intent this pass has recorded.
     pub intent: Option<i32>,
     /// The answer to the create call.
-    pub create: Option<Result<(), Failure>>,
+    pub create: Option<Result<(), ServiceError>>,
 }
 
-impl Seen {
+impl Observations {
     /// The intent for this attempt is recorded. What was looked up before proves nothing any more.
     pub fn intended(&mut self, attempt: i32) {
         self.intent = Some(attempt);
@@ -120,7 +120,7 @@ impl Seen {
     }
 
     /// Create was called for this attempt. What was looked up before proves nothing any more.
-    pub fn created(&mut self, attempt: i32, answer: Result<(), Failure>) {
+    pub fn created(&mut self, attempt: i32, answer: Result<(), ServiceError>) {
         self.create = Some(answer);
         self.lookups.remove(&attempt);
     }
@@ -128,11 +128,11 @@ impl Seen {
 
 /// A job that exists.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Found {
+pub struct ObservedJob {
     /// What the service tells of it.
     pub job: Job,
     /// Its tags, where they were asked for.
-    pub tags: Option<Result<Vec<api::Tag>, Failure>>,
+    pub tags: Option<Result<Vec<api::Tag>, ServiceError>>,
 }
 
 /// What this process remembers of a resource between passes. A crash loses it, and nothing but a few
@@ -146,7 +146,7 @@ pub struct Memory {
     /// A pass of this process came to rest.
     pub rested: bool,
     /// A setback made the resource wait until then, for these inputs.
-    pub pause: Option<(Timestamp, Inputs)>,
+    pub pause: Option<(Timestamp, UserInputs)>,
     /// How long earlier imports into the dataset took.
     pub typical: Option<Duration>,
     /// The attempt and time of an intent, and when this process saw it first: by its own clock, whoever wrote it.
@@ -169,7 +169,7 @@ impl Memory {
 
 /// What a person can change to make the operator look at once.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Inputs {
+pub struct UserInputs {
     pub(super) generation: i64,
     pub(super) adopt: bool,
     pub(super) suspend: bool,
@@ -177,7 +177,7 @@ pub struct Inputs {
     pub(super) retry_requested_at: Option<String>,
 }
 
-impl Inputs {
+impl UserInputs {
     /// The inputs of a resource as it is.
     #[must_use]
     pub fn of(job: &DatasetImportJob) -> Self {
@@ -193,17 +193,17 @@ impl Inputs {
 }
 
 /// All that a decision is made from.
-pub(super) struct Case<'a> {
-    pub(super) inputs: Inputs,
+pub(super) struct Planner<'a> {
+    pub(super) inputs: UserInputs,
     pub(super) held_back_by: Option<&'static str>,
     pub(super) backoff_limit: i32,
-    pub(super) request: Request,
+    pub(super) request: ImportRequest,
     /// The status as it is recorded.
     pub(super) recorded: DatasetImportJobStatus,
-    pub(super) seen: &'a Seen,
+    pub(super) seen: &'a Observations,
     pub(super) memory: &'a Memory,
     pub(super) now: Timestamp,
-    pub(super) policy: &'a Policy,
+    pub(super) policy: &'a Timing,
 }
 
 /// Decides the next step for a resource.
@@ -214,21 +214,21 @@ pub(super) struct Case<'a> {
 pub fn decide(
     job: &DatasetImportJob,
     proven: bool,
-    seen: &Seen,
+    seen: &Observations,
     memory: &Memory,
     now: Timestamp,
-    policy: &Policy,
-) -> Step {
+    policy: &Timing,
+) -> Effect {
     if job.metadata.deletion_timestamp.is_some() {
-        return Step::Rest(Rest::quiet(Again::OnChange));
+        return Effect::Outcome(Outcome::quiet(Requeue::AwaitChange));
     }
     let recorded = job.status.clone().unwrap_or_default();
-    let inputs = Inputs::of(job);
-    let request = match Request::of(job) {
+    let inputs = UserInputs::of(job);
+    let request = match ImportRequest::of(job) {
         Ok(request) => request,
         Err(error) => return verdict::invalid_spec(&recorded, &inputs, &error.to_string(), now),
     };
-    let case = Case {
+    let case = Planner {
         inputs,
         held_back_by: api::held_back_by(job),
         backoff_limit: job.spec.backoff_limit,
@@ -239,18 +239,18 @@ pub fn decide(
         now,
         policy,
     };
-    let stage = if proven { stage(&case.recorded, &case.request) } else { Stage::Wanted(1) };
+    let stage = if proven { stage(&case.recorded, &case.request) } else { Phase::Unsubmitted(1) };
     match stage {
         _ if !proven => case.verify(),
-        Stage::Succeeded | Stage::Superseded => case.ended(),
-        Stage::Failed => case.failed(),
-        Stage::Following => case.follow(),
-        Stage::Submitting(attempt) => case.submitting(attempt),
-        Stage::Wanted(attempt) => case.wanted(attempt),
+        Phase::Succeeded | Phase::Superseded => case.ended(),
+        Phase::Failed => case.failed(),
+        Phase::Running => case.follow(),
+        Phase::Submitting(attempt) => case.submitting(attempt),
+        Phase::Unsubmitted(attempt) => case.wanted(attempt),
     }
 }
 
-impl Case<'_> {
+impl Planner<'_> {
     /// Whether a setback still makes the resource wait, and nobody asked to look before. A wait for longer than any
     /// setback's was begun by a clock that has been turned back since; it is over.
     pub(super) fn paused_until(&self) -> Option<Timestamp> {

@@ -1,28 +1,28 @@
 //! Following a job to its end, and the silence after it.
 
 use super::outcome as verdict;
-use super::ownership::Claim;
+use super::ownership::Ownership;
 use super::phase::attempts;
-use super::plan::{Again, Case, Step};
+use super::plan::{Effect, Planner, Requeue};
 use crate::api::conditions::Reason;
-use crate::import::timing::{Pace, after, since};
-use crate::personalize::{Class, Failure, Job};
+use crate::import::timing::{Severity, after, since};
+use crate::personalize::{ErrorKind, Job, ServiceError};
 use jiff::Timestamp;
 
-impl Case<'_> {
+impl Planner<'_> {
     /// The job is under way: look at it when a look is due.
-    pub(super) fn follow(&self) -> Step {
+    pub(super) fn follow(&self) -> Effect {
         let attempt = attempts(&self.recorded);
         match self.seen.lookups.get(&attempt) {
             // What appears under the name of a job that was lost is not for that its own.
-            Some(Ok(found)) if self.is_lost() && !matches!(self.claim(found), Claim::Ours) => {
-                self.leave(Again::Setback(Pace::Slow))
+            Some(Ok(found)) if self.is_lost() && !matches!(self.claim(found), Ownership::Owned) => {
+                self.leave(Requeue::Backoff(Severity::NeedsUser))
             }
             Some(Ok(found)) => self.report(self.recorded.clone(), &found.job, attempt),
             Some(Err(failure)) => self.not_seen(failure),
             None => match self.wait_until() {
                 Some(at) if !self.poked() => self.settled_until(at),
-                _ => Step::DescribeJob { attempt, prove: self.is_lost() },
+                _ => Effect::DescribeJob { attempt, prove: self.is_lost() },
             },
         }
     }
@@ -33,20 +33,20 @@ impl Case<'_> {
 
     /// The data is in the dataset, or the job failed for good: nothing is asked or written any more,
     /// but that the current generation was seen.
-    pub(super) fn ended(&self) -> Step {
+    pub(super) fn ended(&self) -> Effect {
         let mut status = self.recorded.clone();
         if let Some(reason) = self.reason()
             && status.observed_generation != Some(self.inputs.generation)
         {
             let message = ready_message(&status.conditions);
             crate::api::conditions::set(&mut status, self.inputs.generation, reason, &message, self.now);
-            return self.record(status, Again::OnChange);
+            return self.record(status, Requeue::AwaitChange);
         }
-        self.leave(Again::OnChange)
+        self.leave(Requeue::AwaitChange)
     }
 
     /// The job failed: another attempt is made if the limit allows it or a person asks for it.
-    pub(super) fn failed(&self) -> Step {
+    pub(super) fn failed(&self) -> Effect {
         let asked = self.inputs.retry_requested_at.is_some()
             && self.inputs.retry_requested_at != self.recorded.last_handled_retry_at;
         let allowed = attempts(&self.recorded) <= self.backoff_limit;
@@ -57,8 +57,8 @@ impl Case<'_> {
     }
 
     /// When the next look at this job is due.
-    pub(super) fn next_look(&self, job: &Job) -> Again {
-        Again::At(self.after_look(self.now, job.created))
+    pub(super) fn next_look(&self, job: &Job) -> Requeue {
+        Requeue::At(self.after_look(self.now, job.created))
     }
 
     /// When the next look is due after one at this moment at a job that was created then.
@@ -78,37 +78,37 @@ impl Case<'_> {
     }
 
     /// Nothing is due, but an edit of the spec was seen.
-    fn settled_until(&self, at: Timestamp) -> Step {
+    fn settled_until(&self, at: Timestamp) -> Effect {
         let Some(reason) = self.reason() else {
-            return self.leave(Again::At(at));
+            return self.leave(Requeue::At(at));
         };
-        self.settle_as(reason, &ready_message(&self.recorded.conditions), Again::At(at))
+        self.settle_as(reason, &ready_message(&self.recorded.conditions), Requeue::At(at))
     }
 
-    fn not_seen(&self, failure: &Failure) -> Step {
+    fn not_seen(&self, failure: &ServiceError) -> Effect {
         let reason = self.reason().filter(|r| *r != Reason::JobNotFound).unwrap_or(Reason::Submitting);
         let doing = "the job can't be followed for now";
-        let message = match failure.class {
-            Class::NotFound => return self.vanished(),
-            Class::Credentials => verdict::credentials(doing, failure),
-            Class::AccessDenied | Class::InvalidInput => format!("{doing}: {failure}"),
+        let message = match failure.kind {
+            ErrorKind::NotFound => return self.vanished(),
+            ErrorKind::Credentials => verdict::credentials(doing, failure),
+            ErrorKind::AccessDenied | ErrorKind::InvalidInput => format!("{doing}: {failure}"),
             _ => format!("{doing}: the service can't be reached or slows the operator down ({})", failure.code),
         };
         // The job goes on in AWS whatever happens to a look at it: only the message tells.
-        self.settle_as(reason, &message, Again::Setback(Pace::Brief))
+        self.settle_as(reason, &message, Requeue::Backoff(Severity::Transient))
     }
 
     /// The service doesn't know the job. Soon after the submission that means nothing; later it is
     /// reported. It is never submitted again.
-    fn vanished(&self) -> Step {
+    fn vanished(&self) -> Effect {
         if self.settles().is_some_and(|settled| self.now < settled) {
-            return self.leave(Again::Setback(Pace::Brief));
+            return self.leave(Requeue::Backoff(Severity::Transient));
         }
         let name = self.recorded.job_name.as_deref().unwrap_or_default();
         let message = format!(
             "the job {name} was submitted and the service does not know it any more; it is not submitted again: to import anew, delete this DatasetImportJob and create one with another name"
         );
-        self.settle_as(Reason::JobNotFound, &message, Again::Setback(Pace::Slow))
+        self.settle_as(Reason::JobNotFound, &message, Requeue::Backoff(Severity::NeedsUser))
     }
 }
 

@@ -28,7 +28,7 @@ pub const TAG_REQUESTED_AT: &str = "personalize-operator.io/requested-at";
 
 /// An import as one resource asks for it, checked and ready to be sent.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Request {
+pub struct ImportRequest {
     /// The resource's namespace.
     pub namespace: String,
     /// The resource's name.
@@ -51,11 +51,11 @@ pub struct Request {
     pub requested_at: Option<Timestamp>,
 }
 
-impl Request {
+impl ImportRequest {
     /// The request that a resource stands for.
     ///
     /// # Errors
-    /// As [`Request::new`].
+    /// As [`ImportRequest::new`].
     pub fn of(job: &DatasetImportJob) -> Result<Self, InvalidDatasetArn> {
         let request = Self::new(&job.namespace().unwrap_or_default(), &job.name_any(), &job.spec)?;
         Ok(Self { requested_at: job.creation_timestamp().map(|at| at.0), ..request })
@@ -180,8 +180,8 @@ pub(crate) mod tests {
         }
     }
 
-    fn request(namespace: &str, name: &str) -> Request {
-        Request::new(namespace, name, &spec()).unwrap()
+    fn request(namespace: &str, name: &str) -> ImportRequest {
+        ImportRequest::new(namespace, name, &spec()).unwrap()
     }
 
     #[test]
@@ -200,7 +200,7 @@ pub(crate) mod tests {
         written.suspend = true;
         written.backoff_limit = 3;
         written.tags = Some(vec![Tag { tag_key: "team".into(), tag_value: "a".into() }]);
-        let written = Request::new("shop", "nightly", &written).unwrap();
+        let written = ImportRequest::new("shop", "nightly", &written).unwrap();
         assert_eq!(written.hash(), request("shop", "nightly").hash());
     }
 
@@ -210,7 +210,7 @@ pub(crate) mod tests {
         let change = |edit: fn(&mut DatasetImportJobSpec)| {
             let mut changed = spec();
             edit(&mut changed);
-            Request::new("shop", "nightly", &changed).unwrap().hash()
+            ImportRequest::new("shop", "nightly", &changed).unwrap().hash()
         };
         let hashes = [
             change(|s| s.dataset_arn.push('2')),
@@ -232,7 +232,7 @@ pub(crate) mod tests {
     fn a_fixed_name_is_never_altered() {
         let mut fixed = spec();
         fixed.job_name = Some("mine".into());
-        let request = Request::new("shop", "nightly", &fixed).unwrap();
+        let request = ImportRequest::new("shop", "nightly", &fixed).unwrap();
         assert_eq!(request.job_name(1), "mine");
         assert_eq!(request.job_name(2), "mine");
         assert!(!request.can_retry());

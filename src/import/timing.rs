@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// The delays that the operator keeps; all of them are configurable.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Policy {
+pub struct Timing {
     /// The shortest time between two looks at a running job.
     pub poll_min: Duration,
     /// The longest time between two looks at a running job.
@@ -28,21 +28,21 @@ pub struct Policy {
 
 /// How fast to try again after a setback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Pace {
+pub enum Severity {
     /// Something that passes by itself.
-    Brief,
+    Transient,
     /// Something that a person has to mend, perhaps outside the manifest.
-    Slow,
+    NeedsUser,
 }
 
-impl Policy {
+impl Timing {
     /// The delay after so many setbacks in a row (from 1). `jitter` in 0..1 spreads it over half to
     /// the whole of its length.
     #[must_use]
-    pub fn backoff(&self, pace: Pace, setbacks: u32, jitter: f64) -> Duration {
+    pub fn backoff(&self, pace: Severity, setbacks: u32, jitter: f64) -> Duration {
         let (min, max) = match pace {
-            Pace::Brief => (self.backoff_min, self.backoff_max),
-            Pace::Slow => (self.rejected_min, self.rejected_max),
+            Severity::Transient => (self.backoff_min, self.backoff_max),
+            Severity::NeedsUser => (self.rejected_min, self.rejected_max),
         };
         doubled(min, max, setbacks).mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
     }
@@ -101,8 +101,8 @@ pub(crate) mod tests {
         Duration::from_secs(s)
     }
 
-    pub(crate) fn policy() -> Policy {
-        Policy {
+    pub(crate) fn policy() -> Timing {
+        Timing {
             poll_min: secs(15),
             poll_max: secs(300),
             grace: secs(60),
@@ -137,8 +137,8 @@ pub(crate) mod tests {
         #[test]
         fn every_delay_is_bounded(setbacks: u32, jitter: f64, attempts: i32, age in 0_u64..1 << 40, typical in proptest::option::of(0_u64..1 << 40)) {
             let policy = policy();
-            prop_assert!(policy.backoff(Pace::Brief, setbacks, jitter) <= policy.backoff_max);
-            prop_assert!(policy.backoff(Pace::Slow, setbacks, jitter) >= policy.rejected_min / 2);
+            prop_assert!(policy.backoff(Severity::Transient, setbacks, jitter) <= policy.backoff_max);
+            prop_assert!(policy.backoff(Severity::NeedsUser, setbacks, jitter) >= policy.rejected_min / 2);
             prop_assert!(policy.retry(attempts) <= policy.rejected_max);
             let poll = policy.poll(secs(age), typical.map(secs));
             prop_assert!((policy.poll_min..=policy.poll_max).contains(&poll));

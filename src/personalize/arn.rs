@@ -10,7 +10,7 @@ pub struct InvalidDatasetArn(String);
 
 /// The account and region that a call goes to. Quotas, too, are per account and region.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Location {
+pub struct AccountRegion {
     /// `aws`, `aws-cn`, …
     pub partition: String,
     /// Such as `eu-west-1`.
@@ -19,7 +19,7 @@ pub struct Location {
     pub account: String,
 }
 
-impl fmt::Display for Location {
+impl fmt::Display for AccountRegion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "account {} in {}", self.account, self.region)
     }
@@ -29,7 +29,7 @@ impl fmt::Display for Location {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DatasetArn {
     arn: String,
-    location: Location,
+    location: AccountRegion,
 }
 
 impl DatasetArn {
@@ -56,7 +56,7 @@ impl DatasetArn {
         {
             return Err(invalid());
         }
-        let location = Location { partition: partition.into(), region: region.into(), account: account.into() };
+        let location = AccountRegion { partition: partition.into(), region: region.into(), account: account.into() };
         Ok(Self { arn: arn.into(), location })
     }
 
@@ -68,7 +68,7 @@ impl DatasetArn {
 
     /// Where calls about this dataset go.
     #[must_use]
-    pub fn location(&self) -> &Location {
+    pub fn location(&self) -> &AccountRegion {
         &self.location
     }
 
@@ -76,7 +76,7 @@ impl DatasetArn {
     /// was lost can be looked up.
     #[must_use]
     pub fn job(&self, job_name: &str) -> JobArn {
-        let Location { partition, region, account } = &self.location;
+        let AccountRegion { partition, region, account } = &self.location;
         JobArn(format!("arn:{partition}:personalize:{region}:{account}:dataset-import-job/{job_name}"))
     }
 }

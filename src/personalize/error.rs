@@ -5,7 +5,7 @@ use thiserror::Error;
 
 /// What a failure means for the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Class {
+pub enum ErrorKind {
     /// The request is wrong as it stands (InvalidInputException, ValidationException and other
     /// refusals): nothing was made.
     InvalidInput,
@@ -27,10 +27,10 @@ pub enum Class {
     /// made.
     Credentials,
     /// No answer, or none that can be read: whether the call took effect is unknown.
-    InDoubt,
+    Indeterminate,
 }
 
-impl Class {
+impl ErrorKind {
     /// A static name, fit for a metric label.
     #[must_use]
     pub fn label(self) -> &'static str {
@@ -44,7 +44,7 @@ impl Class {
             Self::NotFound => "NotFound",
             Self::InUse => "InUse",
             Self::Credentials => "Credentials",
-            Self::InDoubt => "InDoubt",
+            Self::Indeterminate => "InDoubt",
         }
     }
 
@@ -57,7 +57,7 @@ impl Class {
             return match code {
                 // The front door's own refusals: the request never reached the service.
                 "ThrottlingException" | "Throttling" | "SlowDown" => Self::Throttled,
-                _ => Self::InDoubt,
+                _ => Self::Indeterminate,
             };
         }
         match code {
@@ -94,7 +94,7 @@ impl Class {
             | "InternalServerError"
             | "InternalServerException"
             | "ServiceUnavailable"
-            | "ServiceUnavailableException" => Self::InDoubt,
+            | "ServiceUnavailableException" => Self::Indeterminate,
             _ => Self::InvalidInput,
         }
     }
@@ -103,9 +103,9 @@ impl Class {
 /// A failed call.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Error)]
 #[error("{code}: {message}")]
-pub struct Failure {
+pub struct ServiceError {
     /// What it means.
-    pub class: Class,
+    pub kind: ErrorKind,
     /// The service's error code, or a CamelCase word of ours where there was no answer.
     pub code: String,
     /// What the service said, sanitised.
@@ -115,17 +115,17 @@ pub struct Failure {
 /// The code of a failure to become the role that is configured for an account.
 pub(crate) const ROLE_NOT_ASSUMED: &str = "RoleNotAssumed";
 
-impl Failure {
+impl ServiceError {
     /// A failure that the service answered.
     #[must_use]
     pub fn answered(code: &str, message: &str, status: u16) -> Self {
-        Self { class: Class::of(code, message, status), code: sanitize(code), message: sanitize(message) }
+        Self { kind: ErrorKind::of(code, message, status), code: sanitize(code), message: sanitize(message) }
     }
 
     /// A failure without a readable answer.
     #[must_use]
-    pub fn unanswered(class: Class, code: &str, message: &str) -> Self {
-        Self { class, code: code.into(), message: sanitize(message) }
+    pub fn unanswered(kind: ErrorKind, code: &str, message: &str) -> Self {
+        Self { kind, code: code.into(), message: sanitize(message) }
     }
 }
 
@@ -137,36 +137,36 @@ mod tests {
     fn every_error_of_the_service_has_a_class() {
         let quota = "More than 5 resources with PENDING or IN_PROGRESS status.";
         for (code, message, status, class) in [
-            ("InvalidInputException", "", 400, Class::InvalidInput),
-            ("ValidationException", "1 validation error detected", 400, Class::InvalidInput),
-            ("LimitExceededException", quota, 400, Class::QuotaExceeded),
-            ("LimitExceededException", "Rate exceeded", 400, Class::Throttled),
-            ("ThrottlingException", "Rate exceeded", 400, Class::Throttled),
-            ("ResourceAlreadyExistsException", "", 400, Class::AlreadyExists),
-            ("ResourceNotFoundException", "", 400, Class::NotFound),
-            ("ResourceInUseException", "", 400, Class::InUse),
-            ("TooManyTagsException", "", 400, Class::TooManyTags),
-            ("AccessDeniedException", "not authorized to perform: iam:PassRole", 400, Class::AccessDenied),
-            ("ExpiredTokenException", "", 403, Class::Credentials),
-            ("UnrecognizedClientException", "", 403, Class::Credentials),
-            ("InvalidSignatureException", "Signature expired", 403, Class::Credentials),
-            ("SomethingNew", "", 400, Class::InvalidInput),
+            ("InvalidInputException", "", 400, ErrorKind::InvalidInput),
+            ("ValidationException", "1 validation error detected", 400, ErrorKind::InvalidInput),
+            ("LimitExceededException", quota, 400, ErrorKind::QuotaExceeded),
+            ("LimitExceededException", "Rate exceeded", 400, ErrorKind::Throttled),
+            ("ThrottlingException", "Rate exceeded", 400, ErrorKind::Throttled),
+            ("ResourceAlreadyExistsException", "", 400, ErrorKind::AlreadyExists),
+            ("ResourceNotFoundException", "", 400, ErrorKind::NotFound),
+            ("ResourceInUseException", "", 400, ErrorKind::InUse),
+            ("TooManyTagsException", "", 400, ErrorKind::TooManyTags),
+            ("AccessDeniedException", "not authorized to perform: iam:PassRole", 400, ErrorKind::AccessDenied),
+            ("ExpiredTokenException", "", 403, ErrorKind::Credentials),
+            ("UnrecognizedClientException", "", 403, ErrorKind::Credentials),
+            ("InvalidSignatureException", "Signature expired", 403, ErrorKind::Credentials),
+            ("SomethingNew", "", 400, ErrorKind::InvalidInput),
         ] {
-            assert_eq!(Class::of(code, message, status), class, "{code}");
+            assert_eq!(ErrorKind::of(code, message, status), class, "{code}");
         }
     }
 
     #[test]
     fn a_server_error_never_proves_that_nothing_was_made() {
         for status in [500, 502, 503, 504] {
-            assert_eq!(Class::of("InternalFailure", "", status), Class::InDoubt);
-            assert_eq!(Class::of("ResourceNotFoundException", "", status), Class::InDoubt);
+            assert_eq!(ErrorKind::of("InternalFailure", "", status), ErrorKind::Indeterminate);
+            assert_eq!(ErrorKind::of("ResourceNotFoundException", "", status), ErrorKind::Indeterminate);
         }
     }
 
     #[test]
     fn a_failure_carries_no_secret() {
-        let failure = Failure::answered("X", "secretAccessKey=abc\r\n", 400);
+        let failure = ServiceError::answered("X", "secretAccessKey=abc\r\n", 400);
         assert_eq!(failure.message, "secretAccessKey=[redacted]");
     }
 }

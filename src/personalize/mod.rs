@@ -3,12 +3,12 @@
 mod arn;
 mod error;
 
-pub use arn::{DatasetArn, InvalidDatasetArn, JobArn, Location};
+pub use arn::{AccountRegion, DatasetArn, InvalidDatasetArn, JobArn};
 pub(crate) use error::ROLE_NOT_ASSUMED;
-pub use error::{Class, Failure};
+pub use error::{ErrorKind, ServiceError};
 
 use crate::api::Tag;
-use crate::import::request::Request;
+use crate::import::request::ImportRequest;
 use jiff::Timestamp;
 use std::future::Future;
 use std::sync::Arc;
@@ -67,42 +67,72 @@ pub fn has_ended(status: &str) -> bool {
 /// The calls of Amazon Personalize that the operator makes.
 ///
 /// Each is sent once: what to do about a failure is the caller's decision. Reads are idempotent;
-/// `create` is not, and a [`Class::InDoubt`] failure of it may have made a job.
+/// `create` is not, and a [`ErrorKind::Indeterminate`] failure of it may have made a job.
 pub trait Personalize: Send + Sync + 'static {
     /// CreateDatasetImportJob.
-    fn create(&self, request: &Request, job_name: &str) -> impl Future<Output = Result<JobArn, Failure>> + Send;
+    fn create_dataset_import_job(
+        &self,
+        request: &ImportRequest,
+        job_name: &str,
+    ) -> impl Future<Output = Result<JobArn, ServiceError>> + Send;
 
     /// DescribeDatasetImportJob in the dataset's account and region.
-    fn job(&self, dataset: &DatasetArn, job: &JobArn) -> impl Future<Output = Result<Job, Failure>> + Send;
+    fn describe_dataset_import_job(
+        &self,
+        dataset: &DatasetArn,
+        job: &JobArn,
+    ) -> impl Future<Output = Result<Job, ServiceError>> + Send;
 
     /// ListTagsForResource on a job.
-    fn tags(&self, dataset: &DatasetArn, job: &JobArn) -> impl Future<Output = Result<Vec<Tag>, Failure>> + Send;
+    fn list_tags_for_resource(
+        &self,
+        dataset: &DatasetArn,
+        job: &JobArn,
+    ) -> impl Future<Output = Result<Vec<Tag>, ServiceError>> + Send;
 
     /// ListDatasetImportJobs of a dataset, all pages within a bound.
-    fn jobs(&self, dataset: &DatasetArn) -> impl Future<Output = Result<Vec<JobSummary>, Failure>> + Send;
+    fn list_dataset_import_jobs(
+        &self,
+        dataset: &DatasetArn,
+    ) -> impl Future<Output = Result<Vec<JobSummary>, ServiceError>> + Send;
 
     /// The status that DescribeDataset tells.
-    fn dataset_status(&self, dataset: &DatasetArn) -> impl Future<Output = Result<String, Failure>> + Send;
+    fn describe_dataset(&self, dataset: &DatasetArn) -> impl Future<Output = Result<String, ServiceError>> + Send;
 }
 
 impl<P: Personalize> Personalize for Arc<P> {
-    fn create(&self, request: &Request, job_name: &str) -> impl Future<Output = Result<JobArn, Failure>> + Send {
-        (**self).create(request, job_name)
+    fn create_dataset_import_job(
+        &self,
+        request: &ImportRequest,
+        job_name: &str,
+    ) -> impl Future<Output = Result<JobArn, ServiceError>> + Send {
+        (**self).create_dataset_import_job(request, job_name)
     }
 
-    fn job(&self, dataset: &DatasetArn, job: &JobArn) -> impl Future<Output = Result<Job, Failure>> + Send {
-        (**self).job(dataset, job)
+    fn describe_dataset_import_job(
+        &self,
+        dataset: &DatasetArn,
+        job: &JobArn,
+    ) -> impl Future<Output = Result<Job, ServiceError>> + Send {
+        (**self).describe_dataset_import_job(dataset, job)
     }
 
-    fn tags(&self, dataset: &DatasetArn, job: &JobArn) -> impl Future<Output = Result<Vec<Tag>, Failure>> + Send {
-        (**self).tags(dataset, job)
+    fn list_tags_for_resource(
+        &self,
+        dataset: &DatasetArn,
+        job: &JobArn,
+    ) -> impl Future<Output = Result<Vec<Tag>, ServiceError>> + Send {
+        (**self).list_tags_for_resource(dataset, job)
     }
 
-    fn jobs(&self, dataset: &DatasetArn) -> impl Future<Output = Result<Vec<JobSummary>, Failure>> + Send {
-        (**self).jobs(dataset)
+    fn list_dataset_import_jobs(
+        &self,
+        dataset: &DatasetArn,
+    ) -> impl Future<Output = Result<Vec<JobSummary>, ServiceError>> + Send {
+        (**self).list_dataset_import_jobs(dataset)
     }
 
-    fn dataset_status(&self, dataset: &DatasetArn) -> impl Future<Output = Result<String, Failure>> + Send {
-        (**self).dataset_status(dataset)
+    fn describe_dataset(&self, dataset: &DatasetArn) -> impl Future<Output = Result<String, ServiceError>> + Send {
+        (**self).describe_dataset(dataset)
     }
 }

@@ -6,10 +6,10 @@
 
 use crate::api::conditions::{RECONCILING, Reason, State};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus, held_back_by};
-use crate::import::phase::{Stage, stage};
-use crate::import::request::Request;
-use crate::import::timing::{Policy, after};
-use crate::personalize::{DatasetArn, Location};
+use crate::import::phase::{Phase, stage};
+use crate::import::request::ImportRequest;
+use crate::import::timing::{Timing, after};
+use crate::personalize::{AccountRegion, DatasetArn};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -35,11 +35,11 @@ impl std::fmt::Display for Key {
 
 /// The queue's answer to a resource that wants to submit.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Turn {
+pub enum Admission {
     /// Submit now; the place is reserved until it is released or the resource has ended.
-    Go,
+    Admitted,
     /// Wait. `until` is set when time alone may end the wait.
-    Wait {
+    Pending {
         /// The reason, for people.
         why: String,
         /// When to ask again.
@@ -54,15 +54,15 @@ pub enum Turn {
 
 /// How a resource stands in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Standing {
+enum QueueState {
     /// Wants nothing now: not seen to be waiting, finished without data, held back or rejected.
-    Idle,
+    Inactive,
     /// Wants to submit, not before the given moment.
-    Waiting(Option<Timestamp>),
+    Pending(Option<Timestamp>),
     /// Has a submission or a job under way.
     InFlight,
     /// Its data is in the dataset, asked for at the given moment.
-    Landed(Timestamp),
+    Succeeded(Timestamp),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -70,11 +70,11 @@ struct Entry {
     key: Key,
     dataset: DatasetArn,
     created: Timestamp,
-    standing: Standing,
+    standing: QueueState,
     /// The job that its status tells of.
     job_name: Option<String>,
     reason: Option<Reason>,
-    reserved: Reserved,
+    reserved: Reservation,
     /// When the submission under way was intended.
     intended: Option<Timestamp>,
     /// Since when its job is known of, if that runs.
@@ -92,26 +92,26 @@ struct Entry {
 
 /// What keeps a place taken, beside what the resource's status tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Reserved {
+enum Reservation {
     /// Nothing.
-    No,
+    None,
     /// A pass over it has a turn.
-    ByPass,
+    Held,
     /// A write of its status may have taken effect or not; the next pass finds out.
-    ByDoubt,
+    Unconfirmed,
 }
 
 impl Entry {
-    fn occupies(&self, now: Timestamp, policy: &Policy) -> bool {
-        self.reserved != Reserved::No
+    fn occupies(&self, now: Timestamp, policy: &Timing) -> bool {
+        self.reserved != Reservation::None
             || match self.gone {
-                None => self.standing == Standing::InFlight,
+                None => self.standing == QueueState::InFlight,
                 Some(_) => now < self.settles(policy),
             }
     }
 
     /// When nothing that a resource which is gone has sent can arrive any more, nor be missing in a listing.
-    fn settles(&self, policy: &Policy) -> Timestamp {
+    fn settles(&self, policy: &Timing) -> Timestamp {
         let gone = self.gone.unwrap_or(Timestamp::MAX);
         self.intended.map_or(gone, |intended| after(intended.min(gone), policy.grace))
     }
@@ -119,7 +119,7 @@ impl Entry {
     /// Wants to submit, and is to be waited for.
     fn waits(&self, now: Timestamp) -> bool {
         let stuck = self.stuck.is_some_and(|until| now < until);
-        matches!(self.standing, Standing::Waiting(_)) && self.gone.is_none() && !stuck
+        matches!(self.standing, QueueState::Pending(_)) && self.gone.is_none() && !stuck
     }
 
     /// Its place in the line: by age, then by name.
@@ -130,7 +130,7 @@ impl Entry {
 
 /// Why the service takes no import for now, in an account and region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Refusal {
+pub enum CooldownCause {
     /// As many run as it allows at once.
     Quota,
     /// It was asked too often.
@@ -139,19 +139,19 @@ pub enum Refusal {
 
 /// A pause for one account and region, after the service took no import.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Hold {
+struct Cooldown {
     until: Timestamp,
     refusals: u32,
-    last: Refusal,
+    last: CooldownCause,
 }
 
 /// The queue over all resources that this operator watches.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Queue {
     quota: usize,
-    policy: Policy,
+    policy: Timing,
     entries: BTreeMap<Uid, Entry>,
-    holds: BTreeMap<Location, Hold>,
+    holds: BTreeMap<AccountRegion, Cooldown>,
     /// Those whose spec can't be read, so that they have no place anywhere.
     unreadable: BTreeSet<Uid>,
 }
@@ -159,7 +159,7 @@ pub struct Queue {
 impl Queue {
     /// A queue that lets so many imports run at once per account and region.
     #[must_use]
-    pub fn new(quota: usize, policy: Policy) -> Self {
+    pub fn new(quota: usize, policy: Timing) -> Self {
         Self {
             quota: quota.max(1),
             policy,
@@ -174,7 +174,7 @@ impl Queue {
     /// no success is believed. Tells whether the resource stands otherwise now.
     pub fn observe(&mut self, job: &DatasetImportJob, proven: bool) -> bool {
         let (Some(uid), Some(namespace)) = (job.uid(), job.namespace()) else { return false };
-        let Ok(request) = Request::of(job) else {
+        let Ok(request) = ImportRequest::of(job) else {
             self.entries.remove(&uid);
             self.unreadable.insert(uid);
             return true;
@@ -188,7 +188,7 @@ impl Queue {
         }
         let submission = job.status.as_ref().and_then(|status| status.submission.as_ref());
         let standing = match standing(job, &request, &self.policy) {
-            Standing::Landed(_) if !proven => Standing::Waiting(None),
+            QueueState::Succeeded(_) if !proven => QueueState::Pending(None),
             standing => standing,
         };
         let entry = Entry {
@@ -197,10 +197,10 @@ impl Queue {
             standing,
             followed: followed(job, &request),
             waiting: waiting_since(job),
-            intended: submission.filter(|_| standing == Standing::InFlight).map(|submission| submission.time.0),
+            intended: submission.filter(|_| standing == QueueState::InFlight).map(|submission| submission.time.0),
             job_name: job.status.as_ref().and_then(|status| status.job_name.clone()),
             reason: job.status.as_ref().and_then(Reason::of),
-            reserved: old.map_or(Reserved::No, |old| old.reserved),
+            reserved: old.map_or(Reservation::None, |old| old.reserved),
             // Of one that is on its way out nothing more is done, however long somebody's finalizer keeps it.
             gone: old.and_then(|old| old.gone).or(job.metadata.deletion_timestamp.as_ref().map(|at| at.0)),
             postponed: old.and_then(|old| old.postponed),
@@ -216,12 +216,12 @@ impl Queue {
     /// Forgets a resource that is gone; tells which account and region it leaves a place in. While a turn of it is in
     /// use, and while what it sent may still arrive, the place stays taken: deleting a resource does not call its
     /// request back.
-    pub fn forget(&mut self, uid: &str, now: Timestamp) -> Option<Location> {
+    pub fn forget(&mut self, uid: &str, now: Timestamp) -> Option<AccountRegion> {
         self.unreadable.remove(uid);
         let entry = self.entries.get_mut(uid)?;
         entry.gone = entry.gone.or(Some(now));
-        if entry.reserved == Reserved::ByDoubt {
-            entry.reserved = Reserved::No;
+        if entry.reserved == Reservation::Unconfirmed {
+            entry.reserved = Reservation::None;
         }
         let location = entry.dataset.location().clone();
         if entry.occupies(now, &self.policy) {
@@ -248,14 +248,14 @@ impl Queue {
     }
 
     /// Asks for a turn, and reserves it if it is granted.
-    pub fn take_turn(&mut self, uid: &str, now: Timestamp) -> Turn {
+    pub fn try_admit(&mut self, uid: &str, now: Timestamp) -> Admission {
         let policy = &self.policy;
         self.entries.retain(|_, entry| entry.gone.is_none() || entry.occupies(now, policy));
         let turn = self.turn(uid, now);
-        if turn == Turn::Go
+        if turn == Admission::Admitted
             && let Some(entry) = self.entries.get_mut(uid)
         {
-            entry.reserved = Reserved::ByPass;
+            entry.reserved = Reservation::Held;
         }
         turn
     }
@@ -275,8 +275,8 @@ impl Queue {
         let Some(entry) = self.entries.get_mut(uid) else { return false };
         entry.postponed = Some(until);
         entry.stuck = often.then_some(until);
-        if unsure && entry.gone.is_none() && entry.reserved != Reserved::No {
-            entry.reserved = Reserved::ByDoubt;
+        if unsure && entry.gone.is_none() && entry.reserved != Reservation::None {
+            entry.reserved = Reservation::Unconfirmed;
             return false;
         }
         self.release(uid)
@@ -286,19 +286,19 @@ impl Queue {
     /// force.
     pub fn release(&mut self, uid: &str) -> bool {
         let Some(entry) = self.entries.get_mut(uid) else { return false };
-        std::mem::replace(&mut entry.reserved, Reserved::No) != Reserved::No
+        std::mem::replace(&mut entry.reserved, Reservation::None) != Reservation::None
     }
 
     /// The service took no import: nobody in this account and region tries before the moment that `delay` makes of the
     /// number of refusals in a row.
     pub fn hold(
         &mut self,
-        location: &Location,
-        refusal: Refusal,
+        location: &AccountRegion,
+        refusal: CooldownCause,
         now: Timestamp,
         delay: impl Fn(u32) -> Duration,
     ) -> Timestamp {
-        let hold = self.holds.entry(location.clone()).or_insert(Hold { until: now, refusals: 0, last: refusal });
+        let hold = self.holds.entry(location.clone()).or_insert(Cooldown { until: now, refusals: 0, last: refusal });
         hold.last = refusal;
         hold.refusals = hold.refusals.saturating_add(1);
         hold.until = after(now, delay(hold.refusals));
@@ -306,13 +306,13 @@ impl Queue {
     }
 
     /// The service accepted an import: the way is free.
-    pub fn accepted(&mut self, location: &Location) {
+    pub fn accepted(&mut self, location: &AccountRegion) {
         self.holds.remove(location);
     }
 
     /// Those who wait in this account and region and would be let through now.
     #[must_use]
-    pub fn ready(&self, location: &Location, now: Timestamp) -> Vec<Key> {
+    pub fn ready(&self, location: &AccountRegion, now: Timestamp) -> Vec<Key> {
         let waiting = |e: &&Entry| e.waits(now) && !e.occupies(now, &self.policy);
         let mut free = self.quota.saturating_sub(self.in_flight(location, now));
         let mut keys = Vec::new();
@@ -325,7 +325,7 @@ impl Queue {
                 break;
             }
             let passed = |at: Option<Timestamp>| at.is_none_or(|at| at <= now);
-            let due = passed(entry.postponed) && matches!(entry.standing, Standing::Waiting(at) if passed(at));
+            let due = passed(entry.postponed) && matches!(entry.standing, QueueState::Pending(at) if passed(at));
             if spoken_for.insert(&entry.dataset) && due {
                 keys.push(entry.key.clone());
                 free -= 1;
@@ -336,19 +336,19 @@ impl Queue {
 
     /// How many imports run, or may run, in an account and region.
     #[must_use]
-    pub fn in_flight(&self, location: &Location, now: Timestamp) -> usize {
+    pub fn in_flight(&self, location: &AccountRegion, now: Timestamp) -> usize {
         self.lane(location).filter(|e| e.occupies(now, &self.policy)).count()
     }
 
     /// For each account and region: imports in flight, resources waiting, and since when the first of these does.
     #[must_use]
-    pub fn tally(&self, now: Timestamp) -> HashMap<Location, Tally> {
-        let mut tallies: HashMap<Location, Tally> = HashMap::new();
+    pub fn tally(&self, now: Timestamp) -> HashMap<AccountRegion, PoolStats> {
+        let mut tallies: HashMap<AccountRegion, PoolStats> = HashMap::new();
         for entry in self.entries.values() {
             let tally = tallies.entry(entry.dataset.location().clone()).or_default();
             if entry.occupies(now, &self.policy) {
                 tally.in_flight += 1;
-            } else if matches!(entry.standing, Standing::Waiting(_)) && entry.gone.is_none() {
+            } else if matches!(entry.standing, QueueState::Pending(_)) && entry.gone.is_none() {
                 tally.waiting += 1;
                 tally.since = Some(tally.since.map_or(entry.waiting, |since| since.min(entry.waiting)));
             }
@@ -362,7 +362,7 @@ impl Queue {
         let of_dataset = self.entries.values().filter(|e| e.dataset == *dataset);
         of_dataset
             .filter_map(|e| match e.standing {
-                Standing::Landed(at) => Some((e.job_name.as_deref()?, at)),
+                QueueState::Succeeded(at) => Some((e.job_name.as_deref()?, at)),
                 _ => None,
             })
             .collect()
@@ -385,17 +385,17 @@ impl Queue {
         present.filter_map(|(uid, e)| Some((uid.clone(), e.followed?))).collect()
     }
 
-    fn lane(&self, location: &Location) -> impl Iterator<Item = &Entry> {
+    fn lane(&self, location: &AccountRegion) -> impl Iterator<Item = &Entry> {
         self.entries.values().filter(move |e| e.dataset.location() == location)
     }
 
-    fn turn(&self, uid: &str, now: Timestamp) -> Turn {
-        let wait = |why: String, until| Turn::Wait { why, until };
+    fn turn(&self, uid: &str, now: Timestamp) -> Admission {
+        let wait = |why: String, until| Admission::Pending { why, until };
         let Some(own) = self.entries.get(uid) else {
             return wait("waits for the operator's cache".into(), None);
         };
         if own.occupies(now, &self.policy) {
-            return Turn::Go;
+            return Admission::Admitted;
         }
         let location = own.dataset.location();
         let same_dataset = || self.lane(location).filter(|e| e.dataset == own.dataset && !std::ptr::eq(*e, own));
@@ -408,9 +408,9 @@ impl Queue {
             return busy(freed.collect::<Option<Vec<_>>>().and_then(|times| times.into_iter().max()));
         }
         let landed_later =
-            |e: &&Entry| matches!(e.standing, Standing::Landed(at) if at > own.created) && e.gone.is_none();
+            |e: &&Entry| matches!(e.standing, QueueState::Succeeded(at) if at > own.created) && e.gone.is_none();
         if let Some(newer) = same_dataset().find(landed_later) {
-            return Turn::Superseded { by: newer.key.clone() };
+            return Admission::Superseded { by: newer.key.clone() };
         }
         if same_dataset().any(|e| e.waits(now) && e.place() < own.place()) {
             return busy(None);
@@ -422,10 +422,10 @@ impl Queue {
             // that was rejected is in no line, and asks when its time has come unless an older one waits.
             let ready = self.ready(location, hold.until.max(now));
             let first = !ready.first().is_some_and(is_older);
-            if hold.until > now || !first || self.lane(location).any(|e| e.reserved != Reserved::No) {
+            if hold.until > now || !first || self.lane(location).any(|e| e.reserved != Reservation::None) {
                 let why = match hold.last {
-                    Refusal::Quota => full(),
-                    Refusal::Throttled => format!("waits: the service slows submissions down for {location}"),
+                    CooldownCause::Quota => full(),
+                    CooldownCause::Throttled => format!("waits: the service slows submissions down for {location}"),
                 };
                 return wait(why, Some(hold.until).filter(|until| first && *until > now));
             }
@@ -435,13 +435,13 @@ impl Queue {
         if self.in_flight(location, now) + older_ready >= self.quota {
             return wait(full(), None);
         }
-        Turn::Go
+        Admission::Admitted
     }
 }
 
 /// What runs and waits in one account and region.
 #[derive(Debug, Default, Clone, PartialEq)]
-pub struct Tally {
+pub struct PoolStats {
     /// Imports in flight.
     pub in_flight: usize,
     /// Resources that wait for their turn.
@@ -463,12 +463,12 @@ pub fn created(job: &DatasetImportJob) -> Timestamp {
 }
 
 /// Since when the job of a resource is known of, if that runs.
-fn followed(job: &DatasetImportJob, request: &Request) -> Option<Timestamp> {
+fn followed(job: &DatasetImportJob, request: &ImportRequest) -> Option<Timestamp> {
     let status = job.status.as_ref()?;
     let lost = Reason::of(status) == Some(Reason::JobNotFound);
     let intended = status.submission.as_ref().map(|submission| submission.time.0);
     let started = || status.start_time.as_ref().map(|at| at.0);
-    (stage(status, request) == Stage::Following && !lost).then(|| intended.or_else(started).unwrap_or(created(job)))
+    (stage(status, request) == Phase::Running && !lost).then(|| intended.or_else(started).unwrap_or(created(job)))
 }
 
 /// Since when a resource that waits does so: not since it was made, if it was held back, rejected or tried before.
@@ -479,31 +479,31 @@ fn waiting_since(job: &DatasetImportJob) -> Timestamp {
     failed.or_else(|| at_work().map(|c| &c.last_transition_time)).map_or(created(job), |at| at.0)
 }
 
-fn standing(job: &DatasetImportJob, request: &Request, policy: &Policy) -> Standing {
+fn standing(job: &DatasetImportJob, request: &ImportRequest, policy: &Timing) -> QueueState {
     let status = job.status.clone().unwrap_or_default();
     match stage(&status, request) {
-        Stage::Succeeded => {
+        Phase::Succeeded => {
             // An adopted job is as old as the job, however new its resource. Of its own the resource's age counts, which
             // is by the same clock as the others'.
             let adopted = status.submission.is_none();
             let started = status.start_time.as_ref().map(|t| t.0).filter(|_| adopted);
-            Standing::Landed(started.map_or(created(job), |s| s.min(created(job))))
+            QueueState::Succeeded(started.map_or(created(job), |s| s.min(created(job))))
         }
-        Stage::Following if Reason::of(&status) == Some(Reason::JobNotFound) => Standing::Idle,
-        Stage::Following | Stage::Submitting(_) => Standing::InFlight,
-        Stage::Failed | Stage::Superseded => Standing::Idle,
-        Stage::Wanted(_) if held_back_by(job).is_some() => Standing::Idle,
-        Stage::Wanted(_) => match Reason::of(&status) {
-            Some(Reason::Retrying) => Standing::Waiting(Some(retry_at(&status, policy))),
-            Some(reason) if reason.state() == State::Failed => Standing::Idle,
-            _ => Standing::Waiting(None),
+        Phase::Running if Reason::of(&status) == Some(Reason::JobNotFound) => QueueState::Inactive,
+        Phase::Running | Phase::Submitting(_) => QueueState::InFlight,
+        Phase::Failed | Phase::Superseded => QueueState::Inactive,
+        Phase::Unsubmitted(_) if held_back_by(job).is_some() => QueueState::Inactive,
+        Phase::Unsubmitted(_) => match Reason::of(&status) {
+            Some(Reason::Retrying) => QueueState::Pending(Some(retry_at(&status, policy))),
+            Some(reason) if reason.state() == State::Failed => QueueState::Inactive,
+            _ => QueueState::Pending(None),
         },
     }
 }
 
 /// When the next attempt after a failed one is due.
 #[must_use]
-pub fn retry_at(status: &DatasetImportJobStatus, policy: &Policy) -> Timestamp {
+pub fn retry_at(status: &DatasetImportJobStatus, policy: &Timing) -> Timestamp {
     let failed = status.last_updated_date_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0);
     after(failed, policy.retry(status.attempts.unwrap_or(1)))
 }

@@ -23,8 +23,8 @@ fn resource(second: i64, dataset: &str) -> DatasetImportJob {
     job
 }
 
-fn request(job: &DatasetImportJob) -> Request {
-    Request::new("shop", &job.name_any(), &job.spec).unwrap()
+fn request(job: &DatasetImportJob) -> ImportRequest {
+    ImportRequest::new("shop", &job.name_any(), &job.spec).unwrap()
 }
 
 /// The resource after it was submitted, in a later version.
@@ -67,7 +67,7 @@ fn queue(jobs: &[DatasetImportJob]) -> Queue {
 }
 
 fn go(queue: &mut Queue, uid: &str) -> bool {
-    queue.take_turn(uid, at(1000)) == Turn::Go
+    queue.try_admit(uid, at(1000)) == Admission::Admitted
 }
 
 #[test]
@@ -168,14 +168,14 @@ fn nobody_waits_for_one_that_something_else_holds_up() {
     queue.postpone("r001", Some(at(2000)));
     assert!(go(&mut queue, "r002"));
     queue.release("r002");
-    assert!(matches!(queue.take_turn("r002", at(2000)), Turn::Wait { .. }));
+    assert!(matches!(queue.try_admit("r002", at(2000)), Admission::Pending { .. }));
 }
 
 #[test]
 fn an_older_import_never_lands_after_a_newer_one() {
     let newer = submitted(resource(10, "a"), Some(ACTIVE));
     let mut queue = queue(&[resource(1, "a"), newer.clone()]);
-    assert!(matches!(queue.take_turn("r001", at(1000)), Turn::Superseded { by } if by.name == "r010"));
+    assert!(matches!(queue.try_admit("r001", at(1000)), Admission::Superseded { by } if by.name == "r010"));
     // A job that was only adopted by a newer resource is as old as the job.
     let mut adopted = newer;
     if let Some(status) = &mut adopted.status {
@@ -221,12 +221,12 @@ fn after_a_refusal_one_at_a_time_finds_out_whether_there_is_room() {
     let location = request(&resource(1, "a")).dataset.location().clone();
     assert!(go(&mut queue, "r001"));
     queue.release("r001");
-    queue.hold(&location, Refusal::Quota, at(1000), |_| Duration::from_secs(60));
-    assert!(matches!(queue.take_turn("r001", at(1000)), Turn::Wait { until: Some(_), .. }));
-    assert_eq!(queue.take_turn("r001", at(1060)), Turn::Go);
-    assert!(matches!(queue.take_turn("r002", at(1060)), Turn::Wait { .. }));
+    queue.hold(&location, CooldownCause::Quota, at(1000), |_| Duration::from_secs(60));
+    assert!(matches!(queue.try_admit("r001", at(1000)), Admission::Pending { until: Some(_), .. }));
+    assert_eq!(queue.try_admit("r001", at(1060)), Admission::Admitted);
+    assert!(matches!(queue.try_admit("r002", at(1060)), Admission::Pending { .. }));
     queue.accepted(&location);
-    assert_eq!(queue.take_turn("r002", at(1060)), Turn::Go);
+    assert_eq!(queue.try_admit("r002", at(1060)), Admission::Admitted);
 }
 
 #[test]
@@ -252,7 +252,7 @@ proptest! {
             let uid = jobs[i].uid().unwrap();
             match act {
                 0 | 1 if !done.contains(&uid) => {
-                    if queue.take_turn(&uid, at(1000)) == Turn::Go {
+                    if queue.try_admit(&uid, at(1000)) == Admission::Admitted {
                         running.insert(uid, datasets[i]);
                     }
                 }
@@ -282,7 +282,7 @@ proptest! {
         let location = request(&jobs[0]).dataset.location().clone();
         let mut order: Vec<String> = Vec::new();
         while let Some(key) = queue.ready(&location, at(1000)).first().cloned() {
-            prop_assert_eq!(queue.take_turn(&key.name, at(1000)), Turn::Go);
+            prop_assert_eq!(queue.try_admit(&key.name, at(1000)), Admission::Admitted);
             let job = jobs.iter().find(|j| j.name_any() == key.name).unwrap();
             queue.observe(&submitted(job.clone(), Some(ACTIVE)), true);
             queue.release(&key.name);
@@ -299,16 +299,18 @@ fn what_a_deleted_resource_has_sent_keeps_its_dataset_until_it_can_not_arrive_an
     assert_eq!(queue.forget("r001", at(10)), None);
     assert!(!queue.knows("r001"));
     let grace = i64::try_from(policy().grace.as_secs()).unwrap();
-    let Turn::Wait { until: Some(until), .. } = queue.take_turn("r002", at(10)) else { panic!("time alone frees it") };
+    let Admission::Pending { until: Some(until), .. } = queue.try_admit("r002", at(10)) else {
+        panic!("time alone frees it")
+    };
     assert_eq!(until, at(grace));
     assert_eq!(queue.in_flight(request(&resource(1, "a")).dataset.location(), at(10)), 1);
-    assert_eq!(queue.take_turn("r002", until), Turn::Go);
+    assert_eq!(queue.try_admit("r002", until), Admission::Admitted);
     // One that somebody's finalizer keeps on its way out is no different.
     let mut leaving = intended(resource(1, "a"));
     leaving.metadata.deletion_timestamp = Some(Time(at(5)));
     let mut queue = self::queue(&[leaving, resource(2, "a")]);
-    assert!(matches!(queue.take_turn("r002", at(10)), Turn::Wait { .. }));
-    assert_eq!(queue.take_turn("r002", until), Turn::Go);
+    assert!(matches!(queue.try_admit("r002", at(10)), Admission::Pending { .. }));
+    assert_eq!(queue.try_admit("r002", until), Admission::Admitted);
 }
 
 #[test]
@@ -331,7 +333,7 @@ fn one_whose_pass_failed_is_not_woken_before_its_time_and_after_many_failures_no
     assert!(!go(&mut queue, "r002"));
     assert!(queue.stumble("r001", at(2000), true, false) || go(&mut queue, "r002"));
     queue.release("r002");
-    assert!(matches!(queue.take_turn("r002", at(2000)), Turn::Wait { .. }), "its time has come");
+    assert!(matches!(queue.try_admit("r002", at(2000)), Admission::Pending { .. }), "its time has come");
 }
 
 #[test]
@@ -339,7 +341,7 @@ fn a_success_that_nobody_vouches_for_supersedes_nobody() {
     let mut queue = Queue::new(2, policy());
     queue.observe(&resource(1, "a"), true);
     queue.observe(&submitted(resource(10, "a"), Some(ACTIVE)), false);
-    assert_eq!(queue.take_turn("r001", at(1000)), Turn::Go);
+    assert_eq!(queue.try_admit("r001", at(1000)), Admission::Admitted);
     assert_eq!(queue.ages(&request(&resource(1, "a")).dataset), HashMap::new());
 }
 
@@ -347,13 +349,18 @@ fn a_success_that_nobody_vouches_for_supersedes_nobody() {
 fn while_the_service_takes_nothing_only_the_first_in_the_line_has_a_time_to_ask_again() {
     let mut queue = queue(&[resource(1, "a"), resource(2, "b"), resource(3, "c")]);
     let location = request(&resource(1, "a")).dataset.location().clone();
-    queue.hold(&location, Refusal::Throttled, at(1000), |_| Duration::from_secs(60));
-    let Turn::Wait { why, until } = queue.take_turn("r001", at(1000)) else { panic!("nobody goes") };
+    queue.hold(&location, CooldownCause::Throttled, at(1000), |_| Duration::from_secs(60));
+    let Admission::Pending { why, until } = queue.try_admit("r001", at(1000)) else { panic!("nobody goes") };
     assert!(why.contains("slows submissions down") && until == Some(at(1060)), "{why} {until:?}");
-    assert!(matches!(queue.take_turn("r002", at(1060)), Turn::Wait { until: None, .. }), "not even when it is over");
-    assert!(matches!(queue.take_turn("r002", at(1000)), Turn::Wait { until: None, .. }));
-    queue.hold(&location, Refusal::Quota, at(1000), |_| Duration::from_secs(60));
-    assert!(matches!(queue.take_turn("r003", at(1000)), Turn::Wait { why, .. } if why.contains("may run at once")));
+    assert!(
+        matches!(queue.try_admit("r002", at(1060)), Admission::Pending { until: None, .. }),
+        "not even when it is over"
+    );
+    assert!(matches!(queue.try_admit("r002", at(1000)), Admission::Pending { until: None, .. }));
+    queue.hold(&location, CooldownCause::Quota, at(1000), |_| Duration::from_secs(60));
+    assert!(
+        matches!(queue.try_admit("r003", at(1000)), Admission::Pending { why, .. } if why.contains("may run at once"))
+    );
 }
 
 #[test]
@@ -390,13 +397,13 @@ fn the_echo_of_a_write_says_no_more_than_the_write_did_until_all_is_listed_anew(
     let landed = submitted(resource(1, "a"), Some(ACTIVE));
     let mut queue = queue(&[landed.clone(), resource(2, "a")]);
     assert!(!queue.observe(&landed, false));
-    assert_eq!(queue.take_turn("r002", at(1000)), Turn::Go);
+    assert_eq!(queue.try_admit("r002", at(1000)), Admission::Admitted);
     queue.release("r002");
     queue.relist(None);
     assert!(queue.observe(&landed, false));
-    assert!(matches!(queue.take_turn("r002", at(1000)), Turn::Wait { .. }));
+    assert!(matches!(queue.try_admit("r002", at(1000)), Admission::Pending { .. }));
     assert!(queue.observe(&landed, true), "it was held against what the service tells");
-    assert_eq!(queue.take_turn("r002", at(1000)), Turn::Go);
+    assert_eq!(queue.try_admit("r002", at(1000)), Admission::Admitted);
 }
 
 #[test]
@@ -407,7 +414,7 @@ fn one_that_was_rejected_is_tried_again_also_after_a_refusal_that_nobody_else_cl
     rejected.status = Some(status);
     let location = request(&rejected).dataset.location().clone();
     let mut queue = queue(&[rejected]);
-    queue.hold(&location, Refusal::Quota, at(1000), |_| Duration::from_secs(60));
-    assert!(matches!(queue.take_turn("r001", at(1000)), Turn::Wait { until: Some(_), .. }));
-    assert_eq!(queue.take_turn("r001", at(1060)), Turn::Go);
+    queue.hold(&location, CooldownCause::Quota, at(1000), |_| Duration::from_secs(60));
+    assert!(matches!(queue.try_admit("r001", at(1000)), Admission::Pending { until: Some(_), .. }));
+    assert_eq!(queue.try_admit("r001", at(1060)), Admission::Admitted);
 }

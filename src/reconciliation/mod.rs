@@ -6,11 +6,11 @@
 
 use crate::api::conditions::{self, Reason, State};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus, Tag};
-use crate::import::plan::{Again, Found, Inputs, Memory, Seen, Step, decide};
-use crate::import::request::{Request, requested_at};
-use crate::import::timing::{Pace, Policy, after, since};
-use crate::personalize::{ACTIVE, Class, Failure, JobSummary};
-use crate::queue::{Queue, Refusal, Turn, version};
+use crate::import::plan::{Effect, Memory, Observations, ObservedJob, Requeue, UserInputs, decide};
+use crate::import::request::{ImportRequest, requested_at};
+use crate::import::timing::{Severity, Timing, after, since};
+use crate::personalize::{ACTIVE, ErrorKind, JobSummary, ServiceError};
+use crate::queue::{Admission, CooldownCause, Queue, version};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::ResourceExt;
@@ -108,21 +108,21 @@ fn digest(status: &Option<DatasetImportJobStatus>) -> u64 {
 
 /// A pass between two steps.
 #[derive(Debug, Clone)]
-pub struct Pass {
+pub struct Reconciliation {
     job: DatasetImportJob,
     /// The resource in hand is older than what is known of it.
     stale: bool,
     remembered: Remembered,
-    seen: Seen,
+    seen: Observations,
     /// How often it began anew because somebody else was faster.
     outruns: u32,
 }
 
-impl Pass {
+impl Reconciliation {
     /// Begins with the resource as the cache has it.
     #[must_use]
     pub fn new(job: DatasetImportJob, remembered: Remembered) -> Self {
-        Self { stale: remembered.outdates(&job), job, remembered, seen: Seen::default(), outruns: 0 }
+        Self { stale: remembered.outdates(&job), job, remembered, seen: Observations::default(), outruns: 0 }
     }
 
     /// The resource in hand.
@@ -139,7 +139,7 @@ impl Pass {
 
     /// What was seen since the pass began, or began anew.
     #[must_use]
-    pub fn seen(&self) -> &Seen {
+    pub fn seen(&self) -> &Observations {
         &self.seen
     }
 
@@ -151,15 +151,15 @@ impl Pass {
 
     /// The import that the resource asks for.
     #[must_use]
-    pub fn request(&self) -> Option<Request> {
-        Request::of(&self.job).ok()
+    pub fn request(&self) -> Option<ImportRequest> {
+        ImportRequest::of(&self.job).ok()
     }
 
     /// The next step.
     #[must_use]
-    pub fn next(&self, now: Timestamp, policy: &Policy) -> Step {
+    pub fn next(&self, now: Timestamp, policy: &Timing) -> Effect {
         if self.stale {
-            return Step::Refresh;
+            return Effect::Refresh;
         }
         let proven = self.remembered.proves(&self.job);
         decide(&self.job, proven, &self.seen, &self.remembered.memory, now, policy)
@@ -182,17 +182,17 @@ impl Pass {
     }
 
     /// The queue answered.
-    pub fn turned(&mut self, turn: Turn) {
+    pub fn turned(&mut self, turn: Admission) {
         self.seen.turn = Some(turn);
     }
 
     /// The job of this attempt was looked up.
-    pub fn looked_up(&mut self, attempt: i32, found: Result<Found, Failure>, now: Timestamp) {
+    pub fn looked_up(&mut self, attempt: i32, found: Result<ObservedJob, ServiceError>, now: Timestamp) {
         let memory = &mut self.remembered.memory;
         match &found {
             Ok(_) => memory.described = Some(now),
             // A name that nobody bears yet says nothing of a running job.
-            Err(failure) => memory.looked_up |= failure.class == Class::NotFound && attempt == 1,
+            Err(failure) => memory.looked_up |= failure.kind == ErrorKind::NotFound && attempt == 1,
         }
         self.seen.lookups.insert(attempt, found);
     }
@@ -203,12 +203,12 @@ impl Pass {
     }
 
     /// The dataset was described.
-    pub fn saw_dataset(&mut self, status: Result<String, Failure>) {
+    pub fn saw_dataset(&mut self, status: Result<String, ServiceError>) {
         self.seen.dataset = Some(status);
     }
 
     /// The dataset's jobs were listed.
-    pub fn saw_jobs(&mut self, jobs: Result<Vec<JobSummary>, Failure>, queue: &Queue) {
+    pub fn saw_jobs(&mut self, jobs: Result<Vec<JobSummary>, ServiceError>, queue: &Queue) {
         if let (Ok(jobs), Some(request)) = (&jobs, self.request()) {
             self.remembered.memory.typical = typical(jobs);
             // What resources here stand for needs no asking.
@@ -220,7 +220,7 @@ impl Pass {
     }
 
     /// The tags of a job were read for its age.
-    pub fn saw_age(&mut self, job_name: String, tags: Result<Vec<Tag>, Failure>) {
+    pub fn saw_age(&mut self, job_name: String, tags: Result<Vec<Tag>, ServiceError>) {
         self.seen.ages.insert(job_name, tags.map(|tags| requested_at(&tags)));
     }
 
@@ -264,7 +264,7 @@ impl Pass {
     /// again and again, so that it had better begin later.
     pub fn outrun(&mut self) -> bool {
         self.stale = true;
-        self.seen = Seen::default();
+        self.seen = Observations::default();
         self.outruns = self.outruns.saturating_add(1);
         self.outruns <= MOST_OUTRUNS
     }
@@ -275,7 +275,7 @@ impl Pass {
     }
 
     /// Create was called for this attempt, and answered or not.
-    pub fn created(&mut self, attempt: i32, answer: Result<(), Failure>, queue: &mut Queue) {
+    pub fn created(&mut self, attempt: i32, answer: Result<(), ServiceError>, queue: &mut Queue) {
         if answer.is_ok()
             && let Some(request) = self.request()
         {
@@ -285,43 +285,43 @@ impl Pass {
     }
 
     /// The pass has come to rest; tells after how long to look again, if not only on change.
-    pub fn rested(&mut self, again: Again, now: Timestamp, policy: &Policy, jitter: f64) -> Option<Duration> {
+    pub fn rested(&mut self, again: Requeue, now: Timestamp, policy: &Timing, jitter: f64) -> Option<Duration> {
         let remembered = &mut self.remembered;
         remembered.errors = 0;
         remembered.memory.rested = true;
         remembered.memory.notice_intent(self.job.status.as_ref(), now);
         let delay = match again {
-            Again::OnChange => None,
-            Again::At(at) => Some(since(now, at)),
-            Again::After(delay) => Some(delay),
-            Again::Setback(pace) => {
+            Requeue::AwaitChange => None,
+            Requeue::At(at) => Some(since(now, at)),
+            Requeue::After(delay) => Some(delay),
+            Requeue::Backoff(pace) => {
                 remembered.setbacks = remembered.setbacks.saturating_add(1);
                 Some(policy.backoff(pace, remembered.setbacks, jitter))
             }
         };
-        let pause = remembered.memory.pause.as_ref().map(|(until, _)| Again::At(*until));
-        if matches!(again, Again::Setback(_)) {
+        let pause = remembered.memory.pause.as_ref().map(|(until, _)| Requeue::At(*until));
+        if matches!(again, Requeue::Backoff(_)) {
             let until = after(now, delay.unwrap_or_default());
-            remembered.memory.pause = Some((until, Inputs::of(&self.job)));
+            remembered.memory.pause = Some((until, UserInputs::of(&self.job)));
         } else if pause != Some(again) {
             // A pass within a pause, such as for the echo of one's own write, ends nothing. Nor does it end a row of
             // rejections that the resource had to wait for its turn in between.
             let reason = self.job.status.as_ref().and_then(Reason::of);
-            if again == Again::OnChange || reason.is_none_or(|reason| reason.state() != State::Failed) {
+            if again == Requeue::AwaitChange || reason.is_none_or(|reason| reason.state() != State::Failed) {
                 remembered.setbacks = 0;
             }
             remembered.memory.pause = None;
         }
-        remembered.due = if let Again::At(at) = again { Some(at) } else { None };
+        remembered.due = if let Requeue::At(at) = again { Some(at) } else { None };
         delay
     }
 
     /// Gives the turn back; tells whether there was one, or the resource stands otherwise than the queue knew.
     pub fn leave_queue(
         &self,
-        refusal: Option<Refusal>,
+        refusal: Option<CooldownCause>,
         now: Timestamp,
-        policy: &Policy,
+        policy: &Timing,
         jitter: f64,
         queue: &mut Queue,
     ) -> bool {
@@ -331,7 +331,7 @@ impl Pass {
         let released = queue.release(&uid);
         queue.postpone(&uid, self.remembered.memory.pause.as_ref().map(|(until, _)| *until));
         if let Some(refusal) = refusal {
-            let delay = |refusals| policy.backoff(Pace::Brief, refusals, jitter);
+            let delay = |refusals| policy.backoff(Severity::Transient, refusals, jitter);
             queue.hold(request.dataset.location(), refusal, now, delay);
         }
         released || moved
@@ -339,10 +339,10 @@ impl Pass {
 
     /// The pass could not be brought to its end, and is taken up again. It holds nobody up, unless its write may have
     /// taken effect. Tells after how long, and whether it gave a turn back.
-    pub fn failed(&mut self, now: Timestamp, policy: &Policy, jitter: f64, queue: &mut Queue) -> (Duration, bool) {
+    pub fn failed(&mut self, now: Timestamp, policy: &Timing, jitter: f64, queue: &mut Queue) -> (Duration, bool) {
         let remembered = &mut self.remembered;
         remembered.errors = remembered.errors.saturating_add(1);
-        let delay = policy.backoff(Pace::Brief, remembered.errors, jitter);
+        let delay = policy.backoff(Severity::Transient, remembered.errors, jitter);
         let often = remembered.errors >= MANY_ERRORS;
         let uid = self.job.uid().unwrap_or_default();
         (delay, queue.stumble(&uid, after(now, delay), often, remembered.unsure))
@@ -415,7 +415,7 @@ mod tests {
     #[test]
     fn a_condition_that_somebody_else_keeps_beside_ours_unproves_nothing() {
         let mut shared = written_by(Some(MANAGER));
-        let mut pass = Pass::new(shared.clone(), Remembered::default());
+        let mut pass = Reconciliation::new(shared.clone(), Remembered::default());
         let mut queue = Queue::new(5, policy());
         pass.recorded(shared.clone(), None, &mut queue);
         let knows = pass.end();
@@ -450,7 +450,7 @@ mod tests {
     #[test]
     fn what_was_held_against_the_service_is_believed_without_a_write() {
         let restored = written_by(Some("velero-server"));
-        let mut pass = Pass::new(restored.clone(), Remembered::default());
+        let mut pass = Reconciliation::new(restored.clone(), Remembered::default());
         assert!(!pass.remembered().proves(&restored));
         pass.verified(&mut Queue::new(5, policy()));
         assert!(pass.end().proves(&restored));
@@ -458,7 +458,7 @@ mod tests {
 
     #[test]
     fn a_pass_that_is_outrun_again_and_again_is_put_off() {
-        let mut pass = Pass::new(written_by(Some(MANAGER)), Remembered::default());
+        let mut pass = Reconciliation::new(written_by(Some(MANAGER)), Remembered::default());
         let outrun = (0..MOST_OUTRUNS).all(|_| pass.outrun());
         assert!(outrun && !pass.outrun());
     }
@@ -467,15 +467,15 @@ mod tests {
     fn a_rejected_import_that_waits_for_its_turn_in_between_is_not_tried_more_often_for_it() {
         let mut job = written_by(Some(MANAGER));
         conditions::set(job.status.as_mut().unwrap(), 1, Reason::AccessDenied, "", Timestamp::UNIX_EPOCH);
-        let mut pass = Pass::new(job, Remembered::default());
+        let mut pass = Reconciliation::new(job, Remembered::default());
         let mut rest = |again, hour: i64| {
             let now = Timestamp::from_second(hour * 3600).unwrap();
             pass.rested(again, now, &policy(), 1.0).unwrap_or_default()
         };
-        let first = rest(Again::Setback(Pace::Slow), 1);
-        rest(Again::After(Duration::from_secs(1)), 2);
-        assert_eq!(rest(Again::Setback(Pace::Slow), 3), first * 2);
-        rest(Again::OnChange, 4);
-        assert_eq!(rest(Again::Setback(Pace::Slow), 5), first);
+        let first = rest(Requeue::Backoff(Severity::NeedsUser), 1);
+        rest(Requeue::After(Duration::from_secs(1)), 2);
+        assert_eq!(rest(Requeue::Backoff(Severity::NeedsUser), 3), first * 2);
+        rest(Requeue::AwaitChange, 4);
+        assert_eq!(rest(Requeue::Backoff(Severity::NeedsUser), 5), first);
     }
 }

@@ -4,8 +4,8 @@
 //! [`MOST_LANES`]. What a replica knows only as the leader is told only by the leader.
 
 use crate::api::conditions::Reason;
-use crate::personalize::Location;
-use crate::queue::Tally;
+use crate::personalize::AccountRegion;
+use crate::queue::PoolStats;
 use crate::telemetry::exposition::{Format, classic};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -382,7 +382,7 @@ impl Metrics {
         let Ok(_catalogue) = self.catalogue.lock() else { return };
         self.clear();
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        let mut lanes: Vec<(&Location, &Tally)> =
+        let mut lanes: Vec<(&AccountRegion, &PoolStats)> =
             survey.tallies.iter().filter(|(_, t)| t.in_flight + t.waiting > 0).collect();
         lanes.sort_by_key(|(location, tally)| {
             (std::cmp::Reverse(tally.in_flight + tally.waiting), &location.account, &location.region)
@@ -428,7 +428,7 @@ impl Metrics {
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
     /// What runs and waits, by account and region.
-    pub(crate) tallies: HashMap<Location, Tally>,
+    pub(crate) tallies: HashMap<AccountRegion, PoolStats>,
     /// How many resources there are of each reason; `None` for those that have none yet.
     pub(crate) reasons: HashMap<Option<Reason>, usize>,
     /// By how much the look at a running job that is most overdue is so.
@@ -439,15 +439,15 @@ pub(crate) struct Survey {
 mod tests {
     use super::*;
 
-    fn lane(i: usize) -> Location {
-        Location { partition: "aws".into(), account: format!("{i:012}"), region: "eu-west-1".into() }
+    fn lane(i: usize) -> AccountRegion {
+        AccountRegion { partition: "aws".into(), account: format!("{i:012}"), region: "eu-west-1".into() }
     }
 
     #[test]
     fn however_many_accounts_resources_name_the_series_are_bounded() {
         let metrics = Metrics::default();
         let now = jiff::Timestamp::now();
-        let tally = |n| Tally { in_flight: n, waiting: 1, since: Some(now) };
+        let tally = |n| PoolStats { in_flight: n, waiting: 1, since: Some(now) };
         let mut tallies: HashMap<_, _> = (0..1000).map(|i| (lane(i), tally(0))).collect();
         tallies.insert(lane(999), tally(5));
         metrics.survey(&Survey { tallies, ..Survey::default() }, now);
@@ -466,7 +466,7 @@ mod tests {
     #[test]
     fn who_stands_by_tells_nothing_that_the_leader_tells() {
         let metrics = Metrics::default();
-        let tallies = HashMap::from([(lane(1), Tally { in_flight: 1, waiting: 0, since: None })]);
+        let tallies = HashMap::from([(lane(1), PoolStats { in_flight: 1, waiting: 0, since: None })]);
         metrics.survey(&Survey { tallies, ..Survey::default() }, jiff::Timestamp::now());
         assert!(metrics.expose(Format::Classic).contains("reason=\"ImportFailed\"} 0"));
         metrics.stands_by();

@@ -4,7 +4,7 @@ use crate::bed::{Bed, eventually, plane, text};
 use crate::helm::{of_kind, read, resources};
 use personalize_operator::api::DatasetImportJobSpec;
 use personalize_operator::controller::namespace_policy::{
-    ALLOWED_DATA_LOCATIONS, ALLOWED_DATASET_ARNS, ALLOWED_ROLE_ARNS, PATTERN_CHARACTERS, Unlisted, barred,
+    ALLOWED_DATA_LOCATIONS, ALLOWED_DATASET_ARNS, ALLOWED_ROLE_ARNS, DefaultPolicy, PATTERN_CHARACTERS, barred,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -102,7 +102,7 @@ fn admission_and_the_operator_judge_alike() {
         vec![(ALLOWED_ROLE_ARNS, "*"), (ALLOWED_DATASET_ARNS, "*d0*"), (ALLOWED_DATA_LOCATIONS, "s3://bucket/*")],
         vec![("personalize-operator.io/allowed-anything", "none")],
     ];
-    for (label, unlisted) in [("open", Unlisted::Open), ("closed", Unlisted::Closed)] {
+    for (label, unlisted) in [("open", DefaultPolicy::Allow), ("closed", DefaultPolicy::Deny)] {
         for (number, case) in cases.iter().enumerate() {
             let namespace = namespace(&format!("{label}-{number}"), label, case);
             let told = text(&create(&namespace, &manifests));

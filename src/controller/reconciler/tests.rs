@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::api::Tag;
-use crate::import::request::Request;
+use crate::import::request::ImportRequest;
 use crate::import::request::tests::spec;
 use crate::import::timing::tests::policy;
 use crate::personalize::{ACTIVE, Job, JobSummary};
@@ -46,7 +46,7 @@ pub(crate) fn api_server(resource: Value) -> (Client, Arc<Mutex<Vec<String>>>) {
 /// A service that has no job, and whose lease-holder's lease runs out while this call is answered.
 struct Service {
     asked: Mutex<Vec<&'static str>>,
-    leadership: Leadership,
+    leadership: LeaseHold,
     last: Option<(&'static str, usize)>,
 }
 
@@ -69,31 +69,31 @@ const CREATE: &str = "CreateDatasetImportJob";
 const DESCRIBE: &str = "DescribeDatasetImportJob";
 const LIST: &str = "ListDatasetImportJobs";
 
-fn nothing() -> Failure {
-    Failure::answered("ResourceNotFoundException", "", 400)
+fn nothing() -> ServiceError {
+    ServiceError::answered("ResourceNotFoundException", "", 400)
 }
 
 impl Personalize for Service {
-    async fn create(&self, request: &Request, job_name: &str) -> Result<JobArn, Failure> {
+    async fn create_dataset_import_job(&self, request: &ImportRequest, job_name: &str) -> Result<JobArn, ServiceError> {
         self.asked(CREATE);
         Ok(request.dataset.job(job_name))
     }
 
-    async fn job(&self, _: &DatasetArn, _: &JobArn) -> Result<Job, Failure> {
+    async fn describe_dataset_import_job(&self, _: &DatasetArn, _: &JobArn) -> Result<Job, ServiceError> {
         self.asked(DESCRIBE);
         Err(nothing())
     }
 
-    async fn tags(&self, _: &DatasetArn, _: &JobArn) -> Result<Vec<Tag>, Failure> {
+    async fn list_tags_for_resource(&self, _: &DatasetArn, _: &JobArn) -> Result<Vec<Tag>, ServiceError> {
         Err(nothing())
     }
 
-    async fn jobs(&self, _: &DatasetArn) -> Result<Vec<JobSummary>, Failure> {
+    async fn list_dataset_import_jobs(&self, _: &DatasetArn) -> Result<Vec<JobSummary>, ServiceError> {
         self.asked(LIST);
         Ok(Vec::new())
     }
 
-    async fn dataset_status(&self, _: &DatasetArn) -> Result<String, Failure> {
+    async fn describe_dataset(&self, _: &DatasetArn) -> Result<String, ServiceError> {
         Ok(ACTIVE.into())
     }
 }
@@ -114,17 +114,17 @@ fn resource() -> DatasetImportJob {
 async fn pass(last: Option<(&'static str, usize)>) -> (Result<(), Error>, usize, usize) {
     let job = resource();
     let (client, asked) = api_server(serde_json::to_value(&job).unwrap());
-    let leadership = Leadership::until(std::time::Instant::now() + Duration::from_secs(3600));
+    let leadership = LeaseHold::until(std::time::Instant::now() + Duration::from_secs(3600));
     let service = Arc::new(Service { asked: Mutex::default(), leadership: leadership.clone(), last });
-    let health = Arc::new(Health::default());
+    let health = Arc::new(Readiness::default());
     health.leads(["shop".to_owned()]);
     health.warm("shop");
     let reporter = Reporter { controller: MANAGER.into(), instance: None };
-    let operator = Operator {
+    let operator = Context {
         client: client.clone(),
         personalize: Arc::clone(&service),
         policy: policy(),
-        unlisted: Unlisted::Open,
+        unlisted: DefaultPolicy::Allow,
         kube_timeout: Duration::from_secs(60),
         queue: Mutex::new(Queue::new(5, policy())),
         memories: Memories::default(),
@@ -132,9 +132,9 @@ async fn pass(last: Option<(&'static str, usize)>) -> (Result<(), Error>, usize,
         stopping: AtomicBool::new(false),
         health,
         metrics: Arc::new(Metrics::default()),
-        recorder: Recorder::new(client, reporter),
+        recorder: EventPublisher::new(client, reporter),
         wake: Box::new(|_| {}),
-        pause: ServerPause::default(),
+        pause: RetryAfter::default(),
         workers: Semaphore::new(1),
     };
     operator.queue().observe(&job, true);

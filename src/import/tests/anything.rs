@@ -4,11 +4,11 @@
 
 use crate::api::conditions::Reason;
 use crate::api::{self, DatasetImportJob, DatasetImportJobSpec, DatasetImportJobStatus, ImportMode, Submission, Tag};
-use crate::import::plan::{Found, Inputs, Memory, Seen};
-use crate::import::request::Request;
+use crate::import::plan::{Memory, Observations, ObservedJob, UserInputs};
+use crate::import::request::ImportRequest;
 use crate::import::request::tests::spec;
-use crate::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING, Class, Failure, Job, JobSummary};
-use crate::queue::{Key, Turn};
+use crate::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING, ErrorKind, Job, JobSummary, ServiceError};
+use crate::queue::{Admission, Key};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use proptest::collection::{btree_map, vec};
@@ -51,23 +51,25 @@ fn time() -> impl Strategy<Value = Time> {
     moment().prop_map(api::conditions::whole_seconds)
 }
 
-pub(super) fn failure() -> impl Strategy<Value = Failure> {
-    const CLASSES: &[Class] = &[
-        Class::NotFound,
-        Class::AlreadyExists,
-        Class::InDoubt,
-        Class::Throttled,
-        Class::QuotaExceeded,
-        Class::InvalidInput,
-        Class::AccessDenied,
-        Class::TooManyTags,
-        Class::InUse,
-        Class::Credentials,
+pub(super) fn failure() -> impl Strategy<Value = ServiceError> {
+    const CLASSES: &[ErrorKind] = &[
+        ErrorKind::NotFound,
+        ErrorKind::AlreadyExists,
+        ErrorKind::Indeterminate,
+        ErrorKind::Throttled,
+        ErrorKind::QuotaExceeded,
+        ErrorKind::InvalidInput,
+        ErrorKind::AccessDenied,
+        ErrorKind::TooManyTags,
+        ErrorKind::InUse,
+        ErrorKind::Credentials,
     ];
-    (select(CLASSES), text()).prop_map(|(class, text)| Failure::unanswered(class, class.label(), &text))
+    (select(CLASSES), text()).prop_map(|(kind, text)| ServiceError::unanswered(kind, kind.label(), &text))
 }
 
-pub(super) fn result<T: std::fmt::Debug>(ok: impl Strategy<Value = T>) -> impl Strategy<Value = Result<T, Failure>> {
+pub(super) fn result<T: std::fmt::Debug>(
+    ok: impl Strategy<Value = T>,
+) -> impl Strategy<Value = Result<T, ServiceError>> {
     prop_oneof![2 => ok.prop_map(Ok), 1 => failure().prop_map(Err)]
 }
 
@@ -184,7 +186,7 @@ pub(super) fn resource() -> impl Strategy<Value = DatasetImportJob> {
             let (adopt, suspend, retry, reconcile) = annotations;
             let set = [adopt, suspend, retry, reconcile].into_iter().flatten();
             job.metadata.annotations = Some(set.map(|(key, value)| (key.into(), value.into())).collect());
-            if let Ok(request) = Request::of(&job) {
+            if let Ok(request) = ImportRequest::of(&job) {
                 let attempt = status.attempts.unwrap_or(1);
                 status.job_name = own.then(|| request.job_name(attempt));
                 status.dataset_import_job_arn = own.then(|| request.job_arn(attempt).0);
@@ -203,7 +205,7 @@ pub(super) fn resource() -> impl Strategy<Value = DatasetImportJob> {
 }
 
 /// A job that stands under a name of the resource: made for it or not, in any state.
-pub(super) fn job(request: &Request) -> impl Strategy<Value = Job> + use<> {
+pub(super) fn job(request: &ImportRequest) -> impl Strategy<Value = Job> + use<> {
     let request = request.clone();
     let times = (of(moment()), of(moment()));
     (text(), prop_oneof![3 => Just(None), 1 => text().prop_map(Some)], job_status(), of(text()), times).prop_map(
@@ -222,7 +224,7 @@ pub(super) fn job(request: &Request) -> impl Strategy<Value = Job> + use<> {
     )
 }
 
-pub(super) fn tags(request: &Request) -> impl Strategy<Value = Vec<Tag>> + use<> {
+pub(super) fn tags(request: &ImportRequest) -> impl Strategy<Value = Vec<Tag>> + use<> {
     let own = request.own_tags();
     let mut others = own.clone();
     others[1].tag_value = "another".into();
@@ -236,13 +238,14 @@ pub(super) fn summaries() -> impl Strategy<Value = Vec<JobSummary>> {
 }
 
 /// Anything that a pass over this resource may have seen, in any order, possible or not.
-pub(super) fn seen(request: &Request) -> impl Strategy<Value = Seen> + use<> {
+pub(super) fn seen(request: &ImportRequest) -> impl Strategy<Value = Observations> + use<> {
     let turn = prop_oneof![
-        4 => Just(Turn::Go),
-        1 => (text(), of(moment())).prop_map(|(why, until)| Turn::Wait { why, until }),
-        1 => Just(Turn::Superseded { by: Key { namespace: "shop".into(), name: "newer".into() } }),
+        4 => Just(Admission::Admitted),
+        1 => (text(), of(moment())).prop_map(|(why, until)| Admission::Pending { why, until }),
+        1 => Just(Admission::Superseded { by: Key { namespace: "shop".into(), name: "newer".into() } }),
     ];
-    let found = (job(request).boxed(), of(result(tags(request)))).prop_map(|(job, tags)| Found { job, tags }).boxed();
+    let found =
+        (job(request).boxed(), of(result(tags(request)))).prop_map(|(job, tags)| ObservedJob { job, tags }).boxed();
     let age = result(of(moment()));
     (
         any::<bool>(),
@@ -258,12 +261,12 @@ pub(super) fn seen(request: &Request) -> impl Strategy<Value = Seen> + use<> {
         .prop_map(|(live, permission, turn, dataset, jobs, lookups, intent, create, age)| {
             let named = jobs.iter().flatten().flatten().map(|job: &JobSummary| (job.name.clone(), age.clone()));
             let ages: BTreeMap<_, _> = named.collect();
-            Seen { live, permission, turn, dataset, jobs, ages, lookups, intent, create }
+            Observations { live, permission, turn, dataset, jobs, ages, lookups, intent, create }
         })
 }
 
 pub(super) fn memory(job: &DatasetImportJob) -> impl Strategy<Value = Memory> + use<> {
-    let inputs = prop_oneof![Just(Inputs::of(job)), Just(Inputs::default())];
+    let inputs = prop_oneof![Just(UserInputs::of(job)), Just(UserInputs::default())];
     let typical = of((0..1_u64 << 40).prop_map(Duration::from_secs));
     let intent = of((1..4_i32, moment(), moment()));
     (of(moment()), any::<bool>(), any::<bool>(), of((moment(), inputs)), typical, intent).prop_map(

@@ -3,9 +3,9 @@
 use super::world::{IN_PROGRESS, SUCCESS, World, failure};
 use crate::api::RECONCILE_REQUESTED_AT;
 use crate::api::conditions::Reason;
-use crate::import::plan::{Again, Rest, Seen, Step, decide};
+use crate::import::plan::{Effect, Observations, Outcome, Requeue, decide};
 use crate::import::timing::tests::policy;
-use crate::personalize::{ACTIVE, CREATE_FAILED, Class};
+use crate::personalize::{ACTIVE, CREATE_FAILED, ErrorKind};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 #[test]
@@ -17,7 +17,7 @@ fn a_manifest_becomes_one_job_and_is_followed_to_its_end() {
     assert_eq!((world.reason(), world.conditions()), (Reason::Pending, IN_PROGRESS.map(String::from)));
     world.end(&name, ACTIVE);
     world.later();
-    assert_eq!(world.settle().again, Again::OnChange);
+    assert_eq!(world.settle().again, Requeue::AwaitChange);
     assert_eq!((world.reason(), world.conditions()), (Reason::ImportSucceeded, SUCCESS.map(String::from)));
     assert!(world.status().completion_time.is_some());
 }
@@ -122,13 +122,13 @@ fn a_look_is_taken_when_due_and_at_once_when_a_person_asks() {
 
 #[test]
 fn a_passing_failure_never_makes_a_running_import_look_failed() {
-    for class in [Class::Throttled, Class::InDoubt, Class::Credentials, Class::AccessDenied] {
+    for class in [ErrorKind::Throttled, ErrorKind::Indeterminate, ErrorKind::Credentials, ErrorKind::AccessDenied] {
         let mut world = World::new();
         world.settle();
-        let mut seen = Seen::default();
+        let mut seen = Observations::default();
         seen.lookups.insert(1, Err(failure(class)));
         let step = decide(&world.job, true, &seen, &world.memory, world.now, &policy());
-        let Step::Rest(Rest { status: Some(status), .. }) = step else { panic!("{class:?}: {step:?}") };
+        let Effect::Outcome(Outcome { status: Some(status), .. }) = step else { panic!("{class:?}: {step:?}") };
         assert_eq!(Reason::of(&status), Some(Reason::Pending), "{class:?}");
         assert!(status.conditions[0].message.contains("can't be followed"), "{class:?}");
     }

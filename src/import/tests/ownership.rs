@@ -3,7 +3,7 @@
 use super::world::{FAILURE, World, failure};
 use crate::api::conditions::Reason;
 use crate::api::{ADOPT, DatasetImportJobStatus};
-use crate::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING, Class};
+use crate::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING, ErrorKind};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 #[test]
@@ -65,7 +65,7 @@ fn tags_that_can_not_be_read_prove_nothing() {
     let mut world = World::new();
     let (name, tags) = (world.request().job_name(1), world.request().own_tags());
     world.make_job(&name, ACTIVE, tags);
-    world.tags = Some(failure(Class::AccessDenied));
+    world.tags = Some(failure(ErrorKind::AccessDenied));
     world.settle();
     assert_eq!(world.reason(), Reason::AccessDenied);
     assert_eq!(world.status().dataset_import_job_arn, None);

@@ -7,10 +7,10 @@ use super::schema::faults;
 use super::world::World;
 use crate::api::conditions::Reason;
 use crate::api::{DatasetImportJob, DatasetImportJobStatus, held_back_by};
-use crate::import::plan::{Memory, Seen, Step, decide};
-use crate::import::request::Request;
+use crate::import::plan::{Effect, Memory, Observations, decide};
+use crate::import::request::ImportRequest;
 use crate::import::timing::tests::policy;
-use crate::personalize::{ACTIVE, Class};
+use crate::personalize::{ACTIVE, ErrorKind};
 use crate::redact::LONGEST;
 use proptest::collection::vec;
 use proptest::option::of;
@@ -43,9 +43,10 @@ fn is_fit(
 }
 
 /// A resource, and what a pass over it may have seen and remember.
-fn situation() -> impl Strategy<Value = (DatasetImportJob, Seen, Memory)> {
+fn situation() -> impl Strategy<Value = (DatasetImportJob, Observations, Memory)> {
     resource().boxed().prop_flat_map(|job| {
-        let seen = Request::of(&job).map_or(Just(Seen::default()).boxed(), |request| seen(&request).boxed());
+        let seen =
+            ImportRequest::of(&job).map_or(Just(Observations::default()).boxed(), |request| seen(&request).boxed());
         let memory = memory(&job).boxed();
         (Just(job), seen, memory)
     })
@@ -64,26 +65,26 @@ proptest! {
         let step = decide(&job, proven, &seen, &memory, now, &policy());
         prop_assert_eq!(&step, &decide(&job, proven, &seen, &memory, now, &policy()), "the same again");
         match &step {
-            Step::Create { attempt } => {
+            Effect::Create { attempt } => {
                 prop_assert!(proven, "nothing is created on the word of somebody else's status");
                 prop_assert_eq!(seen.intent, Some(*attempt), "nor without an intent of this pass");
                 prop_assert_eq!(before.submission.map(|s| s.attempt), Some(*attempt), "nor without a recorded one");
-                let look = seen.lookups.get(attempt).and_then(|look| look.as_ref().err()).map(|failure| failure.class);
-                prop_assert_eq!(look, Some(Class::NotFound), "nor without having looked");
+                let look = seen.lookups.get(attempt).and_then(|look| look.as_ref().err()).map(|failure| failure.kind);
+                prop_assert_eq!(look, Some(ErrorKind::NotFound), "nor without having looked");
                 prop_assert!(seen.create.is_none(), "nor twice in a pass");
                 prop_assert!(job.metadata.deletion_timestamp.is_none());
             }
-            Step::RecordIntent(after) => {
+            Effect::RecordIntent(after) => {
                 prop_assert!(proven && seen.live, "an intent is written only over a live read");
                 prop_assert_eq!(&seen.permission, &Some(Ok(())), "and only where it is permitted");
                 prop_assert_eq!(&seen.dataset, &Some(Ok(ACTIVE.to_owned())), "into a dataset that is there");
                 prop_assert!(held_back_by(&job).is_none() && job.metadata.deletion_timestamp.is_none());
                 let submission = after.submission.as_ref().unwrap();
-                prop_assert_eq!(&submission.job_name, &Request::of(&job).unwrap().job_name(submission.attempt));
+                prop_assert_eq!(&submission.job_name, &ImportRequest::of(&job).unwrap().job_name(submission.attempt));
                 prop_assert_ne!(&after.submission, &before.submission, "a swap needs a difference");
                 is_fit(&job, &before, after)?;
             }
-            Step::Rest(rest) => if let Some(after) = &rest.status {
+            Effect::Outcome(rest) => if let Some(after) = &rest.status {
                 prop_assert_ne!(&**after, &before, "nothing is written that says nothing new");
                 let generations = [before.observed_generation, Some(job.metadata.generation.unwrap_or(0)), None];
                 prop_assert!(generations.contains(&after.observed_generation), "{:?}", after.observed_generation);
@@ -96,7 +97,7 @@ proptest! {
 
 /// A resource in a world in which anything may stand under its names and be answered.
 fn world() -> impl Strategy<Value = World> {
-    let service = |request: &Request| {
+    let service = |request: &ImportRequest| {
         let jobs = vec((job(request).boxed(), tags(request)), 0..4).boxed();
         let answers = vec((any::<bool>(), result(Just(()))), 0..3);
         let unread = of(failure());
@@ -105,9 +106,9 @@ fn world() -> impl Strategy<Value = World> {
         let permission = prop_oneof![4 => Just(Ok(())), 1 => text().prop_map(Err)];
         (jobs, answers, unread, dataset, (summaries().boxed(), age), permission).boxed()
     };
-    let valid = resource().boxed().prop_filter("the spec names a dataset", |job| Request::of(job).is_ok());
+    let valid = resource().boxed().prop_filter("the spec names a dataset", |job| ImportRequest::of(job).is_ok());
     valid.prop_flat_map(move |job| {
-        let request = Request::of(&job).unwrap();
+        let request = ImportRequest::of(&job).unwrap();
         (service(&request), moment(), Just(job)).prop_map(|(service, now, job)| {
             let (jobs, answers, tags, dataset, (running, age), permission) = service;
             let mut world = World { answers, tags, dataset, permission, now, job, ..World::new() };

@@ -3,11 +3,11 @@
 use super::world::{FAILURE, World, failure};
 use crate::api::conditions::{self, READY, Reason};
 use crate::api::{ADOPT, DatasetImportJobStatus, RETRY_REQUESTED_AT};
-use crate::import::plan::{Again, Inputs, Memory, Seen, Step, decide};
+use crate::import::plan::{Effect, Memory, Observations, Requeue, UserInputs, decide};
 use crate::import::timing::tests::policy;
-use crate::import::timing::{Pace, after};
-use crate::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING, Class};
-use crate::queue::{Key, Turn};
+use crate::import::timing::{Severity, after};
+use crate::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING, ErrorKind};
+use crate::queue::{Admission, Key};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ fn a_request_to_retry_that_was_withdrawn_does_not_fire_when_it_comes_back() {
 fn an_own_young_job_without_tags_is_in_doubt_and_after_the_grace_a_strangers() {
     let mut world = World::new();
     let name = world.request().job_name(1);
-    world.answers = vec![(true, Err(failure(Class::InDoubt)))];
+    world.answers = vec![(true, Err(failure(ErrorKind::Indeterminate)))];
     world.pass(true, 100);
     let tags = std::mem::take(&mut world.jobs.get_mut(&name).unwrap().1);
     world.pass(true, 100);
@@ -81,8 +81,9 @@ fn an_attempt_that_failed_is_over_when_a_newer_import_has_landed_before_the_next
     assert_eq!((world.reason(), world.status().completion_time), (Reason::Retrying, None));
     world.later();
     let by = Key { namespace: "elsewhere".into(), name: "secret".into() };
-    let seen = Seen { permission: Some(Ok(())), turn: Some(Turn::Superseded { by }), ..Seen::default() };
-    let Step::Rest(rest) = decide(&world.job, true, &seen, &world.memory, world.now, &policy()) else {
+    let seen =
+        Observations { permission: Some(Ok(())), turn: Some(Admission::Superseded { by }), ..Observations::default() };
+    let Effect::Outcome(rest) = decide(&world.job, true, &seen, &world.memory, world.now, &policy()) else {
         panic!("that is final")
     };
     let status = rest.status.unwrap();
@@ -100,7 +101,7 @@ fn what_a_namespace_may_not_import_is_not_looked_at_for_it_whoever_wiped_the_boo
     world.make_job(&name, ACTIVE, vec![]);
     world.annotate(ADOPT, "true");
     let rest = world.pass(false, 100).unwrap();
-    assert_eq!((world.reason(), rest.again), (Reason::NotPermitted, Again::Setback(Pace::Slow)));
+    assert_eq!((world.reason(), rest.again), (Reason::NotPermitted, Requeue::Backoff(Severity::NeedsUser)));
     assert_eq!(world.reads, 0);
     // What claims to be submitted is looked up under its own name, and adopted by its tags alone.
     world.job.status.as_mut().unwrap().dataset_import_job_arn = Some(world.request().job_arn(1).0);
@@ -165,8 +166,8 @@ fn what_appears_under_the_name_of_a_lost_job_is_adopted_only_if_it_is_its_own() 
 fn a_pause_that_a_clock_turned_back_would_draw_out_is_over() {
     let world = World::new();
     let rests = |until| {
-        let memory = Memory { pause: Some((until, Inputs::of(&world.job))), ..Memory::default() };
-        matches!(decide(&world.job, true, &Seen::default(), &memory, world.now, &policy()), Step::Rest(_))
+        let memory = Memory { pause: Some((until, UserInputs::of(&world.job))), ..Memory::default() };
+        matches!(decide(&world.job, true, &Observations::default(), &memory, world.now, &policy()), Effect::Outcome(_))
     };
     let longest = policy().rejected_max;
     assert!(rests(after(world.now, longest)));

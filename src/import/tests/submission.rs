@@ -3,11 +3,11 @@
 use super::world::{FAILURE, IN_PROGRESS, World, failure};
 use crate::api::RECONCILE_REQUESTED_AT;
 use crate::api::conditions::Reason;
-use crate::import::plan::{Again, Seen, Step, decide};
+use crate::import::plan::{Effect, Observations, Requeue, decide};
 use crate::import::timing::tests::policy;
-use crate::import::timing::{Pace, Policy, after, since};
-use crate::personalize::{ACTIVE, CREATE_PENDING, Class, JobSummary};
-use crate::queue::Turn;
+use crate::import::timing::{Severity, Timing, after, since};
+use crate::personalize::{ACTIVE, CREATE_PENDING, ErrorKind, JobSummary};
+use crate::queue::Admission;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use std::time::Duration;
 fn a_lost_answer_is_looked_up_whether_or_not_the_call_took_effect() {
     for effect in [true, false] {
         let mut world = World::new();
-        world.answers = vec![(effect, Err(failure(Class::InDoubt)))];
+        world.answers = vec![(effect, Err(failure(ErrorKind::Indeterminate)))];
         world.settle();
         assert_eq!(world.conditions(), IN_PROGRESS);
         for _ in 0..3 {
@@ -30,22 +30,22 @@ fn a_lost_answer_is_looked_up_whether_or_not_the_call_took_effect() {
 #[test]
 fn each_answer_to_create_has_its_own_reason() {
     for (class, reason, row) in [
-        (Class::InvalidInput, Reason::InvalidInput, FAILURE),
-        (Class::AccessDenied, Reason::AccessDenied, FAILURE),
-        (Class::TooManyTags, Reason::TooManyTags, FAILURE),
-        (Class::QuotaExceeded, Reason::Queued, IN_PROGRESS),
-        (Class::Throttled, Reason::Throttled, IN_PROGRESS),
-        (Class::NotFound, Reason::DatasetNotReady, IN_PROGRESS),
-        (Class::InUse, Reason::Queued, IN_PROGRESS),
-        (Class::Credentials, Reason::CredentialsRefused, IN_PROGRESS),
-        (Class::InDoubt, Reason::Submitting, IN_PROGRESS),
+        (ErrorKind::InvalidInput, Reason::InvalidInput, FAILURE),
+        (ErrorKind::AccessDenied, Reason::AccessDenied, FAILURE),
+        (ErrorKind::TooManyTags, Reason::TooManyTags, FAILURE),
+        (ErrorKind::QuotaExceeded, Reason::Queued, IN_PROGRESS),
+        (ErrorKind::Throttled, Reason::Throttled, IN_PROGRESS),
+        (ErrorKind::NotFound, Reason::DatasetNotReady, IN_PROGRESS),
+        (ErrorKind::InUse, Reason::Queued, IN_PROGRESS),
+        (ErrorKind::Credentials, Reason::CredentialsRefused, IN_PROGRESS),
+        (ErrorKind::Indeterminate, Reason::Submitting, IN_PROGRESS),
     ] {
         let mut world = World::new();
         world.answers = vec![(false, Err(failure(class)))];
         let rest = world.settle();
         assert_eq!((world.reason(), world.conditions()), (reason, row.map(String::from)), "{class:?}");
-        assert_eq!(world.status().submission.is_some(), class == Class::InDoubt, "{class:?}");
-        assert!(matches!(rest.again, Again::Setback(_)), "{class:?}: it is tried again");
+        assert_eq!(world.status().submission.is_some(), class == ErrorKind::Indeterminate, "{class:?}");
+        assert!(matches!(rest.again, Requeue::Backoff(_)), "{class:?}: it is tried again");
         for _ in 0..3 {
             world.later();
             world.settle();
@@ -98,9 +98,9 @@ fn an_intent_by_a_clock_that_runs_ahead_is_waited_for_no_longer_than_another() {
 
 #[test]
 fn a_submission_whose_tags_come_later_than_its_job_never_looks_refused() {
-    for class in [Class::NotFound, Class::InUse] {
+    for class in [ErrorKind::NotFound, ErrorKind::InUse] {
         let mut world = World::new();
-        world.answers = vec![(true, Err(failure(Class::InDoubt)))];
+        world.answers = vec![(true, Err(failure(ErrorKind::Indeterminate)))];
         world.tags = Some(failure(class));
         world.settle();
         world.later();
@@ -116,12 +116,12 @@ fn a_submission_whose_tags_come_later_than_its_job_never_looks_refused() {
 #[test]
 fn a_restart_asks_no_sooner_again_for_what_was_rejected() {
     let mut world = World::new();
-    world.answers = vec![(false, Err(failure(Class::AccessDenied))), (true, Ok(()))];
+    world.answers = vec![(false, Err(failure(ErrorKind::AccessDenied))), (true, Ok(()))];
     world.settle();
     assert_eq!(world.reason(), Reason::AccessDenied);
     world.crash();
     let (reads, writes) = (world.reads, world.writes);
-    assert_eq!(world.settle().again, Again::Setback(Pace::Slow));
+    assert_eq!(world.settle().again, Requeue::Backoff(Severity::NeedsUser));
     assert_eq!((world.reads, world.writes), (reads, writes));
     world.crash();
     world.annotate(RECONCILE_REQUESTED_AT, "now");
@@ -130,14 +130,14 @@ fn a_restart_asks_no_sooner_again_for_what_was_rejected() {
 }
 
 /// A pass that has found that it may go on.
-fn nothing_in_the_way() -> Seen {
-    Seen {
+fn nothing_in_the_way() -> Observations {
+    Observations {
         live: true,
         permission: Some(Ok(())),
-        turn: Some(Turn::Go),
+        turn: Some(Admission::Admitted),
         dataset: Some(Ok(ACTIVE.into())),
         jobs: Some(Ok(Vec::new())),
-        ..Seen::default()
+        ..Observations::default()
     }
 }
 
@@ -145,13 +145,13 @@ fn nothing_in_the_way() -> Seen {
 fn a_fresh_intent_differs_from_the_one_it_replaces_however_short_the_grace() {
     let mut world = intended();
     world.memory.notice_intent(world.job.status.as_ref(), world.now);
-    let policy = Policy { grace: Duration::ZERO, ..policy() };
+    let policy = Timing { grace: Duration::ZERO, ..policy() };
     let mut seen = nothing_in_the_way();
-    seen.lookups.insert(1, Err(failure(Class::NotFound)));
+    seen.lookups.insert(1, Err(failure(ErrorKind::NotFound)));
     let within = decide(&world.job, true, &seen, &world.memory, world.now, &policy);
-    assert!(!matches!(within, Step::RecordIntent(_)), "{within:?}");
+    assert!(!matches!(within, Effect::RecordIntent(_)), "{within:?}");
     let later = after(world.now, Duration::from_secs(1));
-    let Step::RecordIntent(status) = decide(&world.job, true, &seen, &world.memory, later, &policy) else {
+    let Effect::RecordIntent(status) = decide(&world.job, true, &seen, &world.memory, later, &policy) else {
         panic!("a second later it is recorded afresh");
     };
     assert_ne!(status.submission, world.status().submission);
@@ -160,20 +160,20 @@ fn a_fresh_intent_differs_from_the_one_it_replaces_however_short_the_grace() {
 #[test]
 fn an_intent_that_grew_old_before_the_create_is_recorded_anew() {
     let mut world = World::new();
-    let mut seen = Seen { intent: Some(1), ..nothing_in_the_way() };
-    seen.lookups.insert(1, Err(failure(Class::NotFound)));
+    let mut seen = Observations { intent: Some(1), ..nothing_in_the_way() };
+    seen.lookups.insert(1, Err(failure(ErrorKind::NotFound)));
     let steps = (1..).take_while(|steps| {
         world.pass(true, *steps);
         world.status().submission.is_none()
     });
     assert!(steps.count() > 0 && world.accepted.is_empty());
     let step = |world: &World| decide(&world.job, true, &seen, &world.memory, world.now, &policy());
-    assert_eq!(step(&world), Step::Create { attempt: 1 });
+    assert_eq!(step(&world), Effect::Create { attempt: 1 });
     world.now = after(world.now, policy().grace / 2);
-    assert!(matches!(step(&world), Step::Rest(_)), "who takes it for lost then may be creating when this arrives");
+    assert!(matches!(step(&world), Effect::Outcome(_)), "who takes it for lost then may be creating when this arrives");
     world.memory.notice_intent(world.job.status.as_ref(), world.now);
     world.now = after(world.now, policy().grace);
-    assert!(matches!(step(&world), Step::RecordIntent(_)), "whoever read the old one may be creating by now");
+    assert!(matches!(step(&world), Effect::RecordIntent(_)), "whoever read the old one may be creating by now");
 }
 
 #[test]

@@ -3,15 +3,15 @@
 use super::world::{FAILURE, HELD, IN_PROGRESS, World, failure};
 use crate::api::conditions::Reason;
 use crate::api::{RECONCILE_REQUESTED_AT, SUSPEND};
-use crate::import::plan::Again;
-use crate::import::timing::Pace;
-use crate::personalize::{ACTIVE, CREATE_PENDING, Class, JobSummary};
+use crate::import::plan::Requeue;
+use crate::import::timing::Severity;
+use crate::personalize::{ACTIVE, CREATE_PENDING, ErrorKind, JobSummary};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
 #[test]
 fn a_dataset_that_is_not_there_or_not_active_is_waited_for() {
-    for dataset in [Ok("CREATE PENDING".to_owned()), Err(failure(Class::NotFound))] {
+    for dataset in [Ok("CREATE PENDING".to_owned()), Err(failure(ErrorKind::NotFound))] {
         let mut world = World::new();
         world.dataset = dataset;
         world.settle();
@@ -45,7 +45,7 @@ fn landed(name: &str, at: Timestamp) -> JobSummary {
 fn what_a_newer_import_has_overtaken_is_not_made_even_when_the_newer_resource_is_gone() {
     let (older, newer) = (1_699_998_000, 1_699_999_500);
     for (age, made) in
-        [(Ok(Some(newer)), false), (Ok(Some(older)), true), (Ok(None), true), (Err(failure(Class::NotFound)), true)]
+        [(Ok(Some(newer)), false), (Ok(Some(older)), true), (Ok(None), true), (Err(failure(ErrorKind::NotFound)), true)]
     {
         let mut world = World::new();
         world.running = vec![landed("other", world.now)];
@@ -72,7 +72,7 @@ fn what_a_newer_import_has_overtaken_is_not_made_even_when_the_newer_resource_is
 fn while_it_can_not_be_told_how_old_another_import_is_nothing_is_sent() {
     let mut world = World::new();
     world.running = vec![landed("other", world.now)];
-    world.ages.insert("other".into(), Err(failure(Class::AccessDenied)));
+    world.ages.insert("other".into(), Err(failure(ErrorKind::AccessDenied)));
     world.settle();
     assert_eq!((world.reason(), world.accepted.len()), (Reason::AccessDenied, 0));
     world.ages.insert("other".into(), Ok(None));
@@ -147,7 +147,7 @@ fn what_a_namespace_may_not_import_is_neither_looked_up_nor_sent() {
     world.permission = Err("its list has no such dataset".into());
     let rest = world.settle();
     assert_eq!(Reason::of(&world.status()), Some(Reason::NotPermitted));
-    assert_eq!(rest.again, Again::Setback(Pace::Slow));
+    assert_eq!(rest.again, Requeue::Backoff(Severity::NeedsUser));
     assert_eq!((world.reads, world.accepted.len()), (0, 0));
     world.permission = Ok(());
     world.settle();

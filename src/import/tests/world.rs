@@ -2,13 +2,13 @@
 
 use crate::api::conditions::{READY, RECONCILING, Reason, STALLED, SUCCEEDED};
 use crate::api::{DatasetImportJob, DatasetImportJobSpec, DatasetImportJobStatus, Tag};
-use crate::import::plan::{Again, Found, Memory, Rest, Seen, Step, decide};
-use crate::import::request::Request;
+use crate::import::plan::{Effect, Memory, Observations, ObservedJob, Outcome, Requeue, decide};
+use crate::import::request::ImportRequest;
 use crate::import::request::tests::spec;
 use crate::import::timing::tests::policy;
 use crate::import::timing::{after, since};
-use crate::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING, Class, Failure, Job, JobSummary};
-use crate::queue::Turn;
+use crate::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING, ErrorKind, Job, JobSummary, ServiceError};
+use crate::queue::Admission;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::BTreeMap;
@@ -25,18 +25,18 @@ pub(super) struct World {
     pub(super) written: Vec<DatasetImportJobStatus>,
     pub(super) reads: usize,
     /// The answer to the next create call, after its effect if the flag says so.
-    pub(super) answers: Vec<(bool, Result<(), Failure>)>,
-    pub(super) dataset: Result<String, Failure>,
+    pub(super) answers: Vec<(bool, Result<(), ServiceError>)>,
+    pub(super) dataset: Result<String, ServiceError>,
     /// The dataset's jobs beside its own.
     pub(super) running: Vec<JobSummary>,
     /// When the resource was created that each of them was made for.
-    pub(super) ages: BTreeMap<String, Result<Option<Timestamp>, Failure>>,
-    pub(super) tags: Option<Failure>,
+    pub(super) ages: BTreeMap<String, Result<Option<Timestamp>, ServiceError>>,
+    pub(super) tags: Option<ServiceError>,
     pub(super) permission: Result<(), String>,
 }
 
-pub(super) fn failure(class: Class) -> Failure {
-    Failure::unanswered(class, class.label(), "as told by the test")
+pub(super) fn failure(kind: ErrorKind) -> ServiceError {
+    ServiceError::unanswered(kind, kind.label(), "as told by the test")
 }
 
 impl World {
@@ -69,8 +69,8 @@ impl World {
         }
     }
 
-    pub(super) fn request(&self) -> Request {
-        Request::new("shop", "nightly", &self.job.spec).unwrap()
+    pub(super) fn request(&self) -> ImportRequest {
+        ImportRequest::new("shop", "nightly", &self.job.spec).unwrap()
     }
 
     pub(super) fn status(&self) -> DatasetImportJobStatus {
@@ -106,11 +106,11 @@ impl World {
         job.failure_reason = (status == CREATE_FAILED).then(|| "Invalid Data location.".into());
     }
 
-    pub(super) fn create(&mut self, name: &str) -> Result<(), Failure> {
+    pub(super) fn create(&mut self, name: &str) -> Result<(), ServiceError> {
         let (effect, answer) = if self.answers.is_empty() { (true, Ok(())) } else { self.answers.remove(0) };
         if effect {
             if self.jobs.contains_key(name) {
-                return Err(failure(Class::AlreadyExists));
+                return Err(failure(ErrorKind::AlreadyExists));
             }
             self.accepted.push(name.into());
             let tags = self.request().own_tags();
@@ -120,51 +120,51 @@ impl World {
     }
 
     /// One pass, which dies after so many steps. Tells how it ended, if it lived.
-    pub(super) fn pass(&mut self, proven: bool, steps: usize) -> Option<Rest> {
-        let mut seen = Seen::default();
+    pub(super) fn pass(&mut self, proven: bool, steps: usize) -> Option<Outcome> {
+        let mut seen = Observations::default();
         let mut looked_since_intent = false;
         for _ in 0..steps {
             let step = decide(&self.job, proven, &seen, &self.memory, self.now, &policy());
             match step {
-                Step::Refresh => seen.live = true,
-                Step::AskPermission => seen.permission = Some(self.permission.clone()),
-                Step::TakeTurn => seen.turn = Some(Turn::Go),
-                Step::DescribeDataset => seen.dataset = Some(self.dataset.clone()),
-                Step::ListJobs => seen.jobs = Some(Ok(self.running.clone())),
-                Step::ReadAge { job_name } => {
+                Effect::Refresh => seen.live = true,
+                Effect::AskPermission => seen.permission = Some(self.permission.clone()),
+                Effect::TakeTurn => seen.turn = Some(Admission::Admitted),
+                Effect::DescribeDataset => seen.dataset = Some(self.dataset.clone()),
+                Effect::ListJobs => seen.jobs = Some(Ok(self.running.clone())),
+                Effect::ReadAge { job_name } => {
                     self.reads += 1;
-                    let age = self.ages.get(&job_name).cloned().unwrap_or_else(|| Err(failure(Class::NotFound)));
+                    let age = self.ages.get(&job_name).cloned().unwrap_or_else(|| Err(failure(ErrorKind::NotFound)));
                     seen.ages.insert(job_name, age);
                 }
-                Step::DescribeJob { attempt, prove } => {
+                Effect::DescribeJob { attempt, prove } => {
                     self.reads += 1;
                     looked_since_intent = true;
                     let found = self.jobs.get(&self.request().job_name(attempt));
                     let denied = self.tags.clone();
-                    let found = found.map(|(job, tags)| Found {
+                    let found = found.map(|(job, tags)| ObservedJob {
                         job: job.clone(),
                         tags: prove.then(|| denied.map_or_else(|| Ok(tags.clone()), Err)),
                     });
                     if found.is_some() {
                         self.memory.described = Some(self.now);
                     }
-                    seen.lookups.insert(attempt, found.ok_or_else(|| failure(Class::NotFound)));
+                    seen.lookups.insert(attempt, found.ok_or_else(|| failure(ErrorKind::NotFound)));
                 }
-                Step::RecordIntent(status) => {
+                Effect::RecordIntent(status) => {
                     assert!(seen.live, "an intent is written only over a live read");
                     let attempt = status.submission.as_ref().unwrap().attempt;
                     self.write(*status);
                     seen.intended(attempt);
                     looked_since_intent = false;
                 }
-                Step::Create { attempt } => {
+                Effect::Create { attempt } => {
                     assert_eq!(seen.intent, Some(attempt), "nothing is created without an intent of this pass");
                     assert!(looked_since_intent, "nothing is created on the word of a look before the intent");
                     let name = self.request().job_name(attempt);
                     let answer = self.create(&name);
                     seen.created(attempt, answer);
                 }
-                Step::Rest(rest) => {
+                Effect::Outcome(rest) => {
                     if let Some(status) = &rest.status {
                         assert_ne!(
                             Some(&**status),
@@ -189,11 +189,11 @@ impl World {
     }
 
     /// Passes, with the clock going on, until nothing is left to do but to wait for the service.
-    pub(super) fn settle(&mut self) -> Rest {
+    pub(super) fn settle(&mut self) -> Outcome {
         for _ in 0..50 {
             let Some(rest) = self.pass(true, 100) else { panic!("a pass does not come to rest") };
             match rest.again {
-                Again::At(at) if since(self.now, at) < policy().poll_min => self.now = at.max(self.now),
+                Requeue::At(at) if since(self.now, at) < policy().poll_min => self.now = at.max(self.now),
                 _ => return rest,
             }
         }

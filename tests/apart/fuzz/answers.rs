@@ -11,10 +11,10 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use personalize_operator::api::DatasetImportJob;
 use personalize_operator::aws::Aws;
-use personalize_operator::import::plan::{Found, Step};
+use personalize_operator::import::plan::{Effect, ObservedJob};
 use personalize_operator::personalize::Personalize;
 use personalize_operator::queue::Queue;
-use personalize_operator::reconciliation::{Pass, Remembered};
+use personalize_operator::reconciliation::{Reconciliation, Remembered};
 use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -129,7 +129,7 @@ async fn life(service: &Aws, script: &Script) {
     queue.observe(&job, true);
     for round in 0.. {
         let last = script.0.lock().unwrap().is_empty();
-        let mut pass = Pass::new(job.clone(), remembered);
+        let mut pass = Reconciliation::new(job.clone(), remembered);
         one(service, &mut pass, &mut queue, now(round), &mut accepted).await;
         job = pass.job().clone();
         remembered = pass.end();
@@ -141,45 +141,55 @@ async fn life(service: &Aws, script: &Script) {
     assert_eq!(attempts.len(), accepted.len(), "no attempt is accepted twice: {accepted:?}");
 }
 
-async fn one(service: &Aws, pass: &mut Pass, queue: &mut Queue, now: jiff::Timestamp, accepted: &mut Vec<i32>) {
+async fn one(
+    service: &Aws,
+    pass: &mut Reconciliation,
+    queue: &mut Queue,
+    now: jiff::Timestamp,
+    accepted: &mut Vec<i32>,
+) {
     let request = pass.request().unwrap();
     let mut protocol = Protocol::default();
     for _ in 0..1000 {
         let step = pass.next(now, &policy());
         protocol.step(pass, &step);
         match step {
-            Step::Refresh => assert!(pass.refreshed(Some(pass.job().clone()), queue)),
-            Step::AskPermission => pass.permitted(Ok(())),
-            Step::TakeTurn => pass.turned(queue.take_turn("u", now)),
-            Step::DescribeJob { attempt, prove } => {
+            Effect::Refresh => assert!(pass.refreshed(Some(pass.job().clone()), queue)),
+            Effect::AskPermission => pass.permitted(Ok(())),
+            Effect::TakeTurn => pass.turned(queue.try_admit("u", now)),
+            Effect::DescribeJob { attempt, prove } => {
                 let arn = request.job_arn(attempt);
-                let found = match service.job(&request.dataset, &arn).await {
+                let found = match service.describe_dataset_import_job(&request.dataset, &arn).await {
                     Ok(job) => {
-                        let tags = if prove { Some(service.tags(&request.dataset, &arn).await) } else { None };
-                        Ok(Found { job, tags })
+                        let tags = if prove {
+                            Some(service.list_tags_for_resource(&request.dataset, &arn).await)
+                        } else {
+                            None
+                        };
+                        Ok(ObservedJob { job, tags })
                     }
                     Err(failure) => Err(failure),
                 };
                 pass.looked_up(attempt, found, now);
             }
-            Step::DescribeDataset => pass.saw_dataset(service.dataset_status(&request.dataset).await),
-            Step::ListJobs => pass.saw_jobs(service.jobs(&request.dataset).await, queue),
-            Step::ReadAge { job_name } => {
-                let tags = service.tags(&request.dataset, &request.dataset.job(&job_name)).await;
+            Effect::DescribeDataset => pass.saw_dataset(service.describe_dataset(&request.dataset).await),
+            Effect::ListJobs => pass.saw_jobs(service.list_dataset_import_jobs(&request.dataset).await, queue),
+            Effect::ReadAge { job_name } => {
+                let tags = service.list_tags_for_resource(&request.dataset, &request.dataset.job(&job_name)).await;
                 pass.saw_age(job_name, tags);
             }
-            Step::RecordIntent(status) => {
+            Effect::RecordIntent(status) => {
                 let attempt = status.submission.as_ref().unwrap().attempt;
                 write(pass, *status, Some(attempt), queue);
             }
-            Step::Create { attempt } => {
-                let answer = service.create(&request, &request.job_name(attempt)).await.map(drop);
+            Effect::Create { attempt } => {
+                let answer = service.create_dataset_import_job(&request, &request.job_name(attempt)).await.map(drop);
                 if answer.is_ok() {
                     accepted.push(attempt);
                 }
                 pass.created(attempt, answer, queue);
             }
-            Step::Rest(rest) => {
+            Effect::Outcome(rest) => {
                 if let Some(status) = rest.status {
                     write(pass, *status, None, queue);
                 }
@@ -196,7 +206,7 @@ async fn one(service: &Aws, pass: &mut Pass, queue: &mut Queue, now: jiff::Times
 }
 
 fn write(
-    pass: &mut Pass,
+    pass: &mut Reconciliation,
     status: personalize_operator::api::DatasetImportJobStatus,
     intent: Option<i32>,
     queue: &mut Queue,

@@ -2,7 +2,7 @@
 
 use clap::{CommandFactory, Parser};
 use personalize_operator::cli::{Cli, Command};
-use personalize_operator::import::timing::Pace;
+use personalize_operator::import::timing::Severity;
 
 /// Flags of `run` from bytes: on each line one byte that says which flag, and its value.
 fn flags(input: &[u8]) -> Vec<String> {
@@ -26,7 +26,7 @@ fn configuration() {
         let (options, aws) = (args.options("operator"), args.aws.options());
         let policy = options.policy;
         for setbacks in [0, 1, 17, u32::MAX] {
-            for pace in [Pace::Brief, Pace::Slow] {
+            for pace in [Severity::Transient, Severity::NeedsUser] {
                 let delay = policy.backoff(pace, setbacks, 1.0);
                 assert!(!delay.is_zero(), "a delay of nothing is a loop that never sleeps");
             }

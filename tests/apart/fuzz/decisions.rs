@@ -5,10 +5,12 @@ use crate::judge::{self, now, policy};
 use crate::resources::template;
 use jiff::Timestamp;
 use personalize_operator::api::{self, DatasetImportJob};
-use personalize_operator::import::plan::{Found, Inputs, Memory, Seen, Step, decide};
-use personalize_operator::import::request::Request;
-use personalize_operator::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING, Class, Failure, Job, JobSummary};
-use personalize_operator::queue::{Key, Turn};
+use personalize_operator::import::plan::{Effect, Memory, Observations, ObservedJob, UserInputs, decide};
+use personalize_operator::import::request::ImportRequest;
+use personalize_operator::personalize::{
+    ACTIVE, CREATE_FAILED, CREATE_PENDING, ErrorKind, Job, JobSummary, ServiceError,
+};
+use personalize_operator::queue::{Admission, Key};
 use std::time::Duration;
 
 /// Choices out of a fuzzer's bytes; once they are used up, the first of each.
@@ -38,21 +40,21 @@ impl Choices<'_> {
         self.of(&moments)
     }
 
-    fn failure(&mut self) -> Failure {
-        const CLASSES: [Class; 10] = [
-            Class::NotFound,
-            Class::AlreadyExists,
-            Class::InDoubt,
-            Class::Throttled,
-            Class::QuotaExceeded,
-            Class::InvalidInput,
-            Class::AccessDenied,
-            Class::TooManyTags,
-            Class::InUse,
-            Class::Credentials,
+    fn failure(&mut self) -> ServiceError {
+        const CLASSES: [ErrorKind; 10] = [
+            ErrorKind::NotFound,
+            ErrorKind::AlreadyExists,
+            ErrorKind::Indeterminate,
+            ErrorKind::Throttled,
+            ErrorKind::QuotaExceeded,
+            ErrorKind::InvalidInput,
+            ErrorKind::AccessDenied,
+            ErrorKind::TooManyTags,
+            ErrorKind::InUse,
+            ErrorKind::Credentials,
         ];
         let class = self.of(&CLASSES);
-        Failure::answered(class.label(), &self.text(), 400).with(class)
+        ServiceError::answered(class.label(), &self.text(), 400).with(class)
     }
 
     fn text(&mut self) -> String {
@@ -61,7 +63,7 @@ impl Choices<'_> {
         self.of(&["", "plain", "line\r\nbreak\u{1b}[1m\u{202e}", &long, &secret]).to_owned()
     }
 
-    fn result<T>(&mut self, make: impl FnOnce(&mut Self) -> T) -> Result<T, Failure> {
+    fn result<T>(&mut self, make: impl FnOnce(&mut Self) -> T) -> Result<T, ServiceError> {
         if self.flag() { Ok(make(self)) } else { Err(self.failure()) }
     }
 
@@ -79,10 +81,10 @@ impl Choices<'_> {
         .into()
     }
 
-    fn found(&mut self, request: &Request) -> Found {
+    fn found(&mut self, request: &ImportRequest) -> ObservedJob {
         let differs = self.flag();
         let tags = request.own_tags();
-        Found {
+        ObservedJob {
             job: Job {
                 name: self.text(),
                 dataset: request.dataset.as_str().into(),
@@ -99,15 +101,15 @@ impl Choices<'_> {
         }
     }
 
-    fn seen(&mut self, request: Option<&Request>) -> Seen {
+    fn seen(&mut self, request: Option<&ImportRequest>) -> Observations {
         let key = Key { namespace: "shop".into(), name: "other".into() };
-        let mut seen = Seen {
+        let mut seen = Observations {
             live: self.flag(),
             permission: self.maybe(|c| if c.flag() { Ok(()) } else { Err(c.text()) }),
             turn: self.maybe(|c| match c.next() % 3 {
-                0 => Turn::Go,
-                1 => Turn::Wait { why: c.text(), until: c.maybe(Self::time) },
-                _ => Turn::Superseded { by: key },
+                0 => Admission::Admitted,
+                1 => Admission::Pending { why: c.text(), until: c.maybe(Self::time) },
+                _ => Admission::Superseded { by: key },
             }),
             dataset: self.maybe(|c| c.result(Self::status)),
             jobs: self.maybe(|c| {
@@ -115,7 +117,7 @@ impl Choices<'_> {
             }),
             intent: self.maybe(|c| i32::from(c.next() % 3)),
             create: self.maybe(|c| c.result(|_| ())),
-            ..Seen::default()
+            ..Observations::default()
         };
         if let Some(request) = request {
             for attempt in 1..=3 {
@@ -139,7 +141,7 @@ impl Choices<'_> {
             described: self.maybe(Self::time),
             looked_up: self.flag(),
             rested: self.flag(),
-            pause: self.maybe(|c| (c.time(), Inputs::of(job))),
+            pause: self.maybe(|c| (c.time(), UserInputs::of(job))),
             typical: self.maybe(|c| Duration::from_secs(u64::from(c.next()) << 30)),
             intent: self.maybe(|c| (i32::from(c.next()), c.time(), c.time())),
         }
@@ -148,26 +150,26 @@ impl Choices<'_> {
 
 /// A failure of this class, whatever its code stands for.
 trait With {
-    fn with(self, class: Class) -> Self;
+    fn with(self, kind: ErrorKind) -> Self;
 }
 
-impl With for Failure {
-    fn with(self, class: Class) -> Self {
-        Self { class, ..self }
+impl With for ServiceError {
+    fn with(self, kind: ErrorKind) -> Self {
+        Self { kind, ..self }
     }
 }
 
-fn check(job: &DatasetImportJob, seen: &Seen, request: Option<&Request>, step: &Step) {
+fn check(job: &DatasetImportJob, seen: &Observations, request: Option<&ImportRequest>, step: &Effect) {
     let recorded = job.status.clone().unwrap_or_default();
-    let unknown = |attempt: i32| matches!(seen.lookups.get(&attempt), Some(Err(f)) if f.class == Class::NotFound);
+    let unknown = |attempt: i32| matches!(seen.lookups.get(&attempt), Some(Err(f)) if f.kind == ErrorKind::NotFound);
     match step {
-        Step::Create { attempt } => {
+        Effect::Create { attempt } => {
             assert_eq!(seen.intent, Some(*attempt), "nothing is created without an intent of this pass");
             assert_eq!(recorded.submission.map(|s| s.attempt), Some(*attempt), "nor without a recorded one");
             assert!(unknown(*attempt), "nor without having looked");
             assert!(seen.create.is_none(), "nor twice in a pass");
         }
-        Step::RecordIntent(status) => {
+        Effect::RecordIntent(status) => {
             let submission = status.submission.as_ref().expect("an intent");
             assert!(seen.live, "an intent is written only over a live read");
             assert_eq!(seen.permission, Some(Ok(())), "and only where it is permitted");
@@ -175,7 +177,7 @@ fn check(job: &DatasetImportJob, seen: &Seen, request: Option<&Request>, step: &
             assert_eq!(Some(&submission.job_name), request.map(|r| r.job_name(submission.attempt)).as_ref());
             judge::written(job, status);
         }
-        Step::Rest(rest) => {
+        Effect::Outcome(rest) => {
             let Some(status) = &rest.status else { return };
             assert_ne!(**status, recorded, "nothing is written that says nothing new");
             let generations = [recorded.observed_generation, Some(job.metadata.generation.unwrap_or(0)), None];
@@ -193,7 +195,7 @@ fn decisions() {
         let (edits, choices) =
             input.split_at(input.len().min(usize::from(input.first().copied().unwrap_or(0) % 5) * 2));
         let Ok(job) = serde_json::from_slice::<DatasetImportJob>(&document(&template, edits)) else { return };
-        let request = Request::of(&job).ok();
+        let request = ImportRequest::of(&job).ok();
         let mut choices = Choices(choices);
         let (proven, now) = (choices.flag(), choices.time().max(Timestamp::UNIX_EPOCH));
         let seen = choices.seen(request.as_ref());

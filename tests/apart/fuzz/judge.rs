@@ -4,18 +4,18 @@ use crate::document::tells_secret;
 use boon::{Compiler, Draft, SchemaIndex, Schemas};
 use jiff::Timestamp;
 use personalize_operator::api::{DatasetImportJob, DatasetImportJobStatus};
-use personalize_operator::import::plan::Step;
-use personalize_operator::import::timing::{Policy, after};
-use personalize_operator::reconciliation::Pass;
+use personalize_operator::import::plan::Effect;
+use personalize_operator::import::timing::{Timing, after};
+use personalize_operator::reconciliation::Reconciliation;
 use personalize_operator::redact::LONGEST;
 use serde_json::Value;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 /// The delays of these tests.
-pub(crate) fn policy() -> Policy {
+pub(crate) fn policy() -> Timing {
     let (short, long) = (Duration::from_secs(5), Duration::from_secs(300));
-    Policy {
+    Timing {
         poll_min: short,
         poll_max: long,
         grace: Duration::from_secs(60),
@@ -98,15 +98,15 @@ pub(crate) struct Protocol {
 
 impl Protocol {
     /// Takes note of a step that is about to be carried out.
-    pub(crate) fn step(&mut self, pass: &Pass, step: &Step) {
+    pub(crate) fn step(&mut self, pass: &Reconciliation, step: &Effect) {
         match step {
-            Step::RecordIntent(status) => {
+            Effect::RecordIntent(status) => {
                 assert!(pass.seen().live, "an intent is written only over a live read");
                 written(pass.job(), status);
                 self.looked = None;
             }
-            Step::DescribeJob { attempt, prove: true } => self.looked = Some(*attempt),
-            Step::Create { attempt } => {
+            Effect::DescribeJob { attempt, prove: true } => self.looked = Some(*attempt),
+            Effect::Create { attempt } => {
                 assert_eq!(pass.seen().intent, Some(*attempt), "nothing is created without an intent of this pass");
                 assert_eq!(
                     recorded(pass.job()).submission.map(|s| s.attempt),
@@ -115,7 +115,7 @@ impl Protocol {
                 );
                 assert_eq!(self.looked, Some(*attempt), "nothing is created without a look after the intent");
             }
-            Step::Rest(rest) => {
+            Effect::Outcome(rest) => {
                 if let Some(status) = &rest.status {
                     written(pass.job(), status);
                 }

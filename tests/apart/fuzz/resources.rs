@@ -4,10 +4,10 @@ use crate::document::document;
 use crate::judge::{Protocol, now, policy};
 use kube::core::DeserializeGuard;
 use personalize_operator::api::DatasetImportJob;
-use personalize_operator::import::plan::Step;
-use personalize_operator::personalize::{Class, Failure};
+use personalize_operator::import::plan::Effect;
+use personalize_operator::personalize::{ErrorKind, ServiceError};
 use personalize_operator::queue::{Queue, created, version};
-use personalize_operator::reconciliation::{Pass, Remembered};
+use personalize_operator::reconciliation::{Reconciliation, Remembered};
 use serde_json::{Value, json};
 
 pub(crate) fn template() -> Value {
@@ -48,31 +48,31 @@ pub(crate) fn template() -> Value {
 
 /// Takes a pass in which the service knows nothing and takes everything.
 fn pass(job: &DatasetImportJob, queue: &mut Queue) {
-    let (mut pass, mut protocol) = (Pass::new(job.clone(), Remembered::default()), Protocol::default());
-    let unknown = || Failure::unanswered(Class::NotFound, "ResourceNotFoundException", "");
+    let (mut pass, mut protocol) = (Reconciliation::new(job.clone(), Remembered::default()), Protocol::default());
+    let unknown = || ServiceError::unanswered(ErrorKind::NotFound, "ResourceNotFoundException", "");
     let uid = job.metadata.uid.clone().unwrap_or_default();
     for _ in 0..1000 {
         let step = pass.next(now(0), &policy());
         protocol.step(&pass, &step);
-        let mut write = |pass: &mut Pass, status, intent| {
+        let mut write = |pass: &mut Reconciliation, status, intent| {
             let mut written = pass.with_status(status);
             written.metadata.resource_version = Some(version(&written).saturating_add(1).to_string());
             pass.recorded(written, intent, queue);
         };
         match step {
-            Step::Refresh => assert!(pass.refreshed(Some(pass.job().clone()), queue)),
-            Step::AskPermission => pass.permitted(Ok(())),
-            Step::TakeTurn => pass.turned(queue.take_turn(&uid, now(0))),
-            Step::DescribeJob { attempt, .. } => pass.looked_up(attempt, Err(unknown()), now(0)),
-            Step::DescribeDataset => pass.saw_dataset(Ok("ACTIVE".into())),
-            Step::ListJobs => pass.saw_jobs(Ok(Vec::new()), queue),
-            Step::ReadAge { job_name } => pass.saw_age(job_name, Err(unknown())),
-            Step::RecordIntent(status) => {
+            Effect::Refresh => assert!(pass.refreshed(Some(pass.job().clone()), queue)),
+            Effect::AskPermission => pass.permitted(Ok(())),
+            Effect::TakeTurn => pass.turned(queue.try_admit(&uid, now(0))),
+            Effect::DescribeJob { attempt, .. } => pass.looked_up(attempt, Err(unknown()), now(0)),
+            Effect::DescribeDataset => pass.saw_dataset(Ok("ACTIVE".into())),
+            Effect::ListJobs => pass.saw_jobs(Ok(Vec::new()), queue),
+            Effect::ReadAge { job_name } => pass.saw_age(job_name, Err(unknown())),
+            Effect::RecordIntent(status) => {
                 let attempt = status.submission.as_ref().unwrap().attempt;
                 write(&mut pass, *status, Some(attempt));
             }
-            Step::Create { attempt } => pass.created(attempt, Ok(()), queue),
-            Step::Rest(rest) => {
+            Effect::Create { attempt } => pass.created(attempt, Ok(()), queue),
+            Effect::Outcome(rest) => {
                 if let Some(status) = rest.status {
                     write(&mut pass, *status, None);
                 }

@@ -4,10 +4,10 @@ use crate::checker::{Checked, delays};
 use crate::world::{Call, Made, Run, Snapshot, World, at};
 use kube::ResourceExt;
 use personalize_operator::api::Tag;
-use personalize_operator::import::plan::{Found, Rest, Step};
-use personalize_operator::personalize::{ACTIVE, Class, Failure, Job, JobSummary};
-use personalize_operator::queue::Turn;
-use personalize_operator::reconciliation::Pass;
+use personalize_operator::import::plan::{Effect, ObservedJob, Outcome};
+use personalize_operator::personalize::{ACTIVE, ErrorKind, Job, JobSummary, ServiceError};
+use personalize_operator::queue::Admission;
+use personalize_operator::reconciliation::Reconciliation;
 
 /// How a step fares.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,8 +22,8 @@ pub(crate) enum Fate {
     TagsUnread,
 }
 
-fn failure(class: Class) -> Failure {
-    Failure::unanswered(class, class.label(), "")
+fn failure(kind: ErrorKind) -> ServiceError {
+    ServiceError::unanswered(kind, kind.label(), "")
 }
 
 /// The job that reads show under the name of this attempt.
@@ -55,7 +55,7 @@ impl Checked {
             return;
         }
         let Some(cached) = &operator.cache[r] else { return };
-        let pass = Pass::new(cached.job().clone(), operator.remembered[r].clone());
+        let pass = Reconciliation::new(cached.job().clone(), operator.remembered[r].clone());
         operator.runs[r] = Some(Run { pass, waits: None });
         self.settle(world, o, r);
     }
@@ -69,14 +69,14 @@ impl Checked {
             let operator = world.operator(o);
             let Some(run) = operator.runs[r].as_mut().filter(|run| run.waits.is_none()) else { return };
             match run.pass.next(now, &policy) {
-                Step::AskPermission => run.pass.permitted(Ok(())),
-                Step::DescribeDataset if !reads_fail => run.pass.saw_dataset(Ok(ACTIVE.into())),
-                Step::TakeTurn => {
+                Effect::AskPermission => run.pass.permitted(Ok(())),
+                Effect::DescribeDataset if !reads_fail => run.pass.saw_dataset(Ok(ACTIVE.into())),
+                Effect::TakeTurn => {
                     let uid = run.pass.job().uid().unwrap_or_default();
-                    let turn = operator.queue.take_turn(&uid, now);
-                    run.pass.turned(if self.rules.breaks.no_queue { Turn::Go } else { turn });
+                    let turn = operator.queue.try_admit(&uid, now);
+                    run.pass.turned(if self.rules.breaks.no_queue { Admission::Admitted } else { turn });
                 }
-                Step::Rest(rest) if rest.status.is_none() => {
+                Effect::Outcome(rest) if rest.status.is_none() => {
                     self.rest(world, o, r, &rest);
                     return;
                 }
@@ -85,7 +85,7 @@ impl Checked {
         }
     }
 
-    fn rest(&self, world: &mut World, o: usize, r: usize, rest: &Rest) {
+    fn rest(&self, world: &mut World, o: usize, r: usize, rest: &Outcome) {
         let (now, policy) = (world.now(), delays(&self.rules));
         let operator = world.operator(o);
         let Some(mut run) = operator.runs[r].take() else { return };
@@ -131,14 +131,14 @@ impl Checked {
         let Some(run) = &world.operators[o].runs[r] else { return &[] };
         let (can_lose, can_miss) = (world.left.losses > 0, world.left.reads > 0);
         match run.pass.next(world.now(), &delays(&self.rules)) {
-            Step::RecordIntent(_) if can_lose && world.operators[o].leads => WRITE,
-            Step::Rest(Rest { status: Some(_), .. }) if can_lose => WRITE,
-            Step::DescribeJob { attempt, prove: true } if can_miss && shown(world, r, attempt).is_some() => PROOF,
-            Step::Refresh
-            | Step::DescribeDataset
-            | Step::ListJobs
-            | Step::DescribeJob { .. }
-            | Step::ReadAge { .. }
+            Effect::RecordIntent(_) if can_lose && world.operators[o].leads => WRITE,
+            Effect::Outcome(Outcome { status: Some(_), .. }) if can_lose => WRITE,
+            Effect::DescribeJob { attempt, prove: true } if can_miss && shown(world, r, attempt).is_some() => PROOF,
+            Effect::Refresh
+            | Effect::DescribeDataset
+            | Effect::ListJobs
+            | Effect::DescribeJob { .. }
+            | Effect::ReadAge { .. }
                 if can_miss =>
             {
                 READ
@@ -154,8 +154,8 @@ impl Checked {
         let run = world.operators[o].runs[r].as_ref().filter(|run| run.waits.is_none())?;
         let step = run.pass.next(now, &delays(&self.rules));
         match step {
-            Step::Refresh if fate == Fate::Unread => self.fail(world, o, r),
-            Step::Refresh => {
+            Effect::Refresh if fate == Fate::Unread => self.fail(world, o, r),
+            Effect::Refresh => {
                 let live = world.live[r].as_ref().map(|live| live.job().clone());
                 let operator = world.operator(o);
                 let run = operator.runs[r].as_mut()?;
@@ -166,32 +166,33 @@ impl Checked {
                     operator.queue.release(&uid);
                 }
             }
-            Step::DescribeJob { attempt, prove } => {
+            Effect::DescribeJob { attempt, prove } => {
                 // Not even a broken protocol could go on from the service's word that the name is taken.
-                let told = matches!(&run.pass.seen().create, Some(Err(f)) if f.class == Class::AlreadyExists);
+                let told = matches!(&run.pass.seen().create, Some(Err(f)) if f.kind == ErrorKind::AlreadyExists);
                 let found = if self.rules.breaks.no_look && prove && !told {
-                    Err(failure(Class::NotFound))
+                    Err(failure(ErrorKind::NotFound))
                 } else {
                     self.describe(world, r, attempt, prove, fate)
                 };
                 world.operator(o).runs[r].as_mut()?.pass.looked_up(attempt, found, now);
             }
-            Step::DescribeDataset => {
-                let status = if fate == Fate::Unread { Err(failure(Class::NotFound)) } else { Ok(ACTIVE.into()) };
+            Effect::DescribeDataset => {
+                let status = if fate == Fate::Unread { Err(failure(ErrorKind::NotFound)) } else { Ok(ACTIVE.into()) };
                 world.operator(o).runs[r].as_mut()?.pass.saw_dataset(status);
             }
-            Step::ListJobs => {
-                let jobs = if fate == Fate::Unread { Err(failure(Class::InDoubt)) } else { Ok(self.list(world)) };
+            Effect::ListJobs => {
+                let jobs =
+                    if fate == Fate::Unread { Err(failure(ErrorKind::Indeterminate)) } else { Ok(self.list(world)) };
                 let operator = world.operator(o);
                 operator.runs[r].as_mut()?.pass.saw_jobs(jobs, &operator.queue);
             }
-            Step::ReadAge { job_name } => {
+            Effect::ReadAge { job_name } => {
                 let unread = fate == Fate::Unread;
-                let tags = if unread { Err(failure(Class::InDoubt)) } else { self.tags(world, &job_name) };
+                let tags = if unread { Err(failure(ErrorKind::Indeterminate)) } else { self.tags(world, &job_name) };
                 world.operator(o).runs[r].as_mut()?.pass.saw_age(job_name, tags);
             }
-            Step::RecordIntent(_) | Step::Create { .. } if !leads => self.fail(world, o, r),
-            Step::RecordIntent(status) => {
+            Effect::RecordIntent(_) | Effect::Create { .. } if !leads => self.fail(world, o, r),
+            Effect::RecordIntent(status) => {
                 let attempt = status.submission.as_ref().map(|s| s.attempt);
                 if self.rules.breaks.no_intent {
                     let operator = world.operator(o);
@@ -202,16 +203,16 @@ impl Checked {
                     self.write(world, o, r, *status, attempt, fate)?;
                 }
             }
-            Step::Create { attempt } => {
+            Effect::Create { attempt } => {
                 world.operator(o).runs[r].as_mut()?.waits = Some(attempt);
                 world.calls.push(Call { operator: o, resource: r, attempt, awaited: true });
             }
-            Step::Rest(mut rest) if rest.status.is_some() => {
+            Effect::Outcome(mut rest) if rest.status.is_some() => {
                 if self.write(world, o, r, *rest.status.take()?, None, fate)? {
                     self.rest(world, o, r, &rest);
                 }
             }
-            Step::AskPermission | Step::TakeTurn | Step::Rest(_) => {}
+            Effect::AskPermission | Effect::TakeTurn | Effect::Outcome(_) => {}
         }
         self.settle(world, o, r);
         Some(())
@@ -250,11 +251,18 @@ impl Checked {
         Some(true)
     }
 
-    fn describe(&self, world: &World, r: usize, attempt: i32, prove: bool, fate: Fate) -> Result<Found, Failure> {
+    fn describe(
+        &self,
+        world: &World,
+        r: usize,
+        attempt: i32,
+        prove: bool,
+        fate: Fate,
+    ) -> Result<ObservedJob, ServiceError> {
         if fate == Fate::Unread {
-            return Err(failure(Class::InDoubt));
+            return Err(failure(ErrorKind::Indeterminate));
         }
-        let made = shown(world, r, attempt).ok_or_else(|| failure(Class::NotFound))?;
+        let made = shown(world, r, attempt).ok_or_else(|| failure(ErrorKind::NotFound))?;
         let request = &self.names.0[r].0;
         let ours = !made.foreign || self.rules.breaks.no_proof;
         let tags: Vec<Tag> = if ours { request.own_tags() } else { Vec::new() };
@@ -270,13 +278,13 @@ impl Checked {
             created: Some(at(0)),
             updated: Some(at(0)),
         };
-        let tags = if fate == Fate::TagsUnread { Err(failure(Class::NotFound)) } else { Ok(tags) };
-        Ok(Found { job, tags: prove.then_some(tags) })
+        let tags = if fate == Fate::TagsUnread { Err(failure(ErrorKind::NotFound)) } else { Ok(tags) };
+        Ok(ObservedJob { job, tags: prove.then_some(tags) })
     }
 
-    fn tags(&self, world: &World, job_name: &str) -> Result<Vec<Tag>, Failure> {
+    fn tags(&self, world: &World, job_name: &str) -> Result<Vec<Tag>, ServiceError> {
         let named = |job: &&Made| self.names.of(job.resource, job.attempt) == job_name;
-        let job = world.jobs.iter().find(named).ok_or_else(|| failure(Class::NotFound))?;
+        let job = world.jobs.iter().find(named).ok_or_else(|| failure(ErrorKind::NotFound))?;
         Ok(if job.foreign || self.rules.breaks.no_age { Vec::new() } else { self.names.0[job.resource].0.own_tags() })
     }
 
@@ -290,12 +298,12 @@ impl Checked {
         world.jobs.iter().filter(|job| job.visible).map(summary).collect()
     }
 
-    fn answer(&self, world: &mut World, call: &Call, answer: Result<(), Failure>) {
+    fn answer(&self, world: &mut World, call: &Call, answer: Result<(), ServiceError>) {
         if !call.awaited {
             return;
         }
-        let doubted = matches!(&answer, Err(failure) if failure.class == Class::InDoubt);
-        let answer = if doubted && self.rules.breaks.no_doubt { Err(failure(Class::Throttled)) } else { answer };
+        let doubted = matches!(&answer, Err(failure) if failure.kind == ErrorKind::Indeterminate);
+        let answer = if doubted && self.rules.breaks.no_doubt { Err(failure(ErrorKind::Throttled)) } else { answer };
         let operator = world.operator(call.operator);
         if let Some(run) = operator.runs[call.resource].as_mut() {
             run.waits = None;
@@ -309,23 +317,23 @@ impl Checked {
         let call = world.calls.remove(c);
         let accepted = self.accept(world, call.resource, call.attempt);
         let answer = match (lost, accepted) {
-            (true, _) => Err(failure(Class::InDoubt)),
+            (true, _) => Err(failure(ErrorKind::Indeterminate)),
             (false, true) => Ok(()),
-            (false, false) => Err(failure(Class::AlreadyExists)),
+            (false, false) => Err(failure(ErrorKind::AlreadyExists)),
         };
         self.answer(world, &call, answer);
     }
 
     /// The service refuses a create call.
-    pub(crate) fn refuse(&self, world: &mut World, c: usize, class: Class) {
+    pub(crate) fn refuse(&self, world: &mut World, c: usize, kind: ErrorKind) {
         let call = world.calls.remove(c);
-        self.answer(world, &call, Err(failure(class)));
+        self.answer(world, &call, Err(failure(kind)));
     }
 
     /// The sender waits no longer.
     pub(crate) fn give_up(&self, world: &mut World, c: usize) {
         let call = world.calls[c].clone();
         world.calls[c].awaited = false;
-        self.answer(world, &call, Err(failure(Class::InDoubt)));
+        self.answer(world, &call, Err(failure(ErrorKind::Indeterminate)));
     }
 }

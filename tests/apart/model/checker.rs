@@ -3,7 +3,7 @@
 use crate::carry::Fate;
 use crate::rules::{Deed, Rules};
 use crate::world::{Names, Snapshot, World, over, policy};
-use personalize_operator::personalize::Class;
+use personalize_operator::personalize::ErrorKind;
 use stateright::{Model, Property};
 
 /// What may happen next. Operators and resources go by number.
@@ -14,11 +14,11 @@ pub(crate) enum Action {
     /// The operator takes up the resource as its cache has it.
     Begin(usize, usize),
     /// The pass goes on by a step, which fares like this.
-    Step(usize, usize, Fate),
+    Effect(usize, usize, Fate),
     /// A create call reaches the service; its answer may be lost.
     Arrive(usize, bool),
     /// A create call is refused.
-    Refuse(usize, Class),
+    Refuse(usize, ErrorKind),
     /// The sender of a call waits no longer; the call is still on its way.
     GiveUp(usize),
     /// A call that nobody waits for is lost.
@@ -68,7 +68,7 @@ impl Model for Checked {
                 match &operator.runs[r] {
                     None if operator.leads && operator.cache[r].is_some() => actions.push(Action::Begin(o, r)),
                     Some(run) if run.waits.is_none() => {
-                        actions.extend(self.fates(world, o, r).iter().map(|fate| Action::Step(o, r, *fate)));
+                        actions.extend(self.fates(world, o, r).iter().map(|fate| Action::Effect(o, r, *fate)));
                     }
                     _ => {}
                 }
@@ -90,7 +90,8 @@ impl Model for Checked {
                 actions.extend([Action::Arrive(c, true), Action::GiveUp(c)]);
             }
             if world.left.refusals > 0 {
-                actions.extend([Class::QuotaExceeded, Class::InvalidInput].map(|class| Action::Refuse(c, class)));
+                actions
+                    .extend([ErrorKind::QuotaExceeded, ErrorKind::InvalidInput].map(|class| Action::Refuse(c, class)));
             }
         }
         for (j, job) in world.jobs.iter().enumerate() {
@@ -121,7 +122,7 @@ impl Model for Checked {
         match action {
             Action::Watch(o, r) => self.watch(&mut world, o, r),
             Action::Begin(o, r) => self.begin(&mut world, o, r),
-            Action::Step(o, r, fate) => {
+            Action::Effect(o, r, fate) => {
                 match fate {
                     Fate::Well => {}
                     Fate::Lost { .. } => world.left.losses -= 1,
@@ -202,6 +203,6 @@ impl Model for Checked {
 }
 
 /// The policy of the modelled operators.
-pub(crate) fn delays(rules: &Rules) -> personalize_operator::import::timing::Policy {
+pub(crate) fn delays(rules: &Rules) -> personalize_operator::import::timing::Timing {
     policy(rules.grace)
 }

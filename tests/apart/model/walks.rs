@@ -26,7 +26,7 @@ impl Dice {
 fn is_mishap(action: &Action) -> bool {
     match action {
         Action::Watch(..) | Action::Begin(..) | Action::Show(_) => false,
-        Action::Step(_, _, fate) => *fate != Fate::Well,
+        Action::Effect(_, _, fate) => *fate != Fate::Well,
         Action::Arrive(_, lost) => *lost,
         Action::End(_, well) => !well,
         _ => true,

@@ -5,11 +5,11 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::ResourceExt;
 use personalize_operator::api::DatasetImportJob;
-use personalize_operator::import::request::Request;
-use personalize_operator::import::timing::{Policy, after};
+use personalize_operator::import::request::ImportRequest;
+use personalize_operator::import::timing::{Timing, after};
 use personalize_operator::personalize::CREATE_FAILED;
 use personalize_operator::queue::{Queue, version};
-use personalize_operator::reconciliation::{MANAGER, Pass, Remembered};
+use personalize_operator::reconciliation::{MANAGER, Reconciliation, Remembered};
 use serde_json::json;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -22,9 +22,9 @@ pub(crate) const GRACE: Duration = Duration::from_secs(60);
 pub(crate) const MOST_ATTEMPTS: i32 = 9;
 
 /// No delay but the grace keeps anyone from acting: that is every order of timers at once.
-pub(crate) fn policy(grace: Duration) -> Policy {
+pub(crate) fn policy(grace: Duration) -> Timing {
     let none = Duration::ZERO;
-    Policy {
+    Timing {
         poll_min: none,
         poll_max: none,
         grace,
@@ -80,7 +80,7 @@ impl Hash for Snapshot {
 /// A pass under way in an operator.
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
-    pub(crate) pass: Pass,
+    pub(crate) pass: Reconciliation,
     /// A create call is waiting for its answer.
     pub(crate) waits: Option<i32>,
 }
@@ -115,7 +115,7 @@ impl Hash for Run {
 
 /// An operator's process.
 #[derive(Clone, Debug, PartialEq, Hash)]
-pub(crate) struct Operator {
+pub(crate) struct Context {
     pub(crate) leads: bool,
     pub(crate) cache: Vec<Option<Snapshot>>,
     pub(crate) queue: Queue,
@@ -152,7 +152,7 @@ pub(crate) struct World {
     pub(crate) live: Vec<Option<Snapshot>>,
     /// The version that each name has come to, through deletions.
     pub(crate) versions: Vec<u64>,
-    pub(crate) operators: Vec<Arc<Operator>>,
+    pub(crate) operators: Vec<Arc<Context>>,
     pub(crate) calls: Vec<Call>,
     pub(crate) jobs: Vec<Made>,
     /// What was accepted: resource, attempt, how often.
@@ -198,13 +198,13 @@ impl World {
     }
 
     /// An operator that has just started and listed.
-    pub(crate) fn started(&self, rules: &Rules, leads: bool) -> Operator {
+    pub(crate) fn started(&self, rules: &Rules, leads: bool) -> Context {
         let mut queue = Queue::new(5, policy(rules.grace));
         let cache = if leads { self.live.clone() } else { vec![None; self.live.len()] };
         for job in cache.iter().flatten().map(Snapshot::job) {
             queue.observe(job, Remembered::default().proves(job));
         }
-        Operator {
+        Context {
             leads,
             remembered: vec![Remembered::default(); cache.len()],
             runs: vec![None; cache.len()],
@@ -213,7 +213,7 @@ impl World {
         }
     }
 
-    pub(crate) fn operator(&mut self, o: usize) -> &mut Operator {
+    pub(crate) fn operator(&mut self, o: usize) -> &mut Context {
         Arc::make_mut(&mut self.operators[o])
     }
 
@@ -284,13 +284,13 @@ pub(crate) fn resource(rules: &Rules, r: usize, incarnation: u8, version: u64) -
 
 /// The requests and job names of all resources, made once.
 #[derive(Clone, Debug)]
-pub(crate) struct Names(pub(crate) Vec<(Request, Vec<String>)>);
+pub(crate) struct Names(pub(crate) Vec<(ImportRequest, Vec<String>)>);
 
 impl Names {
     pub(crate) fn new(rules: &Rules) -> Self {
         let one = |r| {
             let job = resource(rules, r, 0, 1);
-            let request = Request::of(&job).expect("a request");
+            let request = ImportRequest::of(&job).expect("a request");
             let names = (1..=MOST_ATTEMPTS).map(|attempt| request.job_name(attempt)).collect();
             (request, names)
         };

@@ -5,7 +5,7 @@ use super::{CREATE, DESCRIBE, made_once, nightly};
 use crate::bed::{Bed, ROLE, dataset_arn, eventually};
 use crate::judge::of_operator;
 use crate::proxy::Fate;
-use personalize_operator::import::request::Request;
+use personalize_operator::import::request::ImportRequest;
 use regex::Regex;
 use serde_json::{Value, json};
 
@@ -124,7 +124,7 @@ fn fault_60_pending_for_days() {
     let bed = Bed::new();
     let manifest = Bed::manifest("nightly", "d0", json!({}));
     let spec = serde_json::from_value(manifest["spec"].clone()).unwrap();
-    let request = Request::new(&bed.namespace, "nightly", &spec).unwrap();
+    let request = ImportRequest::new(&bed.namespace, "nightly", &spec).unwrap();
     // Its job was taken three days ago and still waits.
     let created = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(72);
     bed.service.put_job(&json!({

@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use kube::api::{ListParams, PostParams};
 use personalize_operator::api::conditions::{self, Reason};
 use personalize_operator::api::{DatasetImportJob, DatasetImportJobStatus};
-use personalize_operator::import::request::Request;
+use personalize_operator::import::request::ImportRequest;
 use serde_json::json;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -52,7 +52,7 @@ fn make(bed: &Bed, count: usize, status: fn(&DatasetImportJob) -> Option<Dataset
 
 fn finished(job: &DatasetImportJob) -> Option<DatasetImportJobStatus> {
     let now = jiff::Timestamp::from_second(1_790_000_000).unwrap();
-    let request = Request::new(&job.namespace()?, &job.name_any(), &job.spec).unwrap();
+    let request = ImportRequest::new(&job.namespace()?, &job.name_any(), &job.spec).unwrap();
     let mut status = DatasetImportJobStatus {
         status: Some("ACTIVE".into()),
         job_name: Some(request.job_name(1)),

@@ -8,10 +8,10 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use personalize_operator::api::Tag;
 use personalize_operator::cli::{Cli, Command};
 use personalize_operator::controller;
-use personalize_operator::controller::kube_client::Connection;
-use personalize_operator::http::readiness::Health;
-use personalize_operator::import::request::Request;
-use personalize_operator::personalize::{ACTIVE, Class, Failure, Job, JobSummary, Personalize};
+use personalize_operator::controller::kube_client::KubeClient;
+use personalize_operator::http::readiness::Readiness;
+use personalize_operator::import::request::ImportRequest;
+use personalize_operator::personalize::{ACTIVE, ErrorKind, Job, JobSummary, Personalize, ServiceError};
 use personalize_operator::personalize::{DatasetArn, JobArn};
 use personalize_operator::telemetry::exposition::Format;
 use personalize_operator::telemetry::metrics::Metrics;
@@ -28,7 +28,7 @@ struct Panicky {
 }
 
 impl Personalize for Panicky {
-    async fn create(&self, request: &Request, job_name: &str) -> Result<JobArn, Failure> {
+    async fn create_dataset_import_job(&self, request: &ImportRequest, job_name: &str) -> Result<JobArn, ServiceError> {
         let job = Job {
             name: job_name.into(),
             dataset: request.dataset.as_str().into(),
@@ -50,25 +50,25 @@ impl Personalize for Panicky {
         Ok(arn)
     }
 
-    async fn job(&self, dataset: &DatasetArn, job: &JobArn) -> Result<Job, Failure> {
+    async fn describe_dataset_import_job(&self, dataset: &DatasetArn, job: &JobArn) -> Result<Job, ServiceError> {
         assert!(!dataset.as_str().ends_with("/d13"), "as ordered");
         self.jobs
             .lock()
             .unwrap()
             .get(&job.0)
             .cloned()
-            .ok_or_else(|| Failure::answered("ResourceNotFoundException", "", 400))
+            .ok_or_else(|| ServiceError::answered("ResourceNotFoundException", "", 400))
     }
 
-    async fn tags(&self, _: &DatasetArn, _: &JobArn) -> Result<Vec<Tag>, Failure> {
-        Err(Failure::unanswered(Class::InDoubt, "Unused", "not asked for here"))
+    async fn list_tags_for_resource(&self, _: &DatasetArn, _: &JobArn) -> Result<Vec<Tag>, ServiceError> {
+        Err(ServiceError::unanswered(ErrorKind::Indeterminate, "Unused", "not asked for here"))
     }
 
-    async fn jobs(&self, _: &DatasetArn) -> Result<Vec<JobSummary>, Failure> {
+    async fn list_dataset_import_jobs(&self, _: &DatasetArn) -> Result<Vec<JobSummary>, ServiceError> {
         Ok(Vec::new())
     }
 
-    async fn dataset_status(&self, _: &DatasetArn) -> Result<String, Failure> {
+    async fn describe_dataset(&self, _: &DatasetArn) -> Result<String, ServiceError> {
         Ok(ACTIVE.into())
     }
 }
@@ -95,10 +95,10 @@ async fn fault_11_one_reconcile_panics_the_others_go_on() {
     let metrics = Arc::new(Metrics::default());
     let service = Arc::new(Panicky::default());
     let running = tokio::spawn(controller::run(
-        Connection::new(config, Arc::clone(&metrics)).unwrap(),
+        KubeClient::new(config, Arc::clone(&metrics)).unwrap(),
         Arc::clone(&service),
         args.options("default"),
-        Arc::new(Health::default()),
+        Arc::new(Readiness::default()),
         Arc::clone(&metrics),
         stop,
     ));

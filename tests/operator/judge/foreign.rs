@@ -3,7 +3,7 @@
 
 use super::{Books, accepted, annotation, job, object, of_operator, tag, text};
 use personalize_operator::api::{ADOPT, DatasetImportJobSpec};
-use personalize_operator::import::request::{Request, TAG_NAME, TAG_NAMESPACE, TAG_REQUEST_HASH};
+use personalize_operator::import::request::{ImportRequest, TAG_NAME, TAG_NAMESPACE, TAG_REQUEST_HASH};
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 
@@ -40,10 +40,10 @@ pub(super) fn judge(books: &Books<'_>, faults: &mut Vec<String>) {
 }
 
 /// The import that a resource asks for, if it can be read.
-pub(super) fn request(resource: &Value) -> Option<Request> {
+pub(super) fn request(resource: &Value) -> Option<ImportRequest> {
     let spec: DatasetImportJobSpec = serde_json::from_value(resource["spec"].clone()).ok()?;
     let metadata = &resource["metadata"];
-    Request::new(text(metadata, "namespace"), text(metadata, "name"), &spec).ok()
+    ImportRequest::new(text(metadata, "namespace"), text(metadata, "name"), &spec).ok()
 }
 
 /// In what a job differs from what the resource asks for.
