@@ -8,17 +8,17 @@ pub mod namespace_policy;
 mod reconciler;
 
 use crate::api::DatasetImportJob;
-use crate::controller::context::Memories;
+use crate::controller::context::{Context, LocalStates};
 use crate::controller::events::EventPublisher;
 use crate::controller::kube_client::KubeClient;
 use crate::controller::leader_election::{LeaderElection, LeaderElectionOptions, LeaseHold};
 use crate::controller::namespace_policy::DefaultPolicy;
-use crate::controller::reconciler::Context;
+use crate::controller::reconciler::{error_policy, reconcile};
 use crate::http::readiness::Readiness;
-use crate::import::timing::Timing;
+use crate::import::MANAGER;
+use crate::import::{Key, Timing};
 use crate::personalize::Personalize;
-use crate::queue::{Key, Queue, Uid};
-use crate::reconciliation::MANAGER;
+use crate::queue::{Queue, Uid};
 use crate::redact::told;
 use crate::telemetry::metrics::Metrics;
 use futures::channel::mpsc::{UnboundedSender, unbounded};
@@ -27,19 +27,18 @@ use futures::{Stream, StreamExt};
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::controller::{Config, Controller};
 use kube::runtime::events::Reporter;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, Resource};
 use std::collections::{BTreeSet, HashSet};
-use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{sleep, timeout};
-use tracing::{Instrument, debug, error, error_span, info, warn};
+use tracing::{info, warn};
 
 /// A resource that may be unreadable: one bad object must not blind the watch to the others.
 type Guarded = DeserializeGuard<DatasetImportJob>;
@@ -181,18 +180,18 @@ async fn lead<P: Personalize + Clone>(
     let operator = Arc::new(Context {
         client: client.clone(),
         personalize: personalize.clone(),
-        policy: options.policy.clone(),
-        unlisted: options.unlisted,
+        timing: options.policy.clone(),
+        default_policy: options.unlisted,
         kube_timeout: options.kube_timeout,
         queue: Mutex::new(Queue::new(options.quota, options.policy.clone())),
-        memories: Memories::default(),
-        leadership,
+        local_states: LocalStates::default(),
+        lease: leadership,
         stopping: AtomicBool::new(false),
-        health: Arc::clone(health),
+        readiness: Arc::clone(health),
         metrics: Arc::clone(metrics),
-        recorder: EventPublisher::new(client.clone(), reporter),
-        wake: waker(scopes.clone(), senders),
-        pause: connection.pause.clone(),
+        events: EventPublisher::new(client.clone(), reporter),
+        enqueue: waker(scopes.clone(), senders),
+        retry_after: connection.pause.clone(),
         workers: Semaphore::new(options.concurrency.max(1).into()),
     });
     let controllers = scopes.into_iter().zip(receivers).map(|(scope, wakes)| {
@@ -216,7 +215,7 @@ async fn lead<P: Personalize + Clone>(
     let began = jiff::Timestamp::now();
     let survey = async {
         loop {
-            operator.survey(began);
+            operator.record_snapshot(began);
             sleep(Duration::from_secs(1)).await;
         }
     };
@@ -231,7 +230,7 @@ async fn lead<P: Personalize + Clone>(
         () = drained => {}
         () = survey => {}
     }
-    operator.recorder.finish().await;
+    operator.events.finish().await;
 }
 
 fn waker(
@@ -278,9 +277,9 @@ fn indexed<P: Personalize>(
             }
             Ok(Event::InitDone) => {
                 unlisted.drain().for_each(|uid| operator.forget(&uid));
-                let was_warm = operator.health.is_warm();
-                operator.health.warm(scope.as_deref().unwrap_or_default());
-                if !was_warm && operator.health.is_warm() {
+                let was_warm = operator.readiness.is_warm();
+                operator.readiness.warm(scope.as_deref().unwrap_or_default());
+                if !was_warm && operator.readiness.is_warm() {
                     // What came before all was known was left alone.
                     let _ = warm.send(());
                 }
@@ -292,49 +291,6 @@ fn indexed<P: Personalize>(
         }
         event
     })
-}
-
-async fn reconcile<P: Personalize>(guarded: Arc<Guarded>, operator: Arc<Context<P>>) -> Result<Action, Infallible> {
-    // A field called `name` would be hidden by the span's own in JSON.
-    // It is there at each level that is logged at all.
-    let span = error_span!("reconcile", namespace = guarded.namespace(), resource = guarded.name_any());
-    async {
-        let job = match &guarded.0 {
-            Ok(job) => job,
-            Err(invalid) => {
-                operator.metrics.error("Unreadable");
-                error!(error = %crate::redact::sanitize(&invalid.error), "the resource can't be read; it is left alone until it changes");
-                return Ok(Action::await_change());
-            }
-        };
-        if !operator.health.is_warm() {
-            debug!("not everything is known yet; it is looked at once that is so");
-            return Ok(Action::await_change());
-        }
-        // Each namespace that is watched by itself has a controller; the bound is over all of them.
-        let _permit = operator.workers.acquire().await;
-        let began = Instant::now();
-        operator.metrics.worker_started();
-        let (delay, outcome) = operator.pass(job).await;
-        let result = match (&outcome, delay) {
-            (Err(_), _) => "error",
-            (Ok(()), None) => "success",
-            (Ok(()), Some(_)) => "requeue_after",
-        };
-        operator.metrics.worker_ended(result, began.elapsed());
-        if let Err(error) = &outcome {
-            operator.metrics.error(error.label());
-            warn!(error = told(error), "the pass could not be ended; it is taken up again");
-        }
-        Ok(delay.map_or_else(Action::await_change, Action::requeue))
-    }
-    .instrument(span)
-    .await
-}
-
-/// Each pass says for itself when the next one begins, also one that failed.
-fn error_policy<P: Personalize>(_: Arc<Guarded>, error: &Infallible, _: Arc<Context<P>>) -> Action {
-    match *error {}
 }
 
 /// A stream that brings each change.
