@@ -10,7 +10,6 @@ use crate::import::timing::since;
 use crate::import::{Key, LocalState, Timing};
 use crate::personalize::AccountRegion;
 use crate::queue::{Queue, Uid};
-use crate::reconciliation::lock;
 use crate::telemetry::metrics::{Metrics, Survey};
 use jiff::Timestamp;
 use kube::{Client, ResourceExt};
@@ -44,8 +43,9 @@ pub(crate) struct Context<P> {
 }
 
 impl<P> Context<P> {
+    /// The queue. A panic under the lock does no harm: each entry is replaced as a whole.
     pub(crate) fn queue(&self) -> MutexGuard<'_, Queue> {
-        lock(&self.queue)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Updates the queue with a resource that the watch delivered.

@@ -68,6 +68,6 @@ pub async fn drive<E: Executor>(
 
 /// Locks the queue. A panic under the lock does no harm: the queue is an index of what was observed, and each entry is
 /// replaced as a whole.
-pub(crate) fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
+fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
     queue.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,7 +6,6 @@
 
 mod drive;
 
-pub(crate) use drive::lock;
 pub use drive::{Executor, Stopped, drive};
 
 use crate::api::conditions::{Reason, State};

@@ -1,28 +1,28 @@
 //! The protocol with a part of it left out: the model finds what that part is for.
 
-use crate::rules::{Breaks, Budget, Deed, Rules};
-use crate::search::{needed, steps};
+use crate::rules::{Budget, Mutation, Rules, UserAction};
+use crate::search::{mutation_breaks, steps};
 
 const TWICE: &str = "A: nothing is accepted twice";
 const OUT_OF_ORDER: &str = "H: no older import lands after a newer one";
 
 #[test]
 fn only_without_an_intent_is_an_import_made_twice() {
-    needed(
+    mutation_breaks(
         "intent",
         TWICE,
-        Breaks { no_intent: true, ..Breaks::default() },
+        Mutation { no_intent: true, ..Mutation::default() },
         None,
-        Rules { budget: Budget { crashes: 1, lags: 1, ..Budget::default() }, ..Rules::timely() },
+        Rules { budget: Budget { crashes: 1, delays: 1, ..Budget::default() }, ..Rules::timely() },
     );
 }
 
 #[test]
 fn only_without_a_look_before_the_create_is_an_import_made_twice() {
-    needed(
+    mutation_breaks(
         "look",
         TWICE,
-        Breaks { no_look: true, ..Breaks::default() },
+        Mutation { no_lookup: true, ..Mutation::default() },
         None,
         Rules { budget: Budget { ticks: 1, crashes: 1, ..Budget::default() }, ..Rules::timely() },
     );
@@ -30,10 +30,10 @@ fn only_without_a_look_before_the_create_is_an_import_made_twice() {
 
 #[test]
 fn only_without_compare_and_swap_do_two_leaders_make_an_import_twice() {
-    needed(
+    mutation_breaks(
         "compare-and-swap",
         TWICE,
-        Breaks { no_swap: true, ..Breaks::default() },
+        Mutation { no_compare_and_swap: true, ..Mutation::default() },
         steps(20),
         Rules { both_lead: true, ..Rules::timely() },
     );
@@ -41,36 +41,40 @@ fn only_without_compare_and_swap_do_two_leaders_make_an_import_twice() {
 
 #[test]
 fn only_without_doubt_about_a_lost_answer_is_an_import_made_twice() {
-    needed(
+    mutation_breaks(
         "doubt",
         TWICE,
-        Breaks { no_doubt: true, ..Breaks::default() },
+        Mutation { no_indeterminate: true, ..Mutation::default() },
         None,
-        Rules { budget: Budget { losses: 1, lags: 1, ..Budget::default() }, ..Rules::timely() },
+        Rules { budget: Budget { losses: 1, delays: 1, ..Budget::default() }, ..Rules::timely() },
     );
 }
 
 #[test]
 fn only_without_proof_is_a_foreign_job_adopted() {
-    needed(
+    mutation_breaks(
         "proof",
         "C: no foreign job is adopted",
-        Breaks { no_proof: true, ..Breaks::default() },
+        Mutation { no_ownership: true, ..Mutation::default() },
         steps(20),
-        Rules { deeds: &[Deed::MakeJob], budget: Budget { deeds: 1, ..Budget::default() }, ..Rules::untimely() },
+        Rules {
+            user_actions: &[UserAction::CreateForeignJob],
+            budget: Budget { user_actions: 1, ..Budget::default() },
+            ..Rules::untimely()
+        },
     );
 }
 
 #[test]
 fn only_without_a_record_of_what_was_granted_is_an_attempt_made_that_nobody_asked_for() {
-    needed(
+    mutation_breaks(
         "record of wishes",
         "A: another attempt needs a failed one, and a person or a limit",
-        Breaks { no_record_of_wishes: true, ..Breaks::default() },
+        Mutation { no_handled_retry: true, ..Mutation::default() },
         None,
         Rules {
-            deeds: &[Deed::Retry],
-            budget: Budget { failures: 2, deeds: 1, ..Budget::default() },
+            user_actions: &[UserAction::Retry],
+            budget: Budget { failures: 2, user_actions: 1, ..Budget::default() },
             ..Rules::untimely()
         },
     );
@@ -78,10 +82,10 @@ fn only_without_a_record_of_what_was_granted_is_an_attempt_made_that_nobody_aske
 
 #[test]
 fn only_without_a_queue_does_an_older_import_land_after_a_newer_one() {
-    needed(
+    mutation_breaks(
         "queue",
         OUT_OF_ORDER,
-        Breaks { no_queue: true, ..Breaks::default() },
+        Mutation { no_queue: true, ..Mutation::default() },
         None,
         Rules { resources: 2, ..Rules::timely() },
     );
@@ -90,16 +94,16 @@ fn only_without_a_queue_does_an_older_import_land_after_a_newer_one() {
 /// The older import is held back while the newer one lands, and either resource may be deleted at any moment.
 #[test]
 fn only_without_its_age_on_the_job_does_an_older_import_land_after_a_newer_one_that_was_deleted() {
-    needed(
+    mutation_breaks(
         "age",
         OUT_OF_ORDER,
-        Breaks { no_age: true, ..Breaks::default() },
+        Mutation { no_requested_at: true, ..Mutation::default() },
         steps(32),
         Rules {
             resources: 2,
             suspended: true,
-            deeds: &[Deed::Delete, Deed::Suspend],
-            budget: Budget { deeds: 2, ..Budget::default() },
+            user_actions: &[UserAction::Delete, UserAction::Suspend],
+            budget: Budget { user_actions: 2, ..Budget::default() },
             ..Rules::timely()
         },
     );

@@ -1,7 +1,7 @@
-//! The service answers anything: through the SDK's own parsing into whole passes.
+//! Any answer of the service: through the parsing of the SDK into whole reconciliations.
 
 use crate::document::document;
-use crate::judge::{Protocol, now, policy};
+use crate::invariants::{ProtocolCheck, now, timing};
 use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
@@ -9,22 +9,25 @@ use aws_sdk_personalize::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
+use jiff::Timestamp;
 use personalize_operator::api::DatasetImportJob;
-use personalize_operator::aws::Aws;
-use personalize_operator::import::plan::{Effect, ObservedJob};
+use personalize_operator::aws::Aws as AwsClient;
+use personalize_operator::import::{Effect, ImportRequest, LocalState, ObservedJob, Trust};
 use personalize_operator::personalize::Personalize;
 use personalize_operator::queue::Queue;
-use personalize_operator::reconciliation::{Reconciliation, Remembered};
+use personalize_operator::reconciliation::{Executor, Observation, Reconciliation, drive};
+use personalize_operator::testing::status_written;
 use serde_json::{Value, json};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 
-/// What the service will answer, in turn: for each call a byte that says how, and the rest as the body.
+/// The answers of the service, one per call: a byte that says how, and the body.
 #[derive(Debug, Clone, Default)]
 struct Script(Arc<Mutex<VecDeque<Vec<u8>>>>);
 
-/// What no JSON text holds.
+/// A byte that no JSON text contains.
 const SEPARATOR: u8 = 0xff;
 
 impl Script {
@@ -92,7 +95,7 @@ fn template(operation: &str) -> Value {
     }
 }
 
-fn client(script: &Script) -> Aws {
+fn client(script: &Script) -> AwsClient {
     let script = script.clone();
     let credentials = Credentials::new("AKIAIOSFODNN7EXAMPLE", crate::document::SECRET, None, None, "fuzz");
     let base = SdkConfig::builder()
@@ -102,7 +105,7 @@ fn client(script: &Script) -> Aws {
         .retry_config(RetryConfig::disabled())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .build();
-    Aws::from_config(base, HashMap::new())
+    AwsClient::from_config(base, HashMap::new())
 }
 
 fn resource() -> DatasetImportJob {
@@ -122,99 +125,85 @@ fn resource() -> DatasetImportJob {
     .unwrap()
 }
 
-/// Takes passes until the script has been read, and two more.
-async fn life(service: &Aws, script: &Script) {
-    let (mut job, mut remembered, mut queue) = (resource(), Remembered::default(), Queue::new(5, policy()));
+/// Reconciles until the script is used up, and twice more.
+async fn reconcile_all(service: &AwsClient, script: &Script) {
+    let (mut resource, mut local) = (resource(), LocalState::default());
+    let queue = Mutex::new(Queue::new(5, timing()));
+    queue.lock().unwrap().observe(&resource, Trust::Trusted);
     let mut accepted = Vec::new();
-    queue.observe(&job, true);
     for round in 0.. {
-        let last = script.0.lock().unwrap().is_empty();
-        let mut pass = Reconciliation::new(job.clone(), remembered);
-        one(service, &mut pass, &mut queue, now(round), &mut accepted).await;
-        job = pass.job().clone();
-        remembered = pass.end();
-        if last && round > 1 || round > 20 {
+        let is_used_up = script.0.lock().unwrap().is_empty();
+        let mut reconciliation = Reconciliation::new(resource.clone(), local);
+        let request = reconciliation.request().unwrap();
+        let protocol = ProtocolCheck::default();
+        let mut executor = SdkService { service, request, protocol, now: now(round), accepted: &mut accepted };
+        drive(&mut reconciliation, &mut executor, &queue, &timing()).await.expect("it finishes");
+        resource = reconciliation.resource().clone();
+        local = reconciliation.into_local();
+        if is_used_up && round > 1 || round > 20 {
             break;
         }
     }
-    let attempts: std::collections::BTreeSet<i32> = accepted.iter().copied().collect();
+    let attempts: BTreeSet<i32> = accepted.iter().copied().collect();
     assert_eq!(attempts.len(), accepted.len(), "no attempt is accepted twice: {accepted:?}");
 }
 
-async fn one(
-    service: &Aws,
-    pass: &mut Reconciliation,
-    queue: &mut Queue,
-    now: jiff::Timestamp,
-    accepted: &mut Vec<i32>,
-) {
-    let request = pass.request().unwrap();
-    let mut protocol = Protocol::default();
-    for _ in 0..1000 {
-        let step = pass.next(now, &policy());
-        protocol.step(pass, &step);
-        match step {
-            Effect::Refresh => assert!(pass.refreshed(Some(pass.job().clone()), queue)),
-            Effect::AskPermission => pass.permitted(Ok(())),
-            Effect::TakeTurn => pass.turned(queue.try_admit("u", now)),
-            Effect::DescribeJob { attempt, prove } => {
-                let arn = request.job_arn(attempt);
-                let found = match service.describe_dataset_import_job(&request.dataset, &arn).await {
-                    Ok(job) => {
-                        let tags = if prove {
-                            Some(service.list_tags_for_resource(&request.dataset, &arn).await)
-                        } else {
-                            None
-                        };
-                        Ok(ObservedJob { job, tags })
-                    }
-                    Err(failure) => Err(failure),
-                };
-                pass.looked_up(attempt, found, now);
-            }
-            Effect::DescribeDataset => pass.saw_dataset(service.describe_dataset(&request.dataset).await),
-            Effect::ListJobs => pass.saw_jobs(service.list_dataset_import_jobs(&request.dataset).await, queue),
-            Effect::ReadAge { job_name } => {
-                let tags = service.list_tags_for_resource(&request.dataset, &request.dataset.job(&job_name)).await;
-                pass.saw_age(job_name, tags);
-            }
-            Effect::RecordIntent(status) => {
-                let attempt = status.submission.as_ref().unwrap().attempt;
-                write(pass, *status, Some(attempt), queue);
-            }
-            Effect::Create { attempt } => {
-                let answer = service.create_dataset_import_job(&request, &request.job_name(attempt)).await.map(drop);
-                if answer.is_ok() {
-                    accepted.push(attempt);
-                }
-                pass.created(attempt, answer, queue);
-            }
-            Effect::Outcome(rest) => {
-                if let Some(status) = rest.status {
-                    write(pass, *status, None, queue);
-                }
-                pass.rested(rest.again, now, &policy(), 0.5);
-                if rest.verified {
-                    pass.verified(queue);
-                }
-                pass.leave_queue(rest.refusal, now, &policy(), 0.5, queue);
-                return;
-            }
-        }
-    }
-    panic!("the pass does not come to rest");
+/// Performs effects through the AWS SDK.
+struct SdkService<'a> {
+    service: &'a AwsClient,
+    request: ImportRequest,
+    protocol: ProtocolCheck,
+    now: Timestamp,
+    accepted: &'a mut Vec<i32>,
 }
 
-fn write(
-    pass: &mut Reconciliation,
-    status: personalize_operator::api::DatasetImportJobStatus,
-    intent: Option<i32>,
-    queue: &mut Queue,
-) {
-    let mut written = pass.with_status(status);
-    let version = personalize_operator::queue::version(&written) + 1;
-    written.metadata.resource_version = Some(version.to_string());
-    pass.recorded(written, intent, queue);
+impl Executor for SdkService<'_> {
+    type Error = Infallible;
+
+    fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    fn jitter(&self) -> f64 {
+        0.5
+    }
+
+    async fn perform(&mut self, reconciliation: &Reconciliation, effect: Effect) -> Result<Observation, Infallible> {
+        self.protocol.check(reconciliation, &effect);
+        let (service, request) = (self.service, &self.request);
+        let dataset = &request.dataset;
+        Ok(match effect {
+            Effect::ReadResource => Observation::Resource(Some(Box::new(reconciliation.resource().clone()))),
+            Effect::CheckNamespace => Observation::Namespace(Ok(())),
+            Effect::DescribeJob { attempt, with_tags } => {
+                let arn = request.job_arn(attempt);
+                let job = match service.describe_dataset_import_job(dataset, &arn).await {
+                    Ok(job) if with_tags => {
+                        let tags = Some(service.list_tags_for_resource(dataset, &arn).await);
+                        Ok(ObservedJob { job, tags })
+                    }
+                    Ok(job) => Ok(ObservedJob { job, tags: None }),
+                    Err(error) => Err(error),
+                };
+                Observation::Job { attempt, job }
+            }
+            Effect::DescribeDataset => Observation::Dataset(service.describe_dataset(dataset).await),
+            Effect::ListJobs => Observation::Jobs(service.list_dataset_import_jobs(dataset).await),
+            Effect::ListTags { job_name } => {
+                let tags = service.list_tags_for_resource(dataset, &dataset.job(&job_name)).await;
+                Observation::Tags { job_name, tags }
+            }
+            Effect::WriteStatus { status, then } => status_written(reconciliation, *status, then),
+            Effect::CreateJob { attempt } => {
+                let name = request.job_name(attempt);
+                let answer = service.create_dataset_import_job(request, &name).await.map(drop);
+                if answer.is_ok() {
+                    self.accepted.push(attempt);
+                }
+                Observation::Created { attempt, answer }
+            }
+        })
+    }
 }
 
 #[test]
@@ -226,6 +215,6 @@ fn answers() {
     bolero::check!(name = "answers").with_iterations(500).for_each(move |input: &[u8]| {
         let (script, service, runtime) = *shared;
         script.write(input);
-        runtime.block_on(life(service, script));
+        runtime.block_on(reconcile_all(service, script));
     });
 }

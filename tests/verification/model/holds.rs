@@ -1,6 +1,8 @@
 //! The protocol as it ships: everything holds.
 
-use crate::rules::Deed::{Apply, Delete, Forge, ForgeFailure, MakeJob, Retry, Suspend, Wipe};
+use crate::rules::UserAction::{
+    Apply, ClearStatus, CreateForeignJob, Delete, ForgeFailure, ForgeSuccess, Retry, Suspend,
+};
 use crate::rules::{Budget, Rules};
 use crate::search::{holds, steps};
 
@@ -25,10 +27,10 @@ fn one_import_through_crashes_and_lost_answers() {
 #[test]
 fn one_import_through_refusals_failures_and_late_jobs() {
     holds(
-        "refusals",
+        "rejections",
         None,
         Rules {
-            budget: Budget { ticks: 1, refusals: 1, lags: 1, failures: 1, ..Budget::default() },
+            budget: Budget { ticks: 1, rejections: 1, delays: 1, failures: 1, ..Budget::default() },
             ..Rules::untimely()
         },
     );
@@ -39,18 +41,21 @@ fn one_import_through_reads_that_fail() {
     holds(
         "reads",
         steps(20),
-        Rules { budget: Budget { ticks: 1, crashes: 1, reads: 1, lags: 1, ..Budget::default() }, ..Rules::untimely() },
+        Rules {
+            budget: Budget { ticks: 1, crashes: 1, reads: 1, delays: 1, ..Budget::default() },
+            ..Rules::untimely()
+        },
     );
 }
 
 #[test]
 fn one_import_whose_resource_is_meddled_with() {
     holds(
-        "deeds",
+        "user_actions",
         steps(26),
         Rules {
-            deeds: &[MakeJob, Delete, Apply, Suspend, Wipe, Forge, ForgeFailure, Retry],
-            budget: Budget { crashes: 1, deeds: 1, ..Budget::default() },
+            user_actions: &[CreateForeignJob, Delete, Apply, Suspend, ClearStatus, ForgeSuccess, ForgeFailure, Retry],
+            budget: Budget { crashes: 1, user_actions: 1, ..Budget::default() },
             ..Rules::untimely()
         },
     );
@@ -62,8 +67,8 @@ fn one_import_that_fails_and_is_made_again_because_a_person_asks() {
         "asked for again",
         None,
         Rules {
-            deeds: &[Retry],
-            budget: Budget { crashes: 1, losses: 1, failures: 1, deeds: 1, ..Budget::default() },
+            user_actions: &[Retry],
+            budget: Budget { crashes: 1, losses: 1, failures: 1, user_actions: 1, ..Budget::default() },
             ..Rules::untimely()
         },
     );
@@ -76,8 +81,8 @@ fn one_import_that_fails_and_is_made_again_within_its_limit() {
         steps(30),
         Rules {
             backoff_limit: 1,
-            deeds: &[Retry, MakeJob, ForgeFailure],
-            budget: Budget { failures: 2, deeds: 1, ..Budget::default() },
+            user_actions: &[Retry, CreateForeignJob, ForgeFailure],
+            budget: Budget { failures: 2, user_actions: 1, ..Budget::default() },
             ..Rules::untimely()
         },
     );
@@ -90,7 +95,7 @@ fn one_import_that_is_made_again_where_names_do_not_help_and_leadership_changes_
         steps(24),
         Rules {
             backoff_limit: 1,
-            budget: Budget { ticks: 1, handovers: 1, failures: 1, lags: 1, ..Budget::default() },
+            budget: Budget { ticks: 1, handovers: 1, failures: 1, delays: 1, ..Budget::default() },
             ..Rules::timely()
         },
     );
@@ -101,7 +106,7 @@ fn one_import_where_names_do_not_help_and_leadership_changes_hands() {
     holds(
         "handovers",
         steps(22),
-        Rules { budget: Budget { ticks: 1, handovers: 1, lags: 1, ..Budget::default() }, ..Rules::timely() },
+        Rules { budget: Budget { ticks: 1, handovers: 1, delays: 1, ..Budget::default() }, ..Rules::timely() },
     );
 }
 
@@ -130,8 +135,8 @@ fn two_imports_the_older_of_which_fails_and_is_asked_for_again() {
         steps(26),
         Rules {
             resources: 2,
-            deeds: &[Retry],
-            budget: Budget { failures: 1, deeds: 1, ..Budget::default() },
+            user_actions: &[Retry],
+            budget: Budget { failures: 1, user_actions: 1, ..Budget::default() },
             ..Rules::timely()
         },
     );
@@ -144,17 +149,17 @@ fn one_import_through_everything_at_once() {
         steps(11),
         Rules {
             backoff_limit: 1,
-            deeds: &[MakeJob, Delete, Apply, Suspend, Wipe, Retry],
+            user_actions: &[CreateForeignJob, Delete, Apply, Suspend, ClearStatus, Retry],
             budget: Budget {
                 ticks: 1,
                 crashes: 1,
                 handovers: 1,
                 losses: 1,
-                refusals: 1,
+                rejections: 1,
                 reads: 1,
-                lags: 1,
+                delays: 1,
                 failures: 1,
-                deeds: 1,
+                user_actions: 1,
             },
             ..Rules::untimely()
         },

@@ -1,6 +1,6 @@
 //! What may happen in a model, how often, and what of the protocol is broken on purpose.
 
-use crate::world::GRACE;
+use crate::state::GRACE;
 use std::time::Duration;
 
 /// How often each kind of thing may still happen.
@@ -15,43 +15,43 @@ pub(crate) struct Budget {
     /// Answers of either server that are lost, or come after nobody waits for them.
     pub(crate) losses: u8,
     /// Creates that the service refuses.
-    pub(crate) refusals: u8,
+    pub(crate) rejections: u8,
     /// Reads of either server that fail.
     pub(crate) reads: u8,
     /// Jobs that can't be read for a while after they were made.
-    pub(crate) lags: u8,
+    pub(crate) delays: u8,
     /// Jobs that end with CREATE FAILED.
     pub(crate) failures: u8,
     /// Deeds of a person, or of a foreign actor.
-    pub(crate) deeds: u8,
+    pub(crate) user_actions: u8,
 }
 
 /// Parts of the protocol that are left out.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Breaks {
+pub(crate) struct Mutation {
     /// The intent is not written.
     pub(crate) no_intent: bool,
     /// Nothing is looked up before a create.
-    pub(crate) no_look: bool,
+    pub(crate) no_lookup: bool,
     /// The API server takes a status whatever version it was made from.
-    pub(crate) no_swap: bool,
+    pub(crate) no_compare_and_swap: bool,
     /// A lost answer counts as a refusal.
-    pub(crate) no_doubt: bool,
+    pub(crate) no_indeterminate: bool,
     /// Whose job it is isn't asked.
-    pub(crate) no_proof: bool,
+    pub(crate) no_ownership: bool,
     /// The queue lets everybody go.
     pub(crate) no_queue: bool,
-    /// Jobs don't tell how old their imports are.
-    pub(crate) no_age: bool,
+    /// Jobs don't print_actions how old their imports are.
+    pub(crate) no_requested_at: bool,
     /// The status doesn't keep which wish for another attempt was handled.
-    pub(crate) no_record_of_wishes: bool,
+    pub(crate) no_handled_retry: bool,
 }
 
-/// A foreign deed.
+/// A foreign user_action.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Deed {
+pub(crate) enum UserAction {
     /// A job is made elsewhere, under the next name of the resource that is free.
-    MakeJob,
+    CreateForeignJob,
     /// The resource is deleted.
     Delete,
     /// It is applied again.
@@ -59,9 +59,9 @@ pub(crate) enum Deed {
     /// `spec.suspend` is flipped.
     Suspend,
     /// The status is emptied.
-    Wipe,
+    ClearStatus,
     /// The status is replaced by one that claims success.
-    Forge,
+    ForgeSuccess,
     /// The status is replaced by one that claims that the first job failed.
     ForgeFailure,
     /// An annotation asks for another attempt.
@@ -85,9 +85,9 @@ pub(crate) struct Rules {
     /// How many more jobs each resource allows after one that failed.
     pub(crate) backoff_limit: i32,
     pub(crate) grace: Duration,
-    pub(crate) deeds: &'static [Deed],
+    pub(crate) user_actions: &'static [UserAction],
     pub(crate) budget: Budget,
-    pub(crate) breaks: Breaks,
+    pub(crate) mutation: Mutation,
 }
 
 impl Rules {
@@ -101,9 +101,9 @@ impl Rules {
             suspended: false,
             backoff_limit: 0,
             grace: GRACE,
-            deeds: &[],
+            user_actions: &[],
             budget: Budget::default(),
-            breaks: Breaks::default(),
+            mutation: Mutation::default(),
         }
     }
 

@@ -1,10 +1,10 @@
-//! The configuration holds anything: flags and variables, which clap reads alike.
+//! Any configuration: flags and variables, which clap reads alike.
 
 use clap::{CommandFactory, Parser};
 use personalize_operator::cli::{Cli, Command};
 use personalize_operator::import::timing::Severity;
 
-/// Flags of `run` from bytes: on each line one byte that says which flag, and its value.
+/// Flags of `run` from bytes: each line has a byte that says which flag, and its value.
 fn flags(input: &[u8]) -> Vec<String> {
     let command = Cli::command();
     let run = command.find_subcommand("run").unwrap();
@@ -21,21 +21,21 @@ fn flags(input: &[u8]) -> Vec<String> {
 fn configuration() {
     bolero::check!(name = "configuration").with_iterations(500).for_each(|input: &[u8]| {
         let arguments = ["personalize-operator".to_owned(), "run".into()].into_iter().chain(flags(input));
-        // Refused with a message, or taken with settings that nothing later chokes on.
+        // It is rejected with a message, or its settings cause no error later.
         let Ok(Cli { command: Command::Run(args) }) = Cli::try_parse_from(arguments) else { return };
         let (options, aws) = (args.options("operator"), args.aws.options());
-        let policy = options.policy;
-        for setbacks in [0, 1, 17, u32::MAX] {
-            for pace in [Severity::Transient, Severity::NeedsUser] {
-                let delay = policy.backoff(pace, setbacks, 1.0);
-                assert!(!delay.is_zero(), "a delay of nothing is a loop that never sleeps");
+        let timing = options.timing;
+        for failures in [0, 1, 17, u32::MAX] {
+            for severity in [Severity::Transient, Severity::NeedsUser] {
+                let delay = timing.backoff(severity, failures, 1.0);
+                assert!(!delay.is_zero(), "a delay of zero makes a busy loop");
             }
         }
         for age in [0, 1, 1 << 40] {
             let age = std::time::Duration::from_secs(age);
-            assert!(!policy.poll(age, None).is_zero() && !policy.poll(age, Some(age)).is_zero());
+            assert!(!timing.poll(age, None).is_zero() && !timing.poll(age, Some(age)).is_zero());
         }
-        let _ = policy.retry(i32::MAX);
+        let _ = timing.retry(i32::MAX);
         let _ = options.watch_timeout + options.kube_timeout;
         let _ = aws.connect_timeout + aws.read_timeout + aws.operation_timeout;
         assert!(options.quota > 0 && options.concurrency > 0);

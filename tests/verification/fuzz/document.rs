@@ -1,9 +1,9 @@
-//! JSON documents out of a fuzzer's bytes.
+//! JSON documents from the bytes of a fuzzer.
 
 use serde_json::{Value, json};
 
-/// The bytes themselves where they begin like a document; otherwise the template with some of its parts
-/// replaced: each pair of bytes says which, and by what.
+/// The bytes themselves if they start like a document; otherwise the template with some values replaced. Each pair of bytes
+/// says which value, and by what.
 pub(crate) fn document(template: &Value, input: &[u8]) -> Vec<u8> {
     if input.first() == Some(&b'{') {
         return input.to_vec();
@@ -12,7 +12,7 @@ pub(crate) fn document(template: &Value, input: &[u8]) -> Vec<u8> {
     for pair in input.chunks_exact(2).take(8) {
         let mut places = Vec::new();
         list(&document, &mut String::new(), &mut places);
-        let mut odd = oddities();
+        let mut odd = odd_values();
         let (place, with) = (usize::from(pair[0]) % places.len(), usize::from(pair[1]) % odd.len());
         if let Some(part) = document.pointer_mut(&places[place]) {
             *part = odd.swap_remove(with);
@@ -37,16 +37,16 @@ fn list(value: &Value, at: &mut String, places: &mut Vec<String>) {
     }
 }
 
-/// A secret that must never be seen again.
+/// A secret that no output may contain.
 pub(crate) const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKE1";
 
-/// Whether the secret stands in this text. One that more of its own characters are glued to is none: nobody could
-/// tell where it begins and ends.
-pub(crate) fn tells_secret(text: &str) -> bool {
+/// Whether the text contains the secret as a word of its own: within a longer run of such characters nobody can tell where it
+/// starts and ends.
+pub(crate) fn contains_secret(text: &str) -> bool {
     text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '/' || c == '+')).any(|part| part == SECRET)
 }
 
-fn oddities() -> Vec<Value> {
+fn odd_values() -> Vec<Value> {
     vec![
         json!(null),
         json!(true),

@@ -1,0 +1,333 @@
+//! Performs the effects of a reconciliation on the modelled API server and service.
+
+use crate::checker::{ProtocolModel, timing_of};
+use crate::state::{ActiveReconciliation, CreateCall, ModelJob, ModelState, Snapshot, at};
+use kube::ResourceExt;
+use personalize_operator::api::Tag;
+use personalize_operator::import::{Admission, AfterWrite, Effect, Next, ObservedJob, Outcome};
+use personalize_operator::personalize::{ACTIVE, ErrorKind, Job, JobSummary, ServiceError};
+use personalize_operator::reconciliation::{Interrupted, Observation, Reconciliation};
+
+/// What goes wrong with an effect.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Fault {
+    /// Nothing.
+    None,
+    /// A write whose answer is lost, after or without its effect.
+    AnswerLost { applied: bool },
+    /// A read that fails, or that does not find the dataset.
+    ReadFails,
+    /// A lookup that finds a job without its tags.
+    TagsMissing,
+}
+
+fn error(kind: ErrorKind) -> ServiceError {
+    ServiceError::unanswered(kind, kind.label(), "")
+}
+
+/// The visible job under the name of this attempt.
+fn visible_job(state: &ModelState, r: usize, attempt: i32) -> Option<&ModelJob> {
+    state.jobs.iter().find(|job| job.visible && (job.resource, job.attempt) == (r, attempt))
+}
+
+impl ProtocolModel {
+    /// The watch delivers a resource.
+    pub(crate) fn watch(&self, state: &mut ModelState, o: usize, r: usize) {
+        let (live, now) = (state.live[r].clone(), state.now());
+        let operator = state.operator(o);
+        let old = operator.cache[r].as_ref().and_then(|old| old.resource().uid());
+        let new = live.as_ref().and_then(|live| live.resource().uid());
+        if let Some(deleted) = old.filter(|old| Some(old) != new.as_ref()) {
+            let _ = operator.queue.forget(&deleted, now);
+            operator.local[r] = Default::default();
+        }
+        if let Some(live) = &live {
+            operator.queue.observe(live.resource(), operator.local[r].trust(live.resource()));
+        }
+        operator.cache[r] = live;
+    }
+
+    /// A reconciliation starts with what the cache has.
+    pub(crate) fn start(&self, state: &mut ModelState, o: usize, r: usize) {
+        let operator = state.operator(o);
+        if operator.active[r].is_some() {
+            return;
+        }
+        let Some(cached) = &operator.cache[r] else { return };
+        let reconciliation = Reconciliation::new(cached.resource().clone(), operator.local[r].clone());
+        operator.active[r] = Some(ActiveReconciliation { reconciliation, awaits_create: false });
+        self.advance(state, o, r);
+    }
+
+    /// Goes on as far as nothing can interleave: what asks only the operator itself, or something that never changes in
+    /// this model.
+    fn advance(&self, state: &mut ModelState, o: usize, r: usize) {
+        let now = state.now();
+        let timing = timing_of(&self.rules);
+        let reads_fail = state.left.reads > 0;
+        loop {
+            let operator = state.operator(o);
+            let Some(active) = operator.active[r].as_mut().filter(|active| !active.awaits_create) else { return };
+            let observation = match active.reconciliation.next(now, &timing) {
+                Next::Perform(Effect::CheckNamespace) => Observation::Namespace(Ok(())),
+                Next::Perform(Effect::DescribeDataset) if !reads_fail => Observation::Dataset(Ok(ACTIVE.into())),
+                Next::Perform(_) => return,
+                Next::TryAdmit => {
+                    let admission = operator.queue.try_admit(&active.reconciliation.uid(), now);
+                    Observation::Admission(if self.rules.mutation.no_queue { Admission::Admitted } else { admission })
+                }
+                Next::Finish(outcome) => return self.finish(state, o, r, &outcome),
+            };
+            self.apply(state, o, r, observation);
+        }
+    }
+
+    fn apply(&self, state: &mut ModelState, o: usize, r: usize, observation: Observation) {
+        let now = state.now();
+        let operator = state.operator(o);
+        let Some(active) = operator.active[r].as_mut() else { return };
+        let result = active.reconciliation.apply(observation, now, &mut operator.queue);
+        if result == Err(Interrupted::Deleted) {
+            // The watch delivers the deletion.
+            let uid = active.reconciliation.uid();
+            operator.active[r] = None;
+            operator.queue.release(&uid);
+        }
+    }
+
+    fn finish(&self, state: &mut ModelState, o: usize, r: usize, outcome: &Outcome) {
+        let (now, timing) = (state.now(), timing_of(&self.rules));
+        let operator = state.operator(o);
+        let Some(mut active) = operator.active[r].take() else { return };
+        active.reconciliation.finish(outcome, now, &timing, 0.0, &mut operator.queue);
+        self.end(state, o, r, active);
+    }
+
+    fn fail(&self, state: &mut ModelState, o: usize, r: usize, write_unconfirmed: bool) {
+        let (now, timing) = (state.now(), timing_of(&self.rules));
+        let operator = state.operator(o);
+        let Some(mut active) = operator.active[r].take() else { return };
+        active.reconciliation.fail(write_unconfirmed, now, &timing, 0.0, &mut operator.queue);
+        self.end(state, o, r, active);
+    }
+
+    /// Keeps the local state. Delays of zero never bind: without them equal states are equal.
+    fn end(&self, state: &mut ModelState, o: usize, r: usize, active: ActiveReconciliation) {
+        let operator = state.operator(o);
+        let uid = active.reconciliation.resource().uid();
+        operator.queue.set_requeue_at(uid.as_deref().unwrap_or_default(), None);
+        if operator.cache[r].as_ref().is_none_or(|cached| cached.resource().uid() != uid) {
+            return;
+        }
+        let mut local = active.reconciliation.into_local();
+        local.backoff.reset();
+        local.backoff_inputs = None;
+        local.errors.reset();
+        operator.local[r] = local;
+    }
+
+    /// The faults that the next effect of this reconciliation may meet.
+    pub(crate) fn faults(&self, state: &ModelState, o: usize, r: usize) -> &'static [Fault] {
+        const WRITE: &[Fault] =
+            &[Fault::None, Fault::AnswerLost { applied: true }, Fault::AnswerLost { applied: false }];
+        const READ: &[Fault] = &[Fault::None, Fault::ReadFails];
+        const LOOKUP: &[Fault] = &[Fault::None, Fault::ReadFails, Fault::TagsMissing];
+        let Some(active) = &state.operators[o].active[r] else { return &[] };
+        let (can_lose, can_miss) = (state.left.losses > 0, state.left.reads > 0);
+        let Next::Perform(effect) = active.reconciliation.next(state.now(), &timing_of(&self.rules)) else {
+            return &[Fault::None];
+        };
+        match effect {
+            Effect::WriteStatus { then: AfterWrite::Submit { .. }, .. } if !state.operators[o].leads => &[Fault::None],
+            Effect::WriteStatus { .. } if can_lose => WRITE,
+            Effect::DescribeJob { attempt, with_tags: true }
+                if can_miss && visible_job(state, r, attempt).is_some() =>
+            {
+                LOOKUP
+            }
+            Effect::ReadResource
+            | Effect::DescribeDataset
+            | Effect::ListJobs
+            | Effect::DescribeJob { .. }
+            | Effect::ListTags { .. }
+                if can_miss =>
+            {
+                READ
+            }
+            _ => &[Fault::None],
+        }
+    }
+
+    /// Performs the next effect. `None` if there is none.
+    pub(crate) fn step(&self, state: &mut ModelState, o: usize, r: usize, fault: Fault) -> Option<()> {
+        let leads = state.operators[o].leads;
+        let active = state.operators[o].active[r].as_ref().filter(|active| !active.awaits_create)?;
+        let Next::Perform(effect) = active.reconciliation.next(state.now(), &timing_of(&self.rules)) else {
+            // Time has passed since the reconciliation stopped at an effect.
+            self.advance(state, o, r);
+            return Some(());
+        };
+        match effect {
+            Effect::ReadResource if fault == Fault::ReadFails => self.fail(state, o, r, false),
+            Effect::WriteStatus { then: AfterWrite::Submit { .. }, .. } | Effect::CreateJob { .. } if !leads => {
+                self.fail(state, o, r, false);
+            }
+            Effect::CreateJob { attempt } => {
+                state.operator(o).active[r].as_mut()?.awaits_create = true;
+                state.calls.push(CreateCall { operator: o, resource: r, attempt, awaited: true });
+            }
+            Effect::WriteStatus { .. } if matches!(fault, Fault::AnswerLost { .. }) => {
+                if fault == (Fault::AnswerLost { applied: true }) {
+                    self.write(state, o, r, effect)?;
+                }
+                self.fail(state, o, r, true);
+            }
+            effect => {
+                let observation = self.perform(state, o, r, effect, fault)?;
+                self.apply(state, o, r, observation);
+            }
+        }
+        self.advance(state, o, r);
+        Some(())
+    }
+
+    /// What an effect observes.
+    fn perform(&self, state: &mut ModelState, o: usize, r: usize, effect: Effect, fault: Fault) -> Option<Observation> {
+        let fails = fault == Fault::ReadFails;
+        Some(match effect {
+            Effect::ReadResource => {
+                Observation::Resource(state.live[r].as_ref().map(|live| Box::new(live.resource().clone())))
+            }
+            Effect::CheckNamespace => Observation::Namespace(Ok(())),
+            Effect::DescribeJob { attempt, with_tags } => {
+                let observations = state.operators[o].active[r].as_ref()?.reconciliation.observations();
+                // Not even a broken protocol could ignore that the service says the name is taken.
+                let taken = matches!(&observations.create, Some(Err(e)) if e.kind == ErrorKind::AlreadyExists);
+                let job = if self.rules.mutation.no_lookup && with_tags && !taken {
+                    Err(error(ErrorKind::NotFound))
+                } else {
+                    self.describe(state, r, attempt, with_tags, fault)
+                };
+                Observation::Job { attempt, job }
+            }
+            Effect::DescribeDataset if fails => Observation::Dataset(Err(error(ErrorKind::NotFound))),
+            Effect::DescribeDataset => Observation::Dataset(Ok(ACTIVE.into())),
+            Effect::ListJobs if fails => Observation::Jobs(Err(error(ErrorKind::Indeterminate))),
+            Effect::ListJobs => Observation::Jobs(Ok(self.list(state))),
+            Effect::ListTags { job_name } => {
+                let tags = if fails { Err(error(ErrorKind::Indeterminate)) } else { self.tags(state, &job_name) };
+                Observation::Tags { job_name, tags }
+            }
+            Effect::WriteStatus { .. } => self.write(state, o, r, effect)?,
+            Effect::CreateJob { .. } => return None,
+        })
+    }
+
+    /// Writes a status by compare-and-swap.
+    fn write(&self, state: &mut ModelState, o: usize, r: usize, effect: Effect) -> Option<Observation> {
+        let Effect::WriteStatus { mut status, then } = effect else { return None };
+        if self.rules.mutation.no_handled_retry {
+            status.last_handled_retry_at = None;
+        }
+        let resource = state.operators[o].active[r].as_ref()?.reconciliation.with_status(*status);
+        if self.rules.mutation.no_intent && matches!(then, AfterWrite::Submit { .. }) {
+            let unwritten = Snapshot::new(resource).resource().clone();
+            return Some(Observation::StatusWritten { resource: Box::new(unwritten), then });
+        }
+        Some(match state.put(r, &resource, &self.rules) {
+            Some(written) => Observation::StatusWritten { resource: Box::new(written.resource().clone()), then },
+            None => Observation::Conflict,
+        })
+    }
+
+    fn describe(
+        &self,
+        state: &ModelState,
+        r: usize,
+        attempt: i32,
+        with_tags: bool,
+        fault: Fault,
+    ) -> Result<ObservedJob, ServiceError> {
+        if fault == Fault::ReadFails {
+            return Err(error(ErrorKind::Indeterminate));
+        }
+        let job = visible_job(state, r, attempt).ok_or_else(|| error(ErrorKind::NotFound))?;
+        let request = &self.names.0[r].0;
+        let owned = !job.foreign || self.rules.mutation.no_ownership;
+        let tags: Vec<Tag> = if owned { request.own_tags() } else { Vec::new() };
+        let tags = if fault == Fault::TagsMissing { Err(error(ErrorKind::NotFound)) } else { Ok(tags) };
+        let job = Job {
+            name: self.names.of(r, attempt),
+            dataset: request.dataset.as_str().into(),
+            data_location: request.data_location.clone(),
+            role_arn: request.role_arn.clone(),
+            import_mode: Some(request.import_mode.as_str().into()),
+            publish_attribution_metrics_to_s3: None,
+            status: job.status.into(),
+            failure_reason: None,
+            created: Some(at(0)),
+            updated: Some(at(0)),
+        };
+        Ok(ObservedJob { job, tags: with_tags.then_some(tags) })
+    }
+
+    fn tags(&self, state: &ModelState, job_name: &str) -> Result<Vec<Tag>, ServiceError> {
+        let named = |job: &&ModelJob| self.names.of(job.resource, job.attempt) == job_name;
+        let job = state.jobs.iter().find(named).ok_or_else(|| error(ErrorKind::NotFound))?;
+        let untagged = job.foreign || self.rules.mutation.no_requested_at;
+        Ok(if untagged { Vec::new() } else { self.names.0[job.resource].0.own_tags() })
+    }
+
+    fn list(&self, state: &ModelState) -> Vec<JobSummary> {
+        let summary = |job: &ModelJob| JobSummary {
+            name: self.names.of(job.resource, job.attempt),
+            status: job.status.into(),
+            created: Some(at(0)),
+            updated: Some(at(0)),
+        };
+        state.jobs.iter().filter(|job| job.visible).map(summary).collect()
+    }
+
+    fn answer(&self, state: &mut ModelState, call: &CreateCall, answer: Result<(), ServiceError>) {
+        if !call.awaited {
+            return;
+        }
+        let indeterminate = matches!(&answer, Err(error) if error.kind == ErrorKind::Indeterminate);
+        let answer = if indeterminate && self.rules.mutation.no_indeterminate {
+            Err(error(ErrorKind::Throttled))
+        } else {
+            answer
+        };
+        let (o, r) = (call.operator, call.resource);
+        if let Some(active) = state.operator(o).active[r].as_mut() {
+            active.awaits_create = false;
+            self.apply(state, o, r, Observation::Created { attempt: call.attempt, answer });
+        }
+        self.advance(state, o, r);
+    }
+
+    /// A create call arrives at the service.
+    pub(crate) fn arrive(&self, state: &mut ModelState, c: usize, lost: bool) {
+        let call = state.calls.remove(c);
+        let accepted = self.accept(state, call.resource, call.attempt);
+        let answer = match (lost, accepted) {
+            (true, _) => Err(error(ErrorKind::Indeterminate)),
+            (false, true) => Ok(()),
+            (false, false) => Err(error(ErrorKind::AlreadyExists)),
+        };
+        self.answer(state, &call, answer);
+    }
+
+    /// The service rejects a create call.
+    pub(crate) fn reject(&self, state: &mut ModelState, c: usize, kind: ErrorKind) {
+        let call = state.calls.remove(c);
+        self.answer(state, &call, Err(error(kind)));
+    }
+
+    /// The caller times out; the call may still arrive.
+    pub(crate) fn time_out(&self, state: &mut ModelState, c: usize) {
+        let call = state.calls[c].clone();
+        state.calls[c].awaited = false;
+        self.answer(state, &call, Err(error(ErrorKind::Indeterminate)));
+    }
+}
