@@ -13,7 +13,7 @@ use crate::controller::events::EventPublisher;
 use crate::controller::kube_client::KubeClient;
 use crate::controller::leader_election::{LeaderElection, LeaderElectionOptions, LeaseHold};
 use crate::controller::namespace_policy::DefaultPolicy;
-use crate::controller::reconciler::Context;
+use crate::controller::reconciler::{Context, error_policy, reconcile};
 use crate::http::readiness::Readiness;
 use crate::import::timing::Timing;
 use crate::personalize::Personalize;
@@ -27,19 +27,18 @@ use futures::{Stream, StreamExt};
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::controller::{Config, Controller};
 use kube::runtime::events::Reporter;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, Resource};
 use std::collections::{BTreeSet, HashSet};
-use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{sleep, timeout};
-use tracing::{Instrument, debug, error, error_span, info, warn};
+use tracing::{info, warn};
 
 /// A resource that may be unreadable: one bad object must not blind the watch to the others.
 type Guarded = DeserializeGuard<DatasetImportJob>;
@@ -292,49 +291,6 @@ fn indexed<P: Personalize>(
         }
         event
     })
-}
-
-async fn reconcile<P: Personalize>(guarded: Arc<Guarded>, operator: Arc<Context<P>>) -> Result<Action, Infallible> {
-    // A field called `name` would be hidden by the span's own in JSON.
-    // It is there at each level that is logged at all.
-    let span = error_span!("reconcile", namespace = guarded.namespace(), resource = guarded.name_any());
-    async {
-        let job = match &guarded.0 {
-            Ok(job) => job,
-            Err(invalid) => {
-                operator.metrics.error("Unreadable");
-                error!(error = %crate::redact::sanitize(&invalid.error), "the resource can't be read; it is left alone until it changes");
-                return Ok(Action::await_change());
-            }
-        };
-        if !operator.health.is_warm() {
-            debug!("not everything is known yet; it is looked at once that is so");
-            return Ok(Action::await_change());
-        }
-        // Each namespace that is watched by itself has a controller; the bound is over all of them.
-        let _permit = operator.workers.acquire().await;
-        let began = Instant::now();
-        operator.metrics.worker_started();
-        let (delay, outcome) = operator.pass(job).await;
-        let result = match (&outcome, delay) {
-            (Err(_), _) => "error",
-            (Ok(()), None) => "success",
-            (Ok(()), Some(_)) => "requeue_after",
-        };
-        operator.metrics.worker_ended(result, began.elapsed());
-        if let Err(error) = &outcome {
-            operator.metrics.error(error.label());
-            warn!(error = told(error), "the pass could not be ended; it is taken up again");
-        }
-        Ok(delay.map_or_else(Action::await_change, Action::requeue))
-    }
-    .instrument(span)
-    .await
-}
-
-/// Each pass says for itself when the next one begins, also one that failed.
-fn error_policy<P: Personalize>(_: Arc<Guarded>, error: &Infallible, _: Arc<Context<P>>) -> Action {
-    match *error {}
 }
 
 /// A stream that brings each change.

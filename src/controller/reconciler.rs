@@ -1,5 +1,6 @@
 //! One pass over one resource: observe, decide, act, record, until the decision is to rest.
 
+use super::Guarded;
 use crate::api::conditions::{Reason, State};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus};
 use crate::controller::context::Memories;
@@ -14,20 +15,23 @@ use crate::personalize::AccountRegion;
 use crate::personalize::{ErrorKind, Personalize, ServiceError};
 use crate::queue::{Key, Queue, Uid};
 use crate::reconciliation::{MANAGER, Reconciliation};
+use crate::redact::told;
 use crate::telemetry::metrics::{Metrics, Survey};
 use futures::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, PostParams};
+use kube::runtime::controller::Action;
 use kube::{Client, ResourceExt};
+use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tracing::{debug, info, warn};
+use tracing::{Instrument, debug, error, error_span, info, warn};
 
 /// A pass that could not be brought to its end; it is taken up again.
 #[derive(Debug, Error)]
@@ -457,6 +461,52 @@ impl<P: Personalize> Executor<'_, P> {
 /// A number in 0..1, to spread delays; it needs no quality.
 fn jitter() -> f64 {
     f64::from(Timestamp::now().subsec_nanosecond().unsigned_abs() % 10_007) / 10_007.0
+}
+
+pub(super) async fn reconcile<P: Personalize>(
+    guarded: Arc<Guarded>,
+    operator: Arc<Context<P>>,
+) -> Result<Action, Infallible> {
+    // A field called `name` would be hidden by the span's own in JSON.
+    // It is there at each level that is logged at all.
+    let span = error_span!("reconcile", namespace = guarded.namespace(), resource = guarded.name_any());
+    async {
+        let job = match &guarded.0 {
+            Ok(job) => job,
+            Err(invalid) => {
+                operator.metrics.error("Unreadable");
+                error!(error = %crate::redact::sanitize(&invalid.error), "the resource can't be read; it is left alone until it changes");
+                return Ok(Action::await_change());
+            }
+        };
+        if !operator.health.is_warm() {
+            debug!("not everything is known yet; it is looked at once that is so");
+            return Ok(Action::await_change());
+        }
+        // Each namespace that is watched by itself has a controller; the bound is over all of them.
+        let _permit = operator.workers.acquire().await;
+        let began = Instant::now();
+        operator.metrics.worker_started();
+        let (delay, outcome) = operator.pass(job).await;
+        let result = match (&outcome, delay) {
+            (Err(_), _) => "error",
+            (Ok(()), None) => "success",
+            (Ok(()), Some(_)) => "requeue_after",
+        };
+        operator.metrics.worker_ended(result, began.elapsed());
+        if let Err(error) = &outcome {
+            operator.metrics.error(error.label());
+            warn!(error = told(error), "the pass could not be ended; it is taken up again");
+        }
+        Ok(delay.map_or_else(Action::await_change, Action::requeue))
+    }
+    .instrument(span)
+    .await
+}
+
+/// Each pass says for itself when the next one begins, also one that failed.
+pub(super) fn error_policy<P: Personalize>(_: Arc<Guarded>, error: &Infallible, _: Arc<Context<P>>) -> Action {
+    match *error {}
 }
 
 #[cfg(test)]
