@@ -5,7 +5,7 @@ use crate::controller::Options;
 use crate::controller::leader_election::LeaderElectionOptions;
 use crate::controller::namespace_policy::DefaultPolicy;
 use crate::import::timing::Timing;
-use clap::builder::NonEmptyStringValueParser;
+use clap::builder::{NonEmptyStringValueParser, PossibleValue};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use humantime::parse_duration;
 use std::collections::HashMap;
@@ -59,6 +59,19 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+impl ValueEnum for DefaultPolicy {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Allow, Self::Deny]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Allow => PossibleValue::new("open").help("Everything"),
+            Self::Deny => PossibleValue::new("closed").help("Nothing"),
+        })
+    }
 }
 
 /// Flags of `run`.

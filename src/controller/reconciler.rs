@@ -259,7 +259,7 @@ impl<P: Personalize> Executor<'_, P> {
                 Ok(Err(format!("the Namespace {name} is being deleted")))
             }
             Ok(namespace) => {
-                let barred = namespace_policy::barred(namespace.annotations(), self.operator.unlisted, &job.spec);
+                let barred = namespace_policy::denial(namespace.annotations(), self.operator.unlisted, &job.spec);
                 Ok(barred.map_or(Ok(()), Err))
             }
             Err(Error::Kube(kube::Error::Api(status))) if status.is_forbidden() => Ok(Err(format!(
