@@ -1,6 +1,5 @@
 //! One pass over one resource: observe, decide, act, record, until the decision is to rest.
 
-use super::Guarded;
 use crate::api::conditions::{Reason, State};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus};
 use crate::controller::context::Memories;
@@ -8,6 +7,7 @@ use crate::controller::events::{self, EventPublisher};
 use crate::controller::kube_client::RetryAfter;
 use crate::controller::leader_election::LeaseHold;
 use crate::controller::namespace_policy::{self, DefaultPolicy};
+use crate::controller::watch::Guarded;
 use crate::http::readiness::Readiness;
 use crate::import::plan::{Effect, ObservedJob, Outcome};
 use crate::import::timing::{Timing, since};
@@ -98,7 +98,7 @@ impl<P: Personalize> Context<P> {
     /// Takes one pass; returns after how long to look again, if not only on change, and what kept the pass from its end.
     pub(crate) async fn pass(&self, job: &DatasetImportJob) -> (Option<Duration>, Result<(), Error>) {
         let Some(uid) = job.uid() else { return (None, Ok(())) };
-        let left_alone = self.pause.left();
+        let left_alone = self.pause.remaining();
         if !left_alone.is_zero() {
             return (Some(left_alone), Ok(()));
         }
@@ -348,7 +348,7 @@ impl<P: Personalize> Executor<'_, P> {
     /// Nothing is submitted by a replica that does not lead, nor by one that was told to stop.
     fn may_submit(&self) -> Result<(), Error> {
         let stopping = self.operator.stopping.load(Ordering::Relaxed) && !self.pass.has_begun();
-        if stopping || !self.operator.leadership.holds() {
+        if stopping || !self.operator.leadership.is_held() {
             return Err(Error::NotLeading);
         }
         Ok(())

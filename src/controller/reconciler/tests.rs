@@ -56,7 +56,7 @@ impl Service {
         asked.push(operation);
         let count = asked.iter().filter(|o| **o == operation).count();
         if self.last == Some((operation, count)) {
-            self.leadership.run_out();
+            self.leadership.expire();
         }
     }
 
@@ -114,7 +114,7 @@ fn resource() -> DatasetImportJob {
 async fn pass(last: Option<(&'static str, usize)>) -> (Result<(), Error>, usize, usize) {
     let job = resource();
     let (client, asked) = api_server(serde_json::to_value(&job).unwrap());
-    let leadership = LeaseHold::until(std::time::Instant::now() + Duration::from_secs(3600));
+    let leadership = LeaseHold::until(Instant::now() + Duration::from_secs(3600));
     let service = Arc::new(Service { asked: Mutex::default(), leadership: leadership.clone(), last });
     let health = Arc::new(Readiness::default());
     health.leads(["shop".to_owned()]);
