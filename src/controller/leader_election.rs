@@ -6,6 +6,7 @@
 //! [`LeaseHold::is_held`] right before each effect that must happen once. A process that was suspended past its lease
 //! then has no effect.
 
+use crate::controller::reconciler::jitter;
 use crate::redact::told;
 use crate::telemetry::metrics::Metrics;
 use jiff::Timestamp;
@@ -16,7 +17,7 @@ use kube::api::{Api, ObjectMeta, PostParams};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// How a replica takes part in leader election.
 #[derive(Debug, Clone)]
@@ -166,7 +167,15 @@ impl LeaderElection {
                 Some(held)
             }
             Ok(Err(error)) => {
-                warn!(error = told(&error), lease, "the lease can't be read or written; needs get, create and update on leases in coordination.k8s.io");
+                if matches!(&error, kube::Error::Api(status) if matches!(status.code, 401 | 403)) {
+                    error!(
+                        error = told(&error),
+                        lease,
+                        "the lease can't be read or written: check the operator's credentials, and grant it get, create and update on leases in coordination.k8s.io"
+                    );
+                } else {
+                    warn!(error = told(&error), lease, "the lease can't be read or written");
+                }
                 None
             }
             Err(_) => {
@@ -228,8 +237,10 @@ impl LeaderElection {
         self.metrics.leads(&self.options.name, true);
     }
 
+    /// A tenth to an eighth of the lease duration: replicas do not retry in step, and after a renewal that timed out
+    /// there is time for another one.
     fn retry_period(&self) -> Duration {
-        self.options.duration / 8
+        self.options.duration.mul_f64((4.0 + jitter()) / 40.0)
     }
 
     fn attempt_timeout(&self) -> Duration {

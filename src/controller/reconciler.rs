@@ -459,7 +459,7 @@ impl<P: Personalize> Executor<'_, P> {
 }
 
 /// A number in 0..1, to spread delays; it needs no quality.
-fn jitter() -> f64 {
+pub(super) fn jitter() -> f64 {
     f64::from(Timestamp::now().subsec_nanosecond().unsigned_abs() % 10_007) / 10_007.0
 }
 
