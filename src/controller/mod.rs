@@ -143,7 +143,7 @@ async fn lead<P: Personalize + Clone>(
         health: Arc::clone(readiness),
         metrics: Arc::clone(metrics),
         recorder: EventPublisher::new(kube.client.clone(), reporter),
-        wake: enqueue,
+        enqueue,
         pause: kube.retry_after.clone(),
         workers: Semaphore::new(options.concurrency.max(1).into()),
     });

@@ -84,7 +84,7 @@ pub(crate) struct Context<P> {
     pub(crate) health: Arc<Readiness>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) recorder: EventPublisher,
-    pub(crate) wake: Box<dyn Fn(&Key) + Send + Sync>,
+    pub(crate) enqueue: Box<dyn Fn(&Key) + Send + Sync>,
     /// Until when the API server wants to be left alone.
     pub(crate) pause: RetryAfter,
     /// Those who may work on a resource now.
@@ -112,10 +112,10 @@ impl<P: Personalize> Context<P> {
         let outcome = AssertUnwindSafe(carrier.run()).catch_unwind().await.unwrap_or(Err(Error::Panicked));
         let mut pass = carrier.pass;
         let (delay, outcome) = match outcome {
-            Ok(Ended::Outcome(delay)) => (delay, Ok(())),
-            Ok(Ended::Gone) => {
+            Ok(Finished::Requeue(delay)) => (delay, Ok(())),
+            Ok(Finished::Deleted) => {
                 if self.queue().release(&uid) {
-                    self.wake_next_to(&pass);
+                    self.enqueue_admissible_beside(&pass);
                 }
                 // The watch tells when it is to be forgotten. Should the answer have been wrong, it is looked at again.
                 (Some(self.policy.waiting), Ok(()))
@@ -123,7 +123,7 @@ impl<P: Personalize> Context<P> {
             Err(error) => {
                 let (delay, released) = pass.failed(Timestamp::now(), &self.policy, jitter(), &mut self.queue());
                 if released {
-                    self.wake_next_to(&pass);
+                    self.enqueue_admissible_beside(&pass);
                 }
                 (Some(delay), Err(error))
             }
@@ -153,7 +153,7 @@ impl<P: Personalize> Context<P> {
         self.memories.forget(uid);
         let left = self.queue().forget(uid, Timestamp::now());
         if let Some(location) = left {
-            self.wake_next(&location);
+            self.enqueue_admissible(&location);
         }
     }
 
@@ -177,26 +177,26 @@ impl<P: Personalize> Context<P> {
         async { Ok(bounded.await.map_err(|_| Error::KubeTimeout)??) }
     }
 
-    /// Wakes those whose turn it is now beside this one.
-    fn wake_next_to(&self, pass: &Reconciliation) {
+    /// Enqueues the resources in this one's account and region that may be admitted now.
+    fn enqueue_admissible_beside(&self, pass: &Reconciliation) {
         if let Some(request) = pass.request() {
-            self.wake_next(request.dataset.location());
+            self.enqueue_admissible(request.dataset.location());
         }
     }
 
-    /// Wakes those whose turn it is now.
-    fn wake_next(&self, location: &AccountRegion) {
+    /// Enqueues the resources that may be admitted now.
+    fn enqueue_admissible(&self, location: &AccountRegion) {
         let ready = self.queue().ready(location, Timestamp::now());
-        ready.iter().for_each(|key| (self.wake)(key));
+        ready.iter().for_each(|key| (self.enqueue)(key));
     }
 }
 
-/// How a pass ended.
-enum Ended {
-    /// The resource is no more.
-    Gone,
-    /// Look again after so long, or on change.
-    Outcome(Option<Duration>),
+/// How a reconcile finished.
+enum Finished {
+    /// The resource was deleted.
+    Deleted,
+    /// Reconcile again after this delay, or only on change.
+    Requeue(Option<Duration>),
 }
 
 /// Carries out the steps of a pass.
@@ -208,13 +208,13 @@ struct Executor<'a, P> {
 }
 
 impl<P: Personalize> Executor<'_, P> {
-    async fn run(&mut self) -> Result<Ended, Error> {
+    async fn run(&mut self) -> Result<Finished, Error> {
         for _ in 0..MOST_STEPS {
             let now = Timestamp::now();
             match self.pass.next(now, &self.operator.policy) {
                 Effect::Refresh => {
                     if !self.refresh().await? {
-                        return Ok(Ended::Gone);
+                        return Ok(Finished::Deleted);
                     }
                 }
                 Effect::AskPermission => {
@@ -386,7 +386,7 @@ impl<P: Personalize> Executor<'_, P> {
                 let mut queue = self.operator.queue();
                 self.pass.recorded(written, intent, &mut queue);
                 drop(queue);
-                self.tell(&before);
+                self.record_transition(&before);
                 Ok(true)
             }
             Err(Error::Kube(kube::Error::Api(status))) if status.is_conflict() || status.is_not_found() => {
@@ -403,7 +403,7 @@ impl<P: Personalize> Executor<'_, P> {
     }
 
     /// Ends the pass; `None` if it has to begin anew.
-    async fn rest(&mut self, rest: Outcome) -> Result<Option<Ended>, Error> {
+    async fn rest(&mut self, rest: Outcome) -> Result<Option<Finished>, Error> {
         let Outcome { status, again, refusal, verified } = rest;
         let changed = status.is_some();
         if let Some(status) = status
@@ -420,18 +420,18 @@ impl<P: Personalize> Executor<'_, P> {
         // Nor does one on its way out hold anybody up.
         let leaves = self.pass.job().metadata.deletion_timestamp.is_some();
         if changed || released || leaves {
-            self.operator.wake_next_to(&self.pass);
+            self.operator.enqueue_admissible_beside(&self.pass);
         }
         // A delay that is over by the time it is set would be lost by some schedulers.
-        Ok(Some(Ended::Outcome(delay.map(|d| d.max(Duration::from_millis(1))))))
+        Ok(Some(Finished::Requeue(delay.map(|d| d.max(Duration::from_millis(1))))))
     }
 
-    /// Logs, counts and publishes what the new status tells.
-    fn tell(&self, before: &DatasetImportJobStatus) {
+    /// Logs, counts and publishes the change of the status.
+    fn record_transition(&self, before: &DatasetImportJobStatus) {
         let job = self.pass.job();
         let after = job.status.clone().unwrap_or_default();
-        let events_for = events::events_for(before, &after, self.pass.seen().create.as_ref());
-        events::publish(&self.operator.recorder, job, events_for);
+        let events = events::events_for(before, &after, self.pass.seen().create.as_ref());
+        events::publish(&self.operator.recorder, job, events);
         let (was, is) = (Reason::of(before), Reason::of(&after));
         let Some(reason) = is else { return };
         if was == is {
@@ -467,23 +467,22 @@ pub(super) async fn reconcile<P: Personalize>(
     guarded: Arc<Guarded>,
     operator: Arc<Context<P>>,
 ) -> Result<Action, Infallible> {
-    // A field called `name` would be hidden by the span's own in JSON.
-    // It is there at each level that is logged at all.
+    // In JSON, the span's own `name` would hide a field of that name. At level ERROR the span is never filtered out.
     let span = error_span!("reconcile", namespace = guarded.namespace(), resource = guarded.name_any());
     async {
         let job = match &guarded.0 {
             Ok(job) => job,
             Err(invalid) => {
                 operator.metrics.error("Unreadable");
-                error!(error = %crate::redact::sanitize(&invalid.error), "the resource can't be read; it is left alone until it changes");
+                error!(error = %crate::redact::sanitize(&invalid.error), "the resource can't be read; ignoring it until it changes");
                 return Ok(Action::await_change());
             }
         };
         if !operator.health.is_warm() {
-            debug!("not everything is known yet; it is looked at once that is so");
+            debug!("initial list not complete; skipping");
             return Ok(Action::await_change());
         }
-        // Each namespace that is watched by itself has a controller; the bound is over all of them.
+        // Each watched namespace has a controller; the limit is for all of them together.
         let _permit = operator.workers.acquire().await;
         let began = Instant::now();
         operator.metrics.worker_started();
@@ -496,7 +495,7 @@ pub(super) async fn reconcile<P: Personalize>(
         operator.metrics.worker_ended(result, began.elapsed());
         if let Err(error) = &outcome {
             operator.metrics.error(error.label());
-            warn!(error = told(error), "the pass could not be ended; it is taken up again");
+            warn!(error = told(error), "reconcile failed; will retry");
         }
         Ok(delay.map_or_else(Action::await_change, Action::requeue))
     }
@@ -504,7 +503,7 @@ pub(super) async fn reconcile<P: Personalize>(
     .await
 }
 
-/// Each pass says for itself when the next one begins, also one that failed.
+/// Never called: a reconcile returns its own delay, also when it fails.
 pub(super) fn error_policy<P: Personalize>(_: Arc<Guarded>, error: &Infallible, _: Arc<Context<P>>) -> Action {
     match *error {}
 }

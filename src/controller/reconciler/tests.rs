@@ -133,7 +133,7 @@ async fn pass(last: Option<(&'static str, usize)>) -> (Result<(), Error>, usize,
         health,
         metrics: Arc::new(Metrics::default()),
         recorder: EventPublisher::new(client, reporter),
-        wake: Box::new(|_| {}),
+        enqueue: Box::new(|_| {}),
         pause: RetryAfter::default(),
         workers: Semaphore::new(1),
     };
