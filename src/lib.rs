@@ -1,7 +1,52 @@
 //! Amazon Personalize dataset imports as Kubernetes resources.
 //!
-//! A [`api::DatasetImportJob`] says which data a dataset should hold. [`import`] is the pure core: what
-//! to do next for one resource; [`queue`] says whose turn it is; everything else carries decisions out.
+//! A [`api::DatasetImportJob`] says which data a dataset should hold. The operator submits the import exactly once,
+//! follows the job and reports its end in the status.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`api`] | what users write and read: spec, status, conditions, annotations |
+//! | [`import`] | the core: what to do next for one resource |
+//! | [`queue`] | who may submit now |
+//! | [`reconciliation`] | one reconciliation, driven by effects and observations |
+//! | [`personalize`] | the service: its operations, errors and ARNs |
+//! | [`redact`] | text from outside, made safe to show |
+//! | `aws` | the service through the AWS SDK |
+//! | `controller` | watches, workers, leader election, events |
+//! | `telemetry` | logs and metrics |
+//! | `http` | health, readiness and metrics over HTTP |
+//! | `cli` | flags and environment variables |
+//!
+//! The modules above `aws` are pure: they have no client, no clock and no async runtime, and compile without the feature
+//! `operator`. This plans the first step for a new resource:
+//!
+//! ```
+//! use jiff::Timestamp;
+//! use personalize_operator::api::DatasetImportJob;
+//! use personalize_operator::import::{Effect, LocalState, Next, Observations, Trust, plan};
+//! # use personalize_operator::import::Timing;
+//! # use std::time::Duration;
+//! # let second = Duration::from_secs(1);
+//! # let timing = Timing {
+//! #     poll_min: second, poll_max: second, grace: second, backoff_min: second, backoff_max: second,
+//! #     rejected_min: second, rejected_max: second, retry_min: second, waiting: second,
+//! # };
+//! let resource: DatasetImportJob = serde_yaml::from_str(
+//!     r#"
+//!     apiVersion: personalize-operator.io/v1alpha1
+//!     kind: DatasetImportJob
+//!     metadata: { name: interactions, namespace: shop, uid: "1" }
+//!     spec:
+//!       datasetArn: arn:aws:personalize:eu-west-1:123456789012:dataset/shop/INTERACTIONS
+//!       dataSource: { dataLocation: "s3://shop-data/interactions.csv" }
+//!       roleArn: arn:aws:iam::123456789012:role/PersonalizeRead
+//!     "#,
+//! )?;
+//! let (nothing, local) = (Observations::default(), LocalState::default());
+//! let next = plan(&resource, Trust::Trusted, &nothing, &local, Timestamp::now(), &timing);
+//! assert_eq!(next, Next::Perform(Effect::CheckNamespace));
+//! # Ok::<(), serde_yaml::Error>(())
+//! ```
 
 pub mod api;
 pub mod import;
@@ -9,8 +54,10 @@ pub mod personalize;
 pub mod queue;
 pub mod reconciliation;
 pub mod redact;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
-// Everything with effects: without the feature the crate is its pure core.
+// The modules with effects. Without the feature the crate is its pure core.
 cfg_if::cfg_if! {
     if #[cfg(feature = "operator")] {
         pub mod aws;

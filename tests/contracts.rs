@@ -85,7 +85,7 @@ fn contracts() -> String {
     ] {
         writeln!(text, "annotation {annotation}").unwrap();
     }
-    writeln!(text, "manager {}\n", personalize_operator::reconciliation::MANAGER).unwrap();
+    writeln!(text, "manager {}\n", personalize_operator::import::MANAGER).unwrap();
     for condition in conditions::OWN {
         writeln!(text, "condition {condition}").unwrap();
     }

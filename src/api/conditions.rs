@@ -151,6 +151,12 @@ pub fn set(status: &mut DatasetImportJobStatus, generation: i64, reason: Reason,
     status.observed_generation = Some(generation);
 }
 
+/// The message of the Ready condition; empty if there is none.
+#[must_use]
+pub fn ready_message(status: &DatasetImportJobStatus) -> &str {
+    status.conditions.iter().find(|c| c.type_ == READY).map_or("", |c| &c.message)
+}
+
 /// Kubernetes keeps times in whole seconds; what is written must equal what is read back.
 #[must_use]
 pub fn whole_seconds(at: Timestamp) -> Time {

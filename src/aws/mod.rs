@@ -188,7 +188,7 @@ fn no_role(account: &str) -> String {
 
 impl Personalize for Aws {
     async fn create_dataset_import_job(&self, request: &ImportRequest, job_name: &str) -> Result<JobArn, ServiceError> {
-        let client = self.client(request.dataset.location()).await?;
+        let client = self.client(request.dataset.account_region()).await?;
         let mut call = client
             .create_dataset_import_job()
             .job_name(job_name)
@@ -204,7 +204,7 @@ impl Personalize for Aws {
             );
         }
         let CreateDatasetImportJobOutput { dataset_import_job_arn, .. } =
-            call.send().await.map_err(|e| self.failure(request.dataset.location(), &e))?;
+            call.send().await.map_err(|e| self.failure(request.dataset.account_region(), &e))?;
         // A success that names no job is no proof of one.
         let missing = || {
             ServiceError::unanswered(
@@ -217,10 +217,12 @@ impl Personalize for Aws {
     }
 
     async fn describe_dataset_import_job(&self, dataset: &DatasetArn, job: &JobArn) -> Result<Job, ServiceError> {
-        let client = self.client(dataset.location()).await?;
+        let client = self.client(dataset.account_region()).await?;
         let answer = client.describe_dataset_import_job().dataset_import_job_arn(&job.0).send().await;
-        let job =
-            answer.map_err(|e| self.failure(dataset.location(), &e))?.dataset_import_job.ok_or_else(unreadable)?;
+        let job = answer
+            .map_err(|e| self.failure(dataset.account_region(), &e))?
+            .dataset_import_job
+            .ok_or_else(unreadable)?;
         Ok(Job {
             name: job.job_name.ok_or_else(unreadable)?,
             dataset: job.dataset_arn.ok_or_else(unreadable)?,
@@ -236,13 +238,13 @@ impl Personalize for Aws {
     }
 
     async fn list_tags_for_resource(&self, dataset: &DatasetArn, job: &JobArn) -> Result<Vec<Tag>, ServiceError> {
-        let client = self.client(dataset.location()).await?;
+        let client = self.client(dataset.account_region()).await?;
         let answer = client
             .list_tags_for_resource()
             .resource_arn(&job.0)
             .send()
             .await
-            .map_err(|e| self.failure(dataset.location(), &e))?;
+            .map_err(|e| self.failure(dataset.account_region(), &e))?;
         let tags = answer.tags.unwrap_or_default();
         Ok(tags.into_iter().map(|t| Tag { tag_key: t.tag_key, tag_value: t.tag_value }).collect())
     }
@@ -253,15 +255,19 @@ impl Personalize for Aws {
     }
 
     async fn describe_dataset(&self, dataset: &DatasetArn) -> Result<String, ServiceError> {
-        let client = self.client(dataset.location()).await?;
+        let client = self.client(dataset.account_region()).await?;
         let answer = client.describe_dataset().dataset_arn(dataset.as_str()).send().await;
-        answer.map_err(|e| self.failure(dataset.location(), &e))?.dataset.and_then(|d| d.status).ok_or_else(unreadable)
+        answer
+            .map_err(|e| self.failure(dataset.account_region(), &e))?
+            .dataset
+            .and_then(|d| d.status)
+            .ok_or_else(unreadable)
     }
 }
 
 impl Aws {
     async fn all_jobs(&self, dataset: &DatasetArn) -> Result<Vec<JobSummary>, ServiceError> {
-        let client = self.client(dataset.location()).await?;
+        let client = self.client(dataset.account_region()).await?;
         let mut jobs = Vec::new();
         let mut token: Option<String> = None;
         let mut tokens = HashSet::new();
@@ -273,7 +279,7 @@ impl Aws {
                 .set_next_token(token.take())
                 .send()
                 .await
-                .map_err(|e| self.failure(dataset.location(), &e))?;
+                .map_err(|e| self.failure(dataset.account_region(), &e))?;
             jobs.extend(page.dataset_import_jobs.unwrap_or_default().into_iter().map(|job| JobSummary {
                 name: job.job_name.unwrap_or_default(),
                 status: job.status.unwrap_or_default(),

@@ -1,28 +1,108 @@
-//! What this process remembers of each resource between passes. All of it can be lost.
+//! What all reconciliations share.
 
-use crate::queue::Uid;
-use crate::reconciliation::Remembered;
+use super::events::EventPublisher;
+use super::kube_client::RetryAfter;
+use super::leader_election::LeaseHold;
+use super::namespace_policy::DefaultPolicy;
+use crate::api::DatasetImportJob;
+use crate::http::readiness::Readiness;
+use crate::import::timing::since;
+use crate::import::{Key, LocalState, Timing};
+use crate::personalize::AccountRegion;
+use crate::queue::{Queue, Uid};
+use crate::reconciliation::lock;
+use crate::telemetry::metrics::{Metrics, Survey};
+use jiff::Timestamp;
+use kube::{Client, ResourceExt};
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Semaphore;
 
-/// The memories of all resources, by UID.
-#[derive(Debug, Default)]
-pub(crate) struct Memories(Mutex<HashMap<Uid, Remembered>>);
+/// What all reconciliations of one leadership share.
+pub(crate) struct Context<P> {
+    pub(crate) client: Client,
+    pub(crate) personalize: P,
+    pub(crate) timing: Timing,
+    pub(crate) default_policy: DefaultPolicy,
+    pub(crate) kube_timeout: Duration,
+    pub(crate) queue: Mutex<Queue>,
+    pub(crate) local_states: LocalStates,
+    pub(crate) lease: LeaseHold,
+    /// The process was asked to stop.
+    pub(crate) stopping: AtomicBool,
+    pub(crate) readiness: Arc<Readiness>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) events: EventPublisher,
+    /// Triggers the reconciliation of a resource.
+    pub(crate) enqueue: Box<dyn Fn(&Key) + Send + Sync>,
+    /// Until when the API server asked for a pause.
+    pub(crate) retry_after: RetryAfter,
+    /// Bounds the reconciliations at once.
+    pub(crate) workers: Semaphore,
+}
 
-impl Memories {
-    pub(crate) fn recall(&self, uid: &str) -> Remembered {
-        self.0.lock().ok().and_then(|all| all.get(uid).cloned()).unwrap_or_default()
+impl<P> Context<P> {
+    pub(crate) fn queue(&self) -> MutexGuard<'_, Queue> {
+        lock(&self.queue)
     }
 
-    pub(crate) fn keep(&self, uid: &str, remembered: Remembered) {
-        if let Ok(mut all) = self.0.lock() {
-            all.insert(uid.to_owned(), remembered);
-        }
+    /// Updates the queue with a resource that the watch delivered.
+    pub(crate) fn observe(&self, resource: &DatasetImportJob) {
+        let trust = self.local_states.get(&resource.uid().unwrap_or_default()).trust(resource);
+        self.queue().observe(resource, trust);
     }
 
+    /// Removes a deleted resource.
     pub(crate) fn forget(&self, uid: &str) {
-        if let Ok(mut all) = self.0.lock() {
-            all.remove(uid);
+        self.local_states.remove(uid);
+        let freed = self.queue().forget(uid, Timestamp::now());
+        if let Some(region) = freed {
+            self.enqueue_admissible(&region);
         }
+    }
+
+    /// Triggers the resources that may submit now.
+    pub(crate) fn enqueue_admissible(&self, region: &AccountRegion) {
+        let admissible = self.queue().admissible(region, Timestamp::now());
+        admissible.iter().for_each(|key| (self.enqueue)(key));
+    }
+
+    /// Reports all resources to the metrics. `started` is when this leadership began: before it nobody polled.
+    pub(crate) fn record_snapshot(&self, started: Timestamp) {
+        let now = Timestamp::now();
+        let queue = self.queue();
+        let (tallies, reasons, running) = (queue.stats(now), queue.reasons(), queue.running());
+        drop(queue);
+        let overdue = |(uid, known): &(Uid, Timestamp)| {
+            let polled = self.local_states.get(uid).last_polled.unwrap_or(started.max(*known));
+            since(polled, now).saturating_sub(self.timing.poll_max)
+        };
+        let overdue = running.iter().map(overdue).max().unwrap_or_default();
+        self.metrics.survey(&Survey { tallies, reasons, overdue }, now);
+    }
+}
+
+/// The local state of each resource, by UID. All of it can be lost.
+#[derive(Debug, Default)]
+pub(crate) struct LocalStates(Mutex<HashMap<Uid, LocalState>>);
+
+impl LocalStates {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uid, LocalState>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state of a resource; a default one if there is none.
+    pub(crate) fn get(&self, uid: &str) -> LocalState {
+        self.lock().get(uid).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn set(&self, uid: &str, state: LocalState) {
+        self.lock().insert(uid.to_owned(), state);
+    }
+
+    pub(crate) fn remove(&self, uid: &str) {
+        self.lock().remove(uid);
     }
 }

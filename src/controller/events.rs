@@ -209,8 +209,8 @@ mod tests {
     use super::*;
     use crate::api::Submission;
     use crate::api::conditions;
-    use crate::import::request::tests::spec;
     use crate::personalize::ErrorKind;
+    use crate::testing::spec;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     fn status(reason: Reason, message: &str) -> DatasetImportJobStatus {

@@ -8,17 +8,16 @@ pub mod namespace_policy;
 mod reconciler;
 mod watch;
 
-use crate::controller::context::Memories;
+use crate::controller::context::{Context, LocalStates};
 use crate::controller::events::EventPublisher;
 use crate::controller::kube_client::KubeClient;
 use crate::controller::leader_election::{LeaderElection, LeaderElectionOptions, LeaseHold};
 use crate::controller::namespace_policy::DefaultPolicy;
-use crate::controller::reconciler::{Context, error_policy, reconcile};
+use crate::controller::reconciler::{error_policy, reconcile};
 use crate::http::readiness::Readiness;
-use crate::import::timing::Timing;
+use crate::import::{MANAGER, Timing};
 use crate::personalize::Personalize;
 use crate::queue::Queue;
-use crate::reconciliation::MANAGER;
 use crate::telemetry::metrics::Metrics;
 use futures::StreamExt;
 use futures::future::join_all;
@@ -133,18 +132,18 @@ async fn lead<P: Personalize + Clone>(
     let context = Arc::new(Context {
         client: kube.client.clone(),
         personalize: personalize.clone(),
-        policy: options.timing.clone(),
-        unlisted: options.default_policy,
+        timing: options.timing.clone(),
+        default_policy: options.default_policy,
         kube_timeout: options.kube_timeout,
         queue: Mutex::new(Queue::new(options.quota, options.timing.clone())),
-        memories: Memories::default(),
-        leadership: lease,
+        local_states: LocalStates::default(),
+        lease,
         stopping: AtomicBool::new(false),
-        health: Arc::clone(readiness),
+        readiness: Arc::clone(readiness),
         metrics: Arc::clone(metrics),
-        recorder: EventPublisher::new(kube.client.clone(), reporter),
+        events: EventPublisher::new(kube.client.clone(), reporter),
         enqueue,
-        pause: kube.retry_after.clone(),
+        retry_after: kube.retry_after.clone(),
         workers: Semaphore::new(options.concurrency.max(1).into()),
     });
     let controllers = scopes.into_iter().zip(enqueued).map(|(scope, enqueued)| {
@@ -161,7 +160,7 @@ async fn lead<P: Personalize + Clone>(
     let leading_since = jiff::Timestamp::now();
     let report_metrics = async {
         loop {
-            context.survey(leading_since);
+            context.record_snapshot(leading_since);
             sleep(Duration::from_secs(1)).await;
         }
     };
@@ -176,5 +175,5 @@ async fn lead<P: Personalize + Clone>(
         () = drained => {}
         () = report_metrics => {}
     }
-    context.recorder.flush().await;
+    context.events.flush().await;
 }

@@ -81,7 +81,7 @@ fn matches(pattern: &str, value: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::import::request::tests::spec;
+    use crate::testing::spec;
     use proptest::prelude::*;
 
     #[test]

@@ -1,354 +1,304 @@
-//! One pass over one resource: observe, decide, act, record, until the decision is to rest.
+//! Reconciling one resource: performing the effects that the core asks for.
 
+use super::context::Context;
+use super::watch::Guarded;
+use super::{events, namespace_policy};
 use crate::api::conditions::{Reason, State};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus};
-use crate::controller::context::Memories;
-use crate::controller::events::{self, EventPublisher};
-use crate::controller::kube_client::RetryAfter;
-use crate::controller::leader_election::LeaseHold;
-use crate::controller::namespace_policy::{self, DefaultPolicy};
-use crate::controller::watch::Guarded;
-use crate::http::readiness::Readiness;
-use crate::import::plan::{Effect, ObservedJob, Outcome};
-use crate::import::timing::{Timing, since};
-use crate::personalize::AccountRegion;
+use crate::import::timing::since;
+use crate::import::{AfterWrite, Effect, ImportRequest, MANAGER, ObservedJob};
 use crate::personalize::{ErrorKind, Personalize, ServiceError};
-use crate::queue::{Key, Queue, Uid};
-use crate::reconciliation::{MANAGER, Reconciliation};
+use crate::reconciliation::{self, Finished, Interrupted, Observation, Reconciliation, Stopped, drive};
 use crate::redact::told;
-use crate::telemetry::metrics::{Metrics, Survey};
 use futures::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
+use kube::ResourceExt;
 use kube::api::{Api, PostParams};
 use kube::runtime::controller::Action;
-use kube::{Client, ResourceExt};
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use thiserror::Error;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{Instrument, debug, error, error_span, info, warn};
 
-/// A pass that could not be brought to its end; it is taken up again.
+/// Why a reconciliation did not finish. It is retried.
 #[derive(Debug, Error)]
 pub(crate) enum Error {
-    #[error("the Kubernetes API refused: {0}")]
+    #[error("the Kubernetes API returned an error: {0}")]
     Kube(#[from] kube::Error),
     #[error("the Kubernetes API did not answer in time")]
     KubeTimeout,
-    #[error("this replica does not lead any more, or is stopping")]
+    #[error("the status write may or may not have been applied: {0}")]
+    UnconfirmedWrite(Box<Self>),
+    #[error("this replica is not the leader any more, or is shutting down")]
     NotLeading,
-    #[error("others change the resource faster than a pass takes")]
-    Outrun,
-    #[error("the decision does not come to rest")]
-    Restless,
-    #[error("a reconcile panicked")]
+    #[error("too many write conflicts")]
+    Conflicts,
+    #[error("effect limit exceeded")]
+    EffectLimit,
+    #[error("the reconciliation panicked")]
     Panicked,
 }
 
 impl Error {
-    /// Whether the API server answered that it did not do it.
-    fn is_refusal(&self) -> bool {
+    /// Whether the API server answered that it did not apply the write.
+    fn is_rejection(&self) -> bool {
         matches!(self, Self::Kube(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 408)
     }
 
-    /// A static name, fit for a metric label.
+    /// The value of the metric label `error`.
     pub(crate) fn label(&self) -> &'static str {
         match self {
             Self::Kube(kube::Error::Api(status)) if status.is_forbidden() => "KubernetesForbidden",
             Self::Kube(_) => "Kubernetes",
             Self::KubeTimeout => "KubernetesTimeout",
+            Self::UnconfirmedWrite(error) => error.label(),
             Self::NotLeading => "NotLeading",
-            Self::Outrun => "Outrun",
-            Self::Restless => "Restless",
+            Self::Conflicts => "Outrun",
+            Self::EffectLimit => "Restless",
             Self::Panicked => "Panicked",
         }
     }
 }
 
-/// All that a pass works with.
-pub(crate) struct Context<P> {
-    pub(crate) client: Client,
-    pub(crate) personalize: P,
-    pub(crate) policy: Timing,
-    pub(crate) unlisted: DefaultPolicy,
-    pub(crate) kube_timeout: Duration,
-    pub(crate) queue: Mutex<Queue>,
-    pub(crate) memories: Memories,
-    pub(crate) leadership: LeaseHold,
-    pub(crate) stopping: AtomicBool,
-    pub(crate) health: Arc<Readiness>,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) recorder: EventPublisher,
-    pub(crate) enqueue: Box<dyn Fn(&Key) + Send + Sync>,
-    /// Until when the API server wants to be left alone.
-    pub(crate) pause: RetryAfter,
-    /// Those who may work on a resource now.
-    pub(crate) workers: Semaphore,
+/// Reconciles a resource that the watch delivered or that was requeued.
+pub(super) async fn reconcile<P: Personalize>(
+    guarded: Arc<Guarded>,
+    context: Arc<Context<P>>,
+) -> Result<Action, Infallible> {
+    // JSON logs would hide a field called `name` behind the name of the span. The level `error` keeps the span at every
+    // log level.
+    let span = error_span!("reconcile", namespace = guarded.namespace(), resource = guarded.name_any());
+    async {
+        let resource = match &guarded.0 {
+            Ok(resource) => resource,
+            Err(invalid) => {
+                context.metrics.error("Unreadable");
+                let error = crate::redact::sanitize(&invalid.error);
+                error!(%error, "the resource can't be read; it is skipped until it changes");
+                return Ok(Action::await_change());
+            }
+        };
+        if !context.readiness.is_warm() {
+            debug!("initial list not complete; skipping");
+            return Ok(Action::await_change());
+        }
+        // Each watched namespace has its own controller; the bound is over all of them.
+        let _permit = context.workers.acquire().await;
+        let start = Instant::now();
+        context.metrics.worker_started();
+        let (requeue_after, outcome) = context.reconcile(resource).await;
+        let result = match (&outcome, requeue_after) {
+            (Err(_), _) => "error",
+            (Ok(()), None) => "success",
+            (Ok(()), Some(_)) => "requeue_after",
+        };
+        context.metrics.worker_ended(result, start.elapsed());
+        if let Err(error) = &outcome {
+            context.metrics.error(error.label());
+            warn!(error = told(error), "reconcile failed; will retry");
+        }
+        Ok(requeue_after.map_or_else(Action::await_change, Action::requeue))
+    }
+    .instrument(span)
+    .await
 }
 
-/// More steps than any life of a resource takes in one pass.
-const MOST_STEPS: usize = 1000;
+/// Each reconciliation says when to retry, also a failed one.
+pub(super) fn error_policy<P: Personalize>(_: Arc<Guarded>, error: &Infallible, _: Arc<Context<P>>) -> Action {
+    match *error {}
+}
 
 impl<P: Personalize> Context<P> {
-    /// Takes one pass; returns after how long to look again, if not only on change, and what kept the pass from its end.
-    pub(crate) async fn pass(&self, job: &DatasetImportJob) -> (Option<Duration>, Result<(), Error>) {
-        let Some(uid) = job.uid() else { return (None, Ok(())) };
-        let left_alone = self.pause.remaining();
-        if !left_alone.is_zero() {
-            return (Some(left_alone), Ok(()));
+    /// Reconciles a resource once. Returns when to reconcile it again, if not only on change, and why it did not finish.
+    pub(crate) async fn reconcile(&self, resource: &DatasetImportJob) -> (Option<Duration>, Result<(), Error>) {
+        let Some(uid) = resource.uid() else { return (None, Ok(())) };
+        let pause = self.retry_after.remaining();
+        if !pause.is_zero() {
+            return (Some(pause), Ok(()));
         }
-        let mut carrier = Executor {
-            operator: self,
-            api: Api::namespaced(self.client.clone(), &job.namespace().unwrap_or_default()),
-            name: job.name_any(),
-            pass: Reconciliation::new(job.clone(), self.memories.recall(&uid)),
+        let mut reconciliation = Reconciliation::new(resource.clone(), self.local_states.get(&uid));
+        let mut executor = Executor {
+            context: self,
+            api: Api::namespaced(self.client.clone(), &resource.namespace().unwrap_or_default()),
+            name: resource.name_any(),
         };
-        // One resource's panic must not take the others' worker down.
-        let outcome = AssertUnwindSafe(carrier.run()).catch_unwind().await.unwrap_or(Err(Error::Panicked));
-        let mut pass = carrier.pass;
-        let (delay, outcome) = match outcome {
-            Ok(Finished::Requeue(delay)) => (delay, Ok(())),
-            Ok(Finished::Deleted) => {
-                if self.queue().release(&uid) {
-                    self.enqueue_admissible_beside(&pass);
-                }
-                // The watch tells when it is to be forgotten. Should the answer have been wrong, it is looked at again.
-                (Some(self.policy.waiting), Ok(()))
+        // The panic of one resource must not end the worker of the others.
+        let run = AssertUnwindSafe(drive(&mut reconciliation, &mut executor, &self.queue, &self.timing)).catch_unwind();
+        let (finished, result) = match run.await {
+            Ok(Ok(finished)) => (finished, Ok(())),
+            Ok(Err(Stopped::Interrupted(Interrupted::Deleted))) => {
+                // The watch removes it. It is looked at again in case the answer was wrong.
+                let frees_others = self.queue().release(&uid);
+                (Finished { requeue_after: Some(self.timing.waiting), frees_others }, Ok(()))
             }
-            Err(error) => {
-                let (delay, released) = pass.failed(Timestamp::now(), &self.policy, jitter(), &mut self.queue());
-                if released {
-                    self.enqueue_admissible_beside(&pass);
-                }
-                (Some(delay), Err(error))
+            Ok(Err(Stopped::Interrupted(Interrupted::TooManyConflicts))) => {
+                self.failed(&mut reconciliation, Error::Conflicts)
             }
+            Ok(Err(Stopped::EffectLimit)) => self.failed(&mut reconciliation, Error::EffectLimit),
+            Ok(Err(Stopped::Executor(error))) => self.failed(&mut reconciliation, error),
+            Err(_) => self.failed(&mut reconciliation, Error::Panicked),
         };
-        self.memories.keep(&uid, pass.end());
-        // Deleted meanwhile.
-        if !self.queue().knows(&uid) {
-            self.memories.forget(&uid);
+        if finished.frees_others
+            && let Some(request) = reconciliation.request()
+        {
+            self.enqueue_admissible(request.dataset.account_region());
         }
-        (delay, outcome)
-    }
-
-    /// The queue. A panic that held it harms nobody: it is an index over what was delivered, and each of its entries is
-    /// replaced whole.
-    pub(crate) fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes note of a resource as the watch delivers it.
-    pub(crate) fn observe(&self, job: &DatasetImportJob) {
-        let proven = self.memories.recall(&job.uid().unwrap_or_default()).proves(job);
-        self.queue().observe(job, proven);
-    }
-
-    /// Nothing is kept of a resource that is gone.
-    pub(crate) fn forget(&self, uid: &str) {
-        self.memories.forget(uid);
-        let left = self.queue().forget(uid, Timestamp::now());
-        if let Some(location) = left {
-            self.enqueue_admissible(&location);
+        self.local_states.set(&uid, reconciliation.into_local());
+        // It was deleted in between.
+        if !self.queue().contains(&uid) {
+            self.local_states.remove(&uid);
         }
+        // kube's scheduler may lose a delay that is over when it is set.
+        (finished.requeue_after.map(|delay| delay.max(Duration::from_millis(1))), result)
     }
 
-    /// Tells the metrics what there is, and how overdue a look at a running job is. This leadership
-    /// `began` then; before that nobody looked on its behalf.
-    pub(crate) fn survey(&self, began: Timestamp) {
-        let now = Timestamp::now();
-        let queue = self.queue();
-        let (tallies, reasons, followed) = (queue.tally(now), queue.reasons(), queue.followed());
-        drop(queue);
-        let unseen = |(uid, known): &(Uid, Timestamp)| {
-            let seen = self.memories.recall(uid).memory.described.unwrap_or(began.max(*known));
-            since(seen, now).saturating_sub(self.policy.poll_max)
-        };
-        let overdue = followed.iter().map(unseen).max().unwrap_or_default();
-        self.metrics.survey(&Survey { tallies, reasons, overdue }, now);
+    fn failed(&self, reconciliation: &mut Reconciliation, error: Error) -> (Finished, Result<(), Error>) {
+        let unconfirmed = matches!(error, Error::UnconfirmedWrite(_));
+        let finished = reconciliation.fail(unconfirmed, Timestamp::now(), &self.timing, jitter(), &mut self.queue());
+        (finished, Err(error))
     }
 
     fn kube<T>(&self, call: impl Future<Output = kube::Result<T>>) -> impl Future<Output = Result<T, Error>> {
         let bounded = timeout(self.kube_timeout, call);
         async { Ok(bounded.await.map_err(|_| Error::KubeTimeout)??) }
     }
-
-    /// Enqueues the resources in this one's account and region that may be admitted now.
-    fn enqueue_admissible_beside(&self, pass: &Reconciliation) {
-        if let Some(request) = pass.request() {
-            self.enqueue_admissible(request.dataset.location());
-        }
-    }
-
-    /// Enqueues the resources that may be admitted now.
-    fn enqueue_admissible(&self, location: &AccountRegion) {
-        let ready = self.queue().ready(location, Timestamp::now());
-        ready.iter().for_each(|key| (self.enqueue)(key));
-    }
 }
 
-/// How a reconcile finished.
-enum Finished {
-    /// The resource was deleted.
-    Deleted,
-    /// Reconcile again after this delay, or only on change.
-    Requeue(Option<Duration>),
-}
-
-/// Carries out the steps of a pass.
+/// Performs the effects of one reconciliation: the only I/O.
 struct Executor<'a, P> {
-    operator: &'a Context<P>,
+    context: &'a Context<P>,
     api: Api<DatasetImportJob>,
     name: String,
-    pass: Reconciliation,
+}
+
+impl<P: Personalize> reconciliation::Executor for Executor<'_, P> {
+    type Error = Error;
+
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn jitter(&self) -> f64 {
+        jitter()
+    }
+
+    async fn perform(&mut self, reconciliation: &Reconciliation, effect: Effect) -> Result<Observation, Error> {
+        Ok(match effect {
+            Effect::ReadResource => {
+                let resource = self.context.kube(self.api.get_opt(&self.name)).await?;
+                Observation::Resource(resource.map(Box::new))
+            }
+            Effect::CheckNamespace => Observation::Namespace(self.check_namespace(reconciliation.resource()).await?),
+            Effect::DescribeJob { attempt, with_tags } => {
+                let request = request(reconciliation)?;
+                if !with_tags {
+                    self.record_poll_lag(reconciliation);
+                }
+                Observation::Job { attempt, job: self.describe_job(&request, attempt, with_tags).await }
+            }
+            Effect::DescribeDataset => {
+                let request = request(reconciliation)?;
+                let call = self.context.personalize.describe_dataset(&request.dataset);
+                Observation::Dataset(self.counted("DescribeDataset", call).await)
+            }
+            Effect::ListJobs => {
+                let request = request(reconciliation)?;
+                let call = self.context.personalize.list_dataset_import_jobs(&request.dataset);
+                Observation::Jobs(self.counted("ListDatasetImportJobs", call).await)
+            }
+            Effect::ListTags { job_name } => {
+                let request = request(reconciliation)?;
+                let arn = request.dataset.job(&job_name);
+                let call = self.context.personalize.list_tags_for_resource(&request.dataset, &arn);
+                Observation::Tags { job_name, tags: self.counted("ListTagsForResource", call).await }
+            }
+            Effect::WriteStatus { status, then } => self.write_status(reconciliation, *status, then).await?,
+            Effect::CreateJob { attempt } => {
+                self.check_may_submit(reconciliation)?;
+                let answer = self.create_job(&request(reconciliation)?, attempt).await;
+                Observation::Created { attempt, answer }
+            }
+        })
+    }
+}
+
+/// The request of a resource. Only a concurrent change can make a spec invalid that was planned with.
+fn request(reconciliation: &Reconciliation) -> Result<ImportRequest, Error> {
+    reconciliation.request().ok_or(Error::Conflicts)
 }
 
 impl<P: Personalize> Executor<'_, P> {
-    async fn run(&mut self) -> Result<Finished, Error> {
-        for _ in 0..MOST_STEPS {
-            let now = Timestamp::now();
-            match self.pass.next(now, &self.operator.policy) {
-                Effect::Refresh => {
-                    if !self.refresh().await? {
-                        return Ok(Finished::Deleted);
-                    }
-                }
-                Effect::AskPermission => {
-                    let permission = self.permission().await?;
-                    self.pass.permitted(permission);
-                }
-                Effect::TakeTurn => self.try_admit(now),
-                Effect::DescribeJob { attempt, prove } => self.describe_job(attempt, prove).await,
-                Effect::DescribeDataset => self.describe_dataset().await,
-                Effect::ListJobs => self.list_jobs().await,
-                Effect::ReadAge { job_name } => self.read_age(job_name).await,
-                Effect::RecordIntent(status) => {
-                    self.may_submit()?;
-                    let attempt = status.submission.as_ref().map_or(1, |s| s.attempt);
-                    self.record(*status, Some(attempt)).await?;
-                }
-                Effect::Create { attempt } => self.create(attempt).await?,
-                Effect::Outcome(rest) => {
-                    if let Some(ended) = self.rest(rest).await? {
-                        return Ok(ended);
-                    }
-                }
-            }
-        }
-        Err(Error::Restless)
-    }
-
-    /// Reads the resource live; false if it is gone, or another one bears its name.
-    async fn refresh(&mut self) -> Result<bool, Error> {
-        let live = self.operator.kube(self.api.get_opt(&self.name)).await?;
-        let mut queue = self.operator.queue();
-        Ok(self.pass.refreshed(live, &mut queue))
-    }
-
-    /// Whether the namespace may make this import, by its annotations as they are now.
-    async fn permission(&self) -> Result<Result<(), String>, Error> {
-        let namespaces: Api<Namespace> = Api::all(self.operator.client.clone());
-        let job = self.pass.job();
-        let name = job.namespace().unwrap_or_default();
-        match self.operator.kube(namespaces.get_metadata(&name)).await {
+    /// Checks whether the namespace may make this import, by its annotations as they are now.
+    async fn check_namespace(&self, resource: &DatasetImportJob) -> Result<Result<(), String>, Error> {
+        let namespaces: Api<Namespace> = Api::all(self.context.client.clone());
+        let name = resource.namespace().unwrap_or_default();
+        match self.context.kube(namespaces.get_metadata(&name)).await {
             Ok(namespace) if namespace.metadata.deletion_timestamp.is_some() => {
                 Ok(Err(format!("the Namespace {name} is being deleted")))
             }
             Ok(namespace) => {
-                let barred = namespace_policy::denial(namespace.annotations(), self.operator.unlisted, &job.spec);
-                Ok(barred.map_or(Ok(()), Err))
+                let denial =
+                    namespace_policy::denial(namespace.annotations(), self.context.default_policy, &resource.spec);
+                Ok(denial.map_or(Ok(()), Err))
             }
             Err(Error::Kube(kube::Error::Api(status))) if status.is_forbidden() => Ok(Err(format!(
-                "the operator's RBAC does not let it get the Namespace {name}, so it can't tell what is permitted there"
+                "the operator's RBAC does not allow it to get the Namespace {name}, so it can't check what this namespace may import"
             ))),
             Err(error) => Err(error),
         }
     }
 
-    fn try_admit(&mut self, now: Timestamp) {
-        let uid = self.pass.job().uid().unwrap_or_default();
-        let turn = self.operator.queue().try_admit(&uid, now);
-        self.pass.turned(turn);
-    }
-
-    async fn describe_job(&mut self, attempt: i32, prove: bool) {
-        let Some(request) = self.pass.request() else { return };
-        let (arn, service) = (request.job_arn(attempt), &self.operator.personalize);
-        if let (false, Some(due)) = (prove, self.pass.take_due()) {
-            self.operator.metrics.poll_lag(since(due, Timestamp::now()));
+    fn record_poll_lag(&self, reconciliation: &Reconciliation) {
+        if let Some(due) = reconciliation.local().next_poll {
+            self.context.metrics.poll_lag(since(due, Timestamp::now()));
         }
-        let job =
-            self.counted("DescribeDatasetImportJob", service.describe_dataset_import_job(&request.dataset, &arn)).await;
-        let found = match job {
-            Ok(job) if prove => {
-                let tags =
-                    self.counted("ListTagsForResource", service.list_tags_for_resource(&request.dataset, &arn)).await;
-                Ok(ObservedJob { job, tags: Some(tags) })
-            }
-            Ok(job) => Ok(ObservedJob { job, tags: None }),
-            Err(failure) => Err(failure),
-        };
-        self.pass.looked_up(attempt, found, Timestamp::now());
     }
 
-    async fn describe_dataset(&mut self) {
-        let Some(request) = self.pass.request() else { return };
-        let status = self.operator.personalize.describe_dataset(&request.dataset);
-        let status = self.counted("DescribeDataset", status).await;
-        self.pass.saw_dataset(status);
+    async fn describe_job(
+        &self,
+        request: &ImportRequest,
+        attempt: i32,
+        with_tags: bool,
+    ) -> Result<ObservedJob, ServiceError> {
+        let (arn, service) = (request.job_arn(attempt), &self.context.personalize);
+        let call = service.describe_dataset_import_job(&request.dataset, &arn);
+        let job = self.counted("DescribeDatasetImportJob", call).await?;
+        if !with_tags {
+            return Ok(ObservedJob { job, tags: None });
+        }
+        let tags = self.counted("ListTagsForResource", service.list_tags_for_resource(&request.dataset, &arn)).await;
+        Ok(ObservedJob { job, tags: Some(tags) })
     }
 
-    async fn list_jobs(&mut self) {
-        let Some(request) = self.pass.request() else { return };
-        let jobs = self
-            .counted("ListDatasetImportJobs", self.operator.personalize.list_dataset_import_jobs(&request.dataset))
-            .await;
-        let queue = self.operator.queue();
-        self.pass.saw_jobs(jobs, &queue);
-    }
-
-    async fn read_age(&mut self, job_name: String) {
-        let Some(request) = self.pass.request() else { return };
-        let arn = request.dataset.job(&job_name);
-        let tags = self.operator.personalize.list_tags_for_resource(&request.dataset, &arn);
-        let tags = self.counted("ListTagsForResource", tags).await;
-        self.pass.saw_age(job_name, tags);
-    }
-
-    async fn create(&mut self, attempt: i32) -> Result<(), Error> {
-        self.may_submit()?;
-        let Some(request) = self.pass.request() else { return Ok(()) };
+    /// Calls CreateDatasetImportJob once, within half the grace period: a later request would land after another replica
+    /// may resubmit.
+    async fn create_job(&self, request: &ImportRequest, attempt: i32) -> Result<(), ServiceError> {
         let name = request.job_name(attempt);
         info!(job_name = %name, dataset = request.dataset.as_str(), "submitting the import");
-        // What is not sent by then would arrive when others take it for lost.
-        let call = timeout(
-            self.operator.policy.grace / 2,
-            self.operator.personalize.create_dataset_import_job(&request, &name),
-        );
+        let call = self.context.personalize.create_dataset_import_job(request, &name);
+        let bounded = timeout(self.context.timing.grace / 2, call);
         let late = |_| {
-            Err(ServiceError::unanswered(ErrorKind::Indeterminate, "Timeout", "no answer within half the grace period"))
+            let message = "no answer within half the grace period";
+            Err(ServiceError::unanswered(ErrorKind::Indeterminate, "Timeout", message))
         };
-        let call = async { call.await.unwrap_or_else(late) };
-        let answer = self.counted("CreateDatasetImportJob", call).await;
+        let call = async { bounded.await.unwrap_or_else(late) };
+        let returned = self.counted("CreateDatasetImportJob", call).await?;
         let derived = request.job_arn(attempt);
-        if let Ok(told) = &answer
-            && *told != derived
-        {
-            warn!(%told, %derived, "the service names the job unlike the ARN it is looked for by");
+        if returned != derived {
+            warn!(%returned, %derived, "the service returned another ARN than the one the job is looked up by");
         }
-        let mut queue = self.operator.queue();
-        self.pass.created(attempt, answer.map(drop), &mut queue);
         Ok(())
     }
 
-    /// Nothing is submitted by a replica that does not lead, nor by one that was told to stop.
-    fn may_submit(&self) -> Result<(), Error> {
-        let stopping = self.operator.stopping.load(Ordering::Relaxed) && !self.pass.has_begun();
-        if stopping || !self.operator.leadership.is_held() {
+    /// Only the leader submits, and nothing new starts during a shutdown.
+    fn check_may_submit(&self, reconciliation: &Reconciliation) -> Result<(), Error> {
+        let stopping = self.context.stopping.load(Ordering::Relaxed) && !reconciliation.has_recorded_intent();
+        if stopping || !self.context.lease.is_held() {
             return Err(Error::NotLeading);
         }
         Ok(())
@@ -360,81 +310,51 @@ impl<P: Personalize> Executor<'_, P> {
         call: impl Future<Output = Result<T, ServiceError>>,
     ) -> Result<T, ServiceError> {
         let answer = call.await;
+        let code = answer.as_ref().err().map_or("OK", |error| error.kind.label());
+        self.context.metrics.service_call(operation, code);
         match &answer {
-            Ok(_) => self.operator.metrics.service_call(operation, "OK"),
-            Err(failure) => {
-                self.operator.metrics.service_call(operation, failure.kind.label());
-                let class = failure.kind.label();
-                if failure.kind == ErrorKind::NotFound {
-                    debug!(operation, class, %failure, "the service does not know it");
-                } else {
-                    warn!(operation, class, %failure, "a call to the service failed");
-                }
-            }
+            Err(error) if error.kind == ErrorKind::NotFound => debug!(operation, kind = code, %error, "not found"),
+            Err(error) => warn!(operation, kind = code, %error, "a call to the service failed"),
+            Ok(_) => {}
         }
         answer
     }
 
-    /// Writes the status by compare-and-swap. False if somebody else was faster: then the pass begins
-    /// anew with what the API server has.
-    async fn record(&mut self, status: DatasetImportJobStatus, intent: Option<i32>) -> Result<bool, Error> {
-        let before = self.pass.job().status.clone().unwrap_or_default();
-        let job = self.pass.with_status(status);
+    /// Replaces the status with the resource version that was read. Client retries are off: a PUT that succeeded and is
+    /// retried would return 409.
+    async fn write_status(
+        &self,
+        reconciliation: &Reconciliation,
+        status: DatasetImportJobStatus,
+        then: AfterWrite,
+    ) -> Result<Observation, Error> {
+        if matches!(then, AfterWrite::Submit { .. }) {
+            self.check_may_submit(reconciliation)?;
+        }
+        let resource = reconciliation.with_status(status);
         let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
-        match self.operator.kube(self.api.replace_status(&self.name, &params, &job)).await {
+        match self.context.kube(self.api.replace_status(&self.name, &params, &resource)).await {
             Ok(written) => {
-                let mut queue = self.operator.queue();
-                self.pass.recorded(written, intent, &mut queue);
-                drop(queue);
-                self.record_transition(&before);
-                Ok(true)
+                self.record_transition(reconciliation, &written);
+                Ok(Observation::StatusWritten { resource: Box::new(written), then })
             }
             Err(Error::Kube(kube::Error::Api(status))) if status.is_conflict() || status.is_not_found() => {
-                debug!("the resource has changed; beginning anew");
-                if self.pass.outrun() { Ok(false) } else { Err(Error::Outrun) }
+                debug!("the resource has changed; starting over");
+                Ok(Observation::Conflict)
             }
-            // Whoever refuses by a 4xx has not written.
-            Err(error) if error.is_refusal() => Err(error),
-            Err(error) => {
-                self.pass.unsure();
-                Err(error)
-            }
+            Err(error) if error.is_rejection() => Err(error),
+            Err(error) => Err(Error::UnconfirmedWrite(Box::new(error))),
         }
     }
 
-    /// Ends the pass; `None` if it has to begin anew.
-    async fn rest(&mut self, rest: Outcome) -> Result<Option<Finished>, Error> {
-        let Outcome { status, again, refusal, verified } = rest;
-        let changed = status.is_some();
-        if let Some(status) = status
-            && !self.record(*status, None).await?
-        {
-            return Ok(None);
-        }
-        if verified {
-            self.pass.verified(&mut self.operator.queue());
-        }
-        let (now, policy) = (Timestamp::now(), &self.operator.policy);
-        let delay = self.pass.rested(again, now, policy, jitter());
-        let released = self.pass.leave_queue(refusal, now, policy, jitter(), &mut self.operator.queue());
-        // Nor does one on its way out hold anybody up.
-        let leaves = self.pass.job().metadata.deletion_timestamp.is_some();
-        if changed || released || leaves {
-            self.operator.enqueue_admissible_beside(&self.pass);
-        }
-        // A delay that is over by the time it is set would be lost by some schedulers.
-        Ok(Some(Finished::Requeue(delay.map(|d| d.max(Duration::from_millis(1))))))
-    }
-
-    /// Logs, counts and publishes the change of the status.
-    fn record_transition(&self, before: &DatasetImportJobStatus) {
-        let job = self.pass.job();
-        let after = job.status.clone().unwrap_or_default();
-        let events = events::events_for(before, &after, self.pass.seen().create.as_ref());
-        events::publish(&self.operator.recorder, job, events);
-        let (was, is) = (Reason::of(before), Reason::of(&after));
-        let Some(reason) = is else { return };
-        if was == is {
+    /// Logs, counts and publishes what a status write changed.
+    fn record_transition(&self, reconciliation: &Reconciliation, written: &DatasetImportJob) {
+        let before = reconciliation.resource().status.clone().unwrap_or_default();
+        let after = written.status.clone().unwrap_or_default();
+        let events = events::events_for(&before, &after, reconciliation.observations().create.as_ref());
+        events::publish(&self.context.events, written, events);
+        let Some(reason) = Reason::of(&after) else { return };
+        if Reason::of(&before) == Some(reason) {
             debug!(reason = reason.as_str(), "status written");
             return;
         }
@@ -443,7 +363,7 @@ impl<P: Personalize> Executor<'_, P> {
             job_name = after.job_name.as_deref(),
             status = after.status.as_deref(),
             failure_reason = after.failure_reason.as_deref(),
-            "the import has moved on"
+            "the import has a new state"
         );
         let outcome = match reason {
             Reason::ImportSucceeded => "succeeded",
@@ -453,59 +373,14 @@ impl<P: Personalize> Executor<'_, P> {
             _ => return,
         };
         let times = (&after.creation_date_time, &after.completion_time);
-        let took = if let (Some(began), Some(ended)) = times { Some(since(began.0, ended.0)) } else { None };
-        self.operator.metrics.import_ended(outcome, took.filter(|_| reason == Reason::ImportSucceeded));
+        let took = if let (Some(start), Some(end)) = times { Some(since(start.0, end.0)) } else { None };
+        self.context.metrics.import_ended(outcome, took.filter(|_| reason == Reason::ImportSucceeded));
     }
 }
 
 /// A number in 0..1, to spread delays; it needs no quality.
 pub(super) fn jitter() -> f64 {
     f64::from(Timestamp::now().subsec_nanosecond().unsigned_abs() % 10_007) / 10_007.0
-}
-
-pub(super) async fn reconcile<P: Personalize>(
-    guarded: Arc<Guarded>,
-    operator: Arc<Context<P>>,
-) -> Result<Action, Infallible> {
-    // In JSON, the span's own `name` would hide a field of that name. At level ERROR the span is never filtered out.
-    let span = error_span!("reconcile", namespace = guarded.namespace(), resource = guarded.name_any());
-    async {
-        let job = match &guarded.0 {
-            Ok(job) => job,
-            Err(invalid) => {
-                operator.metrics.error("Unreadable");
-                error!(error = %crate::redact::sanitize(&invalid.error), "the resource can't be read; ignoring it until it changes");
-                return Ok(Action::await_change());
-            }
-        };
-        if !operator.health.is_warm() {
-            debug!("initial list not complete; skipping");
-            return Ok(Action::await_change());
-        }
-        // Each watched namespace has a controller; the limit is for all of them together.
-        let _permit = operator.workers.acquire().await;
-        let began = Instant::now();
-        operator.metrics.worker_started();
-        let (delay, outcome) = operator.pass(job).await;
-        let result = match (&outcome, delay) {
-            (Err(_), _) => "error",
-            (Ok(()), None) => "success",
-            (Ok(()), Some(_)) => "requeue_after",
-        };
-        operator.metrics.worker_ended(result, began.elapsed());
-        if let Err(error) = &outcome {
-            operator.metrics.error(error.label());
-            warn!(error = told(error), "reconcile failed; will retry");
-        }
-        Ok(delay.map_or_else(Action::await_change, Action::requeue))
-    }
-    .instrument(span)
-    .await
-}
-
-/// Never called: a reconcile returns its own delay, also when it fails.
-pub(super) fn error_policy<P: Personalize>(_: Arc<Guarded>, error: &Infallible, _: Arc<Context<P>>) -> Action {
-    match *error {}
 }
 
 #[cfg(test)]

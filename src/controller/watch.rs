@@ -2,10 +2,11 @@
 
 use crate::api::DatasetImportJob;
 use crate::controller::Options;
-use crate::controller::reconciler::Context;
+use crate::controller::context::Context;
 use crate::http::readiness::Readiness;
+use crate::import::Key;
 use crate::personalize::Personalize;
-use crate::queue::{Key, Uid};
+use crate::queue::Uid;
 use crate::redact::told;
 use futures::channel::mpsc::{UnboundedReceiver, unbounded};
 use futures::{Stream, StreamExt};
@@ -113,7 +114,7 @@ pub(super) fn events<P: Personalize>(
                     unlisted.remove(uid);
                 }
                 match &guarded.0 {
-                    Ok(job) => context.observe(job),
+                    Ok(resource) => context.observe(resource),
                     Err(_) => guarded.meta().uid.iter().for_each(|uid| context.forget(uid)),
                 }
             }
@@ -124,9 +125,9 @@ pub(super) fn events<P: Personalize>(
             }
             Ok(Event::InitDone) => {
                 unlisted.drain().for_each(|uid| context.forget(&uid));
-                let was_synced = context.health.is_warm();
-                context.health.warm(scope.as_deref().unwrap_or_default());
-                if !was_synced && context.health.is_warm() {
+                let was_synced = context.readiness.is_warm();
+                context.readiness.warm(scope.as_deref().unwrap_or_default());
+                if !was_synced && context.readiness.is_warm() {
                     // Reconciles before the initial list completed were skipped; trigger them now.
                     let _ = synced.send(());
                 }

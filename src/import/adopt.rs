@@ -1,59 +1,52 @@
-//! The search for jobs that a resource made and its status does not tell of: it was re-created, restored, or somebody
-//! else touched its status.
+//! Finding the jobs that a resource submitted and its status does not know: the resource was re-created or restored, or
+//! somebody else wrote its status.
 
 use super::ownership::Ownership;
-use super::phase::{Phase, attempts, stage};
-use super::plan::{Effect, ObservedJob, Outcome, Planner, Requeue};
+use super::phase::{Phase, attempts};
+use super::plan::{Next, ObservedJob, Plan, Planner, Requeue};
+use super::timing::Severity;
 use crate::api::DatasetImportJobStatus;
 use crate::api::conditions::{self, Reason};
-use crate::import::timing::Severity;
 use crate::personalize::{CREATE_FAILED, ErrorKind, Job};
+use std::convert::Infallible;
 
-/// The most attempts that are looked for when a resource finds its jobs again.
-const MOST_ATTEMPTS: i32 = 200;
+/// The most attempts that are looked up.
+const MAX_LOOKUPS: i32 = 200;
 
-/// The outcome of looking for own jobs.
+/// The job that a resource already has.
 pub(super) enum ExistingJob {
-    /// More is to be asked.
-    Effect(Effect),
-    /// There is one, and this tells of it.
-    Found(Effect),
-    /// It can't be told for now.
-    Obstacle(Effect),
-    /// The name of this attempt is taken by another's job.
+    /// It has one: the outcome that reports it.
+    Found(Next),
+    /// A failed call hides whether it has one: the outcome that says so.
+    Obstacle(Next),
+    /// The name of this attempt belongs to a job of somebody else; the text says why.
     Foreign(i32, String),
-    /// No job of this resource exists.
-    Nothing,
+    /// It has none.
+    None,
 }
 
 impl Planner<'_> {
-    /// Somebody else touched the status: what the service tells decides, not what is written there.
-    pub(super) fn verify(&self) -> Effect {
-        if let Some(until) = self.paused_until() {
-            return self.leave(Requeue::At(until));
+    /// Checks an untrusted status against the service: what the service reports counts, not what the status says.
+    pub(super) fn verify_status(&self) -> Plan<Infallible> {
+        self.check_backoff()?;
+        // For a namespace that may not import nothing is looked up, unless its import was submitted before.
+        if !self.claims_submission() {
+            self.check_namespace(&self.untrusted_base_status()).map_err(confirmed)?;
+        } else if self.observations.namespace.is_none() {
+            self.check_namespace(&self.recorded)?;
         }
-        match &self.seen.permission {
-            None => return Effect::AskPermission,
-            // What a namespace may not import is not even looked at for it, unless it was submitted before.
-            Some(Err(why)) if !self.claims_submission() => {
-                let status = self.blank();
-                return verified(self.settle(status, Reason::NotPermitted, why, Requeue::Backoff(Severity::NeedsUser)));
-            }
-            Some(_) => {}
-        }
-        match self.find_own() {
-            ExistingJob::Effect(step) => step,
-            ExistingJob::Found(step) => verified(step),
-            // Nothing is written: that would make the unproven status ours.
-            ExistingJob::Obstacle(_) => self.leave(Requeue::Backoff(Severity::Transient)),
-            ExistingJob::Foreign(attempt, why) => verified(self.conflict(self.blank(), attempt, &why)),
-            ExistingJob::Nothing => self.verify_claim(),
-        }
+        Err(match self.find_existing_job()? {
+            ExistingJob::Found(next) => confirmed(next),
+            // Nothing is written: a write would make the untrusted status ours.
+            ExistingJob::Obstacle(_) => self.keep(Requeue::Backoff(Severity::Transient)),
+            ExistingJob::Foreign(attempt, why) => confirmed(self.conflict(self.untrusted_base_status(), attempt, &why)),
+            ExistingJob::None => return self.verify_claimed_job(),
+        })
     }
 
-    /// Whether the status tells, truly or not, that this resource's own import was submitted.
+    /// Whether the status says, truly or not, that this resource's import was submitted.
     fn claims_submission(&self) -> bool {
-        self.claimed_attempt().is_some() || matches!(stage(&self.recorded, &self.request), Phase::Submitting(_))
+        self.claimed_attempt().is_some() || matches!(Phase::of(&self.recorded, &self.request), Phase::Submitting(_))
     }
 
     /// The attempt whose job the status names.
@@ -62,80 +55,78 @@ impl Planner<'_> {
         [attempts(&self.recorded).max(1), 1].into_iter().find(|attempt| self.request.job_arn(*attempt).0 == claimed)
     }
 
-    /// There is no first job. Is there the one that the status names?
-    fn verify_claim(&self) -> Effect {
+    /// There is no first job. Checks the job that the status names.
+    fn verify_claimed_job(&self) -> Plan<Infallible> {
+        let base = self.untrusted_base_status();
         let Some(attempt) = self.claimed_attempt() else {
-            // Nothing was ever submitted: begin from the beginning.
-            return verified(self.settle(self.blank(), Reason::Queued, "waits to be submitted", Requeue::At(self.now)));
+            // Nothing was ever submitted: start from the beginning.
+            let requeue = Requeue::At(self.now);
+            return Err(confirmed(self.finish(base, Reason::Queued, "waiting to be submitted", requeue)));
         };
-        match self.seen.lookups.get(&attempt) {
-            None => Effect::DescribeJob { attempt, prove: true },
-            Some(Ok(found)) => match self.claim(found) {
-                Ownership::Owned => verified(self.adopt(&found.job, attempt)),
-                Ownership::Foreign(why) | Ownership::Untagged(why) => {
-                    verified(self.conflict(self.blank(), attempt, &why))
-                }
-                Ownership::Unknown(_) => self.leave(Requeue::Backoff(Severity::Transient)),
+        let retry = self.keep(Requeue::Backoff(Severity::Transient));
+        Err(match self.lookup(attempt, true)? {
+            Ok(found) => match self.ownership(found) {
+                Ownership::Owned => confirmed(self.adopt(&found.job, attempt)),
+                Ownership::Foreign(why) | Ownership::Untagged(why) => confirmed(self.conflict(base, attempt, &why)),
+                Ownership::Unknown(_) => retry,
             },
-            Some(Err(failure)) if failure.kind != ErrorKind::NotFound => {
-                self.leave(Requeue::Backoff(Severity::Transient))
-            }
-            Some(Err(_)) => {
-                let message = "the status names a job that the service does not know; it is not submitted again: to import anew, delete this DatasetImportJob and create one with another name";
-                // Of what stands there nothing but the name is kept: nobody vouches for the rest.
+            Err(error) if error.kind != ErrorKind::NotFound => retry,
+            Err(_) => {
+                // Keep only the job's name and ARN; all other fields are untrusted.
                 let status = DatasetImportJobStatus {
                     job_name: Some(self.request.job_name(attempt)),
                     dataset_import_job_arn: self.recorded.dataset_import_job_arn.clone(),
                     attempts: Some(attempt),
-                    ..self.blank()
+                    ..base
                 };
-                verified(self.settle(status, Reason::JobNotFound, message, Requeue::Backoff(Severity::NeedsUser)))
+                let message = self.job_missing_message(attempt);
+                let requeue = Requeue::Backoff(Severity::NeedsUser);
+                confirmed(self.finish(status, Reason::JobNotFound, &message, requeue))
             }
-        }
+        })
     }
 
-    /// Looks for jobs that this resource made before its status knew of them: the last attempt that
-    /// exists is the one that counts.
-    pub(super) fn find_own(&self) -> ExistingJob {
-        let obstacle = |failure, doing| ExistingJob::Obstacle(self.obstacle(self.recorded.clone(), failure, doing));
+    /// Looks up the jobs of this resource, attempt by attempt. The last one that exists counts.
+    pub(super) fn find_existing_job(&self) -> Plan<ExistingJob> {
+        let obstacle = |error, doing| Ok(ExistingJob::Obstacle(self.obstacle(self.recorded.clone(), error, doing)));
         let mut failed = None;
-        for attempt in 1..=MOST_ATTEMPTS {
-            let found = match self.seen.lookups.get(&attempt) {
-                None => return ExistingJob::Effect(Effect::DescribeJob { attempt, prove: true }),
-                Some(Err(failure)) if failure.kind == ErrorKind::NotFound => break,
-                Some(Err(failure)) => return obstacle(failure, "looking for an existing job"),
-                Some(Ok(found)) => found,
+        for attempt in 1..=MAX_LOOKUPS {
+            let found = match self.lookup(attempt, true)? {
+                Ok(found) => found,
+                Err(error) if error.kind == ErrorKind::NotFound => break,
+                Err(error) => return obstacle(error, "looking for an existing job"),
             };
-            match self.claim(found) {
-                Ownership::Owned if self.has_failed(found) => failed = Some((attempt, found)),
-                Ownership::Owned => return ExistingJob::Found(self.adopt(&found.job, attempt)),
+            match self.ownership(found) {
+                Ownership::Owned if self.may_have_successor(found) => failed = Some((attempt, found)),
+                Ownership::Owned => return Ok(ExistingJob::Found(self.adopt(&found.job, attempt))),
                 Ownership::Foreign(_) | Ownership::Untagged(_) if failed.is_some() => break,
-                Ownership::Foreign(why) | Ownership::Untagged(why) => return ExistingJob::Foreign(attempt, why),
-                Ownership::Unknown(failure) => return obstacle(failure, "reading the tags of the existing job"),
+                Ownership::Foreign(why) | Ownership::Untagged(why) => return Ok(ExistingJob::Foreign(attempt, why)),
+                Ownership::Unknown(error) => return obstacle(error, "reading the tags of the existing job"),
             }
         }
-        failed.map_or(ExistingJob::Nothing, |(attempt, found)| ExistingJob::Found(self.adopt(&found.job, attempt)))
+        Ok(failed.map_or(ExistingJob::None, |(attempt, found)| ExistingJob::Found(self.adopt(&found.job, attempt))))
     }
 
-    /// Whether this job is over and another attempt may have followed it.
-    pub(super) fn has_failed(&self, found: &ObservedJob) -> bool {
+    /// Whether this job has failed and another attempt may have followed it.
+    pub(super) fn may_have_successor(&self, found: &ObservedJob) -> bool {
         found.job.status == CREATE_FAILED && self.request.can_retry()
     }
 
-    /// A status that claims nothing but an intent under this resource's own name. Others' conditions are theirs.
-    fn blank(&self) -> DatasetImportJobStatus {
-        let intended = matches!(stage(&self.recorded, &self.request), Phase::Submitting(_));
+    /// What is kept of an untrusted status: an intent under this resource's name, which is safe to check, and the
+    /// conditions of other controllers.
+    fn untrusted_base_status(&self) -> DatasetImportJobStatus {
+        let has_intent = matches!(Phase::of(&self.recorded, &self.request), Phase::Submitting(_));
         DatasetImportJobStatus {
-            submission: self.recorded.submission.clone().filter(|_| intended),
+            submission: self.recorded.submission.clone().filter(|_| has_intent),
             last_handled_retry_at: self.inputs.retry_requested_at.clone(),
             conditions: self.recorded.conditions.iter().filter(|c| !conditions::is_own(c)).cloned().collect(),
             ..Default::default()
         }
     }
 
-    fn adopt(&self, job: &Job, attempt: i32) -> Effect {
-        let first = self.seen.lookups.get(&1).and_then(|l| l.as_ref().ok()).and_then(|f| f.job.created);
-        let from = DatasetImportJobStatus {
+    fn adopt(&self, job: &Job, attempt: i32) -> Next {
+        let first = self.observations.lookups.get(&1).and_then(|l| l.as_ref().ok()).and_then(|f| f.job.created);
+        let base = DatasetImportJobStatus {
             conditions: self.recorded.conditions.clone(),
             start_time: first.map(conditions::whole_seconds),
             submission: self.recorded.submission.clone(),
@@ -144,14 +135,17 @@ impl Planner<'_> {
             last_handled_reconcile_at: self.recorded.last_handled_reconcile_at.clone(),
             ..Default::default()
         };
-        self.report(from, job, attempt)
+        self.report(base, job, attempt)
     }
 }
 
-/// The status that this step leaves, written or found, holds what the service tells.
-fn verified(step: Effect) -> Effect {
-    match step {
-        Effect::Outcome(rest) => Effect::Outcome(Outcome { verified: true, ..rest }),
-        step => step,
+/// Marks the status of this outcome, written or found, as what the service reports.
+fn confirmed(next: Next) -> Next {
+    match next {
+        Next::Finish(mut outcome) => {
+            outcome.confirmed = true;
+            Next::Finish(outcome)
+        }
+        next => next,
     }
 }

@@ -1,6 +1,33 @@
-//! The pure core: what to do next for one resource.
+//! The core: what to do next for one resource. It is pure: no client, no clock, no async.
+//!
+//! The service has no client token and no way to stop an import, so a job must be submitted exactly once whatever
+//! crashes. The name of the job is derived from the resource ([`request`]), so a lost answer can always be looked up:
+//!
+//! ```text
+//!  Kubernetes                                   Amazon Personalize
+//!  ----------                                   ------------------
+//!  read the resource live
+//!  (not deleted, not suspended, admitted)
+//!                                               the dataset is ACTIVE, no other job imports into it,
+//!                                               no newer import has succeeded
+//!  write the intent into the status             (a compare-and-swap: a conflict starts over)
+//!                                               describe the derived name
+//!                                                 it exists, the tags prove it is ours -> adopt it
+//!                                                 it exists, it is not ours            -> JobNameConflict
+//!                                                 NotFound                             -> create it, once
+//!  write the job's ARN into the status          <- accepted
+//!  remove the intent, back off                  <- rejected
+//!  keep the intent                              <- no usable answer: describe the name again; resubmit only
+//!                                                  after the grace period, through the same steps
+//! ```
+//!
+//! [`plan`] decides, [`phase`] says how far a resource has come, [`trust`] whose status is believed, and [`timing`] when
+//! to poll and to retry. `submit` is the protocol above, `adopt` finds existing jobs, `ownership` says whose they are,
+//! `poll` follows a running job, and `outcome` builds the status and its messages.
 
+pub mod admission;
 mod adopt;
+pub mod local_state;
 mod outcome;
 mod ownership;
 pub mod phase;
@@ -11,3 +38,13 @@ mod submit;
 #[cfg(test)]
 mod tests;
 pub mod timing;
+pub mod trust;
+
+pub use admission::{Admission, CooldownCause, Key};
+pub use local_state::{LocalState, UserInputs};
+pub use outcome::POLL_FAILED;
+pub use phase::Phase;
+pub use plan::{AfterWrite, Effect, Next, Observations, ObservedJob, Outcome, Requeue, plan};
+pub use request::ImportRequest;
+pub use timing::{Backoff, Severity, Timing};
+pub use trust::{MANAGER, Trust};

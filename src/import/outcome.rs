@@ -1,195 +1,203 @@
-//! How a pass ends: a status that differs from the recorded one only where there is something to say.
+//! How a reconciliation finishes: the status to write, with its conditions and messages.
 
-use super::plan::{Effect, Outcome, Planner, Requeue, UserInputs};
+use super::local_state::UserInputs;
+use super::phase::retry_at;
+use super::plan::{Next, Outcome, Planner, Requeue};
+use super::timing::Severity;
 use crate::api::DatasetImportJobStatus;
-use crate::api::conditions::{self, Reason, whole_seconds};
-use crate::import::timing::Severity;
+use crate::api::conditions::{self, Reason, State, whole_seconds};
 use crate::personalize::{
-    ACTIVE, CREATE_FAILED, CREATE_PENDING, ErrorKind, Job, ROLE_NOT_ASSUMED, ServiceError, has_ended,
+    ACTIVE, CREATE_FAILED, CREATE_IN_PROGRESS, CREATE_PENDING, ErrorKind, Job, ROLE_NOT_ASSUMED, ServiceError,
+    has_ended,
 };
 use crate::redact::sanitize;
 use jiff::Timestamp;
 
-/// The spec can't be read.
+/// How the message starts while a running job can't be polled.
+pub const POLL_FAILED: &str = "the job can't be polled at the moment";
+
+/// The most characters of the service's text in a message, so that there is room for the operator's advice.
+const MAX_SERVICE_TEXT: usize = 700;
+
+/// Reports a spec that can't be read.
 pub(super) fn invalid_spec(
     recorded: &DatasetImportJobStatus,
     inputs: &UserInputs,
     error: &str,
     now: Timestamp,
-) -> Effect {
+) -> Next {
     let mut status = recorded.clone();
     conditions::set(&mut status, inputs.generation, Reason::InvalidSpec, &format!("spec.datasetArn: {error}"), now);
-    rest(recorded, status, Requeue::AwaitChange)
+    finish(recorded, status, Requeue::AwaitChange)
 }
 
-fn rest(recorded: &DatasetImportJobStatus, status: DatasetImportJobStatus, again: Requeue) -> Effect {
+fn finish(recorded: &DatasetImportJobStatus, status: DatasetImportJobStatus, requeue: Requeue) -> Next {
     let status = (status != *recorded).then(|| Box::new(status));
-    Effect::Outcome(Outcome { status, ..Outcome::quiet(again) })
+    Next::Finish(Outcome { status, ..Outcome::unchanged(requeue) })
 }
 
 impl Planner<'_> {
-    /// Ends the pass with this status, reason and message.
-    pub(super) fn settle(
+    /// Finishes with this status, and conditions of this reason and message.
+    pub(super) fn finish(
         &self,
         mut status: DatasetImportJobStatus,
         reason: Reason,
         message: &str,
-        again: Requeue,
-    ) -> Effect {
+        requeue: Requeue,
+    ) -> Next {
         conditions::set(&mut status, self.inputs.generation, reason, message, self.now);
         if self.inputs.reconcile_requested_at.is_some() {
             status.last_handled_reconcile_at.clone_from(&self.inputs.reconcile_requested_at);
         }
-        rest(&self.recorded, status, again)
+        self.finish_with_status(status, requeue)
     }
 
-    /// Ends the pass with the recorded status under another reason.
-    pub(super) fn settle_as(&self, reason: Reason, message: &str, again: Requeue) -> Effect {
-        self.settle(self.recorded.clone(), reason, message, again)
+    /// Finishes with the recorded status, and conditions of this reason and message.
+    pub(super) fn finish_with_reason(&self, reason: Reason, message: &str, requeue: Requeue) -> Next {
+        self.finish(self.recorded.clone(), reason, message, requeue)
     }
 
-    /// Ends the pass and leaves the status as it is.
-    pub(super) fn leave(&self, again: Requeue) -> Effect {
-        self.record(self.recorded.clone(), again)
+    /// Finishes with this status; its conditions stay.
+    pub(super) fn finish_with_status(&self, status: DatasetImportJobStatus, requeue: Requeue) -> Next {
+        finish(&self.recorded, status, requeue)
     }
 
-    /// Ends the pass with this status, whose conditions say what they said.
-    pub(super) fn record(&self, status: DatasetImportJobStatus, again: Requeue) -> Effect {
-        rest(&self.recorded, status, again)
+    /// Finishes and keeps the recorded status.
+    pub(super) fn keep(&self, requeue: Requeue) -> Next {
+        Next::Finish(Outcome::unchanged(requeue))
     }
 
-    /// The recorded status without the intent: the submission was definitely not taken.
+    /// The recorded status without the intent: the service definitely did not accept the job.
     pub(super) fn without_intent(&self) -> DatasetImportJobStatus {
         DatasetImportJobStatus { submission: None, ..self.recorded.clone() }
     }
 
-    /// Something stands in the way of a submission that is not under way.
-    pub(super) fn obstacle(&self, status: DatasetImportJobStatus, failure: &ServiceError, doing: &str) -> Effect {
-        let (reason, message) = match failure.kind {
+    /// Reports a failed call that keeps the import from being submitted. `doing` says what the operator was doing.
+    pub(super) fn obstacle(&self, status: DatasetImportJobStatus, error: &ServiceError, doing: &str) -> Next {
+        let (reason, message) = match error.kind {
             ErrorKind::Throttled | ErrorKind::QuotaExceeded => (
                 Reason::Throttled,
-                format!("{doing}: the service slows the operator down ({}); it goes on by itself", failure.code),
+                format!("{doing}: the service is throttling requests ({}); retrying automatically", error.code),
             ),
             ErrorKind::Indeterminate => (
                 Reason::ServiceUnavailable,
                 format!(
-                    "{doing}: the service can't be reached or gives no usable answer ({}); it goes on by itself",
-                    failure.code
+                    "{doing}: the service is unreachable or gives no usable answer ({}); retrying automatically",
+                    error.code
                 ),
             ),
-            ErrorKind::Credentials => (Reason::CredentialsRefused, credentials(doing, failure)),
-            ErrorKind::AccessDenied if failure.message.contains("iam:PassRole") => {
-                (Reason::AccessDenied, rejected(doing, failure, "let the operator pass the role of spec.roleArn"))
+            ErrorKind::Credentials => (Reason::CredentialsRefused, credentials_message(doing, error)),
+            ErrorKind::AccessDenied if error.message.contains("iam:PassRole") => {
+                let advice = "allow the operator's role iam:PassRole on the role of spec.roleArn";
+                (Reason::AccessDenied, rejection_message(doing, error, advice))
             }
-            ErrorKind::AccessDenied => (Reason::AccessDenied, rejected(doing, failure, "grant what is missing")),
-            ErrorKind::TooManyTags => (Reason::TooManyTags, rejected(doing, failure, "import with fewer tags")),
+            ErrorKind::AccessDenied => {
+                (Reason::AccessDenied, rejection_message(doing, error, "grant the missing permission"))
+            }
+            ErrorKind::TooManyTags => (Reason::TooManyTags, rejection_message(doing, error, "use fewer tags")),
             ErrorKind::InvalidInput | ErrorKind::AlreadyExists | ErrorKind::NotFound | ErrorKind::InUse => {
-                (Reason::InvalidInput, rejected(doing, failure, "mend what it names, here or in AWS"))
+                let advice = "fix what the error names, in the manifest or in AWS";
+                (Reason::InvalidInput, rejection_message(doing, error, advice))
             }
         };
-        let pace = if reason.state() == conditions::State::Failed { Severity::NeedsUser } else { Severity::Transient };
-        self.settle(status, reason, &message, Requeue::Backoff(pace))
+        let severity = if reason.state() == State::Failed { Severity::NeedsUser } else { Severity::Transient };
+        self.finish(status, reason, &message, Requeue::Backoff(severity))
     }
 
-    /// The job is there: the status that tells so.
-    fn with_job(&self, from: DatasetImportJobStatus, job: &Job, attempt: i32) -> DatasetImportJobStatus {
-        // What is recorded is what is decided by, now and when it is read again: a status in an odd
-        // spelling must not mean one thing here and another there.
-        let told = sanitize(&job.status);
+    /// The status of a resource whose job exists.
+    fn with_job(&self, base: DatasetImportJobStatus, job: &Job, attempt: i32) -> DatasetImportJobStatus {
+        // Sanitise before comparing, so that this decision and the next one, which reads the stored value, agree.
+        let job_status = sanitize(&job.status);
         let created = job.created.map(whole_seconds);
         let updated = job.updated.map(whole_seconds);
-        let over = has_ended(&told);
+        let is_over = has_ended(&job_status);
         DatasetImportJobStatus {
-            status: Some(told),
+            status: Some(job_status),
             failure_reason: job.failure_reason.as_deref().map(sanitize).filter(|r| !r.is_empty()),
             job_name: Some(self.request.job_name(attempt)),
             dataset_import_job_arn: Some(self.request.job_arn(attempt).0),
-            start_time: from.start_time.clone().or_else(|| created.clone()),
-            completion_time: over.then(|| updated.clone().unwrap_or_else(|| whole_seconds(self.now))),
+            start_time: base.start_time.clone().or_else(|| created.clone()),
+            completion_time: is_over.then(|| updated.clone().unwrap_or_else(|| whole_seconds(self.now))),
             creation_date_time: created,
             last_updated_date_time: updated,
             attempts: Some(attempt),
-            submission: from.submission.clone().filter(|s| s.attempt == attempt),
-            // A request from before this outcome was known never fires after it.
+            submission: base.submission.clone().filter(|s| s.attempt == attempt),
+            // A retry request from before this result is handled by it.
             last_handled_retry_at: self.handled_retry(),
-            ..from
+            ..base
         }
     }
 
-    /// Records what the service tells of the job, whatever its status.
-    pub(super) fn report(&self, from: DatasetImportJobStatus, job: &Job, attempt: i32) -> Effect {
-        let status = self.with_job(from, job, attempt);
-        match status.status.clone().unwrap_or_default().as_str() {
-            ACTIVE => self.settle(status, Reason::ImportSucceeded, "the data is in the dataset", Requeue::AwaitChange),
-            CREATE_FAILED if self.request.can_retry() && attempt <= self.backoff_limit => self.retry(status),
-            CREATE_FAILED => {
-                let message = self.failed_message(&status);
-                self.settle(status, Reason::ImportFailed, &message, Requeue::AwaitChange)
-            }
-            CREATE_PENDING => self.settle(
-                status,
+    /// Reports what the service says about the job.
+    pub(super) fn report(&self, base: DatasetImportJobStatus, job: &Job, attempt: i32) -> Next {
+        let status = self.with_job(base, job, attempt);
+        let (reason, message, requeue) = match status.status.as_deref().unwrap_or_default() {
+            ACTIVE => (Reason::ImportSucceeded, "the data is in the dataset".into(), Requeue::AwaitChange),
+            CREATE_FAILED if self.request.can_retry() && attempt <= self.backoff_limit => return self.retry(status),
+            CREATE_FAILED => (Reason::ImportFailed, self.failed_message(&status), Requeue::AwaitChange),
+            CREATE_PENDING => (
                 Reason::Pending,
-                "the service has taken the job and not begun yet",
-                self.next_look(job),
+                "the service accepted the job and has not started it yet".into(),
+                self.requeue_for_poll(job),
             ),
-            "CREATE IN_PROGRESS" => {
-                self.settle(status, Reason::Importing, "the service is importing the data", self.next_look(job))
+            CREATE_IN_PROGRESS => {
+                (Reason::Importing, "the service is importing the data".into(), self.requeue_for_poll(job))
             }
             other => {
-                let message = format!(
-                    "the service tells the status {:?}, which this operator does not know; it goes on following",
-                    other
-                );
-                self.settle(status, Reason::Importing, &message, self.next_look(job))
+                let message = format!("unknown job status {other:?}; the operator keeps polling");
+                (Reason::Importing, message, self.requeue_for_poll(job))
             }
-        }
+        };
+        self.finish(status, reason, &message, requeue)
     }
 
-    /// Decides on another attempt after a failed one; from then on it is owed.
-    pub(super) fn retry(&self, status: DatasetImportJobStatus) -> Effect {
+    /// Decides on another attempt after a failed one. Once this is recorded, the attempt will be made.
+    pub(super) fn retry(&self, status: DatasetImportJobStatus) -> Next {
         let attempts = status.attempts.unwrap_or(1);
-        let at = crate::queue::retry_at(&status, self.policy);
+        let at = retry_at(&status, self.timing);
         let message = format!(
             "attempt {attempts} failed ({}); attempt {} follows",
-            status.failure_reason.as_deref().unwrap_or("the service gave no reason"),
+            failure_reason(&status),
             attempts.saturating_add(1)
         );
         let status =
             DatasetImportJobStatus { completion_time: None, last_handled_retry_at: self.handled_retry(), ..status };
-        self.settle(status, Reason::Retrying, &sanitize(&message), Requeue::At(at.max(self.now)))
+        self.finish(status, Reason::Retrying, &sanitize(&message), Requeue::At(at.max(self.now)))
     }
 
     pub(super) fn failed_message(&self, status: &DatasetImportJobStatus) -> String {
-        let why = status.failure_reason.as_deref().unwrap_or("the service gave no reason");
-        let way_out = if self.request.can_retry() {
-            "for another attempt set the annotation personalize-operator.io/retry-requested-at to a new value"
+        let advice = if self.request.can_retry() {
+            "to try again, set the annotation personalize-operator.io/retry-requested-at to a new value"
         } else {
-            "it can't be retried, because spec.jobName fixes the name and the failed job keeps it: create a DatasetImportJob with another jobName or none"
+            "it can't be retried, because the failed job keeps the name in spec.jobName: create a DatasetImportJob with another jobName or none"
         };
-        format!("{} ({way_out})", cut(why))
+        format!("{} ({advice})", truncate(failure_reason(status)))
     }
 }
 
-/// As much of a foreign text as leaves room for a sentence of ours.
-fn cut(text: &str) -> &str {
-    text.char_indices().nth(700).map_or(text, |(end, _)| &text[..end])
+fn failure_reason(status: &DatasetImportJobStatus) -> &str {
+    status.failure_reason.as_deref().unwrap_or("the service gave no reason")
 }
 
-fn rejected(doing: &str, failure: &ServiceError, way_out: &str) -> String {
-    let told = failure.to_string();
+/// The beginning of a text of the service.
+fn truncate(text: &str) -> &str {
+    text.char_indices().nth(MAX_SERVICE_TEXT).map_or(text, |(end, _)| &text[..end])
+}
+
+fn rejection_message(doing: &str, error: &ServiceError, advice: &str) -> String {
     format!(
-        "{doing}: {} ({way_out}; it is tried again slowly, and at once when the annotation personalize-operator.io/reconcile-requested-at gets a new value)",
-        cut(&told)
+        "{doing}: {} ({advice}; the operator retries with growing delays, and at once when the annotation personalize-operator.io/reconcile-requested-at gets a new value)",
+        truncate(&error.to_string())
     )
 }
 
-pub(super) fn credentials(doing: &str, failure: &ServiceError) -> String {
-    if failure.code == ROLE_NOT_ASSUMED {
-        return format!("{doing}: {}; it goes on once that is mended", failure.message);
+pub(super) fn credentials_message(doing: &str, error: &ServiceError) -> String {
+    if error.code == ROLE_NOT_ASSUMED {
+        return format!("{doing}: {}; retrying automatically", error.message);
     }
-    // What a service says about a signature may hold parts of it.
+    // The service's message about a signature may contain parts of it.
     format!(
-        "{doing}: the operator's AWS credentials are missing, expired or refused ({}); it goes on once they are mended",
-        failure.code
+        "{doing}: the operator's AWS credentials are missing, expired or rejected ({}); retrying automatically",
+        error.code
     )
 }

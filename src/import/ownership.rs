@@ -1,37 +1,37 @@
-//! Whose job is it? A job is adopted only if its tags prove that this resource made it and its request
-//! is this resource's request, or if a person asked for it.
+//! Whose job is it? A job is adopted only if its tags prove that this resource submitted it with the same request, or if
+//! a user asked for the adoption.
 
 use super::plan::{ObservedJob, Planner};
+use super::request::{TAG_NAME, TAG_NAMESPACE, TAG_REQUEST_HASH};
 use crate::api::ImportMode;
-use crate::import::request::{TAG_NAME, TAG_NAMESPACE, TAG_REQUEST_HASH};
 use crate::personalize::ServiceError;
 use crate::redact::sanitize;
 
-/// What an existing job is to a resource.
+/// Who owns an existing job.
 pub(super) enum Ownership<'a> {
-    /// Its own, or one that a person let it adopt.
+    /// This resource, or a user let this resource adopt it.
     Owned,
-    /// Somebody else's, or of another request; the sentence says what differs.
+    /// Somebody else, or another request; the text says what differs.
     Foreign(String),
-    /// Of the same request, and without tags that tell whose it is; the sentence says so.
+    /// The request is the same, but no tags name an owner; the text says so.
     Untagged(String),
     /// Its tags could not be read.
     Unknown(&'a ServiceError),
 }
 
 impl Planner<'_> {
-    pub(super) fn claim<'f>(&self, found: &'f ObservedJob) -> Ownership<'f> {
+    pub(super) fn ownership<'f>(&self, found: &'f ObservedJob) -> Ownership<'f> {
         let differences = self.differences(found);
         if !differences.is_empty() {
             return Ownership::Foreign(format!("its request differs: {}", differences.join(", ")));
         }
-        let barred = matches!(self.seen.permission, Some(Err(_)));
-        if self.inputs.adopt && !barred {
+        let is_denied = matches!(self.observations.namespace, Some(Err(_)));
+        if self.inputs.adopt && !is_denied {
             return Ownership::Owned;
         }
         let tags = match &found.tags {
             Some(Ok(tags)) => tags,
-            Some(Err(failure)) => return Ownership::Unknown(failure),
+            Some(Err(error)) => return Ownership::Unknown(error),
             None => return Ownership::Foreign("its tags were not read".into()),
         };
         let value = |key: &str| tags.iter().find(|t| t.tag_key == key).map(|t| t.tag_value.as_str());
@@ -41,22 +41,25 @@ impl Planner<'_> {
             return Ownership::Owned;
         }
         match (namespace, name) {
-            // What others call theirs is nothing for this namespace.
+            // Names from other namespaces stay private.
             (Some(namespace), Some(_)) if namespace != request.namespace => {
-                Ownership::Foreign("its tags say that it belongs to a DatasetImportJob in another namespace".into())
+                Ownership::Foreign("its tags name a DatasetImportJob in another namespace as its owner".into())
             }
             (Some(_), Some(name)) => {
-                Ownership::Foreign(format!("its tags say that it belongs to the DatasetImportJob {}", sanitize(name)))
+                Ownership::Foreign(format!("its tags name the DatasetImportJob {} as its owner", sanitize(name)))
             }
-            _ => Ownership::Untagged("it carries no tags of this operator; if it is the import you want, set the annotation personalize-operator.io/adopt to \"true\"".into()),
+            _ => Ownership::Untagged(
+                "it has no tags of this operator; if it is the import you want, set the annotation personalize-operator.io/adopt to \"true\"".into(),
+            ),
         }
     }
 
+    /// The fields in which the job's request differs from this resource's, with the job's values.
     fn differences(&self, found: &ObservedJob) -> Vec<String> {
         let (request, job) = (&self.request, &found.job);
         let mode = job.import_mode.as_deref().unwrap_or(ImportMode::Full.as_str());
         let publish = job.publish_attribution_metrics_to_s3.unwrap_or(false);
-        let wanted_publish = request.publish_attribution_metrics_to_s3.unwrap_or(false);
+        let requested_publish = request.publish_attribution_metrics_to_s3.unwrap_or(false);
         let pairs = [
             ("datasetArn", job.dataset.as_str(), request.dataset.as_str()),
             ("dataSource.dataLocation", &job.data_location, &request.data_location),
@@ -68,7 +71,7 @@ impl Planner<'_> {
             .filter(|(_, theirs, ours)| theirs != ours)
             .map(|(field, theirs, _)| format!("{field} is {}", sanitize(theirs)))
             .collect();
-        if publish != wanted_publish {
+        if publish != requested_publish {
             differences.push(format!("publishAttributionMetricsToS3 is {publish}"));
         }
         differences

@@ -1,61 +1,71 @@
 //! How far an import has come, by its recorded status alone.
 
+use super::request::ImportRequest;
+use super::timing::{Timing, after};
 use crate::api::DatasetImportJobStatus;
 use crate::api::conditions::Reason;
-use crate::import::request::ImportRequest;
 use crate::personalize::{ACTIVE, CREATE_FAILED};
+use jiff::Timestamp;
 
 /// How far an import has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// The job of this attempt (from 1) is to be submitted; nothing was recorded of it yet.
+    /// The job of this attempt (from 1) is to be submitted; nothing is recorded about it yet.
     Unsubmitted(i32),
-    /// The intent to submit this attempt is recorded, its outcome isn't.
+    /// The intent to submit this attempt is recorded, its result is not.
     Submitting(i32),
-    /// The service took the job; it has not ended.
+    /// The service accepted the job, and it has not ended.
     Running,
     /// The job ended with ACTIVE.
     Succeeded,
-    /// The job ended with CREATE FAILED, and no other attempt was decided on.
+    /// The job ended with CREATE FAILED, and no further attempt is decided on.
     Failed,
-    /// A newer import has landed, so this one is not made any more.
+    /// A newer import has succeeded, so this one is never submitted.
     Superseded,
 }
 
-/// The stage that a status tells.
-///
-/// What contradicts the request (another job's ARN, an intent under another name) counts as not
-/// there: it was written for another request, or by somebody else.
-#[must_use]
-pub fn stage(status: &DatasetImportJobStatus, request: &ImportRequest) -> Phase {
-    if Reason::of(status) == Some(Reason::Superseded) {
-        return Phase::Superseded;
-    }
-    let attempts = attempts(status);
-    let intent = status
-        .submission
-        .as_ref()
-        .filter(|s| s.attempt >= 1 && s.job_name == request.job_name(s.attempt) && s.request_hash == request.hash());
-    let recorded =
-        attempts >= 1 && status.dataset_import_job_arn.as_deref() == Some(request.job_arn(attempts).0.as_str());
-    if !recorded {
-        return intent.map_or(Phase::Unsubmitted(1), |s| Phase::Submitting(s.attempt));
-    }
-    if let Some(intent) = intent
-        && intent.attempt == attempts.saturating_add(1)
-    {
-        return Phase::Submitting(intent.attempt);
-    }
-    match status.status.as_deref() {
-        Some(ACTIVE) => Phase::Succeeded,
-        Some(CREATE_FAILED) if status.completion_time.is_some() => Phase::Failed,
-        Some(CREATE_FAILED) => Phase::Unsubmitted(attempts.saturating_add(1)),
-        _ => Phase::Running,
+impl Phase {
+    /// The phase that a status records.
+    ///
+    /// A part that contradicts the request, such as the ARN of another job or an intent under another name, is ignored:
+    /// it belongs to another request, or somebody else wrote it.
+    #[must_use]
+    pub fn of(status: &DatasetImportJobStatus, request: &ImportRequest) -> Self {
+        if Reason::of(status) == Some(Reason::Superseded) {
+            return Self::Superseded;
+        }
+        let attempts = attempts(status);
+        let intent = status.submission.as_ref().filter(|s| {
+            s.attempt >= 1 && s.job_name == request.job_name(s.attempt) && s.request_hash == request.hash()
+        });
+        let has_job =
+            attempts >= 1 && status.dataset_import_job_arn.as_deref() == Some(request.job_arn(attempts).0.as_str());
+        if !has_job {
+            return intent.map_or(Self::Unsubmitted(1), |s| Self::Submitting(s.attempt));
+        }
+        if let Some(intent) = intent
+            && intent.attempt == attempts.saturating_add(1)
+        {
+            return Self::Submitting(intent.attempt);
+        }
+        match status.status.as_deref() {
+            Some(ACTIVE) => Self::Succeeded,
+            Some(CREATE_FAILED) if status.completion_time.is_some() => Self::Failed,
+            Some(CREATE_FAILED) => Self::Unsubmitted(attempts.saturating_add(1)),
+            _ => Self::Running,
+        }
     }
 }
 
-/// How many jobs the service took, by this status.
+/// How many jobs the service has accepted for this resource, by its status.
 #[must_use]
 pub fn attempts(status: &DatasetImportJobStatus) -> i32 {
     status.attempts.unwrap_or(0).max(0)
+}
+
+/// When the next attempt after a failed job is due.
+#[must_use]
+pub fn retry_at(status: &DatasetImportJobStatus, timing: &Timing) -> Timestamp {
+    let failed = status.last_updated_date_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0);
+    after(failed, timing.retry(status.attempts.unwrap_or(1)))
 }

@@ -1,125 +1,151 @@
-//! The decision: from a resource, its status and what was seen in this pass to the next step.
+//! Planning: from a resource and what was observed to the next effect or to an outcome.
 //!
-//! [`decide`] has no client, no clock and no async. It is called again after every step with what the
-//! step brought, until it says [`Effect::Outcome`]; a crash between two steps loses only what was [`Observations`],
-//! never what was recorded. The protocol of exactly-once submission is in [`submit`], the search for jobs that the
-//! status does not know of in [`search`], the following of a running job in [`follow`], and what an existing job means
-//! for a resource in [`ownership`].
+//! [`plan`] has no client, no clock and no async. It runs again after every effect with what the effect observed, until it
+//! returns an outcome. A crash between two effects loses the [`Observations`], never what is recorded in the status.
 
-use super::outcome as verdict;
-use super::phase::{Phase, stage};
+use super::admission::{Admission, CooldownCause};
+use super::local_state::{LocalState, UserInputs};
+use super::outcome;
+use super::phase::Phase;
+use super::request::ImportRequest;
+use super::timing::{Severity, Timing, after};
+use super::trust::Trust;
 use crate::api::conditions::Reason;
-use crate::api::{self, DatasetImportJob, DatasetImportJobStatus, Submission};
-use crate::import::request::ImportRequest;
-use crate::import::timing::{Severity, Timing, after};
+use crate::api::{self, DatasetImportJob, DatasetImportJobStatus, Tag};
 use crate::personalize::{Job, JobSummary, ServiceError};
-use crate::queue::{Admission, CooldownCause};
 use jiff::Timestamp;
-use kube::ResourceExt;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::time::Duration;
 
-/// What to do next.
+/// A step of planning: its value, or what has to happen before planning can go on.
+pub type Plan<T> = Result<T, Next>;
+
+/// What comes next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Next {
+    /// Perform this effect, then plan again.
+    Perform(Effect),
+    /// Ask the queue for admission, then plan again.
+    TryAdmit,
+    /// Finish the reconciliation.
+    Finish(Outcome),
+}
+
+/// A read, a write or a call that planning asks for.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Read the resource from the API server, not from the cache.
-    Refresh,
-    /// Ask whether the namespace may make this import.
-    AskPermission,
-    /// Ask the queue for a turn.
-    TakeTurn,
-    /// Describe the job of this attempt; with `prove`, list its tags too.
+    ReadResource,
+    /// Check whether the namespace may make this import.
+    CheckNamespace,
+    /// Call DescribeDatasetImportJob for an attempt.
     DescribeJob {
-        /// Which attempt, from 1.
+        /// The attempt, from 1.
         attempt: i32,
-        /// Whether it has to be shown whose job it is.
-        prove: bool,
+        /// Also list the job's tags, which prove who owns it.
+        with_tags: bool,
     },
-    /// Ask for the dataset's status.
+    /// Call DescribeDataset.
     DescribeDataset,
-    /// List the jobs of the dataset.
+    /// Call ListDatasetImportJobs for the dataset.
     ListJobs,
-    /// Read from its tags how old the import of this job is.
-    ReadAge {
+    /// Call ListTagsForResource on another job of the dataset.
+    ListTags {
         /// The job's name.
         job_name: String,
     },
-    /// Write this status, which holds the intent, by compare-and-swap; then go on.
-    RecordIntent(Box<DatasetImportJobStatus>),
-    /// Call CreateDatasetImportJob for this attempt, once.
-    Create {
-        /// Which attempt, from 1.
+    /// Replace the status, with the resource version that was read: a compare-and-swap.
+    WriteStatus {
+        /// The status.
+        status: Box<DatasetImportJobStatus>,
+        /// What follows the write.
+        then: AfterWrite,
+    },
+    /// Call CreateDatasetImportJob for an attempt, once.
+    CreateJob {
+        /// The attempt, from 1.
         attempt: i32,
     },
-    /// Nothing more in this pass.
-    Outcome(Outcome),
 }
 
-/// How a pass ends.
+/// What follows a status write.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AfterWrite {
+    /// The status holds the intent for this attempt: planning goes on.
+    Submit {
+        /// The attempt, from 1.
+        attempt: i32,
+    },
+    /// The reconciliation finishes.
+    Finish(Box<Outcome>),
+}
+
+/// How a reconciliation finishes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
-    /// The status to write; `None` when nothing changed.
+    /// The status to write; `None` if nothing changed.
     pub status: Option<Box<DatasetImportJobStatus>>,
-    /// When to look again.
-    pub again: Requeue,
-    /// Why the service took no import, so that nobody should try there for a while.
-    pub refusal: Option<CooldownCause>,
-    /// The status, as it is written or was found, is what the service tells: from now on it is believed.
-    pub verified: bool,
+    /// When to reconcile again.
+    pub requeue: Requeue,
+    /// Why the service accepted no import, so that nobody tries in this account and region for a while.
+    pub cooldown: Option<CooldownCause>,
+    /// The service confirmed the status, as it is written or was found: it is trusted from now on.
+    pub confirmed: bool,
 }
 
 impl Outcome {
-    /// Ends a pass that learned nothing to be written.
-    pub(super) fn quiet(again: Requeue) -> Self {
-        Self { status: None, again, refusal: None, verified: false }
+    /// An outcome that writes nothing.
+    pub(super) fn unchanged(requeue: Requeue) -> Self {
+        Self { status: None, requeue, cooldown: None, confirmed: false }
     }
 }
 
-/// When to look again.
+/// When to reconcile again.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Requeue {
     /// When the resource changes.
     AwaitChange,
     /// At this moment.
     At(Timestamp),
-    /// After so long.
+    /// After this long.
     After(Duration),
-    /// After a setback: after a delay that grows with each further one.
+    /// After a failure: after a delay that grows with each further one.
     Backoff(Severity),
 }
 
-/// What was learned in this pass. It dies with the pass.
+/// What this reconciliation has observed. It is dropped at the end.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Observations {
     /// The resource was read from the API server, not from the cache.
     pub live: bool,
-    /// Whether the namespace may make this import, or else why not.
-    pub permission: Option<Result<(), String>>,
+    /// Whether the namespace may make this import, or why not.
+    pub namespace: Option<Result<(), String>>,
     /// The queue's answer.
-    pub turn: Option<Admission>,
+    pub admission: Option<Admission>,
     /// The dataset's status.
     pub dataset: Option<Result<String, ServiceError>>,
     /// The jobs of the dataset.
     pub jobs: Option<Result<Vec<JobSummary>, ServiceError>>,
-    /// For jobs of the dataset, by name, when the resource was created that each was made for; nothing if it was made
-    /// by something else.
-    pub ages: BTreeMap<String, Result<Option<Timestamp>, ServiceError>>,
-    /// What stands under the name of each attempt that was looked up.
+    /// Job name -> creation time of the DatasetImportJob that submitted it (tag `requested-at`); `None` if the job has
+    /// no such tag.
+    pub requested_at: BTreeMap<String, Result<Option<Timestamp>, ServiceError>>,
+    /// Attempt -> the job under its name.
     pub lookups: BTreeMap<i32, Result<ObservedJob, ServiceError>>,
-    /// The attempt whose intent this pass has recorded.
+    /// The attempt whose intent this reconciliation has recorded.
     pub intent: Option<i32>,
-    /// The answer to the create call.
+    /// The answer of CreateDatasetImportJob.
     pub create: Option<Result<(), ServiceError>>,
 }
 
 impl Observations {
-    /// The intent for this attempt is recorded. What was looked up before proves nothing any more.
-    pub fn intended(&mut self, attempt: i32) {
+    /// The intent for this attempt is recorded. An earlier lookup proves nothing any more.
+    pub fn intent_recorded(&mut self, attempt: i32) {
         self.intent = Some(attempt);
         self.lookups.remove(&attempt);
     }
 
-    /// Create was called for this attempt. What was looked up before proves nothing any more.
+    /// Create was called for this attempt. An earlier lookup proves nothing any more.
     pub fn created(&mut self, attempt: i32, answer: Result<(), ServiceError>) {
         self.create = Some(answer);
         self.lookups.remove(&attempt);
@@ -129,138 +155,90 @@ impl Observations {
 /// A job that exists.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ObservedJob {
-    /// What the service tells of it.
+    /// What DescribeDatasetImportJob returned.
     pub job: Job,
-    /// Its tags, where they were asked for.
-    pub tags: Option<Result<Vec<api::Tag>, ServiceError>>,
+    /// Its tags, if they were listed.
+    pub tags: Option<Result<Vec<Tag>, ServiceError>>,
 }
 
-/// What this process remembers of a resource between passes. A crash loses it, and nothing but a few
-/// reads depends on it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Memory {
-    /// When the running job was described last.
-    pub described: Option<Timestamp>,
-    /// It was found that no job exists for the first attempt.
-    pub looked_up: bool,
-    /// A pass of this process came to rest.
-    pub rested: bool,
-    /// A setback made the resource wait until then, for these inputs.
-    pub pause: Option<(Timestamp, UserInputs)>,
-    /// How long earlier imports into the dataset took.
-    pub typical: Option<Duration>,
-    /// The attempt and time of an intent, and when this process saw it first: by its own clock, whoever wrote it.
-    pub intent: Option<(i32, Timestamp, Timestamp)>,
-}
-
-impl Memory {
-    /// Takes note of the intent in this status.
-    pub(crate) fn notice_intent(&mut self, status: Option<&DatasetImportJobStatus>, now: Timestamp) {
-        let intent = status.and_then(|status| status.submission.as_ref());
-        self.intent = intent.map(|intent| (intent.attempt, intent.time.0, self.intent_seen(intent).unwrap_or(now)));
-    }
-
-    /// When this process saw this intent first.
-    fn intent_seen(&self, intent: &Submission) -> Option<Timestamp> {
-        let (attempt, time, seen) = self.intent?;
-        ((attempt, time) == (intent.attempt, intent.time.0)).then_some(seen)
-    }
-}
-
-/// What a person can change to make the operator look at once.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct UserInputs {
-    pub(super) generation: i64,
-    pub(super) adopt: bool,
-    pub(super) suspend: bool,
-    pub(super) reconcile_requested_at: Option<String>,
-    pub(super) retry_requested_at: Option<String>,
-}
-
-impl UserInputs {
-    /// The inputs of a resource as it is.
-    #[must_use]
-    pub fn of(job: &DatasetImportJob) -> Self {
-        let annotation = |key: &str| job.annotations().get(key).map(|v| v.chars().take(256).collect::<String>());
-        Self {
-            generation: job.metadata.generation.unwrap_or(0),
-            adopt: annotation(api::ADOPT).as_deref() == Some("true"),
-            suspend: annotation(api::SUSPEND).as_deref() == Some("true"),
-            reconcile_requested_at: annotation(api::RECONCILE_REQUESTED_AT),
-            retry_requested_at: annotation(api::RETRY_REQUESTED_AT),
-        }
-    }
-}
-
-/// All that a decision is made from.
+/// Everything that a plan is made from.
 pub(super) struct Planner<'a> {
     pub(super) inputs: UserInputs,
-    pub(super) held_back_by: Option<&'static str>,
+    pub(super) suspended_by: Option<&'static str>,
     pub(super) backoff_limit: i32,
     pub(super) request: ImportRequest,
     /// The status as it is recorded.
     pub(super) recorded: DatasetImportJobStatus,
-    pub(super) seen: &'a Observations,
-    pub(super) memory: &'a Memory,
+    pub(super) observations: &'a Observations,
+    pub(super) local: &'a LocalState,
     pub(super) now: Timestamp,
-    pub(super) policy: &'a Timing,
+    pub(super) timing: &'a Timing,
 }
 
-/// Decides the next step for a resource.
-///
-/// `proven` tells whether the status was written by this operator; one that somebody else touched is
-/// checked against the service before anything in it is believed.
+/// Plans what comes next for a resource.
 #[must_use]
-pub fn decide(
-    job: &DatasetImportJob,
-    proven: bool,
-    seen: &Observations,
-    memory: &Memory,
+pub fn plan(
+    resource: &DatasetImportJob,
+    trust: Trust,
+    observations: &Observations,
+    local: &LocalState,
     now: Timestamp,
-    policy: &Timing,
-) -> Effect {
-    if job.metadata.deletion_timestamp.is_some() {
-        return Effect::Outcome(Outcome::quiet(Requeue::AwaitChange));
+    timing: &Timing,
+) -> Next {
+    if resource.metadata.deletion_timestamp.is_some() {
+        return Next::Finish(Outcome::unchanged(Requeue::AwaitChange));
     }
-    let recorded = job.status.clone().unwrap_or_default();
-    let inputs = UserInputs::of(job);
-    let request = match ImportRequest::of(job) {
+    let recorded = resource.status.clone().unwrap_or_default();
+    let inputs = UserInputs::of(resource);
+    let request = match ImportRequest::of(resource) {
         Ok(request) => request,
-        Err(error) => return verdict::invalid_spec(&recorded, &inputs, &error.to_string(), now),
+        Err(error) => return outcome::invalid_spec(&recorded, &inputs, &error.to_string(), now),
     };
-    let case = Planner {
+    let planner = Planner {
         inputs,
-        held_back_by: api::held_back_by(job),
-        backoff_limit: job.spec.backoff_limit,
+        suspended_by: api::suspended_by(resource),
+        backoff_limit: resource.spec.backoff_limit,
         request,
         recorded,
-        seen,
-        memory,
+        observations,
+        local,
         now,
-        policy,
+        timing,
     };
-    let stage = if proven { stage(&case.recorded, &case.request) } else { Phase::Unsubmitted(1) };
-    match stage {
-        _ if !proven => case.verify(),
-        Phase::Succeeded | Phase::Superseded => case.ended(),
-        Phase::Failed => case.failed(),
-        Phase::Running => case.follow(),
-        Phase::Submitting(attempt) => case.submitting(attempt),
-        Phase::Unsubmitted(attempt) => case.wanted(attempt),
-    }
+    let Err(next) = planner.plan(trust);
+    next
 }
 
 impl Planner<'_> {
-    /// Whether a setback still makes the resource wait, and nobody asked to look before. A wait for longer than any
-    /// setback's was begun by a clock that has been turned back since; it is over.
-    pub(super) fn paused_until(&self) -> Option<Timestamp> {
-        let (until, inputs) = self.memory.pause.as_ref()?;
-        let latest = after(self.now, self.policy.backoff_max.max(self.policy.rejected_max));
-        (*until > self.now && *until <= latest && *inputs == self.inputs).then_some(*until)
+    fn plan(&self, trust: Trust) -> Plan<Infallible> {
+        if !trust.is_trusted() {
+            return self.verify_status();
+        }
+        match Phase::of(&self.recorded, &self.request) {
+            Phase::Succeeded | Phase::Superseded => self.stay_finished(),
+            Phase::Failed => self.plan_retry(),
+            Phase::Running => self.poll(),
+            Phase::Submitting(attempt) => self.resume_submission(attempt),
+            Phase::Unsubmitted(attempt) => self.plan_submission(attempt),
+        }
     }
 
-    /// Whether a person asked to look now, and that was not handled yet.
-    pub(super) fn poked(&self) -> bool {
+    /// The end of the backoff, unless a user asked for an earlier retry. A delay longer than any backoff began before
+    /// the clock was set back; it is over.
+    pub(super) fn backoff_until(&self) -> Option<Timestamp> {
+        let until = self.local.backoff.until()?;
+        let latest = after(self.now, self.timing.backoff_max.max(self.timing.rejected_max));
+        let same_inputs = self.local.backoff_inputs.as_ref() == Some(&self.inputs);
+        (until > self.now && until <= latest && same_inputs).then_some(until)
+    }
+
+    /// Waits until the backoff ends.
+    pub(super) fn check_backoff(&self) -> Plan<()> {
+        self.backoff_until().map_or(Ok(()), |until| Err(self.keep(Requeue::At(until))))
+    }
+
+    /// Whether a user asked for a reconciliation that has not happened yet.
+    pub(super) fn reconcile_requested(&self) -> bool {
         self.inputs.reconcile_requested_at.is_some()
             && self.inputs.reconcile_requested_at != self.recorded.last_handled_reconcile_at
     }
@@ -269,17 +247,28 @@ impl Planner<'_> {
         Reason::of(&self.recorded)
     }
 
-    /// Until when what was sent for the recorded intent may still arrive, or a job made of it not show yet. By this
-    /// process's own clock, for another's may differ.
-    pub(super) fn settles(&self) -> Option<Timestamp> {
-        let seen = self.memory.intent_seen(self.recorded.submission.as_ref()?).unwrap_or(self.now);
-        // An intent's time is kept in whole seconds: a fresh one must differ, or its write would be no
+    /// The end of the grace period: until then a create request may be in flight, or its job not visible yet. Counted
+    /// from when this process first saw the intent, because clocks differ.
+    pub(super) fn grace_deadline(&self) -> Option<Timestamp> {
+        let seen = self.local.intent_seen(self.recorded.submission.as_ref()?).unwrap_or(self.now);
+        // The time of an intent has whole seconds, and the next intent must differ, or its write would be no
         // compare-and-swap.
-        Some(after(seen, self.policy.grace.max(Duration::from_secs(1))))
+        Some(after(seen, self.timing.grace.max(Duration::from_secs(1))))
     }
 
-    /// The request to retry that is handled once this pass has ended. One that was withdrawn stays handled.
+    /// Whether the grace period of the recorded intent still runs.
+    pub(super) fn is_in_grace(&self) -> bool {
+        self.grace_deadline().is_some_and(|deadline| self.now < deadline)
+    }
+
+    /// The retry request that this reconciliation handles. A request that was withdrawn stays handled.
     pub(super) fn handled_retry(&self) -> Option<String> {
         self.inputs.retry_requested_at.clone().or_else(|| self.recorded.last_handled_retry_at.clone())
+    }
+
+    /// The job of an attempt, with its tags if `with_tags`.
+    pub(super) fn lookup(&self, attempt: i32, with_tags: bool) -> Plan<&Result<ObservedJob, ServiceError>> {
+        let missing = Next::Perform(Effect::DescribeJob { attempt, with_tags });
+        self.observations.lookups.get(&attempt).ok_or(missing)
     }
 }

@@ -1,7 +1,7 @@
-//! Who a job belongs to: deterministic names, the request hash, and the tags that prove ownership.
+//! The import that a resource asks for: its hash, the derived job name, and the tags that prove ownership.
 //!
-//! Nothing here depends on a UID or a clock, so a resource restored from a backup, or applied to a
-//! rebuilt cluster, derives the same names and finds its own job.
+//! Nothing here depends on a UID or a clock. A resource that is restored from a backup or applied to a rebuilt cluster
+//! derives the same name and finds its job.
 
 use crate::api::conditions::whole_seconds;
 use crate::api::{DatasetImportJob, DatasetImportJobSpec, ImportMode, Tag};
@@ -11,10 +11,10 @@ use kube::ResourceExt;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-/// The longest name the service takes, in characters.
-const LONGEST_NAME: usize = 63;
+/// The longest job name that the service accepts, in characters.
+const MAX_NAME_LENGTH: usize = 63;
 
-/// How many hex digits of the hash a derived name carries: 64 bits.
+/// The hex digits of the hash in a derived name: 64 bits.
 const HASH_IN_NAME: usize = 16;
 
 /// The tag that holds the resource's namespace.
@@ -23,10 +23,10 @@ pub const TAG_NAMESPACE: &str = "personalize-operator.io/namespace";
 pub const TAG_NAME: &str = "personalize-operator.io/name";
 /// The tag that holds the request hash.
 pub const TAG_REQUEST_HASH: &str = "personalize-operator.io/request-hash";
-/// The tag that holds when the resource was created (RFC 3339): how old the import is, also when its resource is gone.
+/// The tag that holds when the resource was created (RFC 3339). It orders imports even after their resources are deleted.
 pub const TAG_REQUESTED_AT: &str = "personalize-operator.io/requested-at";
 
-/// An import as one resource asks for it, checked and ready to be sent.
+/// The import that one resource asks for, validated and ready to submit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImportRequest {
     /// The resource's namespace.
@@ -35,39 +35,38 @@ pub struct ImportRequest {
     pub name: String,
     /// The dataset that receives the data.
     pub dataset: DatasetArn,
-    /// Where the data is.
+    /// The S3 location of the data.
     pub data_location: String,
-    /// The role that the service reads the data with.
+    /// The role with which the service reads the data.
     pub role_arn: String,
-    /// The fixed name, if the manifest gives one.
+    /// `spec.jobName`: the fixed job name, if there is one.
     pub job_name: Option<String>,
     /// FULL or INCREMENTAL.
     pub import_mode: ImportMode,
-    /// Whether metrics are published; `None` leaves it to the service.
+    /// Whether attribution metrics are published; `None` leaves it to the service.
     pub publish_attribution_metrics_to_s3: Option<bool>,
-    /// The user's tags, without those that the operator adds.
+    /// The user's tags, without the ones that the operator adds.
     pub tags: Vec<Tag>,
-    /// When the resource was created, where that is known.
+    /// When the resource was created, if known.
     pub requested_at: Option<Timestamp>,
 }
 
 impl ImportRequest {
-    /// The request that a resource stands for.
+    /// The request of a resource.
     ///
     /// # Errors
     /// As [`ImportRequest::new`].
-    pub fn of(job: &DatasetImportJob) -> Result<Self, InvalidDatasetArn> {
-        let request = Self::new(&job.namespace().unwrap_or_default(), &job.name_any(), &job.spec)?;
-        Ok(Self { requested_at: job.creation_timestamp().map(|at| at.0), ..request })
+    pub fn of(resource: &DatasetImportJob) -> Result<Self, InvalidDatasetArn> {
+        let request = Self::new(&resource.namespace().unwrap_or_default(), &resource.name_any(), &resource.spec)?;
+        Ok(Self { requested_at: resource.creation_timestamp().map(|at| at.0), ..request })
     }
 
-    /// The request that a spec stands for.
+    /// The request of a spec.
     ///
     /// # Errors
-    /// When the dataset's ARN can't be used; admission refuses such a spec, so this needs an older
-    /// CRD or a bypassed one.
+    /// The dataset's ARN is invalid. Admission rejects such a spec, so this takes an older or a missing CRD.
     pub fn new(namespace: &str, name: &str, spec: &DatasetImportJobSpec) -> Result<Self, InvalidDatasetArn> {
-        // No `..`: a new field of the spec must decide here whether it is part of the request.
+        // No `..`: whoever adds a field to the spec decides here whether it is part of the request.
         let DatasetImportJobSpec {
             dataset_arn,
             data_source,
@@ -93,10 +92,9 @@ impl ImportRequest {
         })
     }
 
-    /// The SHA-256, in hex, over namespace, name and what defines the import.
+    /// The SHA-256, in hex, over the namespace, the name and every field that defines the import.
     ///
-    /// Defaults are filled in first, so a field that is left out and one that is set to its default
-    /// are the same request. Tags label a job and don't change what it imports, so they don't count.
+    /// A missing field hashes like its default. Tags are left out: they label a job and don't change what it imports.
     #[must_use]
     pub fn hash(&self) -> String {
         let canonical = json!([
@@ -126,8 +124,8 @@ impl ImportRequest {
             suffix.push_str(&format!("-{attempt}"));
         }
         let allowed = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
-        // A resource's name begins with a letter or digit, as a job's name must.
-        let head: String = self.name.chars().map(allowed).take(LONGEST_NAME - suffix.len()).collect();
+        // A resource's name starts with a letter or digit, as a job's name must.
+        let head: String = self.name.chars().map(allowed).take(MAX_NAME_LENGTH - suffix.len()).collect();
         format!("{head}{suffix}")
     }
 
@@ -137,13 +135,13 @@ impl ImportRequest {
         self.dataset.job(&self.job_name(attempt))
     }
 
-    /// Whether another attempt can have a name of its own.
+    /// Whether a further attempt gets a new name. A fixed name is used once.
     #[must_use]
     pub fn can_retry(&self) -> bool {
         self.job_name.is_none()
     }
 
-    /// The tags that the operator adds: three prove ownership, and one tells the import's age.
+    /// The tags that the operator adds: three prove ownership, one holds the age of the import.
     #[must_use]
     pub fn own_tags(&self) -> Vec<Tag> {
         let tag = |key: &str, value: &str| Tag { tag_key: key.into(), tag_value: value.into() };
@@ -154,38 +152,24 @@ impl ImportRequest {
     }
 }
 
-/// When the resource was created that a job with these tags was made for, if they tell.
+/// When the resource of the job with these tags was created, if a tag says so.
 #[must_use]
 pub fn requested_at(tags: &[Tag]) -> Option<Timestamp> {
     tags.iter().find(|tag| tag.tag_key == TAG_REQUESTED_AT)?.tag_value.parse().ok()
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-    use crate::api::DataSource;
+    use crate::testing::spec;
     use proptest::prelude::*;
-
-    pub(crate) fn spec() -> DatasetImportJobSpec {
-        DatasetImportJobSpec {
-            dataset_arn: "arn:aws:personalize:eu-west-1:123456789012:dataset/shop/INTERACTIONS".into(),
-            data_source: DataSource { data_location: "s3://bucket/interactions.csv".into() },
-            role_arn: "arn:aws:iam::123456789012:role/Reader".into(),
-            job_name: None,
-            import_mode: ImportMode::Full,
-            publish_attribution_metrics_to_s3: None,
-            tags: None,
-            suspend: false,
-            backoff_limit: 0,
-        }
-    }
 
     fn request(namespace: &str, name: &str) -> ImportRequest {
         ImportRequest::new(namespace, name, &spec()).unwrap()
     }
 
     #[test]
-    fn the_request_hash_is_frozen() {
+    fn request_hash_never_changes() {
         // A change here makes every existing manifest import again. Never update this value.
         assert_eq!(
             request("shop", "nightly").hash(),
@@ -194,7 +178,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_default_that_is_written_out_is_the_same_request() {
+    fn explicit_default_hashes_like_a_missing_field() {
         let mut written = spec();
         written.publish_attribution_metrics_to_s3 = Some(false);
         written.suspend = true;
@@ -229,7 +213,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_fixed_name_is_never_altered() {
+    fn fixed_job_name_is_used_as_it_is() {
         let mut fixed = spec();
         fixed.job_name = Some("mine".into());
         let request = ImportRequest::new("shop", "nightly", &fixed).unwrap();

@@ -1,147 +1,186 @@
-//! When to look again: pure functions from ages and setbacks to delays.
+//! When to poll or retry: pure functions from ages and failure counts to delays.
 
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 
-/// The delays that the operator keeps; all of them are configurable.
+/// The delays that the operator keeps. All of them are configurable.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Timing {
-    /// The shortest time between two looks at a running job.
+    /// The shortest interval between two polls of a running job.
     pub poll_min: Duration,
-    /// The longest time between two looks at a running job.
+    /// The longest interval between two polls of a running job.
     pub poll_max: Duration,
-    /// How long after a submission an unknown job may still appear.
+    /// How long after a submission its job may still appear.
     pub grace: Duration,
-    /// The delay after a first passing failure; it doubles with each further one.
+    /// The delay after the first transient failure; it doubles with each further one.
     pub backoff_min: Duration,
-    /// The longest delay after passing failures.
+    /// The longest delay after transient failures.
     pub backoff_max: Duration,
-    /// The delay after a first rejection; it doubles with each further one.
+    /// The delay after the first rejection; it doubles with each further one.
     pub rejected_min: Duration,
     /// The longest delay after rejections.
     pub rejected_max: Duration,
-    /// The delay before a failed job's first retry; it doubles with each further one.
+    /// The delay before the first retry of a failed job; it doubles with each further one.
     pub retry_min: Duration,
-    /// How often a waiting resource looks by itself, should a wake-up be lost.
+    /// How often a waiting resource is reconciled although no event wakes it.
     pub waiting: Duration,
 }
 
-/// How fast to try again after a setback.
+/// Who has to act before a retry can succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Severity {
-    /// Something that passes by itself.
+    /// Nobody: the failure goes away.
     Transient,
-    /// Something that a person has to mend, perhaps outside the manifest.
+    /// A user, often outside the manifest.
     NeedsUser,
 }
 
 impl Timing {
-    /// The delay after so many setbacks in a row (from 1). `jitter` in 0..1 spreads it over half to
-    /// the whole of its length.
+    /// The delay after this many failures in a row (from 1). `jitter` in 0..1 spreads it over its upper half.
     #[must_use]
-    pub fn backoff(&self, pace: Severity, setbacks: u32, jitter: f64) -> Duration {
-        let (min, max) = match pace {
+    pub fn backoff(&self, severity: Severity, failures: u32, jitter: f64) -> Duration {
+        let (min, max) = match severity {
             Severity::Transient => (self.backoff_min, self.backoff_max),
             Severity::NeedsUser => (self.rejected_min, self.rejected_max),
         };
-        doubled(min, max, setbacks).mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+        exponential(min, max, failures).mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
     }
 
-    /// The delay between a CREATE FAILED and the next attempt, after so many attempts (from 1).
+    /// The delay between CREATE FAILED and the next attempt, after this many attempts (from 1).
     #[must_use]
     pub fn retry(&self, attempts: i32) -> Duration {
-        doubled(self.retry_min, self.rejected_max, attempts.max(1).unsigned_abs())
+        exponential(self.retry_min, self.rejected_max, attempts.max(1).unsigned_abs())
     }
 
-    /// The time until the next look at a job of this age.
+    /// The interval until the next poll of a job of this age.
     ///
-    /// The interval grows with the age. Where earlier imports show how long one takes (`typical`),
-    /// looks are sparse before that and close around it.
+    /// The interval grows with the age. If earlier imports show how long one takes (`expected`), polls are sparse
+    /// before that and dense around it.
     #[must_use]
-    pub fn poll(&self, age: Duration, typical: Option<Duration>) -> Duration {
+    pub fn poll(&self, age: Duration, expected: Option<Duration>) -> Duration {
         let interval = |from: Duration| (from / 10).clamp(self.poll_min, self.poll_max);
-        let Some(typical) = typical else {
+        let Some(expected) = expected else {
             return interval(age);
         };
-        let early = typical.mul_f64(0.8);
-        let late = typical.mul_f64(1.2);
+        let early = expected.mul_f64(0.8);
+        let late = expected.mul_f64(1.2);
         if age < early {
             (early - age).clamp(self.poll_min, self.poll_max)
         } else if age < late {
-            interval(typical / 4)
+            interval(expected / 4)
         } else {
-            interval(age - late + typical / 4)
+            interval(age - late + expected / 4)
         }
     }
 }
 
-fn doubled(min: Duration, max: Duration, times: u32) -> Duration {
-    let factor = 1_u32 << times.saturating_sub(1).min(16);
+fn exponential(min: Duration, max: Duration, failures: u32) -> Duration {
+    let factor = 1_u32 << failures.saturating_sub(1).min(16);
     min.saturating_mul(factor).min(max)
 }
 
-/// The time from one moment to a later one; nothing if it isn't later.
+/// A delay that grows with each failure in a row.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Backoff {
+    failures: u32,
+    until: Option<Timestamp>,
+}
+
+impl Backoff {
+    /// Counts a failure and returns the delay that follows it. `delay` maps the number of failures in a row (from 1) to a
+    /// delay.
+    pub fn fail(&mut self, now: Timestamp, delay: impl Fn(u32) -> Duration) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        let delay = delay(self.failures);
+        self.until = Some(after(now, delay));
+        delay
+    }
+
+    /// Ends the delay, but keeps the count: the next failure continues the row.
+    pub fn end_delay(&mut self) {
+        self.until = None;
+    }
+
+    /// Forgets the failures.
+    pub fn reset(&mut self) {
+        *self = Self::default();
+    }
+
+    /// How many failures there were in a row.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// When the delay ends; `None` if there is none.
+    #[must_use]
+    pub fn until(&self) -> Option<Timestamp> {
+        self.until
+    }
+}
+
+/// The time between two moments; zero if `to` is not later.
 #[must_use]
 pub fn since(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
 
-/// The moment so long after another.
+/// The moment this long after another; the latest possible one on overflow.
 #[must_use]
 pub fn after(from: Timestamp, delay: Duration) -> Timestamp {
     SignedDuration::try_from(delay).ok().and_then(|d| from.checked_add(d).ok()).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
+    use crate::testing::timing;
     use proptest::prelude::*;
 
     const fn secs(s: u64) -> Duration {
         Duration::from_secs(s)
     }
 
-    pub(crate) fn policy() -> Timing {
-        Timing {
-            poll_min: secs(15),
-            poll_max: secs(300),
-            grace: secs(60),
-            backoff_min: secs(5),
-            backoff_max: secs(300),
-            rejected_min: secs(120),
-            rejected_max: secs(3600),
-            retry_min: secs(10),
-            waiting: secs(600),
-        }
+    #[test]
+    fn poll_interval_grows_with_the_age_of_the_job() {
+        let timing = timing();
+        assert_eq!(timing.poll(secs(0), None), secs(15));
+        assert_eq!(timing.poll(secs(1000), None), secs(100));
+        assert_eq!(timing.poll(secs(1_000_000), None), secs(300));
     }
 
     #[test]
-    fn looks_become_rarer_with_the_age_of_a_job() {
-        let policy = policy();
-        assert_eq!(policy.poll(secs(0), None), secs(15));
-        assert_eq!(policy.poll(secs(1000), None), secs(100));
-        assert_eq!(policy.poll(secs(1_000_000), None), secs(300));
+    fn polls_are_sparse_before_the_expected_end_and_dense_around_it() {
+        let timing = timing();
+        let expected = Some(secs(1000));
+        assert_eq!(timing.poll(secs(0), expected), secs(300));
+        assert_eq!(timing.poll(secs(700), expected), secs(100));
+        assert_eq!(timing.poll(secs(1000), expected), secs(25));
+        assert_eq!(timing.poll(secs(100_000), expected), secs(300));
     }
 
     #[test]
-    fn looks_are_sparse_before_the_typical_end_and_close_around_it() {
-        let policy = policy();
-        let typical = Some(secs(1000));
-        assert_eq!(policy.poll(secs(0), typical), secs(300));
-        assert_eq!(policy.poll(secs(700), typical), secs(100));
-        assert_eq!(policy.poll(secs(1000), typical), secs(25));
-        assert_eq!(policy.poll(secs(100_000), typical), secs(300));
+    fn backoff_keeps_counting_after_a_delay_ends_until_it_is_reset() {
+        let mut backoff = Backoff::default();
+        let delay = |failures: u32| secs(failures.into());
+        assert_eq!(backoff.fail(Timestamp::UNIX_EPOCH, delay), secs(1));
+        assert_eq!(backoff.until(), Some(after(Timestamp::UNIX_EPOCH, secs(1))));
+        backoff.end_delay();
+        assert_eq!((backoff.until(), backoff.failures()), (None, 1));
+        assert_eq!(backoff.fail(Timestamp::UNIX_EPOCH, delay), secs(2));
+        backoff.reset();
+        assert_eq!(backoff.fail(Timestamp::UNIX_EPOCH, delay), secs(1));
     }
 
     proptest! {
         #[test]
-        fn every_delay_is_bounded(setbacks: u32, jitter: f64, attempts: i32, age in 0_u64..1 << 40, typical in proptest::option::of(0_u64..1 << 40)) {
-            let policy = policy();
-            prop_assert!(policy.backoff(Severity::Transient, setbacks, jitter) <= policy.backoff_max);
-            prop_assert!(policy.backoff(Severity::NeedsUser, setbacks, jitter) >= policy.rejected_min / 2);
-            prop_assert!(policy.retry(attempts) <= policy.rejected_max);
-            let poll = policy.poll(secs(age), typical.map(secs));
-            prop_assert!((policy.poll_min..=policy.poll_max).contains(&poll));
+        fn every_delay_is_within_its_bounds(failures: u32, jitter: f64, attempts: i32, age in 0_u64..1 << 40, expected in proptest::option::of(0_u64..1 << 40)) {
+            let timing = timing();
+            prop_assert!(timing.backoff(Severity::Transient, failures, jitter) <= timing.backoff_max);
+            prop_assert!(timing.backoff(Severity::NeedsUser, failures, jitter) >= timing.rejected_min / 2);
+            prop_assert!(timing.retry(attempts) <= timing.rejected_max);
+            let poll = timing.poll(secs(age), expected.map(secs));
+            prop_assert!((timing.poll_min..=timing.poll_max).contains(&poll));
         }
     }
 }

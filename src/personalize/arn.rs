@@ -29,7 +29,7 @@ impl fmt::Display for AccountRegion {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DatasetArn {
     arn: String,
-    location: AccountRegion,
+    account_region: AccountRegion,
 }
 
 impl DatasetArn {
@@ -56,8 +56,9 @@ impl DatasetArn {
         {
             return Err(invalid());
         }
-        let location = AccountRegion { partition: partition.into(), region: region.into(), account: account.into() };
-        Ok(Self { arn: arn.into(), location })
+        let account_region =
+            AccountRegion { partition: partition.into(), region: region.into(), account: account.into() };
+        Ok(Self { arn: arn.into(), account_region })
     }
 
     /// The ARN as it was written.
@@ -66,17 +67,23 @@ impl DatasetArn {
         &self.arn
     }
 
-    /// Where calls about this dataset go.
+    /// The account and region that calls about this dataset go to.
     #[must_use]
-    pub fn location(&self) -> &AccountRegion {
-        &self.location
+    pub fn account_region(&self) -> &AccountRegion {
+        &self.account_region
+    }
+
+    /// The name of the dataset: `{group}/{type}`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.arn.split_once(":dataset/").map_or(&self.arn, |(_, name)| name)
     }
 
     /// The ARN that a job of this name has; the service derives it from the name, so a job whose ARN
     /// was lost can be looked up.
     #[must_use]
     pub fn job(&self, job_name: &str) -> JobArn {
-        let AccountRegion { partition, region, account } = &self.location;
+        let AccountRegion { partition, region, account } = &self.account_region;
         JobArn(format!("arn:{partition}:personalize:{region}:{account}:dataset-import-job/{job_name}"))
     }
 }
@@ -98,7 +105,7 @@ mod tests {
     #[test]
     fn a_dataset_arn_tells_where_calls_go() {
         let arn = DatasetArn::parse("arn:aws-cn:personalize:cn-north-1:123456789012:dataset/shop/ITEMS").unwrap();
-        assert_eq!(arn.location().to_string(), "account 123456789012 in cn-north-1");
+        assert_eq!(arn.account_region().to_string(), "account 123456789012 in cn-north-1");
         assert_eq!(arn.job("nightly").0, "arn:aws-cn:personalize:cn-north-1:123456789012:dataset-import-job/nightly");
     }
 

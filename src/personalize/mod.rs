@@ -55,8 +55,10 @@ pub struct JobSummary {
 pub const ACTIVE: &str = "ACTIVE";
 /// The only bad end of a job.
 pub const CREATE_FAILED: &str = "CREATE FAILED";
-/// A job that waits for the service to begin.
+/// The status of a job that the service has accepted and not started.
 pub const CREATE_PENDING: &str = "CREATE PENDING";
+/// The status of a job that runs.
+pub const CREATE_IN_PROGRESS: &str = "CREATE IN_PROGRESS";
 
 /// Whether a job with this status is over. An unknown status is not.
 #[must_use]

@@ -1,481 +1,388 @@
-//! One pass over one resource as it stands between two steps: what is in hand, what was seen, what is
-//! remembered, and what the outcome of each step makes of that.
+//! One reconciliation of one resource, between two effects.
 //!
-//! Like [`decide`], nothing here has a client, a clock or async: `reconcile` carries the steps out on the
-//! real parts and tells their outcomes, and the model checker does the same on modelled ones.
+//! [`Reconciliation::next`] says what to do, an executor does it, and [`Reconciliation::apply`] takes what was observed.
+//! Nothing here has a client, a clock or async, so production, unit tests, the model checker and the fuzz targets run the
+//! very same steps. [`drive`] is the loop around them.
 
-use crate::api::conditions::{self, Reason, State};
+mod drive;
+
+pub(crate) use drive::lock;
+pub use drive::{Executor, Stopped, drive};
+
+use crate::api::conditions::{Reason, State};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus, Tag};
-use crate::import::plan::{Effect, Memory, Observations, ObservedJob, Requeue, UserInputs, decide};
-use crate::import::request::{ImportRequest, requested_at};
-use crate::import::timing::{Severity, Timing, after, since};
+use crate::import::request::requested_at;
+use crate::import::timing::{after, since};
+use crate::import::{
+    Admission, AfterWrite, Effect, ImportRequest, LocalState, Next, Observations, ObservedJob, Outcome, Requeue,
+    Severity, Timing, UserInputs, plan,
+};
 use crate::personalize::{ACTIVE, ErrorKind, JobSummary, ServiceError};
-use crate::queue::{Admission, CooldownCause, Queue, version};
+use crate::queue::Queue;
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::ResourceExt;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-/// The field manager of everything the operator writes.
-pub const MANAGER: &str = "personalize-operator";
+/// After this many errors in a row, other resources no longer wait for this one.
+const MAX_ERRORS_IN_LINE: u32 = 6;
 
-/// So many passes in a row have to fail before others needn't wait for the resource any more.
-const MANY_ERRORS: u32 = 6;
+/// The most write conflicts of one reconciliation.
+const MAX_CONFLICTS: u32 = 5;
 
-/// So often a pass begins anew because others write faster, before it is put off.
-const MOST_OUTRUNS: u32 = 5;
-
-/// What a process remembers of one resource between passes. All of it can be lost.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Remembered {
-    /// For the decision.
-    pub memory: Memory,
-    /// How many passes in a row ended in a setback.
-    pub setbacks: u32,
-    /// How many passes in a row ended in an error.
-    pub errors: u32,
-    /// When the next look at the running job is due.
-    due: Option<Timestamp>,
-    /// The version that this process wrote last; an older one from the cache is stale.
-    written: u64,
-    /// A digest of the status that this process wrote last.
-    own_status: Option<u64>,
-    /// A write went wrong in a way that leaves open whether it took effect.
-    unsure: bool,
+/// What an effect observed.
+#[derive(Debug, Clone)]
+pub enum Observation {
+    /// The resource, read from the API server; `None` if it is deleted.
+    Resource(Option<Box<DatasetImportJob>>),
+    /// Whether the namespace may make this import, or why not.
+    Namespace(Result<(), String>),
+    /// The queue's answer.
+    Admission(Admission),
+    /// The job of an attempt.
+    Job {
+        /// The attempt, from 1.
+        attempt: i32,
+        /// The job.
+        job: Result<ObservedJob, ServiceError>,
+    },
+    /// The dataset's status.
+    Dataset(Result<String, ServiceError>),
+    /// The dataset's jobs.
+    Jobs(Result<Vec<JobSummary>, ServiceError>),
+    /// The tags of another job of the dataset.
+    Tags {
+        /// The job's name.
+        job_name: String,
+        /// Its tags.
+        tags: Result<Vec<Tag>, ServiceError>,
+    },
+    /// The status is written.
+    StatusWritten {
+        /// The resource that the API server returned.
+        resource: Box<DatasetImportJob>,
+        /// What follows the write.
+        then: AfterWrite,
+    },
+    /// The status is not written: somebody else changed the resource in between.
+    Conflict,
+    /// The answer of CreateDatasetImportJob.
+    Created {
+        /// The attempt, from 1.
+        attempt: i32,
+        /// The answer.
+        answer: Result<(), ServiceError>,
+    },
 }
 
-impl Remembered {
-    /// Whether the resource as the cache has it is older than what this process knows.
-    fn outdates(&self, job: &DatasetImportJob) -> bool {
-        self.unsure || version(job) < self.written
-    }
-
-    /// Whether the status was written by this operator alone.
-    ///
-    /// What this process wrote it knows again. For all else, such as what an earlier one wrote or a write whose answer was
-    /// lost, the API server keeps the books: a field of the status with another manager was touched by somebody else, and a status that no
-    /// manager wrote came with wiped books.
-    #[must_use]
-    pub fn proves(&self, job: &DatasetImportJob) -> bool {
-        let own = own_part(job.status.as_ref());
-        if self.own_status == Some(digest(&own)) {
-            return true;
-        }
-        let mut writers = job.managed_fields().iter().filter(|entry| touches_ours(entry));
-        let claims = own.as_ref().is_some_and(|status| *status != unseen());
-        (!claims || writers.clone().next().is_some()) && writers.all(|entry| entry.manager.as_deref() == Some(MANAGER))
-    }
+/// Why a reconciliation can't go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interrupted {
+    /// The resource is deleted, or another one has its name.
+    Deleted,
+    /// Others change the resource again and again.
+    TooManyConflicts,
 }
 
-/// The status that the CRD gives to a resource nobody has looked at.
-fn unseen() -> DatasetImportJobStatus {
-    DatasetImportJobStatus { observed_generation: Some(-1), ..DatasetImportJobStatus::default() }
+/// How a reconciliation ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// When to reconcile again; `None` if only a change of the resource requires it.
+    pub requeue_after: Option<Duration>,
+    /// Whether other resources may be admissible now.
+    pub frees_others: bool,
 }
 
-/// The status without the conditions of others, who may keep theirs beside ours.
-fn own_part(status: Option<&DatasetImportJobStatus>) -> Option<DatasetImportJobStatus> {
-    let mut own = status.cloned()?;
-    own.conditions.retain(conditions::is_own);
-    Some(own)
-}
-
-/// Whether a manager owns any of the status but conditions that are not ours.
-fn touches_ours(entry: &ManagedFieldsEntry) -> bool {
-    if entry.subresource.as_deref() != Some("status") {
-        return false;
-    }
-    let fields = entry.fields_v1.as_ref().map(|fields| &fields.0["f:status"]);
-    let Some(status) = fields.and_then(|status| status.as_object()) else { return true };
-    status.iter().any(|(field, owned)| match (field.as_str(), owned.as_object()) {
-        (".", _) => false,
-        ("f:conditions", Some(owned)) => owned.keys().any(|key| key != "." && !is_key_of_others(key)),
-        _ => true,
-    })
-}
-
-/// Whether this names, as managed fields do, a condition that is not ours.
-fn is_key_of_others(key: &str) -> bool {
-    let key = key.strip_prefix("k:").and_then(|key| serde_json::from_str::<serde_json::Value>(key).ok());
-    key.is_some_and(|key| key["type"].as_str().is_some_and(|kind| !conditions::OWN.contains(&kind)))
-}
-
-fn digest(status: &Option<DatasetImportJobStatus>) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    serde_json::to_string(status).unwrap_or_default().hash(&mut hasher);
-    hasher.finish()
-}
-
-/// A pass between two steps.
+/// A reconciliation between two effects.
 #[derive(Debug, Clone)]
 pub struct Reconciliation {
-    job: DatasetImportJob,
-    /// The resource in hand is older than what is known of it.
+    resource: DatasetImportJob,
+    /// The resource is older than what this process knows.
     stale: bool,
-    remembered: Remembered,
-    seen: Observations,
-    /// How often it began anew because somebody else was faster.
-    outruns: u32,
+    local: LocalState,
+    observations: Observations,
+    conflicts: u32,
+    /// The outcome whose status is written.
+    written_outcome: Option<Outcome>,
 }
 
 impl Reconciliation {
-    /// Begins with the resource as the cache has it.
+    /// Starts with the resource as the cache has it.
     #[must_use]
-    pub fn new(job: DatasetImportJob, remembered: Remembered) -> Self {
-        Self { stale: remembered.outdates(&job), job, remembered, seen: Observations::default(), outruns: 0 }
+    pub fn new(resource: DatasetImportJob, local: LocalState) -> Self {
+        Self {
+            stale: local.is_newer_than(&resource),
+            resource,
+            local,
+            observations: Observations::default(),
+            conflicts: 0,
+            written_outcome: None,
+        }
     }
 
-    /// The resource in hand.
+    /// The resource as it is known now.
     #[must_use]
-    pub fn job(&self) -> &DatasetImportJob {
-        &self.job
+    pub fn resource(&self) -> &DatasetImportJob {
+        &self.resource
     }
 
-    /// Whether the resource in hand is older than what is known of it.
+    /// The UID of the resource; empty if it has none.
+    #[must_use]
+    pub fn uid(&self) -> String {
+        self.resource.uid().unwrap_or_default()
+    }
+
+    /// Whether the resource is older than what this process knows.
     #[must_use]
     pub fn is_stale(&self) -> bool {
         self.stale
     }
 
-    /// What was seen since the pass began, or began anew.
+    /// What was observed since the reconciliation started or restarted.
     #[must_use]
-    pub fn seen(&self) -> &Observations {
-        &self.seen
+    pub fn observations(&self) -> &Observations {
+        &self.observations
     }
 
-    /// What is to be remembered if the pass ends here.
+    /// What the process remembers if the reconciliation ends now.
     #[must_use]
-    pub fn remembered(&self) -> &Remembered {
-        &self.remembered
+    pub fn local(&self) -> &LocalState {
+        &self.local
     }
 
-    /// The import that the resource asks for.
+    /// What the process remembers after the reconciliation.
+    #[must_use]
+    pub fn into_local(self) -> LocalState {
+        self.local
+    }
+
+    /// The import that the resource asks for; `None` if the spec is invalid.
     #[must_use]
     pub fn request(&self) -> Option<ImportRequest> {
-        ImportRequest::of(&self.job).ok()
+        ImportRequest::of(&self.resource).ok()
     }
 
-    /// The next step.
+    /// Whether this reconciliation has recorded its intent, so that it should be brought to its end.
     #[must_use]
-    pub fn next(&self, now: Timestamp, policy: &Timing) -> Effect {
-        if self.stale {
-            return Effect::Refresh;
-        }
-        let proven = self.remembered.proves(&self.job);
-        decide(&self.job, proven, &self.seen, &self.remembered.memory, now, policy)
+    pub fn has_recorded_intent(&self) -> bool {
+        self.observations.intent.is_some()
     }
 
-    /// The API server was asked for the resource. False if it is gone, or another one bears its name.
-    pub fn refreshed(&mut self, live: Option<DatasetImportJob>, queue: &mut Queue) -> bool {
-        let Some(live) = live.filter(|live| live.uid() == self.job.uid()) else { return false };
-        self.job = live;
-        self.stale = false;
-        self.remembered.unsure = false;
-        self.seen.live = true;
-        self.observed(queue);
-        true
-    }
-
-    /// It was found out whether the namespace may make this import.
-    pub fn permitted(&mut self, permission: Result<(), String>) {
-        self.seen.permission = Some(permission);
-    }
-
-    /// The queue answered.
-    pub fn turned(&mut self, turn: Admission) {
-        self.seen.turn = Some(turn);
-    }
-
-    /// The job of this attempt was looked up.
-    pub fn looked_up(&mut self, attempt: i32, found: Result<ObservedJob, ServiceError>, now: Timestamp) {
-        let memory = &mut self.remembered.memory;
-        match &found {
-            Ok(_) => memory.described = Some(now),
-            // A name that nobody bears yet says nothing of a running job.
-            Err(failure) => memory.looked_up |= failure.kind == ErrorKind::NotFound && attempt == 1,
-        }
-        self.seen.lookups.insert(attempt, found);
-    }
-
-    /// When the look that is taken now was due; told once.
-    pub fn take_due(&mut self) -> Option<Timestamp> {
-        self.remembered.due.take()
-    }
-
-    /// The dataset was described.
-    pub fn saw_dataset(&mut self, status: Result<String, ServiceError>) {
-        self.seen.dataset = Some(status);
-    }
-
-    /// The dataset's jobs were listed.
-    pub fn saw_jobs(&mut self, jobs: Result<Vec<JobSummary>, ServiceError>, queue: &Queue) {
-        if let (Ok(jobs), Some(request)) = (&jobs, self.request()) {
-            self.remembered.memory.typical = typical(jobs);
-            // What resources here stand for needs no asking.
-            let ages = queue.ages(&request.dataset);
-            let known = jobs.iter().filter_map(|job| Some((job.name.clone(), Ok(Some(*ages.get(job.name.as_str())?)))));
-            self.seen.ages = known.collect();
-        }
-        self.seen.jobs = Some(jobs);
-    }
-
-    /// The tags of a job were read for its age.
-    pub fn saw_age(&mut self, job_name: String, tags: Result<Vec<Tag>, ServiceError>) {
-        self.seen.ages.insert(job_name, tags.map(|tags| requested_at(&tags)));
-    }
-
-    /// Whether the intent of this pass is recorded, so that it should be brought to its end.
-    #[must_use]
-    pub fn has_begun(&self) -> bool {
-        self.seen.intent.is_some()
-    }
-
-    /// The resource with this status, to be written by compare-and-swap.
+    /// The resource with another status, for a replace. `managedFields` is left out: the API server keeps it.
     #[must_use]
     pub fn with_status(&self, status: DatasetImportJobStatus) -> DatasetImportJob {
-        let mut job = self.job.clone();
-        job.status = Some(status);
-        job.metadata.managed_fields = None;
-        job
+        let mut resource = self.resource.clone();
+        resource.status = Some(status);
+        resource.metadata.managed_fields = None;
+        resource
     }
 
-    /// The status is written; for an intent, `intent` is its attempt.
-    pub fn recorded(&mut self, written: DatasetImportJob, intent: Option<i32>, queue: &mut Queue) {
-        self.remembered.written = version(&written);
-        self.remembered.unsure = false;
-        self.job = written;
-        self.verified(queue);
-        if let Some(attempt) = intent {
-            self.seen.intended(attempt);
+    /// What comes next. A status is always written by an effect, so an outcome that is returned here is ready for
+    /// [`Self::finish`].
+    #[must_use]
+    pub fn next(&self, now: Timestamp, timing: &Timing) -> Next {
+        if self.stale {
+            return Next::Perform(Effect::ReadResource);
+        }
+        if let Some(outcome) = &self.written_outcome {
+            return Next::Finish(outcome.clone());
+        }
+        let trust = self.local.trust(&self.resource);
+        match plan(&self.resource, trust, &self.observations, &self.local, now, timing) {
+            Next::Finish(mut outcome) => match outcome.status.take() {
+                Some(status) => {
+                    Next::Perform(Effect::WriteStatus { status, then: AfterWrite::Finish(Box::new(outcome)) })
+                }
+                None => Next::Finish(outcome),
+            },
+            next => next,
         }
     }
 
-    /// The status in hand is the operator's own, or was held against what the service tells and found to be true.
-    pub fn verified(&mut self, queue: &mut Queue) {
-        self.remembered.own_status = Some(digest(&own_part(self.job.status.as_ref())));
-        self.observed(queue);
+    /// Takes what an effect observed.
+    ///
+    /// # Errors
+    /// When the reconciliation can't go on.
+    pub fn apply(&mut self, observation: Observation, now: Timestamp, queue: &mut Queue) -> Result<(), Interrupted> {
+        let observed = &mut self.observations;
+        match observation {
+            Observation::Resource(resource) => self.resource_read(resource.map(|r| *r), queue)?,
+            Observation::Namespace(allowed) => observed.namespace = Some(allowed),
+            Observation::Admission(admission) => observed.admission = Some(admission),
+            Observation::Job { attempt, job } => {
+                match &job {
+                    Ok(_) => self.local.last_polled = Some(now),
+                    Err(error) => self.local.no_job_found |= error.kind == ErrorKind::NotFound && attempt == 1,
+                }
+                observed.lookups.insert(attempt, job);
+            }
+            Observation::Dataset(status) => observed.dataset = Some(status),
+            Observation::Jobs(jobs) => self.jobs_listed(jobs, queue),
+            Observation::Tags { job_name, tags } => {
+                observed.requested_at.insert(job_name, tags.map(|tags| requested_at(&tags)));
+            }
+            Observation::StatusWritten { resource, then } => self.status_written(*resource, then, queue),
+            Observation::Conflict => self.restart()?,
+            Observation::Created { attempt, answer } => {
+                if answer.is_ok()
+                    && let Some(request) = self.request()
+                {
+                    queue.accepted(request.dataset.account_region());
+                }
+                self.observations.created(attempt, answer);
+            }
+        }
+        Ok(())
     }
 
-    fn observed(&self, queue: &mut Queue) -> bool {
-        queue.observe(&self.job, self.remembered.proves(&self.job))
+    fn resource_read(&mut self, resource: Option<DatasetImportJob>, queue: &mut Queue) -> Result<(), Interrupted> {
+        let Some(resource) = resource.filter(|resource| resource.uid() == self.resource.uid()) else {
+            return Err(Interrupted::Deleted);
+        };
+        self.resource = resource;
+        self.stale = false;
+        self.local.write_unconfirmed = false;
+        self.observations.live = true;
+        self.update_queue(queue);
+        Ok(())
     }
 
-    /// Somebody else has written meanwhile: the pass begins anew with what the API server has. False if that happens
-    /// again and again, so that it had better begin later.
-    pub fn outrun(&mut self) -> bool {
+    fn jobs_listed(&mut self, jobs: Result<Vec<JobSummary>, ServiceError>, queue: &Queue) {
+        if let (Ok(jobs), Some(request)) = (&jobs, self.request()) {
+            self.local.expected_duration = median_duration(jobs);
+            // The resources here say how old their jobs are: no need to read tags.
+            let known = queue.requested_at(&request.dataset);
+            let known =
+                jobs.iter().filter_map(|job| Some((job.name.clone(), Ok(Some(*known.get(job.name.as_str())?)))));
+            self.observations.requested_at = known.collect();
+        }
+        self.observations.jobs = Some(jobs);
+    }
+
+    fn status_written(&mut self, resource: DatasetImportJob, then: AfterWrite, queue: &mut Queue) {
+        self.local.written_version = crate::api::resource_version(&resource);
+        self.local.write_unconfirmed = false;
+        self.resource = resource;
+        self.confirm_status(queue);
+        match then {
+            AfterWrite::Submit { attempt } => self.observations.intent_recorded(attempt),
+            AfterWrite::Finish(outcome) => self.written_outcome = Some(*outcome),
+        }
+    }
+
+    /// Starts over with a live read after a conflict.
+    fn restart(&mut self) -> Result<(), Interrupted> {
         self.stale = true;
-        self.seen = Observations::default();
-        self.outruns = self.outruns.saturating_add(1);
-        self.outruns <= MOST_OUTRUNS
+        self.observations = Observations::default();
+        self.conflicts = self.conflicts.saturating_add(1);
+        if self.conflicts <= MAX_CONFLICTS { Ok(()) } else { Err(Interrupted::TooManyConflicts) }
     }
 
-    /// It can't be told whether a write took effect.
-    pub fn unsure(&mut self) {
-        self.remembered.unsure = true;
+    fn confirm_status(&mut self, queue: &mut Queue) {
+        self.local.confirm(&self.resource);
+        self.update_queue(queue);
     }
 
-    /// Create was called for this attempt, and answered or not.
-    pub fn created(&mut self, attempt: i32, answer: Result<(), ServiceError>, queue: &mut Queue) {
-        if answer.is_ok()
-            && let Some(request) = self.request()
-        {
-            queue.accepted(request.dataset.location());
+    fn update_queue(&self, queue: &mut Queue) -> bool {
+        queue.observe(&self.resource, self.local.trust(&self.resource))
+    }
+
+    /// Finishes: sets the backoff and releases the admission. `jitter` is in 0..1.
+    pub fn finish(
+        &mut self,
+        outcome: &Outcome,
+        now: Timestamp,
+        timing: &Timing,
+        jitter: f64,
+        queue: &mut Queue,
+    ) -> Finished {
+        if outcome.confirmed {
+            self.confirm_status(queue);
         }
-        self.seen.created(attempt, answer);
+        let requeue_after = self.schedule(outcome.requeue, now, timing, jitter);
+        let released = self.release_admission(outcome, now, timing, jitter, queue);
+        let is_deleted = self.resource.metadata.deletion_timestamp.is_some();
+        Finished { requeue_after, frees_others: released || self.written_outcome.is_some() || is_deleted }
     }
 
-    /// The pass has come to rest; tells after how long to look again, if not only on change.
-    pub fn rested(&mut self, again: Requeue, now: Timestamp, policy: &Timing, jitter: f64) -> Option<Duration> {
-        let remembered = &mut self.remembered;
-        remembered.errors = 0;
-        remembered.memory.rested = true;
-        remembered.memory.notice_intent(self.job.status.as_ref(), now);
-        let delay = match again {
+    fn schedule(&mut self, requeue: Requeue, now: Timestamp, timing: &Timing, jitter: f64) -> Option<Duration> {
+        let local = &mut self.local;
+        local.errors.reset();
+        local.finished_before = true;
+        local.note_intent(self.resource.status.as_ref(), now);
+        local.next_poll = if let Requeue::At(at) = requeue { Some(at) } else { None };
+        let delay = match requeue {
             Requeue::AwaitChange => None,
             Requeue::At(at) => Some(since(now, at)),
             Requeue::After(delay) => Some(delay),
-            Requeue::Backoff(pace) => {
-                remembered.setbacks = remembered.setbacks.saturating_add(1);
-                Some(policy.backoff(pace, remembered.setbacks, jitter))
+            Requeue::Backoff(severity) => {
+                local.backoff_inputs = Some(UserInputs::of(&self.resource));
+                return Some(local.backoff.fail(now, |failures| timing.backoff(severity, failures, jitter)));
             }
         };
-        let pause = remembered.memory.pause.as_ref().map(|(until, _)| Requeue::At(*until));
-        if matches!(again, Requeue::Backoff(_)) {
-            let until = after(now, delay.unwrap_or_default());
-            remembered.memory.pause = Some((until, UserInputs::of(&self.job)));
-        } else if pause != Some(again) {
-            // A pass within a pause, such as for the echo of one's own write, ends nothing. Nor does it end a row of
-            // rejections that the resource had to wait for its turn in between.
-            let reason = self.job.status.as_ref().and_then(Reason::of);
-            if again == Requeue::AwaitChange || reason.is_none_or(|reason| reason.state() != State::Failed) {
-                remembered.setbacks = 0;
+        // A reconciliation within the backoff, for instance of our own write, does not end it.
+        if local.backoff.until().is_none_or(|until| requeue != Requeue::At(until)) {
+            local.backoff.end_delay();
+            local.backoff_inputs = None;
+            // Waiting in the queue between two rejections does not end their row.
+            let reason = self.resource.status.as_ref().and_then(Reason::of);
+            if requeue == Requeue::AwaitChange || reason.is_none_or(|reason| reason.state() != State::Failed) {
+                local.backoff.reset();
             }
-            remembered.memory.pause = None;
         }
-        remembered.due = if let Requeue::At(at) = again { Some(at) } else { None };
         delay
     }
 
-    /// Gives the turn back; tells whether there was one, or the resource stands otherwise than the queue knew.
-    pub fn leave_queue(
+    /// Releases the admission. Returns true if other resources may now be admissible.
+    fn release_admission(
         &self,
-        refusal: Option<CooldownCause>,
+        outcome: &Outcome,
         now: Timestamp,
-        policy: &Timing,
+        timing: &Timing,
         jitter: f64,
         queue: &mut Queue,
     ) -> bool {
-        let (Some(request), Some(uid)) = (self.request(), self.job.uid()) else { return false };
-        // What the watch delivered during the pass was held against what was remembered before it.
-        let moved = self.observed(queue);
+        let (Some(request), Some(uid)) = (self.request(), self.resource.uid()) else { return false };
+        // The watch may have delivered the resource during the reconciliation, with the trust of before it.
+        let moved = self.update_queue(queue);
         let released = queue.release(&uid);
-        queue.postpone(&uid, self.remembered.memory.pause.as_ref().map(|(until, _)| *until));
-        if let Some(refusal) = refusal {
-            let delay = |refusals| policy.backoff(Severity::Transient, refusals, jitter);
-            queue.hold(request.dataset.location(), refusal, now, delay);
+        queue.set_requeue_at(&uid, self.local.backoff.until());
+        if let Some(cause) = outcome.cooldown {
+            let delay = |failures| timing.backoff(Severity::Transient, failures, jitter);
+            queue.start_cooldown(request.dataset.account_region(), cause, now, delay);
         }
         released || moved
     }
 
-    /// The pass could not be brought to its end, and is taken up again. It holds nobody up, unless its write may have
-    /// taken effect. Tells after how long, and whether it gave a turn back.
-    pub fn failed(&mut self, now: Timestamp, policy: &Timing, jitter: f64, queue: &mut Queue) -> (Duration, bool) {
-        let remembered = &mut self.remembered;
-        remembered.errors = remembered.errors.saturating_add(1);
-        let delay = policy.backoff(Severity::Transient, remembered.errors, jitter);
-        let often = remembered.errors >= MANY_ERRORS;
-        let uid = self.job.uid().unwrap_or_default();
-        (delay, queue.stumble(&uid, after(now, delay), often, remembered.unsure))
-    }
-
-    /// The pass is over: what is remembered of it.
-    #[must_use]
-    pub fn end(self) -> Remembered {
-        self.remembered
+    /// Ends a reconciliation that could not finish. It blocks nobody, unless its status write may have been applied
+    /// (`write_unconfirmed`). `jitter` is in 0..1.
+    pub fn fail(
+        &mut self,
+        write_unconfirmed: bool,
+        now: Timestamp,
+        timing: &Timing,
+        jitter: f64,
+        queue: &mut Queue,
+    ) -> Finished {
+        let local = &mut self.local;
+        local.write_unconfirmed |= write_unconfirmed;
+        let delay = local.errors.fail(now, |failures| timing.backoff(Severity::Transient, failures, jitter));
+        let skip = local.errors.failures() >= MAX_ERRORS_IN_LINE;
+        let uid = self.resource.uid().unwrap_or_default();
+        let frees_others = queue.requeue_failed(&uid, after(now, delay), skip, local.write_unconfirmed);
+        Finished { requeue_after: Some(delay), frees_others }
     }
 }
 
-/// How long imports into a dataset take: the median of those that succeeded.
-fn typical(jobs: &[JobSummary]) -> Option<Duration> {
-    let mut took: Vec<Duration> = jobs
+/// How long imports into a dataset take: the median of the jobs that succeeded.
+fn median_duration(jobs: &[JobSummary]) -> Option<Duration> {
+    let mut durations: Vec<Duration> = jobs
         .iter()
         .filter(|job| job.status == ACTIVE)
         .filter_map(|job| Some(since(job.created?, job.updated?)))
         .collect();
-    took.sort_unstable();
-    took.get(took.len() / 2).copied()
+    durations.sort_unstable();
+    durations.get(durations.len() / 2).copied()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::import::request::tests::spec;
-    use crate::import::timing::tests::policy;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, FieldsV1, Time};
-
-    fn written_by(manager: Option<&str>) -> DatasetImportJob {
-        let mut job = DatasetImportJob::new("nightly", spec());
-        job.metadata.namespace = Some("shop".into());
-        job.metadata.uid = Some("uid".into());
-        job.status = Some(DatasetImportJobStatus { status: Some(ACTIVE.into()), attempts: Some(1), ..unseen() });
-        job.metadata.managed_fields = manager.map(|manager| {
-            vec![ManagedFieldsEntry {
-                manager: Some(manager.into()),
-                subresource: Some("status".into()),
-                ..ManagedFieldsEntry::default()
-            }]
-        });
-        job
-    }
-
-    #[test]
-    fn a_status_is_believed_only_if_the_api_servers_books_say_who_wrote_it() {
-        let nobody = Remembered::default();
-        assert!(nobody.proves(&written_by(Some(MANAGER))));
-        assert!(!nobody.proves(&written_by(Some("kubectl-edit"))));
-        assert!(!nobody.proves(&written_by(None)), "somebody has wiped them");
-        let mut new = written_by(None);
-        new.status = Some(unseen());
-        assert!(nobody.proves(&new), "there is nothing to believe yet");
-        new.status = None;
-        assert!(nobody.proves(&new));
-    }
-
-    fn condition(kind: &str) -> Condition {
-        Condition {
-            type_: kind.into(),
-            status: "True".into(),
-            reason: "Because".into(),
-            message: String::new(),
-            observed_generation: None,
-            last_transition_time: Time(Timestamp::UNIX_EPOCH),
-        }
-    }
-
-    #[test]
-    fn a_condition_that_somebody_else_keeps_beside_ours_unproves_nothing() {
-        let mut shared = written_by(Some(MANAGER));
-        let mut pass = Reconciliation::new(shared.clone(), Remembered::default());
-        let mut queue = Queue::new(5, policy());
-        pass.recorded(shared.clone(), None, &mut queue);
-        let knows = pass.end();
-        shared.status.as_mut().unwrap().conditions.push(condition("example.org/Billed"));
-        assert!(knows.proves(&shared), "by what this process wrote");
-        let keys = |keys: serde_json::Value| {
-            let mut entry = shared.managed_fields()[0].clone();
-            entry.manager = Some("billing".into());
-            entry.fields_v1 = Some(FieldsV1(serde_json::json!({"f:status": keys})));
-            entry
-        };
-        let theirs =
-            keys(serde_json::json!({"f:conditions": {".": {}, "k:{\"type\":\"example.org/Billed\"}": {".": {}}}}));
-        let mut books = shared.clone();
-        books.managed_fields_mut().push(theirs);
-        assert!(Remembered::default().proves(&books), "by the API server's books");
-        for touched in [
-            serde_json::json!({"f:conditions": {"k:{\"type\":\"Ready\"}": {"f:status": {}}}}),
-            serde_json::json!({"f:conditions": {"k:nonsense": {}}}),
-            serde_json::json!({"f:attempts": {}}),
-            serde_json::Value::Null,
-        ] {
-            let mut books = shared.clone();
-            books.managed_fields_mut().push(keys(touched.clone()));
-            assert!(!Remembered::default().proves(&books), "{touched}");
-        }
-        let mut forged = written_by(Some("kubectl-edit"));
-        forged.status.as_mut().unwrap().conditions.push(condition("Ready"));
-        assert!(!knows.proves(&forged));
-    }
-
-    #[test]
-    fn what_was_held_against_the_service_is_believed_without_a_write() {
-        let restored = written_by(Some("velero-server"));
-        let mut pass = Reconciliation::new(restored.clone(), Remembered::default());
-        assert!(!pass.remembered().proves(&restored));
-        pass.verified(&mut Queue::new(5, policy()));
-        assert!(pass.end().proves(&restored));
-    }
-
-    #[test]
-    fn a_pass_that_is_outrun_again_and_again_is_put_off() {
-        let mut pass = Reconciliation::new(written_by(Some(MANAGER)), Remembered::default());
-        let outrun = (0..MOST_OUTRUNS).all(|_| pass.outrun());
-        assert!(outrun && !pass.outrun());
-    }
-
-    #[test]
-    fn a_rejected_import_that_waits_for_its_turn_in_between_is_not_tried_more_often_for_it() {
-        let mut job = written_by(Some(MANAGER));
-        conditions::set(job.status.as_mut().unwrap(), 1, Reason::AccessDenied, "", Timestamp::UNIX_EPOCH);
-        let mut pass = Reconciliation::new(job, Remembered::default());
-        let mut rest = |again, hour: i64| {
-            let now = Timestamp::from_second(hour * 3600).unwrap();
-            pass.rested(again, now, &policy(), 1.0).unwrap_or_default()
-        };
-        let first = rest(Requeue::Backoff(Severity::NeedsUser), 1);
-        rest(Requeue::After(Duration::from_secs(1)), 2);
-        assert_eq!(rest(Requeue::Backoff(Severity::NeedsUser), 3), first * 2);
-        rest(Requeue::AwaitChange, 4);
-        assert_eq!(rest(Requeue::Backoff(Severity::NeedsUser), 5), first);
-    }
-}
+mod tests;

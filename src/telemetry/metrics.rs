@@ -383,21 +383,21 @@ impl Metrics {
         self.clear();
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         let mut lanes: Vec<(&AccountRegion, &PoolStats)> =
-            survey.tallies.iter().filter(|(_, t)| t.in_flight + t.waiting > 0).collect();
+            survey.tallies.iter().filter(|(_, t)| t.in_flight + t.pending > 0).collect();
         lanes.sort_by_key(|(location, tally)| {
-            (std::cmp::Reverse(tally.in_flight + tally.waiting), &location.account, &location.region)
+            (std::cmp::Reverse(tally.in_flight + tally.pending), &location.account, &location.region)
         });
         for (place, (location, tally)) in lanes.iter().enumerate() {
             let (account, region) =
                 if place < MOST_LANES { (&*location.account, &*location.region) } else { (OTHER, OTHER) };
             let lane = Lane { account: account.into(), region: region.into() };
             self.in_flight.get_or_create(&lane).inc_by(count(tally.in_flight));
-            self.queued.get_or_create(&lane).inc_by(count(tally.waiting));
-            let waits = tally.since.map_or(0.0, |since| crate::import::timing::since(since, now).as_secs_f64());
+            self.queued.get_or_create(&lane).inc_by(count(tally.pending));
+            let waits = tally.pending_since.map_or(0.0, |since| crate::import::timing::since(since, now).as_secs_f64());
             let longest = self.oldest_queued.get_or_create(&lane);
             longest.set(longest.get().max(waits));
         }
-        let waiting = survey.tallies.values().map(|t| count(t.waiting)).sum();
+        let waiting = survey.tallies.values().map(|t| count(t.pending)).sum();
         self.depth.get_or_create(&Named { name: CONTROLLER.into() }).set(waiting);
         for reason in std::iter::once(None).chain(Reason::ALL.iter().copied().map(Some)) {
             let label = ReasonLabel { reason: reason.map_or("NotSeen", Reason::as_str) };
@@ -447,7 +447,7 @@ mod tests {
     fn however_many_accounts_resources_name_the_series_are_bounded() {
         let metrics = Metrics::default();
         let now = jiff::Timestamp::now();
-        let tally = |n| PoolStats { in_flight: n, waiting: 1, since: Some(now) };
+        let tally = |n| PoolStats { in_flight: n, pending: 1, pending_since: Some(now) };
         let mut tallies: HashMap<_, _> = (0..1000).map(|i| (lane(i), tally(0))).collect();
         tallies.insert(lane(999), tally(5));
         metrics.survey(&Survey { tallies, ..Survey::default() }, now);
@@ -466,7 +466,7 @@ mod tests {
     #[test]
     fn who_stands_by_tells_nothing_that_the_leader_tells() {
         let metrics = Metrics::default();
-        let tallies = HashMap::from([(lane(1), PoolStats { in_flight: 1, waiting: 0, since: None })]);
+        let tallies = HashMap::from([(lane(1), PoolStats { in_flight: 1, pending: 0, pending_since: None })]);
         metrics.survey(&Survey { tallies, ..Survey::default() }, jiff::Timestamp::now());
         assert!(metrics.expose(Format::Classic).contains("reason=\"ImportFailed\"} 0"));
         metrics.stands_by();

@@ -1,19 +1,29 @@
-//! Passes against a pretended API server and service, while the lease runs out between two steps.
+//! Reconciliations against a fake API server and service, while the lease expires between two effects.
 
 use super::*;
 use crate::api::Tag;
-use crate::import::request::ImportRequest;
-use crate::import::request::tests::spec;
-use crate::import::timing::tests::policy;
+use crate::controller::context::LocalStates;
+use crate::controller::events::EventPublisher;
+use crate::controller::kube_client::RetryAfter;
+use crate::controller::leader_election::LeaseHold;
+use crate::controller::namespace_policy::DefaultPolicy;
+use crate::http::readiness::Readiness;
 use crate::personalize::{ACTIVE, Job, JobSummary};
 use crate::personalize::{DatasetArn, JobArn};
+use crate::queue::Queue;
+use crate::telemetry::metrics::Metrics;
+use crate::testing::{self, spec, timing};
 use http_body_util::BodyExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::Client;
 use kube::client::Body;
 use kube::runtime::events::Reporter;
 use serde_json::{Value, json};
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use tokio::sync::Semaphore;
 
-/// An API server that holds this resource, and the list of what it was asked for: `PUT /apis/…`.
+/// An API server with this resource, and the list of its requests, such as `PUT /apis/…`.
 pub(crate) fn api_server(resource: Value) -> (Client, Arc<Mutex<Vec<String>>>) {
     let asked: Arc<Mutex<Vec<String>>> = Arc::default();
     let (resource, told) = (Arc::new(Mutex::new(resource)), Arc::clone(&asked));
@@ -43,10 +53,10 @@ pub(crate) fn api_server(resource: Value) -> (Client, Arc<Mutex<Vec<String>>>) {
     (Client::new(service, "shop"), asked)
 }
 
-/// A service that has no job, and whose lease-holder's lease runs out while this call is answered.
+/// A service without jobs. The operator's lease expires during the call `last`.
 struct Service {
     asked: Mutex<Vec<&'static str>>,
-    leadership: LeaseHold,
+    lease: LeaseHold,
     last: Option<(&'static str, usize)>,
 }
 
@@ -56,7 +66,7 @@ impl Service {
         asked.push(operation);
         let count = asked.iter().filter(|o| **o == operation).count();
         if self.last == Some((operation, count)) {
-            self.leadership.expire();
+            self.lease.expire();
         }
     }
 
@@ -99,68 +109,63 @@ impl Personalize for Service {
 }
 
 fn resource() -> DatasetImportJob {
-    let mut job = DatasetImportJob::new("nightly", spec());
-    job.metadata.namespace = Some("shop".into());
-    job.metadata.uid = Some("uid".into());
-    job.metadata.generation = Some(1);
-    job.metadata.resource_version = Some("1".into());
-    job.metadata.creation_timestamp = Some(Time(Timestamp::now()));
-    job.status = Some(DatasetImportJobStatus { observed_generation: Some(-1), ..DatasetImportJobStatus::default() });
-    job
+    let mut resource = testing::resource(spec());
+    resource.metadata.creation_timestamp = Some(Time(Timestamp::now()));
+    resource
 }
 
-/// One pass over a new resource. The lease runs out during this call to the service. Tells how the pass ended, how
-/// often the status was written, and how often create was called.
-async fn pass(last: Option<(&'static str, usize)>) -> (Result<(), Error>, usize, usize) {
-    let job = resource();
-    let (client, asked) = api_server(serde_json::to_value(&job).unwrap());
-    let leadership = LeaseHold::until(Instant::now() + Duration::from_secs(3600));
-    let service = Arc::new(Service { asked: Mutex::default(), leadership: leadership.clone(), last });
-    let health = Arc::new(Readiness::default());
-    health.leads(["shop".to_owned()]);
-    health.warm("shop");
+/// Reconciles a new resource once. The lease runs out during this call to the service. Returns the result, the number of
+/// status writes and the number of create calls.
+async fn reconcile(last: Option<(&'static str, usize)>) -> (Result<(), Error>, usize, usize) {
+    let resource = resource();
+    let (client, asked) = api_server(serde_json::to_value(&resource).unwrap());
+    let lease = LeaseHold::until(Instant::now() + Duration::from_secs(3600));
+    let service = Arc::new(Service { asked: Mutex::default(), lease: lease.clone(), last });
+    let readiness = Arc::new(Readiness::default());
+    readiness.leads(["shop".to_owned()]);
+    readiness.warm("shop");
     let reporter = Reporter { controller: MANAGER.into(), instance: None };
-    let operator = Context {
+    let context = Context {
         client: client.clone(),
         personalize: Arc::clone(&service),
-        policy: policy(),
-        unlisted: DefaultPolicy::Allow,
+        timing: timing(),
+        default_policy: DefaultPolicy::Allow,
         kube_timeout: Duration::from_secs(60),
-        queue: Mutex::new(Queue::new(5, policy())),
-        memories: Memories::default(),
-        leadership,
+        queue: Mutex::new(Queue::new(5, timing())),
+        local_states: LocalStates::default(),
+        lease,
         stopping: AtomicBool::new(false),
-        health,
+        readiness,
         metrics: Arc::new(Metrics::default()),
-        recorder: EventPublisher::new(client, reporter),
+        events: EventPublisher::new(client, reporter),
         enqueue: Box::new(|_| {}),
-        pause: RetryAfter::default(),
+        retry_after: RetryAfter::default(),
         workers: Semaphore::new(1),
     };
-    operator.queue().observe(&job, true);
-    let outcome = operator.pass(&job).await.1;
+    context.observe(&resource);
+    let result = context.reconcile(&resource).await.1;
     let writes = asked.lock().unwrap().iter().filter(|call| call.starts_with("PUT ")).count();
-    (outcome, writes, service.creates())
+    (result, writes, service.creates())
 }
 
 #[tokio::test]
-async fn a_replica_that_leads_submits() {
-    let (outcome, writes, creates) = pass(None).await;
-    assert!(outcome.is_ok(), "{outcome:?}");
+async fn leader_submits_a_new_resource() {
+    let (result, writes, creates) = reconcile(None).await;
+    assert!(result.is_ok(), "{result:?}");
     assert!(writes >= 2, "the intent and the job");
     assert_eq!(creates, 1);
 }
 
 #[tokio::test]
-async fn a_lease_that_runs_out_before_the_intent_stops_the_intent() {
-    let (outcome, writes, creates) = pass(Some((LIST, 1))).await;
-    assert!(matches!(outcome, Err(Error::NotLeading)), "{outcome:?}");
+async fn lease_that_expires_before_the_intent_stops_the_submission() {
+    let (result, writes, creates) = reconcile(Some((LIST, 1))).await;
+    assert!(matches!(result, Err(Error::NotLeading)), "{result:?}");
     assert_eq!((writes, creates), (0, 0));
 }
 
 #[tokio::test]
-async fn a_lease_that_runs_out_between_intent_and_create_stops_the_create() {
-    let (outcome, writes, creates) = pass(Some((DESCRIBE, 2))).await;
-    assert!(matches!(outcome, Err(Error::NotLeading)), "{outcome:?}");
-    assert_eq!((writes, creates), (1, 0), "the intent was recorded, and nothing was sent");
+async fn lease_that_expires_between_intent_and_create_stops_the_create() {
+    let (result, writes, creates) = reconcile(Some((DESCRIBE, 2))).await;
+    assert!(matches!(result, Err(Error::NotLeading)), "{result:?}");
+    assert_eq!((writes, creates), (1, 0), "the intent is recorded, and nothing is sent");
 }

@@ -1,135 +1,135 @@
-//! A job from its submission to its end, and what comes after.
+//! A job from its submission to its end and after it.
 
-use super::world::{IN_PROGRESS, SUCCESS, World, failure};
+use super::scenario::{IN_PROGRESS, SUCCESS, Scenario};
 use crate::api::RECONCILE_REQUESTED_AT;
 use crate::api::conditions::Reason;
-use crate::import::plan::{Effect, Observations, Outcome, Requeue, decide};
-use crate::import::timing::tests::policy;
+use crate::import::{Next, Observations, POLL_FAILED};
 use crate::personalize::{ACTIVE, CREATE_FAILED, ErrorKind};
+use crate::testing::service_error;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 #[test]
-fn a_manifest_becomes_one_job_and_is_followed_to_its_end() {
-    let mut world = World::new();
-    world.settle();
-    let name = world.request().job_name(1);
-    assert_eq!(world.accepted, std::slice::from_ref(&name));
-    assert_eq!((world.reason(), world.conditions()), (Reason::Pending, IN_PROGRESS.map(String::from)));
-    world.end(&name, ACTIVE);
-    world.later();
-    assert_eq!(world.settle().again, Requeue::AwaitChange);
-    assert_eq!((world.reason(), world.conditions()), (Reason::ImportSucceeded, SUCCESS.map(String::from)));
-    assert!(world.status().completion_time.is_some());
+fn new_resource_becomes_one_job_that_is_polled_to_its_end() {
+    let mut scenario = Scenario::new();
+    scenario.settle();
+    let name = scenario.request().job_name(1);
+    assert_eq!(scenario.accepted, std::slice::from_ref(&name));
+    assert_eq!((scenario.reason(), scenario.conditions()), (Reason::Pending, IN_PROGRESS.map(String::from)));
+    scenario.set_job_status(&name, ACTIVE);
+    scenario.wait();
+    assert_eq!(scenario.settle().requeue_after, None);
+    assert_eq!((scenario.reason(), scenario.conditions()), (Reason::ImportSucceeded, SUCCESS.map(String::from)));
+    assert!(scenario.status().completion_time.is_some());
 }
 
 #[test]
-fn after_the_end_nothing_is_asked_or_written() {
+fn finished_import_is_neither_polled_nor_written() {
     for end in [ACTIVE, CREATE_FAILED] {
-        let mut world = World::new();
-        world.settle();
-        let name = world.request().job_name(1);
-        world.end(&name, end);
-        world.later();
-        world.settle();
-        let (reads, writes, status) = (world.reads, world.writes, world.status());
-        world.annotate("example.org/label", "edited");
-        world.annotate(RECONCILE_REQUESTED_AT, "now");
-        world.end(&name, "CREATE IN_PROGRESS");
+        let mut scenario = Scenario::new();
+        scenario.settle();
+        let name = scenario.request().job_name(1);
+        scenario.set_job_status(&name, end);
+        scenario.wait();
+        scenario.settle();
+        let (reads, writes, status) = (scenario.reads, scenario.written.len(), scenario.status());
+        scenario.annotate("example.org/label", "edited");
+        scenario.annotate(RECONCILE_REQUESTED_AT, "now");
+        scenario.set_job_status(&name, "CREATE IN_PROGRESS");
         for _ in 0..3 {
-            world.crash();
-            world.later();
-            world.settle();
+            scenario.crash();
+            scenario.wait();
+            scenario.settle();
         }
-        assert_eq!((world.reads, world.writes, world.status()), (reads, writes, status));
+        assert_eq!((scenario.reads, scenario.written.len(), scenario.status()), (reads, writes, status));
     }
 }
 
 #[test]
-fn a_crash_after_any_step_neither_loses_nor_doubles_the_import() {
+fn crash_after_any_effect_neither_loses_nor_repeats_the_import() {
     for end in [ACTIVE, CREATE_FAILED] {
         for first in 0..14 {
             for second in 0..14 {
-                let mut world = World::new();
-                for steps in [first, second] {
-                    world.pass(true, steps);
-                    world.crash();
+                let mut scenario = Scenario::new();
+                for effects in [first, second] {
+                    scenario.reconcile_within(effects);
+                    scenario.crash();
                 }
-                world.settle();
-                world.later();
-                world.settle();
-                let name = world.request().job_name(1);
-                world.end(&name, end);
-                world.later();
-                world.settle();
-                assert_eq!(world.accepted, [name], "killed after {first} and {second} steps");
-                assert_eq!(world.status().status.as_deref(), Some(end));
+                scenario.settle();
+                scenario.wait();
+                scenario.settle();
+                let name = scenario.request().job_name(1);
+                scenario.set_job_status(&name, end);
+                scenario.wait();
+                scenario.settle();
+                assert_eq!(scenario.accepted, [name], "crashes after {first} and {second} effects");
+                assert_eq!(scenario.status().status.as_deref(), Some(end));
             }
         }
     }
 }
 
 #[test]
-fn a_job_that_vanished_is_reported_and_not_submitted_again() {
-    let mut world = World::new();
-    world.settle();
-    world.jobs.clear();
+fn missing_job_is_reported_and_never_submitted_again() {
+    let mut scenario = Scenario::new();
+    scenario.settle();
+    scenario.jobs.clear();
     for _ in 0..4 {
-        world.later();
-        world.settle();
+        scenario.wait();
+        scenario.settle();
     }
-    assert_eq!((world.accepted.len(), world.reason()), (1, Reason::JobNotFound));
+    assert_eq!((scenario.accepted.len(), scenario.reason()), (1, Reason::JobNotFound));
 }
 
 #[test]
-fn a_resource_on_its_way_out_is_left_alone() {
-    let mut world = World::new();
-    world.job.metadata.deletion_timestamp = Some(Time(world.now));
-    world.settle();
-    assert_eq!((world.accepted.len(), world.writes, world.reads), (0, 0, 0));
+fn resource_marked_for_deletion_is_left_alone() {
+    let mut scenario = Scenario::new();
+    scenario.resource.metadata.deletion_timestamp = Some(Time(scenario.now));
+    scenario.settle();
+    assert_eq!((scenario.accepted.len(), scenario.written.len(), scenario.reads), (0, 0, 0));
 }
 
 #[test]
-fn an_end_that_the_service_spells_oddly_is_an_end_and_no_reason_to_import_again() {
-    for (spelt, end) in [("CREATE  FAILED\n", CREATE_FAILED), (" ACTIVE", ACTIVE)] {
-        let mut world = World::new();
-        world.settle();
-        let name = world.request().job_name(1);
-        world.end(&name, spelt);
+fn oddly_spelled_final_status_ends_the_import() {
+    for (spelled, end) in [("CREATE  FAILED\n", CREATE_FAILED), (" ACTIVE", ACTIVE)] {
+        let mut scenario = Scenario::new();
+        scenario.settle();
+        let name = scenario.request().job_name(1);
+        scenario.set_job_status(&name, spelled);
         for _ in 0..3 {
-            world.later();
-            world.settle();
+            scenario.wait();
+            scenario.settle();
         }
-        assert_eq!((world.accepted.len(), world.status().status.as_deref()), (1, Some(end)), "{spelt:?}");
-        assert!(world.status().completion_time.is_some(), "{spelt:?}");
+        assert_eq!((scenario.accepted.len(), scenario.status().status.as_deref()), (1, Some(end)), "{spelled:?}");
+        assert!(scenario.status().completion_time.is_some(), "{spelled:?}");
     }
 }
 
 #[test]
-fn a_look_is_taken_when_due_and_at_once_when_a_person_asks() {
-    let mut world = World::new();
-    world.settle();
-    let reads = world.reads;
+fn job_is_polled_when_due_and_at_once_on_request() {
+    let mut scenario = Scenario::new();
+    scenario.settle();
+    let reads = scenario.reads;
     for _ in 0..5 {
-        world.annotate("example.org/label", "edited");
-        world.settle();
+        scenario.annotate("example.org/label", "edited");
+        scenario.settle();
     }
-    assert_eq!(world.reads, reads, "an edit that means nothing asks nothing");
-    world.annotate(RECONCILE_REQUESTED_AT, "1");
-    world.settle();
-    world.settle();
-    assert_eq!(world.reads, reads + 1);
+    assert_eq!(scenario.reads, reads, "an irrelevant edit causes no poll");
+    scenario.annotate(RECONCILE_REQUESTED_AT, "1");
+    scenario.settle();
+    scenario.settle();
+    assert_eq!(scenario.reads, reads + 1);
 }
 
 #[test]
-fn a_passing_failure_never_makes_a_running_import_look_failed() {
-    for class in [ErrorKind::Throttled, ErrorKind::Indeterminate, ErrorKind::Credentials, ErrorKind::AccessDenied] {
-        let mut world = World::new();
-        world.settle();
-        let mut seen = Observations::default();
-        seen.lookups.insert(1, Err(failure(class)));
-        let step = decide(&world.job, true, &seen, &world.memory, world.now, &policy());
-        let Effect::Outcome(Outcome { status: Some(status), .. }) = step else { panic!("{class:?}: {step:?}") };
-        assert_eq!(Reason::of(&status), Some(Reason::Pending), "{class:?}");
-        assert!(status.conditions[0].message.contains("can't be followed"), "{class:?}");
+fn transient_failure_never_makes_a_running_import_look_failed() {
+    for kind in [ErrorKind::Throttled, ErrorKind::Indeterminate, ErrorKind::Credentials, ErrorKind::AccessDenied] {
+        let mut scenario = Scenario::new();
+        scenario.settle();
+        let mut observations = Observations::default();
+        observations.lookups.insert(1, Err(service_error(kind)));
+        let Next::Finish(outcome) = scenario.plan(&observations) else { panic!("{kind:?}") };
+        let status = outcome.status.unwrap();
+        assert_eq!(Reason::of(&status), Some(Reason::Pending), "{kind:?}");
+        assert!(status.conditions[0].message.starts_with(POLL_FAILED), "{kind:?}");
     }
 }

@@ -1,13 +1,12 @@
-//! Tables over single decisions, and whole lives against a simulated service, with a crash before and
-//! after every step.
+//! Plans by example and by property, and whole lives of a resource against a simulated service, with a crash before and
+//! after every effect.
 
-mod anything;
 mod life;
 mod ownership;
 mod properties;
 mod recovery;
 mod retries;
+mod scenario;
 mod schema;
 mod submission;
 mod waiting;
-mod world;

@@ -1,111 +1,112 @@
-//! Whose job it is, and what a status is worth that somebody else wrote.
+//! Whose job it is, and what happens to a status that somebody else wrote.
 
-use super::world::{FAILURE, World, failure};
+use super::scenario::{FAILURE, Scenario};
 use crate::api::conditions::Reason;
 use crate::api::{ADOPT, DatasetImportJobStatus};
 use crate::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING, ErrorKind};
+use crate::testing::service_error;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 #[test]
-fn an_own_job_is_adopted_by_a_resource_that_knows_nothing_of_it() {
+fn existing_own_job_is_adopted_by_a_new_resource() {
     for status in [CREATE_PENDING, ACTIVE, CREATE_FAILED] {
-        let mut world = World::new();
-        let (name, tags) = (world.request().job_name(1), world.request().own_tags());
-        world.make_job(&name, status, tags);
-        world.settle();
-        assert!(world.accepted.is_empty());
-        assert_eq!(world.status().status.as_deref(), Some(status));
-        assert_eq!(world.status().attempts, Some(1));
+        let mut scenario = Scenario::new();
+        let (name, tags) = (scenario.request().job_name(1), scenario.request().own_tags());
+        scenario.add_job(&name, status, tags);
+        scenario.settle();
+        assert!(scenario.accepted.is_empty());
+        assert_eq!(scenario.status().status.as_deref(), Some(status));
+        assert_eq!(scenario.status().attempts, Some(1));
     }
 }
 
 #[test]
-fn a_resource_made_anew_finds_its_last_attempt() {
-    let mut world = World::new();
-    let (request, tags) = (world.request(), world.request().own_tags());
-    world.make_job(&request.job_name(1), CREATE_FAILED, tags.clone());
-    world.make_job(&request.job_name(2), ACTIVE, tags);
-    world.settle();
-    assert!(world.accepted.is_empty());
-    assert_eq!((world.status().attempts, world.reason()), (Some(2), Reason::ImportSucceeded));
+fn recreated_resource_finds_its_last_attempt() {
+    let mut scenario = Scenario::new();
+    let (request, tags) = (scenario.request(), scenario.request().own_tags());
+    scenario.add_job(&request.job_name(1), CREATE_FAILED, tags.clone());
+    scenario.add_job(&request.job_name(2), ACTIVE, tags);
+    scenario.settle();
+    assert!(scenario.accepted.is_empty());
+    assert_eq!((scenario.status().attempts, scenario.reason()), (Some(2), Reason::ImportSucceeded));
 }
 
 #[test]
-fn a_foreign_job_is_never_adopted_unasked() {
-    let mut other = World::new().request().own_tags();
+fn foreign_job_is_adopted_only_on_request() {
+    let mut other = Scenario::new().request().own_tags();
     other[1].tag_value = "another".into();
     for tags in [vec![], other] {
-        let mut world = World::new();
-        let name = world.request().job_name(1);
-        world.make_job(&name, ACTIVE, tags);
-        world.settle();
-        assert_eq!((world.reason(), world.conditions()), (Reason::JobNameConflict, FAILURE.map(String::from)));
-        assert_eq!((world.accepted.len(), world.status().dataset_import_job_arn), (0, None));
-        world.annotate(ADOPT, "true");
-        world.settle();
-        assert_eq!(world.reason(), Reason::ImportSucceeded);
+        let mut scenario = Scenario::new();
+        let name = scenario.request().job_name(1);
+        scenario.add_job(&name, ACTIVE, tags);
+        scenario.settle();
+        assert_eq!((scenario.reason(), scenario.conditions()), (Reason::JobNameConflict, FAILURE.map(String::from)));
+        assert_eq!((scenario.accepted.len(), scenario.status().dataset_import_job_arn), (0, None));
+        scenario.annotate(ADOPT, "true");
+        scenario.settle();
+        assert_eq!(scenario.reason(), Reason::ImportSucceeded);
     }
 }
 
 #[test]
-fn not_even_a_person_can_make_it_adopt_another_request() {
-    let mut world = World::new();
-    let name = world.request().job_name(1);
-    world.make_job(&name, ACTIVE, vec![]);
-    world.jobs.get_mut(&name).unwrap().0.data_location = "s3://other/data.csv".into();
-    world.annotate(ADOPT, "true");
-    world.settle();
-    assert_eq!(world.reason(), Reason::JobNameConflict);
-    let message = world.status().conditions[0].message.clone();
+fn job_of_another_request_is_not_adopted_even_on_request() {
+    let mut scenario = Scenario::new();
+    let name = scenario.request().job_name(1);
+    scenario.add_job(&name, ACTIVE, vec![]);
+    scenario.jobs.get_mut(&name).unwrap().0.data_location = "s3://other/data.csv".into();
+    scenario.annotate(ADOPT, "true");
+    scenario.settle();
+    assert_eq!(scenario.reason(), Reason::JobNameConflict);
+    let message = scenario.status().conditions[0].message.clone();
     assert!(message.contains("dataSource.dataLocation is s3://other/data.csv"), "{message}");
 }
 
 #[test]
-fn tags_that_can_not_be_read_prove_nothing() {
-    let mut world = World::new();
-    let (name, tags) = (world.request().job_name(1), world.request().own_tags());
-    world.make_job(&name, ACTIVE, tags);
-    world.tags = Some(failure(ErrorKind::AccessDenied));
-    world.settle();
-    assert_eq!(world.reason(), Reason::AccessDenied);
-    assert_eq!(world.status().dataset_import_job_arn, None);
+fn unreadable_tags_prove_no_ownership() {
+    let mut scenario = Scenario::new();
+    let (name, tags) = (scenario.request().job_name(1), scenario.request().own_tags());
+    scenario.add_job(&name, ACTIVE, tags);
+    scenario.tags_error = Some(service_error(ErrorKind::AccessDenied));
+    scenario.settle();
+    assert_eq!(scenario.reason(), Reason::AccessDenied);
+    assert_eq!(scenario.status().dataset_import_job_arn, None);
 }
 
 #[test]
-fn a_forged_status_is_replaced_by_what_the_service_tells() {
-    let mut world = World::new();
-    let request = world.request();
+fn forged_status_is_replaced_by_what_the_service_reports() {
+    let mut scenario = Scenario::new();
+    let request = scenario.request();
     let forged = DatasetImportJobStatus {
         status: Some(ACTIVE.into()),
         attempts: Some(7),
         dataset_import_job_arn: Some(request.job_arn(6).0),
-        completion_time: Some(Time(world.now)),
+        completion_time: Some(Time(scenario.now)),
         ..Default::default()
     };
-    world.job.status = Some(forged);
-    world.pass(false, 100);
-    assert_eq!(world.status().attempts, None);
-    world.settle();
-    assert_eq!((world.accepted.len(), world.reason()), (1, Reason::Pending));
+    scenario.resource.status = Some(forged);
+    scenario.reconcile_untrusted();
+    assert_eq!(scenario.status().attempts, None);
+    scenario.settle();
+    assert_eq!((scenario.accepted.len(), scenario.reason()), (1, Reason::Pending));
 }
 
 #[test]
-fn a_forged_success_that_names_a_job_the_service_does_not_know_is_not_vouched_for() {
+fn forged_success_that_names_an_unknown_job_is_removed() {
     for (attempts, named) in [(None, 1), (Some(1), 1), (Some(5), 1), (Some(5), 5)] {
-        let mut world = World::new();
-        world.job.status = Some(DatasetImportJobStatus {
+        let mut scenario = Scenario::new();
+        scenario.resource.status = Some(DatasetImportJobStatus {
             status: Some(ACTIVE.into()),
             attempts,
-            dataset_import_job_arn: Some(world.request().job_arn(named).0),
-            completion_time: Some(Time(world.now)),
+            dataset_import_job_arn: Some(scenario.request().job_arn(named).0),
+            completion_time: Some(Time(scenario.now)),
             ..Default::default()
         });
-        world.pass(false, 100);
-        assert_eq!((world.status().status, world.status().completion_time), (None, None));
+        scenario.reconcile_untrusted();
+        assert_eq!((scenario.status().status, scenario.status().completion_time), (None, None));
         for _ in 0..3 {
-            world.later();
-            world.settle();
+            scenario.wait();
+            scenario.settle();
         }
-        assert_eq!((world.reason(), world.accepted.len()), (Reason::JobNotFound, 0), "{attempts:?}");
+        assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::JobNotFound, 0), "{attempts:?}");
     }
 }

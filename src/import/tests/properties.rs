@@ -1,54 +1,53 @@
-//! What holds of every decision, whatever stands in the resource and whatever was seen.
+//! Properties of every plan, for any resource and any observations.
 
-use super::anything::{
-    SECRET, failure, job, job_status, memory, moment, resource, result, seen, summaries, tags, text,
-};
-use super::schema::faults;
-use super::world::World;
+use super::scenario::Scenario;
+use super::schema::violations;
 use crate::api::conditions::Reason;
-use crate::api::{DatasetImportJob, DatasetImportJobStatus, held_back_by};
-use crate::import::plan::{Effect, Memory, Observations, decide};
-use crate::import::request::ImportRequest;
-use crate::import::timing::tests::policy;
+use crate::api::{DatasetImportJob, DatasetImportJobStatus, suspended_by};
+use crate::import::{AfterWrite, Effect, ImportRequest, LocalState, Next, Observations, Trust, plan};
 use crate::personalize::{ACTIVE, ErrorKind};
 use crate::redact::LONGEST;
+use crate::testing::strategies::{
+    SECRET, job, job_status, local_state, moment, observations, resource, result, service_error, summaries, tags, text,
+};
+use crate::testing::timing;
 use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
-/// What people see of a status.
-fn told(status: &DatasetImportJobStatus) -> impl Iterator<Item = &String> {
+/// The texts of a status that users see.
+fn texts(status: &DatasetImportJobStatus) -> impl Iterator<Item = &String> {
     let messages = status.conditions.iter().map(|condition| &condition.message);
     [&status.status, &status.failure_reason].into_iter().flatten().chain(messages)
 }
 
-/// What is written is fit for people, and the API server takes it if it took what was there before.
-fn is_fit(
-    job: &DatasetImportJob,
+/// New texts are readable, short and without secrets, and the API server accepts the status if it accepted the one before.
+fn check_written(
+    resource: &DatasetImportJob,
     before: &DatasetImportJobStatus,
     after: &DatasetImportJobStatus,
 ) -> Result<(), TestCaseError> {
     let invisible = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}');
-    for text in told(after).filter(|text| told(before).all(|old| old != *text)) {
+    for text in texts(after).filter(|text| texts(before).all(|old| old != *text)) {
         prop_assert!(text.chars().count() <= LONGEST, "{} characters", text.chars().count());
         prop_assert!(!text.contains(|c| char::is_control(c) || invisible(c)), "{text:?}");
         prop_assert!(!text.contains(SECRET), "{text:?}");
     }
-    let with = |status: &DatasetImportJobStatus| DatasetImportJob { status: Some(status.clone()), ..job.clone() };
-    if faults(&with(before)).is_empty() {
-        prop_assert_eq!(faults(&with(after)), Vec::<String>::new());
+    let with = |status: &DatasetImportJobStatus| DatasetImportJob { status: Some(status.clone()), ..resource.clone() };
+    if violations(&with(before)).is_empty() {
+        prop_assert_eq!(violations(&with(after)), Vec::<String>::new());
     }
     Ok(())
 }
 
-/// A resource, and what a pass over it may have seen and remember.
-fn situation() -> impl Strategy<Value = (DatasetImportJob, Observations, Memory)> {
-    resource().boxed().prop_flat_map(|job| {
-        let seen =
-            ImportRequest::of(&job).map_or(Just(Observations::default()).boxed(), |request| seen(&request).boxed());
-        let memory = memory(&job).boxed();
-        (Just(job), seen, memory)
+/// A resource, and what a reconciliation may have observed and the process remember.
+fn situation() -> impl Strategy<Value = (DatasetImportJob, Observations, LocalState)> {
+    resource().boxed().prop_flat_map(|resource| {
+        let observed = ImportRequest::of(&resource)
+            .map_or(Just(Observations::default()).boxed(), |request| observations(&request).boxed());
+        let local = local_state(&resource).boxed();
+        (Just(resource), observed, local)
     })
 }
 
@@ -56,65 +55,69 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn no_decision_creates_unprepared_or_writes_what_is_not_fit_or_says_nothing_new(
-        (job, seen, memory) in situation(),
-        proven: bool,
+    fn no_plan_creates_unprepared_or_writes_anything_unfit_or_unchanged(
+        (resource, observations, local) in situation(),
+        trusted: bool,
         now in moment(),
     ) {
-        let before = job.status.clone().unwrap_or_default();
-        let step = decide(&job, proven, &seen, &memory, now, &policy());
-        prop_assert_eq!(&step, &decide(&job, proven, &seen, &memory, now, &policy()), "the same again");
-        match &step {
-            Effect::Create { attempt } => {
-                prop_assert!(proven, "nothing is created on the word of somebody else's status");
-                prop_assert_eq!(seen.intent, Some(*attempt), "nor without an intent of this pass");
-                prop_assert_eq!(before.submission.map(|s| s.attempt), Some(*attempt), "nor without a recorded one");
-                let look = seen.lookups.get(attempt).and_then(|look| look.as_ref().err()).map(|failure| failure.kind);
-                prop_assert_eq!(look, Some(ErrorKind::NotFound), "nor without having looked");
-                prop_assert!(seen.create.is_none(), "nor twice in a pass");
-                prop_assert!(job.metadata.deletion_timestamp.is_none());
+        let before = resource.status.clone().unwrap_or_default();
+        let trust = if trusted { Trust::Trusted } else { Trust::Untrusted };
+        let next = plan(&resource, trust, &observations, &local, now, &timing());
+        prop_assert_eq!(&next, &plan(&resource, trust, &observations, &local, now, &timing()), "plans are repeatable");
+        match &next {
+            Next::Perform(Effect::CreateJob { attempt }) => {
+                prop_assert!(trusted, "no create after a status of somebody else");
+                prop_assert_eq!(observations.intent, Some(*attempt), "no create without an intent of this reconciliation");
+                prop_assert_eq!(before.submission.map(|s| s.attempt), Some(*attempt), "no create without a recorded intent");
+                let lookup = observations.lookups.get(attempt).and_then(|lookup| lookup.as_ref().err());
+                prop_assert_eq!(lookup.map(|error| error.kind), Some(ErrorKind::NotFound), "no create without a lookup");
+                prop_assert!(observations.create.is_none(), "no second create in a reconciliation");
+                prop_assert!(resource.metadata.deletion_timestamp.is_none());
             }
-            Effect::RecordIntent(after) => {
-                prop_assert!(proven && seen.live, "an intent is written only over a live read");
-                prop_assert_eq!(&seen.permission, &Some(Ok(())), "and only where it is permitted");
-                prop_assert_eq!(&seen.dataset, &Some(Ok(ACTIVE.to_owned())), "into a dataset that is there");
-                prop_assert!(held_back_by(&job).is_none() && job.metadata.deletion_timestamp.is_none());
+            Next::Perform(Effect::WriteStatus { status: after, then }) => {
+                let is_intent = matches!(then, AfterWrite::Submit { .. });
+                prop_assert!(is_intent);
+                prop_assert!(trusted && observations.live, "an intent is written only after a live read");
+                prop_assert_eq!(&observations.namespace, &Some(Ok(())), "and only where it is allowed");
+                prop_assert_eq!(&observations.dataset, &Some(Ok(ACTIVE.to_owned())), "into an active dataset");
+                prop_assert!(suspended_by(&resource).is_none() && resource.metadata.deletion_timestamp.is_none());
                 let submission = after.submission.as_ref().unwrap();
-                prop_assert_eq!(&submission.job_name, &ImportRequest::of(&job).unwrap().job_name(submission.attempt));
-                prop_assert_ne!(&after.submission, &before.submission, "a swap needs a difference");
-                is_fit(&job, &before, after)?;
+                let request = ImportRequest::of(&resource).unwrap();
+                prop_assert_eq!(&submission.job_name, &request.job_name(submission.attempt));
+                prop_assert_ne!(&after.submission, &before.submission, "a compare-and-swap needs a difference");
+                check_written(&resource, &before, after)?;
             }
-            Effect::Outcome(rest) => if let Some(after) = &rest.status {
-                prop_assert_ne!(&**after, &before, "nothing is written that says nothing new");
-                let generations = [before.observed_generation, Some(job.metadata.generation.unwrap_or(0)), None];
+            Next::Finish(outcome) => if let Some(after) = &outcome.status {
+                prop_assert_ne!(&**after, &before, "a write changes something");
+                let generations = [before.observed_generation, Some(resource.metadata.generation.unwrap_or(0)), None];
                 prop_assert!(generations.contains(&after.observed_generation), "{:?}", after.observed_generation);
-                is_fit(&job, &before, after)?;
+                check_written(&resource, &before, after)?;
             },
-            _ => {}
+            Next::Perform(_) | Next::TryAdmit => {}
         }
     }
 }
 
-/// A resource in a world in which anything may stand under its names and be answered.
-fn world() -> impl Strategy<Value = World> {
+/// A resource, and a service in which any job may exist and that may answer anything.
+fn scenario() -> impl Strategy<Value = Scenario> {
     let service = |request: &ImportRequest| {
         let jobs = vec((job(request).boxed(), tags(request)), 0..4).boxed();
         let answers = vec((any::<bool>(), result(Just(()))), 0..3);
-        let unread = of(failure());
         let dataset = result(prop_oneof![3 => Just(ACTIVE.to_owned()), 1 => job_status()]).boxed();
-        let age = result(of(moment()));
-        let permission = prop_oneof![4 => Just(Ok(())), 1 => text().prop_map(Err)];
-        (jobs, answers, unread, dataset, (summaries().boxed(), age), permission).boxed()
+        let namespace = prop_oneof![4 => Just(Ok(())), 1 => text().prop_map(Err)];
+        (jobs, answers, of(service_error()), dataset, (summaries().boxed(), result(of(moment()))), namespace).boxed()
     };
-    let valid = resource().boxed().prop_filter("the spec names a dataset", |job| ImportRequest::of(job).is_ok());
-    valid.prop_flat_map(move |job| {
-        let request = ImportRequest::of(&job).unwrap();
-        (service(&request), moment(), Just(job)).prop_map(|(service, now, job)| {
-            let (jobs, answers, tags, dataset, (running, age), permission) = service;
-            let mut world = World { answers, tags, dataset, permission, now, job, ..World::new() };
-            world.jobs = (1..).zip(jobs).map(|(attempt, job)| (world.request().job_name(attempt), job)).collect();
-            world.ages = running.iter().map(|job| (job.name.clone(), age.clone())).collect();
-            World { running, ..world }
+    let valid =
+        resource().boxed().prop_filter("the spec names a dataset", |resource| ImportRequest::of(resource).is_ok());
+    valid.prop_flat_map(move |resource| {
+        let request = ImportRequest::of(&resource).unwrap();
+        (service(&request), moment(), Just(resource)).prop_map(|(service, now, resource)| {
+            let (jobs, answers, tags_error, dataset, (other_jobs, requested_at), namespace) = service;
+            let mut scenario = Scenario { answers, tags_error, dataset, namespace, now, resource, ..Scenario::new() };
+            let names = (1..).map(|attempt| scenario.request().job_name(attempt));
+            scenario.jobs = names.zip(jobs).collect();
+            scenario.requested_at = other_jobs.iter().map(|job| (job.name.clone(), requested_at.clone())).collect();
+            Scenario { other_jobs, ..scenario }
         })
     })
 }
@@ -123,21 +126,25 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn any_status_however_forged_comes_to_rest_and_claims_nothing_it_has_not_seen(
-        mut world in world(),
-        proven: bool,
+    fn reconciliation_of_any_status_finishes_and_claims_only_jobs_that_exist(
+        mut scenario in scenario(),
+        trusted: bool,
     ) {
-        let before = world.status();
-        prop_assert!(world.pass(proven, 1000).is_some());
-        prop_assert!(world.accepted.len() <= 1);
-        for after in &world.written {
-            is_fit(&world.job, &before, after)?;
+        let before = scenario.status();
+        if trusted {
+            scenario.reconcile();
+        } else {
+            scenario.reconcile_untrusted();
         }
-        let status = world.status();
-        if !proven && let Some(arn) = &status.dataset_import_job_arn && world.writes > 0 {
-            let request = world.request();
-            let known = world.jobs.keys().any(|name| request.dataset.job(name).0 == *arn);
-            prop_assert!(known || Reason::of(&status) == Some(Reason::JobNotFound));
+        prop_assert!(scenario.accepted.len() <= 1);
+        for after in &scenario.written {
+            check_written(&scenario.resource, &before, after)?;
+        }
+        let status = scenario.status();
+        if !trusted && let Some(arn) = &status.dataset_import_job_arn && !scenario.written.is_empty() {
+            let request = scenario.request();
+            let exists = scenario.jobs.keys().any(|name| request.dataset.job(name).0 == *arn);
+            prop_assert!(exists || Reason::of(&status) == Some(Reason::JobNotFound));
         }
     }
 }

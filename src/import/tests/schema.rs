@@ -1,4 +1,4 @@
-//! Whether the API server would take a resource: the CRD's own schema, without what CEL adds to it.
+//! Whether the API server accepts a resource: the CRD's schema without its CEL rules.
 
 use crate::api::{DatasetImportJob, crd};
 use regex::Regex;
@@ -11,23 +11,23 @@ static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
     serde_json::to_value(crd.spec.versions[0].schema.as_ref().unwrap()).unwrap()["openAPIV3Schema"].clone()
 });
 
-/// What the API server has against it.
-pub(super) fn faults(job: &DatasetImportJob) -> Vec<String> {
-    let mut faults = Vec::new();
-    check(&SCHEMA, &serde_json::to_value(job).unwrap(), "", &mut faults);
-    faults
+/// The rules that the resource breaks.
+pub(super) fn violations(job: &DatasetImportJob) -> Vec<String> {
+    let mut violations = Vec::new();
+    check(&SCHEMA, &serde_json::to_value(job).unwrap(), "", &mut violations);
+    violations
 }
 
-fn check(schema: &Value, value: &Value, at: &str, faults: &mut Vec<String>) {
+fn check(schema: &Value, value: &Value, at: &str, violations: &mut Vec<String>) {
     for (keyword, rule) in schema.as_object().unwrap() {
-        if !follows(keyword, rule, value, at, faults) {
-            faults.push(format!("{at}: {value} against {keyword} {rule}"));
+        if !follows(keyword, rule, value, at, violations) {
+            violations.push(format!("{at}: {value} against {keyword} {rule}"));
         }
     }
 }
 
-/// Whether the value follows this rule; what is inside of it is checked on the way.
-fn follows(keyword: &str, rule: &Value, value: &Value, at: &str, faults: &mut Vec<String>) -> bool {
+/// Whether the value follows this rule. Checks nested values too.
+fn follows(keyword: &str, rule: &Value, value: &Value, at: &str, violations: &mut Vec<String>) -> bool {
     let length = || value.as_str().map(|text| u64::try_from(text.chars().count()).unwrap());
     match keyword {
         "type" => match rule.as_str().unwrap() {
@@ -36,19 +36,19 @@ fn follows(keyword: &str, rule: &Value, value: &Value, at: &str, faults: &mut Ve
             "string" => value.is_string(),
             "boolean" => value.is_boolean(),
             "integer" => value.is_i64(),
-            other => panic!("a type that this does not know: {other}"),
+            other => panic!("unknown type {other}"),
         },
         "properties" => {
             for (name, schema) in rule.as_object().unwrap() {
                 if let Some(value) = value.get(name) {
-                    check(schema, value, &format!("{at}.{name}"), faults);
+                    check(schema, value, &format!("{at}.{name}"), violations);
                 }
             }
             true
         }
         "items" => {
             for (i, value) in value.as_array().into_iter().flatten().enumerate() {
-                check(rule, value, &format!("{at}[{i}]"), faults);
+                check(rule, value, &format!("{at}[{i}]"), violations);
             }
             true
         }
@@ -68,7 +68,7 @@ fn follows(keyword: &str, rule: &Value, value: &Value, at: &str, faults: &mut Ve
                     LazyLock::new(|| Regex::new(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$").unwrap());
                 TIME.is_match(value.as_str().unwrap_or_default())
             }
-            other => panic!("a format that this does not know: {other}"),
+            other => panic!("unknown format {other}"),
         },
         "x-kubernetes-list-map-keys" => {
             let key =
@@ -77,25 +77,28 @@ fn follows(keyword: &str, rule: &Value, value: &Value, at: &str, faults: &mut Ve
             keys.iter().collect::<HashSet<_>>().len() == keys.len()
         }
         "description" | "title" | "default" | "x-kubernetes-list-type" | "x-kubernetes-validations" => true,
-        other => panic!("a rule that this does not know: {other}"),
+        other => panic!("unknown rule {other}"),
     }
 }
 
 #[test]
-fn the_schema_refuses_what_the_api_server_refuses() {
-    let good = serde_json::to_value(super::world::World::new().job).unwrap();
-    let faults_of = |pointer: &str, bad: Value| {
+fn schema_rejects_what_the_api_server_rejects() {
+    let good = serde_json::to_value(super::scenario::Scenario::new().resource).unwrap();
+    let violations_of = |pointer: &str, bad: Value| {
         let mut job = good.clone();
         *job.pointer_mut(pointer).unwrap() = bad;
-        faults(&serde_json::from_value(job).unwrap()).len()
+        violations(&serde_json::from_value(job).unwrap()).len()
     };
-    assert_eq!(faults_of("/spec/backoffLimit", 3.into()), 0);
+    assert_eq!(violations_of("/spec/backoffLimit", 3.into()), 0);
     let condition = |type_: &str, reason: &str| {
         serde_json::json!({ "type": type_, "status": "True", "reason": reason, "message": "",
             "lastTransitionTime": "2025-06-15T00:00:00Z" })
     };
     let conditions = |all: &[Value]| serde_json::json!({ "conditions": all });
-    assert_eq!(faults_of("/status", conditions(&[condition("Ready", "Queued"), condition("Stalled", "Queued")])), 0);
+    assert_eq!(
+        violations_of("/status", conditions(&[condition("Ready", "Queued"), condition("Stalled", "Queued")])),
+        0
+    );
     for (pointer, bad) in [
         ("/spec/backoffLimit", (-1).into()),
         ("/spec/roleArn", "arn:aws:iam::1:role/Reader".into()),
@@ -104,6 +107,6 @@ fn the_schema_refuses_what_the_api_server_refuses() {
         ("/status", serde_json::json!({ "completionTime": "-009999-01-02T01:59:59Z" })),
         ("/status", conditions(&[condition("Ready", "Queued"), condition("Ready", "Queued")])),
     ] {
-        assert!(faults_of(pointer, bad.clone()) > 0, "{pointer}: {bad}");
+        assert!(violations_of(pointer, bad.clone()) > 0, "{pointer}: {bad}");
     }
 }

@@ -1,35 +1,35 @@
 //! Submitting exactly once: the intent, the create call and its answers.
 
-use super::world::{FAILURE, IN_PROGRESS, World, failure};
-use crate::api::RECONCILE_REQUESTED_AT;
+use super::scenario::{FAILURE, IN_PROGRESS, Scenario};
 use crate::api::conditions::Reason;
-use crate::import::plan::{Effect, Observations, Requeue, decide};
-use crate::import::timing::tests::policy;
-use crate::import::timing::{Severity, Timing, after, since};
+use crate::api::{RECONCILE_REQUESTED_AT, Submission};
+use crate::import::timing::{Timing, after, since};
+use crate::import::{Admission, AfterWrite, Effect, Next, Observations, Trust, plan};
 use crate::personalize::{ACTIVE, CREATE_PENDING, ErrorKind, JobSummary};
-use crate::queue::Admission;
+use crate::testing::service_error;
+use crate::testing::timing;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::time::Duration;
 
 #[test]
-fn a_lost_answer_is_looked_up_whether_or_not_the_call_took_effect() {
-    for effect in [true, false] {
-        let mut world = World::new();
-        world.answers = vec![(effect, Err(failure(ErrorKind::Indeterminate)))];
-        world.settle();
-        assert_eq!(world.conditions(), IN_PROGRESS);
+fn lost_answer_is_looked_up_whether_or_not_the_call_took_effect() {
+    for took_effect in [true, false] {
+        let mut scenario = Scenario::new();
+        scenario.answers = vec![(took_effect, Err(service_error(ErrorKind::Indeterminate)))];
+        scenario.settle();
+        assert_eq!(scenario.conditions(), IN_PROGRESS);
         for _ in 0..3 {
-            world.later();
-            world.settle();
+            scenario.wait();
+            scenario.settle();
         }
-        assert_eq!(world.accepted.len(), 1, "effect: {effect}");
-        assert_eq!(world.reason(), Reason::Pending);
+        assert_eq!(scenario.accepted.len(), 1, "took effect: {took_effect}");
+        assert_eq!(scenario.reason(), Reason::Pending);
     }
 }
 
 #[test]
-fn each_answer_to_create_has_its_own_reason() {
-    for (class, reason, row) in [
+fn each_create_error_leads_to_its_reason_and_a_retry() {
+    for (kind, reason, row) in [
         (ErrorKind::InvalidInput, Reason::InvalidInput, FAILURE),
         (ErrorKind::AccessDenied, Reason::AccessDenied, FAILURE),
         (ErrorKind::TooManyTags, Reason::TooManyTags, FAILURE),
@@ -40,101 +40,110 @@ fn each_answer_to_create_has_its_own_reason() {
         (ErrorKind::Credentials, Reason::CredentialsRefused, IN_PROGRESS),
         (ErrorKind::Indeterminate, Reason::Submitting, IN_PROGRESS),
     ] {
-        let mut world = World::new();
-        world.answers = vec![(false, Err(failure(class)))];
-        let rest = world.settle();
-        assert_eq!((world.reason(), world.conditions()), (reason, row.map(String::from)), "{class:?}");
-        assert_eq!(world.status().submission.is_some(), class == ErrorKind::Indeterminate, "{class:?}");
-        assert!(matches!(rest.again, Requeue::Backoff(_)), "{class:?}: it is tried again");
+        let mut scenario = Scenario::new();
+        scenario.answers = vec![(false, Err(service_error(kind)))];
+        scenario.settle();
+        assert_eq!((scenario.reason(), scenario.conditions()), (reason, row.map(String::from)), "{kind:?}");
+        assert_eq!(scenario.status().submission.is_some(), kind == ErrorKind::Indeterminate, "{kind:?}");
+        assert!(scenario.local.backoff.until().is_some(), "{kind:?}: it is retried");
         for _ in 0..3 {
-            world.later();
-            world.settle();
+            scenario.wait();
+            scenario.settle();
         }
-        assert_eq!(world.accepted.len(), 1, "{class:?}: once the cause is mended, it is imported");
+        assert_eq!(scenario.accepted.len(), 1, "{kind:?}: it is imported once the cause is fixed");
     }
 }
 
-/// A world that died right after its intent was recorded.
-fn intended() -> World {
-    let mut world = World::new();
-    for steps in 1.. {
-        assert!(world.pass(true, steps).is_none(), "the intent comes before the end");
-        if world.status().submission.is_some() {
+/// A scenario that died right after its intent was recorded.
+fn crashed_after_intent() -> Scenario {
+    let mut scenario = Scenario::new();
+    for effects in 1.. {
+        assert_eq!(scenario.reconcile_within(effects), None, "the intent is recorded before the end");
+        if scenario.status().submission.is_some() {
             break;
         }
     }
-    world.crash();
-    world
+    scenario.crash();
+    scenario
 }
 
 #[test]
-fn a_left_over_intent_waits_for_what_others_have_begun_since() {
-    let mut world = intended();
-    world.now = after(world.now, policy().grace * 2);
-    world.running =
+fn resumed_intent_waits_for_a_job_that_started_meanwhile() {
+    let mut scenario = crashed_after_intent();
+    scenario.now = after(scenario.now, timing().grace * 2);
+    scenario.other_jobs =
         vec![JobSummary { name: "theirs".into(), status: CREATE_PENDING.into(), created: None, updated: None }];
-    world.settle();
-    assert_eq!((world.reason(), world.accepted.len()), (Reason::Queued, 0));
-    world.running.clear();
-    world.later();
-    world.settle();
-    assert_eq!(world.accepted.len(), 1);
+    scenario.settle();
+    assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::Queued, 0));
+    scenario.other_jobs.clear();
+    scenario.wait();
+    scenario.settle();
+    assert_eq!(scenario.accepted.len(), 1);
 }
 
 #[test]
-fn an_intent_by_a_clock_that_runs_ahead_is_waited_for_no_longer_than_another() {
-    let mut world = intended();
-    world.now = after(world.now, Duration::from_secs(1));
-    let ahead = after(world.now, Duration::from_secs(24 * 3600));
-    if let Some(submission) = world.job.status.as_mut().and_then(|status| status.submission.as_mut()) {
+fn intent_of_a_fast_clock_delays_the_resubmission_no_longer() {
+    let mut scenario = crashed_after_intent();
+    scenario.now = after(scenario.now, Duration::from_secs(1));
+    let ahead = after(scenario.now, Duration::from_secs(24 * 3600));
+    if let Some(submission) = scenario.resource.status.as_mut().and_then(|status| status.submission.as_mut()) {
         submission.time = Time(ahead);
     }
-    let (writes, began) = (world.writes, world.now);
-    world.settle();
-    assert!(since(began, world.now) <= policy().grace * 2, "{:?}", since(began, world.now));
-    assert_eq!((world.accepted.len(), world.reason()), (1, Reason::Pending));
-    assert!(world.writes <= writes + 6, "{} writes", world.writes);
+    let (writes, start) = (scenario.written.len(), scenario.now);
+    scenario.settle();
+    assert!(since(start, scenario.now) <= timing().grace * 2, "{:?}", since(start, scenario.now));
+    assert_eq!((scenario.accepted.len(), scenario.reason()), (1, Reason::Pending));
+    assert!(scenario.written.len() <= writes + 6, "{} writes", scenario.written.len());
 }
 
 #[test]
-fn a_submission_whose_tags_come_later_than_its_job_never_looks_refused() {
-    for class in [ErrorKind::NotFound, ErrorKind::InUse] {
-        let mut world = World::new();
-        world.answers = vec![(true, Err(failure(ErrorKind::Indeterminate)))];
-        world.tags = Some(failure(class));
-        world.settle();
-        world.later();
-        world.settle();
-        assert_eq!((world.reason(), world.conditions()), (Reason::Submitting, IN_PROGRESS.map(String::from)));
-        world.tags = None;
-        world.later();
-        world.settle();
-        assert_eq!((world.reason(), world.accepted.len()), (Reason::Pending, 1));
+fn submission_whose_tags_appear_late_never_looks_rejected() {
+    for kind in [ErrorKind::NotFound, ErrorKind::InUse] {
+        let mut scenario = Scenario::new();
+        scenario.answers = vec![(true, Err(service_error(ErrorKind::Indeterminate)))];
+        scenario.tags_error = Some(service_error(kind));
+        scenario.settle();
+        scenario.wait();
+        scenario.settle();
+        assert_eq!((scenario.reason(), scenario.conditions()), (Reason::Submitting, IN_PROGRESS.map(String::from)));
+        scenario.tags_error = None;
+        scenario.wait();
+        scenario.settle();
+        assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::Pending, 1));
     }
 }
 
 #[test]
-fn a_restart_asks_no_sooner_again_for_what_was_rejected() {
-    let mut world = World::new();
-    world.answers = vec![(false, Err(failure(ErrorKind::AccessDenied))), (true, Ok(()))];
-    world.settle();
-    assert_eq!(world.reason(), Reason::AccessDenied);
-    world.crash();
-    let (reads, writes) = (world.reads, world.writes);
-    assert_eq!(world.settle().again, Requeue::Backoff(Severity::NeedsUser));
-    assert_eq!((world.reads, world.writes), (reads, writes));
-    world.crash();
-    world.annotate(RECONCILE_REQUESTED_AT, "now");
-    world.settle();
-    assert_eq!((world.reason(), world.accepted.len()), (Reason::Pending, 1), "a person need not wait");
+fn restart_retries_a_rejected_import_no_sooner() {
+    let mut scenario = Scenario::new();
+    scenario.answers = vec![(false, Err(service_error(ErrorKind::AccessDenied))), (true, Ok(()))];
+    scenario.settle();
+    assert_eq!(scenario.reason(), Reason::AccessDenied);
+    scenario.crash();
+    let (reads, writes) = (scenario.reads, scenario.written.len());
+    let delay = scenario.settle().requeue_after.unwrap();
+    assert!(delay >= timing().rejected_min / 2, "{delay:?}");
+    assert_eq!((scenario.reads, scenario.written.len()), (reads, writes));
+    scenario.crash();
+    scenario.annotate(RECONCILE_REQUESTED_AT, "now");
+    scenario.settle();
+    assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::Pending, 1), "a user's request is not delayed");
 }
 
-/// A pass that has found that it may go on.
-fn nothing_in_the_way() -> Observations {
+/// The intent that is recorded next.
+fn recorded_intent(next: &Next) -> Option<Submission> {
+    match next {
+        Next::Perform(Effect::WriteStatus { status, then: AfterWrite::Submit { .. } }) => status.submission.clone(),
+        _ => None,
+    }
+}
+
+/// Observations that let a submission go on.
+fn all_checks_pass() -> Observations {
     Observations {
         live: true,
-        permission: Some(Ok(())),
-        turn: Some(Admission::Admitted),
+        namespace: Some(Ok(())),
+        admission: Some(Admission::Admitted),
         dataset: Some(Ok(ACTIVE.into())),
         jobs: Some(Ok(Vec::new())),
         ..Observations::default()
@@ -142,47 +151,46 @@ fn nothing_in_the_way() -> Observations {
 }
 
 #[test]
-fn a_fresh_intent_differs_from_the_one_it_replaces_however_short_the_grace() {
-    let mut world = intended();
-    world.memory.notice_intent(world.job.status.as_ref(), world.now);
-    let policy = Timing { grace: Duration::ZERO, ..policy() };
-    let mut seen = nothing_in_the_way();
-    seen.lookups.insert(1, Err(failure(ErrorKind::NotFound)));
-    let within = decide(&world.job, true, &seen, &world.memory, world.now, &policy);
-    assert!(!matches!(within, Effect::RecordIntent(_)), "{within:?}");
-    let later = after(world.now, Duration::from_secs(1));
-    let Effect::RecordIntent(status) = decide(&world.job, true, &seen, &world.memory, later, &policy) else {
-        panic!("a second later it is recorded afresh");
-    };
-    assert_ne!(status.submission, world.status().submission);
+fn new_intent_differs_from_the_one_it_replaces_with_any_grace() {
+    let mut scenario = crashed_after_intent();
+    scenario.local.note_intent(scenario.resource.status.as_ref(), scenario.now);
+    let timing = Timing { grace: Duration::ZERO, ..timing() };
+    let mut observations = all_checks_pass();
+    observations.lookups.insert(1, Err(service_error(ErrorKind::NotFound)));
+    let plan_at = |now| plan(&scenario.resource, Trust::Trusted, &observations, &scenario.local, now, &timing);
+    let within = plan_at(scenario.now);
+    assert!(recorded_intent(&within).is_none(), "{within:?}");
+    let later = plan_at(after(scenario.now, Duration::from_secs(1)));
+    let intent = recorded_intent(&later).expect("a second later it is recorded again");
+    assert_ne!(Some(intent), scenario.status().submission);
 }
 
 #[test]
-fn an_intent_that_grew_old_before_the_create_is_recorded_anew() {
-    let mut world = World::new();
-    let mut seen = Observations { intent: Some(1), ..nothing_in_the_way() };
-    seen.lookups.insert(1, Err(failure(ErrorKind::NotFound)));
-    let steps = (1..).take_while(|steps| {
-        world.pass(true, *steps);
-        world.status().submission.is_none()
+fn old_intent_is_recorded_again_before_the_create() {
+    let mut scenario = Scenario::new();
+    let mut observations = Observations { intent: Some(1), ..all_checks_pass() };
+    observations.lookups.insert(1, Err(service_error(ErrorKind::NotFound)));
+    let effects = (1..).take_while(|effects| {
+        scenario.reconcile_within(*effects);
+        scenario.status().submission.is_none()
     });
-    assert!(steps.count() > 0 && world.accepted.is_empty());
-    let step = |world: &World| decide(&world.job, true, &seen, &world.memory, world.now, &policy());
-    assert_eq!(step(&world), Effect::Create { attempt: 1 });
-    world.now = after(world.now, policy().grace / 2);
-    assert!(matches!(step(&world), Effect::Outcome(_)), "who takes it for lost then may be creating when this arrives");
-    world.memory.notice_intent(world.job.status.as_ref(), world.now);
-    world.now = after(world.now, policy().grace);
-    assert!(matches!(step(&world), Effect::RecordIntent(_)), "whoever read the old one may be creating by now");
+    assert!(effects.count() > 0 && scenario.accepted.is_empty());
+    let next = |scenario: &Scenario| scenario.plan(&observations);
+    assert_eq!(next(&scenario), Next::Perform(Effect::CreateJob { attempt: 1 }));
+    scenario.now = after(scenario.now, timing().grace / 2);
+    assert!(matches!(next(&scenario), Next::Finish(_)), "the request would arrive after another replica resubmits");
+    scenario.local.note_intent(scenario.resource.status.as_ref(), scenario.now);
+    scenario.now = after(scenario.now, timing().grace);
+    assert!(recorded_intent(&next(&scenario)).is_some(), "another replica may act on the old intent");
 }
 
 #[test]
-fn an_intent_that_a_crash_left_over_is_not_carried_out_once_the_namespace_may_not() {
-    let mut world = intended();
-    world.permission = Err("its list has no such dataset".into());
-    world.pass(true, 100);
-    world.now = after(world.now, policy().grace);
-    world.pass(true, 100);
-    assert_eq!(Reason::of(&world.status()), Some(Reason::NotPermitted));
-    assert_eq!((world.status().submission, world.accepted.len()), (None, 0));
+fn resumed_intent_is_dropped_when_the_namespace_is_no_longer_allowed() {
+    let mut scenario = crashed_after_intent();
+    scenario.namespace = Err("its list has no such dataset".into());
+    scenario.reconcile();
+    scenario.now = after(scenario.now, timing().grace);
+    scenario.reconcile();
+    assert_eq!(Reason::of(&scenario.status()), Some(Reason::NotPermitted));
+    assert_eq!((scenario.status().submission, scenario.accepted.len()), (None, 0));
 }

@@ -1,155 +1,161 @@
-//! What an import waits for, and what it is never made after.
+//! What an import waits for, and what keeps it from being submitted for good.
 
-use super::world::{FAILURE, HELD, IN_PROGRESS, World, failure};
+use super::scenario::{FAILURE, IN_PROGRESS, SUSPENDED, Scenario};
 use crate::api::conditions::Reason;
 use crate::api::{RECONCILE_REQUESTED_AT, SUSPEND};
-use crate::import::plan::Requeue;
-use crate::import::timing::Severity;
 use crate::personalize::{ACTIVE, CREATE_PENDING, ErrorKind, JobSummary};
+use crate::testing::{service_error, timing};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
 #[test]
-fn a_dataset_that_is_not_there_or_not_active_is_waited_for() {
-    for dataset in [Ok("CREATE PENDING".to_owned()), Err(failure(ErrorKind::NotFound))] {
-        let mut world = World::new();
-        world.dataset = dataset;
-        world.settle();
-        assert_eq!((world.reason(), world.conditions()), (Reason::DatasetNotReady, IN_PROGRESS.map(String::from)));
-        world.dataset = Ok(ACTIVE.into());
-        world.later();
-        world.settle();
-        assert_eq!(world.accepted.len(), 1);
+fn missing_or_inactive_dataset_delays_the_import() {
+    for dataset in [Ok("CREATE PENDING".to_owned()), Err(service_error(ErrorKind::NotFound))] {
+        let mut scenario = Scenario::new();
+        scenario.dataset = dataset;
+        scenario.settle();
+        assert_eq!(
+            (scenario.reason(), scenario.conditions()),
+            (Reason::DatasetNotReady, IN_PROGRESS.map(String::from))
+        );
+        scenario.dataset = Ok(ACTIVE.into());
+        scenario.wait();
+        scenario.settle();
+        assert_eq!(scenario.accepted.len(), 1);
     }
 }
 
 #[test]
-fn an_import_that_somebody_else_runs_into_the_dataset_is_waited_for() {
-    let mut world = World::new();
-    world.running =
+fn running_job_of_somebody_else_delays_the_import() {
+    let mut scenario = Scenario::new();
+    scenario.other_jobs =
         vec![JobSummary { name: "theirs".into(), status: "CREATE IN_PROGRESS".into(), created: None, updated: None }];
-    world.settle();
-    assert_eq!(world.reason(), Reason::Queued);
-    assert!(world.accepted.is_empty());
-    world.running[0].status = ACTIVE.into();
-    world.later();
-    world.settle();
-    assert_eq!(world.accepted.len(), 1);
+    scenario.settle();
+    assert_eq!(scenario.reason(), Reason::Queued);
+    assert!(scenario.accepted.is_empty());
+    scenario.other_jobs[0].status = ACTIVE.into();
+    scenario.wait();
+    scenario.settle();
+    assert_eq!(scenario.accepted.len(), 1);
 }
 
-fn landed(name: &str, at: Timestamp) -> JobSummary {
+fn succeeded(name: &str, at: Timestamp) -> JobSummary {
     JobSummary { name: name.into(), status: ACTIVE.into(), created: Some(at), updated: Some(at) }
 }
 
 #[test]
-fn what_a_newer_import_has_overtaken_is_not_made_even_when_the_newer_resource_is_gone() {
+fn older_import_is_superseded_by_a_newer_one_whose_resource_is_deleted() {
     let (older, newer) = (1_699_998_000, 1_699_999_500);
-    for (age, made) in
-        [(Ok(Some(newer)), false), (Ok(Some(older)), true), (Ok(None), true), (Err(failure(ErrorKind::NotFound)), true)]
-    {
-        let mut world = World::new();
-        world.running = vec![landed("other", world.now)];
-        let age = age.map(|age| age.map(|second| Timestamp::from_second(second).unwrap()));
-        world.ages.insert("other".into(), age.clone());
-        world.settle();
-        assert_eq!(world.accepted.len() == 1, made, "{age:?}");
-        if made {
+    for (requested_at, submitted) in [
+        (Ok(Some(newer)), false),
+        (Ok(Some(older)), true),
+        (Ok(None), true),
+        (Err(service_error(ErrorKind::NotFound)), true),
+    ] {
+        let mut scenario = Scenario::new();
+        scenario.other_jobs = vec![succeeded("other", scenario.now)];
+        let requested_at = requested_at.map(|at| at.map(|second| Timestamp::from_second(second).unwrap()));
+        scenario.requested_at.insert("other".into(), requested_at.clone());
+        scenario.settle();
+        assert_eq!(scenario.accepted.len() == 1, submitted, "{requested_at:?}");
+        if submitted {
             continue;
         }
-        assert_eq!((world.reason(), world.conditions()), (Reason::Superseded, FAILURE.map(String::from)));
-        // It said that this is final.
-        let (reads, writes) = (world.reads, world.writes);
-        world.running.clear();
-        world.crash();
-        world.later();
-        world.annotate(RECONCILE_REQUESTED_AT, "now");
-        world.settle();
-        assert_eq!((world.reason(), world.reads, world.writes), (Reason::Superseded, reads, writes));
+        assert_eq!((scenario.reason(), scenario.conditions()), (Reason::Superseded, FAILURE.map(String::from)));
+        // This is final.
+        let (reads, writes) = (scenario.reads, scenario.written.len());
+        scenario.other_jobs.clear();
+        scenario.crash();
+        scenario.wait();
+        scenario.annotate(RECONCILE_REQUESTED_AT, "now");
+        scenario.settle();
+        assert_eq!((scenario.reason(), scenario.reads, scenario.written.len()), (Reason::Superseded, reads, writes));
     }
 }
 
 #[test]
-fn while_it_can_not_be_told_how_old_another_import_is_nothing_is_sent() {
-    let mut world = World::new();
-    world.running = vec![landed("other", world.now)];
-    world.ages.insert("other".into(), Err(failure(ErrorKind::AccessDenied)));
-    world.settle();
-    assert_eq!((world.reason(), world.accepted.len()), (Reason::AccessDenied, 0));
-    world.ages.insert("other".into(), Ok(None));
-    world.later();
-    world.settle();
-    assert_eq!(world.accepted.len(), 1);
+fn unreadable_age_of_another_import_delays_the_submission() {
+    let mut scenario = Scenario::new();
+    scenario.other_jobs = vec![succeeded("other", scenario.now)];
+    scenario.requested_at.insert("other".into(), Err(service_error(ErrorKind::AccessDenied)));
+    scenario.settle();
+    assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::AccessDenied, 0));
+    scenario.requested_at.insert("other".into(), Ok(None));
+    scenario.wait();
+    scenario.settle();
+    assert_eq!(scenario.accepted.len(), 1);
 }
 
 #[test]
-fn what_landed_long_before_the_resource_was_made_is_not_asked_about() {
-    let mut world = World::new();
-    world.running = vec![landed("other", Timestamp::from_second(1_699_990_000).unwrap())];
-    world.settle();
-    let mut alone = World::new();
+fn tags_of_jobs_older_than_the_resource_are_not_read() {
+    let mut scenario = Scenario::new();
+    scenario.other_jobs = vec![succeeded("other", Timestamp::from_second(1_699_990_000).unwrap())];
+    scenario.settle();
+    let mut alone = Scenario::new();
     alone.settle();
-    assert_eq!((world.reads, world.accepted.len()), (alone.reads, 1));
+    assert_eq!((scenario.reads, scenario.accepted.len()), (alone.reads, 1));
 }
 
 #[test]
-fn a_restart_over_a_queue_asks_the_service_nothing_about_those_who_wait() {
-    let mut world = World::new();
-    world.running.push(JobSummary {
+fn restart_repeats_no_lookup_for_waiting_resources() {
+    let mut scenario = Scenario::new();
+    scenario.other_jobs.push(JobSummary {
         name: "theirs".into(),
         status: CREATE_PENDING.into(),
         created: None,
         updated: None,
     });
-    world.settle();
-    assert_eq!((world.reason(), world.reads), (Reason::Queued, 1), "looked up once, before it waits");
-    world.crash();
-    world.settle();
-    assert_eq!((world.reason(), world.reads), (Reason::Queued, 1));
-    world.running.clear();
-    world.crash();
-    world.settle();
-    assert_eq!(world.accepted.len(), 1);
+    scenario.settle();
+    assert_eq!((scenario.reason(), scenario.reads), (Reason::Queued, 1), "one lookup before it waits");
+    scenario.crash();
+    scenario.settle();
+    assert_eq!((scenario.reason(), scenario.reads), (Reason::Queued, 1));
+    scenario.other_jobs.clear();
+    scenario.crash();
+    scenario.settle();
+    assert_eq!(scenario.accepted.len(), 1);
 }
 
 #[test]
-fn suspend_holds_back_what_was_not_submitted_and_nothing_else() {
-    let mut world = World::new();
-    world.job.spec.suspend = true;
-    world.settle();
-    assert_eq!((world.reason(), world.conditions()), (Reason::Suspended, HELD.map(String::from)));
-    assert_eq!((world.accepted.len(), world.reads), (0, 0));
-    world.job.spec.suspend = false;
-    world.job.metadata.generation = Some(2);
-    world.settle();
-    assert_eq!(world.accepted.len(), 1);
-    world.job.spec.suspend = true;
-    world.job.metadata.generation = Some(3);
-    world.later();
-    world.settle();
-    assert_eq!((world.reason(), world.status().observed_generation), (Reason::Pending, Some(3)));
+fn suspend_delays_only_an_import_that_is_not_submitted() {
+    let mut scenario = Scenario::new();
+    scenario.resource.spec.suspend = true;
+    scenario.settle();
+    assert_eq!((scenario.reason(), scenario.conditions()), (Reason::Suspended, SUSPENDED.map(String::from)));
+    assert_eq!((scenario.accepted.len(), scenario.reads), (0, 0));
+    scenario.resource.spec.suspend = false;
+    scenario.resource.metadata.generation = Some(2);
+    scenario.settle();
+    assert_eq!(scenario.accepted.len(), 1);
+    scenario.resource.spec.suspend = true;
+    scenario.resource.metadata.generation = Some(3);
+    scenario.wait();
+    scenario.settle();
+    assert_eq!((scenario.reason(), scenario.status().observed_generation), (Reason::Pending, Some(3)));
 }
 
 #[test]
-fn the_annotation_suspends_like_the_field() {
-    let mut world = World::new();
-    world.job.annotations_mut().insert(SUSPEND.into(), "true".into());
-    world.settle();
-    assert_eq!(world.reason(), Reason::Suspended);
-    assert!(world.status().conditions[0].message.contains("the annotation personalize-operator.io/suspend"));
-    world.job.annotations_mut().insert(SUSPEND.into(), "false".into());
-    world.settle();
-    assert_eq!(world.accepted.len(), 1);
+fn annotation_suspends_like_the_field() {
+    let mut scenario = Scenario::new();
+    scenario.resource.annotations_mut().insert(SUSPEND.into(), "true".into());
+    scenario.settle();
+    assert_eq!(scenario.reason(), Reason::Suspended);
+    assert!(scenario.status().conditions[0].message.contains("the annotation personalize-operator.io/suspend"));
+    scenario.resource.annotations_mut().insert(SUSPEND.into(), "false".into());
+    scenario.settle();
+    assert_eq!(scenario.accepted.len(), 1);
 }
 
 #[test]
-fn what_a_namespace_may_not_import_is_neither_looked_up_nor_sent() {
-    let mut world = World::new();
-    world.permission = Err("its list has no such dataset".into());
-    let rest = world.settle();
-    assert_eq!(Reason::of(&world.status()), Some(Reason::NotPermitted));
-    assert_eq!(rest.again, Requeue::Backoff(Severity::NeedsUser));
-    assert_eq!((world.reads, world.accepted.len()), (0, 0));
-    world.permission = Ok(());
-    world.settle();
-    assert_eq!(world.accepted.len(), 1);
+fn import_of_a_denied_namespace_is_neither_looked_up_nor_submitted() {
+    let mut scenario = Scenario::new();
+    scenario.namespace = Err("its list has no such dataset".into());
+    let finished = scenario.settle();
+    assert_eq!(Reason::of(&scenario.status()), Some(Reason::NotPermitted));
+    assert!(finished.requeue_after.unwrap() >= timing().rejected_min / 2);
+    assert_eq!((scenario.reads, scenario.accepted.len()), (0, 0));
+    scenario.namespace = Ok(());
+    scenario.wait();
+    scenario.settle();
+    assert_eq!(scenario.accepted.len(), 1);
 }

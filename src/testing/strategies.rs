@@ -1,14 +1,13 @@
-//! Whatever may stand in a resource, and whatever a pass may have seen and a process remember.
+//! Generators of any resource, any observations and any local state.
 //!
-//! Strategies within others are boxed: all of them at once would not fit on a test's stack.
+//! Nested strategies are boxed: all of them at once do not fit on the stack of a test.
 
+use super::spec;
 use crate::api::conditions::Reason;
 use crate::api::{self, DatasetImportJob, DatasetImportJobSpec, DatasetImportJobStatus, ImportMode, Submission, Tag};
-use crate::import::plan::{Memory, Observations, ObservedJob, UserInputs};
-use crate::import::request::ImportRequest;
-use crate::import::request::tests::spec;
+use crate::import::local_state::SeenIntent;
+use crate::import::{Admission, ImportRequest, Key, LocalState, Observations, ObservedJob, UserInputs};
 use crate::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING, ErrorKind, Job, JobSummary, ServiceError};
-use crate::queue::{Admission, Key};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use proptest::collection::{btree_map, vec};
@@ -18,11 +17,11 @@ use proptest::sample::select;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A secret that must never be seen again.
-pub(super) const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKE1";
+/// A secret that no output may contain.
+pub const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKE1";
 
-/// Words of the service, plain text, and what nobody should see as it came.
-pub(super) fn text() -> impl Strategy<Value = String> {
+/// Texts of the service: plain ones, and ones that must not be shown as they are.
+pub fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         4 => "[a-zA-Z ]{0,20}",
         1 => "(?s).{0,30}",
@@ -32,27 +31,29 @@ pub(super) fn text() -> impl Strategy<Value = String> {
     ]
 }
 
-pub(super) fn job_status() -> impl Strategy<Value = String> {
+/// The status of a job.
+pub fn job_status() -> impl Strategy<Value = String> {
     const KNOWN: &[&str] =
         &[CREATE_PENDING, "CREATE IN_PROGRESS", ACTIVE, CREATE_FAILED, "CREATE  FAILED\n", " ACTIVE", ""];
     prop_oneof![6 => select(KNOWN).prop_map(str::to_owned), 1 => text()]
 }
 
-/// Mostly within a few minutes or days of each other, so that every delay is sometimes over and sometimes not.
-pub(super) fn moment() -> impl Strategy<Value = Timestamp> {
+/// A moment, mostly within minutes or days of the others, so that each delay is over in some cases.
+pub fn moment() -> impl Strategy<Value = Timestamp> {
     let now = 1_700_000_000_i64;
     let second = prop_oneof![3 => -200..200_i64, 2 => -200_000..200_000_i64].prop_map(move |s| now + s);
     let second = prop_oneof![8 => second, 1 => 0..253_402_207_200_i64];
     (second, 0..1_000_000_000_i32).prop_map(|(second, nano)| Timestamp::new(second, nano).unwrap())
 }
 
-/// A moment as Kubernetes keeps it.
+/// A moment as Kubernetes stores it: whole seconds.
 fn time() -> impl Strategy<Value = Time> {
     moment().prop_map(api::conditions::whole_seconds)
 }
 
-pub(super) fn failure() -> impl Strategy<Value = ServiceError> {
-    const CLASSES: &[ErrorKind] = &[
+/// A failed call of any kind.
+pub fn service_error() -> impl Strategy<Value = ServiceError> {
+    const KINDS: &[ErrorKind] = &[
         ErrorKind::NotFound,
         ErrorKind::AlreadyExists,
         ErrorKind::Indeterminate,
@@ -64,13 +65,12 @@ pub(super) fn failure() -> impl Strategy<Value = ServiceError> {
         ErrorKind::InUse,
         ErrorKind::Credentials,
     ];
-    (select(CLASSES), text()).prop_map(|(kind, text)| ServiceError::unanswered(kind, kind.label(), &text))
+    (select(KINDS), text()).prop_map(|(kind, text)| ServiceError::unanswered(kind, kind.label(), &text))
 }
 
-pub(super) fn result<T: std::fmt::Debug>(
-    ok: impl Strategy<Value = T>,
-) -> impl Strategy<Value = Result<T, ServiceError>> {
-    prop_oneof![2 => ok.prop_map(Ok), 1 => failure().prop_map(Err)]
+/// A result, mostly good.
+pub fn result<T: std::fmt::Debug>(ok: impl Strategy<Value = T>) -> impl Strategy<Value = Result<T, ServiceError>> {
+    prop_oneof![2 => ok.prop_map(Ok), 1 => service_error().prop_map(Err)]
 }
 
 fn any_spec() -> impl Strategy<Value = DatasetImportJobSpec> {
@@ -107,7 +107,7 @@ fn any_spec() -> impl Strategy<Value = DatasetImportJobSpec> {
         )
 }
 
-/// Conditions as the operator writes them, as others do, and as nobody should.
+/// Conditions as the operator writes them, as others do, and invalid ones.
 fn conditions() -> impl Strategy<Value = Vec<Condition>> {
     let type_ = prop_oneof![
         6 => select(&["Ready", "Succeeded", "Reconciling", "Stalled"][..]).prop_map(str::to_owned),
@@ -165,8 +165,8 @@ fn claims() -> impl Strategy<Value = (DatasetImportJobStatus, bool, Option<(i32,
         })
 }
 
-/// A resource with anything in it, its status forged or not.
-pub(super) fn resource() -> impl Strategy<Value = DatasetImportJob> {
+/// A resource with any spec and any status, forged or not.
+pub fn resource() -> impl Strategy<Value = DatasetImportJob> {
     let annotation = |key: &'static str, values: &'static [&'static str]| of((Just(key), select(values)));
     let annotations = (
         annotation(api::ADOPT, &["true", "false", "yes"]),
@@ -174,19 +174,17 @@ pub(super) fn resource() -> impl Strategy<Value = DatasetImportJob> {
         annotation(api::RETRY_REQUESTED_AT, &["1", "2", "3"]),
         annotation(api::RECONCILE_REQUESTED_AT, &["1", "2", "3"]),
     );
-    let leaves = prop_oneof![9 => Just(None), 1 => time().prop_map(Some)];
-    (any_spec().boxed(), of(0..4_i64), of(time()), leaves, annotations.boxed(), claims().boxed()).prop_map(
-        |(spec, generation, created, leaves, annotations, (mut status, own, intent))| {
-            let mut job = DatasetImportJob::new("nightly", spec);
-            job.metadata.namespace = Some("shop".into());
-            job.metadata.uid = Some("uid".into());
-            job.metadata.generation = generation;
-            job.metadata.creation_timestamp = created;
-            job.metadata.deletion_timestamp = leaves;
+    let deleted = prop_oneof![9 => Just(None), 1 => time().prop_map(Some)];
+    (any_spec().boxed(), of(0..4_i64), of(time()), deleted, annotations.boxed(), claims().boxed()).prop_map(
+        |(spec, generation, created, deleted, annotations, (mut status, own, intent))| {
+            let mut resource = super::resource(spec);
+            resource.metadata.generation = generation;
+            resource.metadata.creation_timestamp = created;
+            resource.metadata.deletion_timestamp = deleted;
             let (adopt, suspend, retry, reconcile) = annotations;
             let set = [adopt, suspend, retry, reconcile].into_iter().flatten();
-            job.metadata.annotations = Some(set.map(|(key, value)| (key.into(), value.into())).collect());
-            if let Ok(request) = ImportRequest::of(&job) {
+            resource.metadata.annotations = Some(set.map(|(key, value)| (key.into(), value.into())).collect());
+            if let Ok(request) = ImportRequest::of(&resource) {
                 let attempt = status.attempts.unwrap_or(1);
                 status.job_name = own.then(|| request.job_name(attempt));
                 status.dataset_import_job_arn = own.then(|| request.job_arn(attempt).0);
@@ -198,14 +196,14 @@ pub(super) fn resource() -> impl Strategy<Value = DatasetImportJob> {
                     time,
                 });
             }
-            job.status = Some(status);
-            job
+            resource.status = Some(status);
+            resource
         },
     )
 }
 
-/// A job that stands under a name of the resource: made for it or not, in any state.
-pub(super) fn job(request: &ImportRequest) -> impl Strategy<Value = Job> + use<> {
+/// A job under a name of the resource, its own or not, in any state.
+pub fn job(request: &ImportRequest) -> impl Strategy<Value = Job> + use<> {
     let request = request.clone();
     let times = (of(moment()), of(moment()));
     (text(), prop_oneof![3 => Just(None), 1 => text().prop_map(Some)], job_status(), of(text()), times).prop_map(
@@ -224,59 +222,69 @@ pub(super) fn job(request: &ImportRequest) -> impl Strategy<Value = Job> + use<>
     )
 }
 
-pub(super) fn tags(request: &ImportRequest) -> impl Strategy<Value = Vec<Tag>> + use<> {
+/// The tags of a job: its own, of another owner, or none.
+pub fn tags(request: &ImportRequest) -> impl Strategy<Value = Vec<Tag>> + use<> {
     let own = request.own_tags();
     let mut others = own.clone();
     others[1].tag_value = "another".into();
     prop_oneof![3 => Just(own), 1 => Just(others), 1 => Just(Vec::new())]
 }
 
-pub(super) fn summaries() -> impl Strategy<Value = Vec<JobSummary>> {
+/// The jobs of a dataset.
+pub fn summaries() -> impl Strategy<Value = Vec<JobSummary>> {
     let one = (text(), job_status(), of(moment()), of(moment()));
     let one = one.prop_map(|(name, status, created, updated)| JobSummary { name, status, created, updated });
     vec(one, 0..3)
 }
 
-/// Anything that a pass over this resource may have seen, in any order, possible or not.
-pub(super) fn seen(request: &ImportRequest) -> impl Strategy<Value = Observations> + use<> {
-    let turn = prop_oneof![
+/// What a reconciliation of this resource may have observed, in any order, possible or not.
+pub fn observations(request: &ImportRequest) -> impl Strategy<Value = Observations> + use<> {
+    let admission = prop_oneof![
         4 => Just(Admission::Admitted),
-        1 => (text(), of(moment())).prop_map(|(why, until)| Admission::Pending { why, until }),
+        1 => (text(), of(moment())).prop_map(|(message, until)| Admission::Pending { message, until }),
         1 => Just(Admission::Superseded { by: Key { namespace: "shop".into(), name: "newer".into() } }),
     ];
     let found =
         (job(request).boxed(), of(result(tags(request)))).prop_map(|(job, tags)| ObservedJob { job, tags }).boxed();
-    let age = result(of(moment()));
+    let requested = result(of(moment()));
     (
         any::<bool>(),
         of(prop_oneof![4 => Just(Ok(())), 1 => text().prop_map(Err)]),
-        of(turn),
+        of(admission),
         of(result(prop_oneof![3 => Just(ACTIVE.to_owned()), 1 => job_status()])),
         of(result(summaries())).boxed(),
         btree_map(1..4_i32, result(found), 0..4),
         of(1..4_i32),
         of(result(Just(()))),
-        age,
+        requested,
     )
-        .prop_map(|(live, permission, turn, dataset, jobs, lookups, intent, create, age)| {
-            let named = jobs.iter().flatten().flatten().map(|job: &JobSummary| (job.name.clone(), age.clone()));
-            let ages: BTreeMap<_, _> = named.collect();
-            Observations { live, permission, turn, dataset, jobs, ages, lookups, intent, create }
+        .prop_map(|(live, namespace, admission, dataset, jobs, lookups, intent, create, requested)| {
+            let named = jobs.iter().flatten().flatten().map(|job: &JobSummary| (job.name.clone(), requested.clone()));
+            let requested_at: BTreeMap<_, _> = named.collect();
+            Observations { live, namespace, admission, dataset, jobs, requested_at, lookups, intent, create }
         })
 }
 
-pub(super) fn memory(job: &DatasetImportJob) -> impl Strategy<Value = Memory> + use<> {
-    let inputs = prop_oneof![Just(UserInputs::of(job)), Just(UserInputs::default())];
-    let typical = of((0..1_u64 << 40).prop_map(Duration::from_secs));
+/// What a process may remember of this resource.
+pub fn local_state(resource: &DatasetImportJob) -> impl Strategy<Value = LocalState> + use<> {
+    let inputs = prop_oneof![Just(UserInputs::of(resource)), Just(UserInputs::default())];
+    let expected = of((0..1_u64 << 40).prop_map(Duration::from_secs));
     let intent = of((1..4_i32, moment(), moment()));
-    (of(moment()), any::<bool>(), any::<bool>(), of((moment(), inputs)), typical, intent).prop_map(
-        |(described, looked_up, rested, pause, typical, intent)| Memory {
-            described,
-            looked_up,
-            rested,
-            pause,
-            typical,
-            intent,
+    (of(moment()), any::<bool>(), any::<bool>(), of((moment(), inputs)), expected, intent).prop_map(
+        |(last_polled, no_job_found, finished_before, backoff, expected_duration, intent)| {
+            let mut local = LocalState {
+                last_polled,
+                no_job_found,
+                finished_before,
+                expected_duration,
+                intent: intent.map(|(attempt, time, seen)| SeenIntent { attempt, time, seen }),
+                ..LocalState::default()
+            };
+            if let Some((until, inputs)) = backoff {
+                local.backoff.fail(until, |_| Duration::ZERO);
+                local.backoff_inputs = Some(inputs);
+            }
+            local
         },
     )
 }

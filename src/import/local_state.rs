@@ -1,0 +1,107 @@
+//! What a process remembers of a resource between two reconciliations.
+
+use super::timing::Backoff;
+use super::trust::{self, Trust};
+use crate::api::{self, DatasetImportJob, DatasetImportJobStatus, Submission};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use std::time::Duration;
+
+/// What this process remembers of a resource. A crash loses it; that costs a few reads and delays, never correctness.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct LocalState {
+    /// When the running job was last polled.
+    pub last_polled: Option<Timestamp>,
+    /// When the next poll of the running job is due.
+    pub next_poll: Option<Timestamp>,
+    /// How long earlier imports into the dataset took.
+    pub expected_duration: Option<Duration>,
+    /// The service has no job for the first attempt.
+    pub no_job_found: bool,
+    /// A reconciliation of this process has finished.
+    pub finished_before: bool,
+    /// The intent in the status, and when this process first saw it.
+    pub intent: Option<SeenIntent>,
+    /// The delay after failures that the service reported.
+    pub backoff: Backoff,
+    /// The user inputs when the backoff began: a change of them ends the delay.
+    pub backoff_inputs: Option<UserInputs>,
+    /// The delay after reconciliations that could not finish.
+    pub errors: Backoff,
+    /// The resource version that this process last wrote. The cache is stale if it has an older one.
+    pub written_version: u64,
+    /// The digest of the status that this process last wrote or confirmed with the service.
+    pub confirmed_status: Option<u64>,
+    /// A status write got no usable answer, so it may or may not have been applied.
+    pub write_unconfirmed: bool,
+}
+
+/// An intent, and when this process first saw it, by its own clock: the clocks of replicas differ.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SeenIntent {
+    /// The attempt.
+    pub attempt: i32,
+    /// The recorded time, by the clock of the replica that wrote it.
+    pub time: Timestamp,
+    /// When this process first saw it.
+    pub seen: Timestamp,
+}
+
+impl LocalState {
+    /// The trust in the status of a resource.
+    #[must_use]
+    pub fn trust(&self, resource: &DatasetImportJob) -> Trust {
+        Trust::of(resource, self.confirmed_status)
+    }
+
+    /// Remembers that the status of a resource holds what the service reports, or that this process wrote it.
+    pub(crate) fn confirm(&mut self, resource: &DatasetImportJob) {
+        self.confirmed_status = Some(trust::digest(resource));
+    }
+
+    /// Whether a copy of the resource is older than what this process knows.
+    pub(crate) fn is_newer_than(&self, resource: &DatasetImportJob) -> bool {
+        self.write_unconfirmed || api::resource_version(resource) < self.written_version
+    }
+
+    /// Remembers when the intent in this status was first seen.
+    pub(crate) fn note_intent(&mut self, status: Option<&DatasetImportJobStatus>, now: Timestamp) {
+        let intent = status.and_then(|status| status.submission.as_ref());
+        self.intent = intent.map(|intent| SeenIntent {
+            attempt: intent.attempt,
+            time: intent.time.0,
+            seen: self.intent_seen(intent).unwrap_or(now),
+        });
+    }
+
+    /// When this process first saw this intent.
+    pub(crate) fn intent_seen(&self, intent: &Submission) -> Option<Timestamp> {
+        let known = self.intent.as_ref()?;
+        ((known.attempt, known.time) == (intent.attempt, intent.time.0)).then_some(known.seen)
+    }
+}
+
+/// What users can change to make the operator act at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct UserInputs {
+    pub(super) generation: i64,
+    pub(super) adopt: bool,
+    pub(super) suspend: bool,
+    pub(super) reconcile_requested_at: Option<String>,
+    pub(super) retry_requested_at: Option<String>,
+}
+
+impl UserInputs {
+    /// The inputs that a resource holds. Values of annotations are cut to 256 characters.
+    #[must_use]
+    pub fn of(resource: &DatasetImportJob) -> Self {
+        let annotation = |key: &str| resource.annotations().get(key).map(|v| v.chars().take(256).collect::<String>());
+        Self {
+            generation: resource.metadata.generation.unwrap_or(0),
+            adopt: annotation(api::ADOPT).as_deref() == Some("true"),
+            suspend: annotation(api::SUSPEND).as_deref() == Some("true"),
+            reconcile_requested_at: annotation(api::RECONCILE_REQUESTED_AT),
+            retry_requested_at: annotation(api::RETRY_REQUESTED_AT),
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Whose status is believed.
+//!
+//! A status decides whether an import is submitted, so a status that somebody else wrote must not. A status that this
+//! process wrote, or compared with the service, is recognised by its digest. Any other status, such as one of an earlier
+//! process, is trusted only if `managedFields` names this operator as the sole owner of the fields that it manages. A
+//! status that fails both is checked against the service before anything in it is believed.
+
+use crate::api::conditions::{self, OWN};
+use crate::api::{DatasetImportJob, DatasetImportJobStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+use kube::ResourceExt;
+use serde_json::Value;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// The field manager of everything that the operator writes.
+pub const MANAGER: &str = "personalize-operator";
+
+/// Whether a status is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Trust {
+    /// The operator wrote it, or the service confirmed it.
+    Trusted,
+    /// Somebody else may have written it.
+    Untrusted,
+}
+
+impl Trust {
+    /// The trust in the status of a resource. `confirmed` is the [`digest`] of the status that this process last wrote
+    /// or confirmed.
+    #[must_use]
+    pub fn of(resource: &DatasetImportJob, confirmed: Option<u64>) -> Self {
+        let status = own_status(resource);
+        if confirmed == Some(digest_of(status.as_ref())) || is_owned(resource, status.as_ref()) {
+            Self::Trusted
+        } else {
+            Self::Untrusted
+        }
+    }
+
+    /// Whether the status is believed.
+    #[must_use]
+    pub fn is_trusted(self) -> bool {
+        self == Self::Trusted
+    }
+}
+
+/// A digest of the operator's part of the status.
+#[must_use]
+pub fn digest(resource: &DatasetImportJob) -> u64 {
+    digest_of(own_status(resource).as_ref())
+}
+
+fn digest_of(status: Option<&DatasetImportJobStatus>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    serde_json::to_string(&status).unwrap_or_default().hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The status without the conditions of other controllers.
+fn own_status(resource: &DatasetImportJob) -> Option<DatasetImportJobStatus> {
+    let mut status = resource.status.clone()?;
+    status.conditions.retain(conditions::is_own);
+    Some(status)
+}
+
+/// Whether `managedFields` names the operator as the sole owner. A non-empty status without such an entry is not owned.
+fn is_owned(resource: &DatasetImportJob, status: Option<&DatasetImportJobStatus>) -> bool {
+    let mut owners = resource.managed_fields().iter().filter(|entry| owns_our_fields(entry)).peekable();
+    let has_owner = owners.peek().is_some();
+    let is_empty = status.is_none_or(|status| *status == crd_default());
+    (is_empty || has_owner) && owners.all(|entry| entry.manager.as_deref() == Some(MANAGER))
+}
+
+/// The status that the CRD sets on a new resource.
+fn crd_default() -> DatasetImportJobStatus {
+    DatasetImportJobStatus { observed_generation: Some(-1), ..DatasetImportJobStatus::default() }
+}
+
+/// Whether a manager owns a field of the status other than another controller's conditions.
+fn owns_our_fields(entry: &ManagedFieldsEntry) -> bool {
+    if entry.subresource.as_deref() != Some("status") {
+        return false;
+    }
+    let status = entry.fields_v1.as_ref().and_then(|fields| fields.0["f:status"].as_object());
+    let Some(status) = status else { return true };
+    status.iter().any(|(field, owned)| match (field.as_str(), owned.as_object()) {
+        (".", _) => false,
+        ("f:conditions", Some(owned)) => owned.keys().any(|key| key != "." && !is_foreign_condition(key)),
+        _ => true,
+    })
+}
+
+/// Whether a list key of `managedFields` (`k:{"type":"…"}`) names a condition of another controller.
+fn is_foreign_condition(key: &str) -> bool {
+    let key = key.strip_prefix("k:").and_then(|key| serde_json::from_str::<Value>(key).ok());
+    key.is_some_and(|key| key["type"].as_str().is_some_and(|type_| !OWN.contains(&type_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::personalize::ACTIVE;
+    use crate::testing::{resource, set_status_manager, spec};
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, FieldsV1, Time};
+    use serde_json::json;
+
+    fn written_by(manager: &str) -> DatasetImportJob {
+        let mut resource = resource(spec());
+        resource.status =
+            Some(DatasetImportJobStatus { status: Some(ACTIVE.into()), attempts: Some(1), ..crd_default() });
+        set_status_manager(&mut resource, manager);
+        resource
+    }
+
+    fn condition(type_: &str) -> Condition {
+        Condition {
+            type_: type_.into(),
+            status: "True".into(),
+            reason: "Because".into(),
+            message: String::new(),
+            observed_generation: None,
+            last_transition_time: Time(Timestamp::UNIX_EPOCH),
+        }
+    }
+
+    fn is_trusted(resource: &DatasetImportJob) -> bool {
+        Trust::of(resource, None).is_trusted()
+    }
+
+    #[test]
+    fn status_is_trusted_only_if_the_operator_is_its_sole_manager() {
+        assert!(is_trusted(&written_by(MANAGER)));
+        assert!(!is_trusted(&written_by("kubectl-edit")));
+        let mut wiped = written_by(MANAGER);
+        wiped.metadata.managed_fields = None;
+        assert!(!is_trusted(&wiped), "somebody removed managedFields");
+        wiped.status = Some(crd_default());
+        assert!(is_trusted(&wiped), "a new resource claims nothing");
+        wiped.status = None;
+        assert!(is_trusted(&wiped));
+    }
+
+    #[test]
+    fn condition_of_another_controller_does_not_cost_the_trust() {
+        let mut shared = written_by(MANAGER);
+        let confirmed = Some(digest(&shared));
+        shared.status.as_mut().unwrap().conditions.push(condition("example.org/Billed"));
+        shared.metadata.managed_fields = None;
+        assert!(Trust::of(&shared, confirmed).is_trusted(), "by the digest");
+        let with_fields = |fields: Value| {
+            let mut resource = written_by(MANAGER);
+            let mut entry = resource.managed_fields()[0].clone();
+            entry.manager = Some("billing".into());
+            entry.fields_v1 = Some(FieldsV1(json!({"f:status": fields})));
+            resource.managed_fields_mut().push(entry);
+            resource
+        };
+        let own_condition = json!({"f:conditions": {".": {}, "k:{\"type\":\"example.org/Billed\"}": {".": {}}}});
+        assert!(is_trusted(&with_fields(own_condition)), "by managedFields");
+        for fields in [
+            json!({"f:conditions": {"k:{\"type\":\"Ready\"}": {"f:status": {}}}}),
+            json!({"f:conditions": {"k:nonsense": {}}}),
+            json!({"f:attempts": {}}),
+            Value::Null,
+        ] {
+            assert!(!is_trusted(&with_fields(fields.clone())), "{fields}");
+        }
+        let mut forged = written_by("kubectl-edit");
+        forged.status.as_mut().unwrap().conditions.push(condition("Ready"));
+        assert!(!Trust::of(&forged, confirmed).is_trusted());
+    }
+}

@@ -1,0 +1,183 @@
+//! What the queue knows of one resource.
+
+use crate::api::conditions::{RECONCILING, Reason, State};
+use crate::api::{DatasetImportJob, DatasetImportJobStatus, created_at, resource_version, suspended_by};
+use crate::import::phase::retry_at;
+use crate::import::timing::after;
+use crate::import::{ImportRequest, Key, Phase, Timing, Trust};
+use crate::personalize::DatasetArn;
+use jiff::Timestamp;
+
+/// The UID of a resource: a name that is used again is another resource.
+pub type Uid = String;
+
+/// The place of a resource in the line: by age, then by name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) created: Timestamp,
+    pub(super) key: Key,
+    pub(super) uid: Uid,
+}
+
+impl Place {
+    /// Whether this resource goes before another one. Resources of the same name and second are equal.
+    pub(super) fn is_before(&self, other: &Self) -> bool {
+        (self.created, &self.key) < (other.created, &other.key)
+    }
+}
+
+/// What a resource wants from the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum QueueState {
+    /// Nothing: it is unseen, suspended, rejected, or finished without success.
+    Inactive,
+    /// To submit, not before the given moment.
+    Pending(Option<Timestamp>),
+    /// It has a submission or a running job.
+    InFlight,
+    /// Its import, requested at the given moment, has succeeded.
+    Succeeded(Timestamp),
+}
+
+/// What reserves the quota and the dataset beside the recorded status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Reservation {
+    /// Nothing.
+    None,
+    /// A reconciliation was admitted.
+    Held,
+    /// A status write may or may not have been applied; the next reconciliation finds out.
+    Unconfirmed,
+}
+
+/// An entry of the queue.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Entry {
+    pub(super) dataset: DatasetArn,
+    pub(super) state: QueueState,
+    /// The job that the status names.
+    pub(super) job_name: Option<String>,
+    pub(super) reason: Option<Reason>,
+    pub(super) reservation: Reservation,
+    /// When the intent of the submission in flight was recorded.
+    intent_at: Option<Timestamp>,
+    /// Since when the running job is known.
+    pub(super) running_since: Option<Timestamp>,
+    /// Since when a pending resource waits.
+    pub(super) pending_since: Timestamp,
+    /// When the resource was deleted or marked for deletion. A request that it has sent may still create a job.
+    pub(super) deleted_at: Option<Timestamp>,
+    /// Until then it can't submit for another reason, so its place in the quota is not kept.
+    pub(super) requeue_at: Option<Timestamp>,
+    /// Its reconciliations keep failing: until then not even its dataset is kept for it.
+    pub(super) skipped_until: Option<Timestamp>,
+    pub(super) resource_version: u64,
+}
+
+impl Entry {
+    /// The entry of a resource. What the status does not record is taken over from the previous entry.
+    pub(super) fn new(
+        resource: &DatasetImportJob,
+        request: ImportRequest,
+        trust: Trust,
+        previous: Option<&Self>,
+        timing: &Timing,
+    ) -> Self {
+        let state = match queue_state(resource, &request, timing) {
+            QueueState::Succeeded(_) if !trust.is_trusted() => QueueState::Pending(None),
+            state => state,
+        };
+        let status = resource.status.as_ref();
+        let intent = status.and_then(|status| status.submission.as_ref());
+        // Nothing more is submitted for a resource that is marked for deletion, however long a finalizer keeps it.
+        let marked = resource.metadata.deletion_timestamp.as_ref().map(|at| at.0);
+        Self {
+            state,
+            running_since: running_since(resource, &request),
+            pending_since: pending_since(resource),
+            intent_at: intent.filter(|_| state == QueueState::InFlight).map(|intent| intent.time.0),
+            job_name: status.and_then(|status| status.job_name.clone()),
+            reason: status.and_then(Reason::of),
+            reservation: previous.map_or(Reservation::None, |previous| previous.reservation),
+            deleted_at: previous.and_then(|previous| previous.deleted_at).or(marked),
+            requeue_at: previous.and_then(|previous| previous.requeue_at),
+            skipped_until: previous.and_then(|previous| previous.skipped_until),
+            resource_version: resource_version(resource),
+            dataset: request.dataset,
+        }
+    }
+
+    /// Whether it uses the quota and its dataset.
+    pub(super) fn is_in_flight(&self, now: Timestamp, timing: &Timing) -> bool {
+        self.reservation != Reservation::None
+            || match self.deleted_at {
+                None => self.state == QueueState::InFlight,
+                Some(_) => now < self.freed_at(timing),
+            }
+    }
+
+    /// When a deleted resource frees its dataset: nothing that it has sent can arrive later, or be missing in a listing.
+    pub(super) fn freed_at(&self, timing: &Timing) -> Timestamp {
+        let deleted = self.deleted_at.unwrap_or(Timestamp::MAX);
+        self.intent_at.map_or(deleted, |intent| after(intent.min(deleted), timing.grace))
+    }
+
+    /// Whether it waits to submit, and others wait for it.
+    pub(super) fn is_in_line(&self, now: Timestamp) -> bool {
+        let skipped = self.skipped_until.is_some_and(|until| now < until);
+        self.is_pending() && !skipped
+    }
+
+    /// Whether it waits to submit.
+    pub(super) fn is_pending(&self) -> bool {
+        matches!(self.state, QueueState::Pending(_)) && self.deleted_at.is_none()
+    }
+
+    /// Whether it could submit now if there were room.
+    pub(super) fn is_due(&self, now: Timestamp) -> bool {
+        let passed = |at: Option<Timestamp>| at.is_none_or(|at| at <= now);
+        passed(self.requeue_at) && matches!(self.state, QueueState::Pending(at) if passed(at))
+    }
+}
+
+/// Since when the job of a resource is known, if it runs.
+fn running_since(resource: &DatasetImportJob, request: &ImportRequest) -> Option<Timestamp> {
+    let status = resource.status.as_ref()?;
+    let missing = Reason::of(status) == Some(Reason::JobNotFound);
+    let intent = status.submission.as_ref().map(|intent| intent.time.0);
+    let started = || status.start_time.as_ref().map(|at| at.0);
+    (Phase::of(status, request) == Phase::Running && !missing)
+        .then(|| intent.or_else(started).unwrap_or(created_at(resource)))
+}
+
+/// Since when a pending resource waits: later than its creation if it was suspended, rejected or tried before.
+fn pending_since(resource: &DatasetImportJob) -> Timestamp {
+    let Some(status) = &resource.status else { return created_at(resource) };
+    let failed = status.last_updated_date_time.as_ref().filter(|_| Reason::of(status) == Some(Reason::Retrying));
+    let reconciling = || status.conditions.iter().find(|c| c.type_ == RECONCILING && c.status == "True");
+    failed.or_else(|| reconciling().map(|c| &c.last_transition_time)).map_or(created_at(resource), |at| at.0)
+}
+
+fn queue_state(resource: &DatasetImportJob, request: &ImportRequest, timing: &Timing) -> QueueState {
+    let status = resource.status.clone().unwrap_or_default();
+    match Phase::of(&status, request) {
+        Phase::Succeeded => QueueState::Succeeded(requested_at(resource, &status)),
+        Phase::Running if Reason::of(&status) == Some(Reason::JobNotFound) => QueueState::Inactive,
+        Phase::Running | Phase::Submitting(_) => QueueState::InFlight,
+        Phase::Failed | Phase::Superseded => QueueState::Inactive,
+        Phase::Unsubmitted(_) if suspended_by(resource).is_some() => QueueState::Inactive,
+        Phase::Unsubmitted(_) => match Reason::of(&status) {
+            Some(Reason::Retrying) => QueueState::Pending(Some(retry_at(&status, timing))),
+            Some(reason) if reason.state() == State::Failed => QueueState::Inactive,
+            _ => QueueState::Pending(None),
+        },
+    }
+}
+
+/// When an import that succeeded was requested. An adopted job is as old as the job, however new its resource is. The age
+/// of its own job is that of the resource, by the same clock as the ages of other resources.
+fn requested_at(resource: &DatasetImportJob, status: &DatasetImportJobStatus) -> Timestamp {
+    let is_adopted = status.submission.is_none();
+    let started = status.start_time.as_ref().map(|at| at.0).filter(|_| is_adopted);
+    started.map_or(created_at(resource), |started| started.min(created_at(resource)))
+}

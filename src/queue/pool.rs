@@ -1,0 +1,171 @@
+//! The queue of one account and region.
+
+use super::entry::{Entry, Place, QueueState, Reservation};
+use super::stats::PoolStats;
+use crate::import::{Admission, Backoff, CooldownCause, Key, Timing};
+use crate::personalize::{AccountRegion, DatasetArn};
+use jiff::Timestamp;
+use std::collections::{BTreeMap, HashSet};
+
+/// A pause of submissions after the service accepted none.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Cooldown {
+    pub(super) backoff: Backoff,
+    pub(super) cause: CooldownCause,
+}
+
+impl Cooldown {
+    fn until(&self) -> Timestamp {
+        self.backoff.until().unwrap_or(Timestamp::MIN)
+    }
+}
+
+/// The entries of one account and region, in the order of their places.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(super) struct Pool {
+    pub(super) entries: BTreeMap<Place, Entry>,
+    pub(super) cooldown: Option<Cooldown>,
+}
+
+impl Pool {
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.cooldown.is_none()
+    }
+
+    /// How many imports run, or may run.
+    pub(super) fn in_flight(&self, now: Timestamp, timing: &Timing) -> usize {
+        self.entries.values().filter(|entry| entry.is_in_flight(now, timing)).count()
+    }
+
+    /// The places of the resources that would be admitted now, without regard to a cooldown.
+    pub(super) fn admissible(&self, quota: usize, now: Timestamp, timing: &Timing) -> Vec<&Place> {
+        let in_flight = || self.entries.values().filter(|entry| entry.is_in_flight(now, timing));
+        let mut free = quota.saturating_sub(in_flight().count());
+        let mut taken_datasets: HashSet<&DatasetArn> = in_flight().map(|entry| &entry.dataset).collect();
+        let line = self.entries.iter().filter(|(_, e)| e.is_in_line(now) && !e.is_in_flight(now, timing));
+        let mut places = Vec::new();
+        for (place, entry) in line {
+            if free == 0 {
+                break;
+            }
+            // The first of each dataset goes first, also if it is not due yet.
+            if taken_datasets.insert(&entry.dataset) && entry.is_due(now) {
+                places.push(place);
+                free -= 1;
+            }
+        }
+        places
+    }
+
+    /// Whether a resource may submit now.
+    pub(super) fn admission(
+        &self,
+        place: &Place,
+        region: &AccountRegion,
+        quota: usize,
+        now: Timestamp,
+        timing: &Timing,
+    ) -> Admission {
+        let Some(own) = self.entries.get(place) else { return not_synced() };
+        if own.is_in_flight(now, timing) {
+            return Admission::Admitted;
+        }
+        self.dataset_obstacle(place, own, now, timing)
+            .or_else(|| self.cooldown_obstacle(place, region, quota, now, timing))
+            .or_else(|| self.quota_obstacle(place, region, quota, now, timing))
+            .unwrap_or(Admission::Admitted)
+    }
+
+    /// What keeps a resource from importing into its dataset.
+    fn dataset_obstacle(&self, place: &Place, own: &Entry, now: Timestamp, timing: &Timing) -> Option<Admission> {
+        let same_dataset = || self.entries.iter().filter(|(other, e)| e.dataset == own.dataset && *other != place);
+        // The message names no other resource: the next one changes, and may be in another team's namespace.
+        let busy = |until| {
+            let message =
+                format!("waiting for another import into the same dataset ({}) to finish", own.dataset.name());
+            Some(Admission::Pending { message, until })
+        };
+        let in_flight: Vec<&Entry> = same_dataset().map(|(_, e)| e).filter(|e| e.is_in_flight(now, timing)).collect();
+        if !in_flight.is_empty() {
+            // Time alone frees the dataset if only deleted resources use it.
+            let freed = in_flight.iter().map(|e| e.deleted_at.map(|_| e.freed_at(timing).max(now)));
+            return busy(freed.collect::<Option<Vec<_>>>().and_then(|times| times.into_iter().max()));
+        }
+        let created = place.created;
+        let is_newer =
+            |e: &Entry| matches!(e.state, QueueState::Succeeded(at) if at > created) && e.deleted_at.is_none();
+        if let Some((newer, _)) = same_dataset().find(|(_, e)| is_newer(e)) {
+            return Some(Admission::Superseded { by: newer.key.clone() });
+        }
+        if same_dataset().any(|(other, e)| e.is_in_line(now) && other.is_before(place)) {
+            return busy(None);
+        }
+        None
+    }
+
+    /// During a cooldown nobody submits. When it is over, the first in line finds out whether there is room again; the
+    /// others are woken once there is. A rejected resource is not in line, and tries when its time has come unless an
+    /// older one waits.
+    fn cooldown_obstacle(
+        &self,
+        place: &Place,
+        region: &AccountRegion,
+        quota: usize,
+        now: Timestamp,
+        timing: &Timing,
+    ) -> Option<Admission> {
+        let cooldown = self.cooldown.as_ref()?;
+        let until = cooldown.until();
+        let first = self.admissible(quota, until.max(now), timing).first().copied();
+        let is_first = first.is_none_or(|first| !first.is_before(place));
+        let probe_runs = self.entries.values().any(|entry| entry.reservation != Reservation::None);
+        if until <= now && is_first && !probe_runs {
+            return None;
+        }
+        let message = match cooldown.cause {
+            CooldownCause::Quota => quota_message(quota, region),
+            CooldownCause::Throttled => format!("waiting: the service is throttling requests for {region}"),
+        };
+        Some(Admission::Pending { message, until: Some(until).filter(|until| is_first && *until > now) })
+    }
+
+    fn quota_obstacle(
+        &self,
+        place: &Place,
+        region: &AccountRegion,
+        quota: usize,
+        now: Timestamp,
+        timing: &Timing,
+    ) -> Option<Admission> {
+        let admissible = self.admissible(quota, now, timing);
+        let older = admissible.iter().filter(|other| other.is_before(place)).count();
+        let full = self.in_flight(now, timing) + older >= quota;
+        full.then(|| Admission::Pending { message: quota_message(quota, region), until: None })
+    }
+
+    pub(super) fn stats(&self, now: Timestamp, timing: &Timing) -> PoolStats {
+        let mut stats = PoolStats::default();
+        for entry in self.entries.values() {
+            if entry.is_in_flight(now, timing) {
+                stats.in_flight += 1;
+            } else if entry.is_pending() {
+                stats.pending += 1;
+                let since = stats.pending_since.map_or(entry.pending_since, |since| since.min(entry.pending_since));
+                stats.pending_since = Some(since);
+            }
+        }
+        stats
+    }
+
+    pub(super) fn keys(places: &[&Place]) -> Vec<Key> {
+        places.iter().map(|place| place.key.clone()).collect()
+    }
+}
+
+pub(super) fn not_synced() -> Admission {
+    Admission::Pending { message: "waiting for the operator's cache to sync".into(), until: None }
+}
+
+fn quota_message(quota: usize, region: &AccountRegion) -> String {
+    format!("waiting for a running import to finish: at most {quota} run at once in {region}")
+}

@@ -1,0 +1,89 @@
+//! Fixtures that unit tests and the verification workspace share. Compiled only for tests.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+pub mod strategies;
+
+use crate::api::{
+    DataSource, DatasetImportJob, DatasetImportJobSpec, DatasetImportJobStatus, ImportMode, resource_version,
+};
+use crate::import::{AfterWrite, MANAGER, Timing};
+use crate::personalize::{ErrorKind, ServiceError};
+use crate::reconciliation::{Observation, Reconciliation};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
+use std::time::Duration;
+
+/// A valid spec with no optional field.
+#[must_use]
+pub fn spec() -> DatasetImportJobSpec {
+    DatasetImportJobSpec {
+        dataset_arn: "arn:aws:personalize:eu-west-1:123456789012:dataset/shop/INTERACTIONS".into(),
+        data_source: DataSource { data_location: "s3://bucket/interactions.csv".into() },
+        role_arn: "arn:aws:iam::123456789012:role/Reader".into(),
+        job_name: None,
+        import_mode: ImportMode::Full,
+        publish_attribution_metrics_to_s3: None,
+        tags: None,
+        suspend: false,
+        backoff_limit: 0,
+    }
+}
+
+/// A new resource `shop/nightly` as the API server returns it, created at 1,699,999,000 seconds.
+#[must_use]
+pub fn resource(spec: DatasetImportJobSpec) -> DatasetImportJob {
+    let mut resource = DatasetImportJob::new("nightly", spec);
+    resource.metadata.namespace = Some("shop".into());
+    resource.metadata.uid = Some("uid".into());
+    resource.metadata.generation = Some(1);
+    resource.metadata.resource_version = Some("1".into());
+    resource.metadata.creation_timestamp = Some(Time(Timestamp::from_second(1_699_999_000).unwrap()));
+    resource.status = Some(DatasetImportJobStatus { observed_generation: Some(-1), ..Default::default() });
+    resource
+}
+
+/// Delays like the defaults of the command line.
+#[must_use]
+pub fn timing() -> Timing {
+    let secs = Duration::from_secs;
+    Timing {
+        poll_min: secs(15),
+        poll_max: secs(300),
+        grace: secs(60),
+        backoff_min: secs(5),
+        backoff_max: secs(300),
+        rejected_min: secs(120),
+        rejected_max: secs(3600),
+        retry_min: secs(10),
+        waiting: secs(600),
+    }
+}
+
+/// A failed call.
+#[must_use]
+pub fn service_error(kind: ErrorKind) -> ServiceError {
+    ServiceError::unanswered(kind, kind.label(), "an error of the test")
+}
+
+/// Records who wrote the status, as the API server does.
+pub fn set_status_manager(resource: &mut DatasetImportJob, manager: &str) {
+    resource.metadata.managed_fields = Some(vec![ManagedFieldsEntry {
+        manager: Some(manager.into()),
+        subresource: Some("status".into()),
+        ..ManagedFieldsEntry::default()
+    }]);
+}
+
+/// A status write that succeeds, as the API server answers it.
+#[must_use]
+pub fn status_written(
+    reconciliation: &Reconciliation,
+    status: DatasetImportJobStatus,
+    then: AfterWrite,
+) -> Observation {
+    let mut resource = reconciliation.with_status(status);
+    resource.metadata.resource_version = Some(resource_version(&resource).saturating_add(1).to_string());
+    set_status_manager(&mut resource, MANAGER);
+    Observation::StatusWritten { resource: Box::new(resource), then }
+}
