@@ -5,7 +5,7 @@ use crate::controller::Options;
 use crate::controller::leader_election::LeaderElectionOptions;
 use crate::controller::namespace_policy::DefaultPolicy;
 use crate::import::timing::Timing;
-use clap::builder::NonEmptyStringValueParser;
+use clap::builder::{NonEmptyStringValueParser, PossibleValue};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use humantime::parse_duration;
 use std::collections::HashMap;
@@ -59,6 +59,19 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+impl ValueEnum for DefaultPolicy {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Allow, Self::Deny]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Allow => PossibleValue::new("open").help("Everything"),
+            Self::Deny => PossibleValue::new("closed").help("Nothing"),
+        })
+    }
 }
 
 /// Flags of `run`.
@@ -279,11 +292,11 @@ impl RunArgs {
             namespaces: self.watch_namespaces.iter().filter_map(|n| given(Some(n))).map(String::from).collect(),
             concurrency: self.concurrency,
             quota: self.imports.max_in_flight.into(),
-            policy: self.imports.policy(),
-            unlisted: self.unlisted_namespaces,
+            timing: self.imports.policy(),
+            default_policy: self.unlisted_namespaces,
             kube_timeout: self.kube.kube_timeout,
             watch_timeout: self.kube.watch_timeout,
-            drain: self.drain_timeout,
+            drain_timeout: self.drain_timeout,
             election,
             instance: identity,
         }

@@ -1,5 +1,4 @@
-//! The way to the Kubernetes API: counts the calls, as `rest_client_requests_total`, and takes note of it when the API
-//! server asks to be left alone for a while.
+//! The client of the Kubernetes API: counts requests as `rest_client_requests_total`, and observes `Retry-After`.
 
 use crate::telemetry::metrics::Metrics;
 use futures::FutureExt;
@@ -13,74 +12,74 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tower::{Layer, Service};
 
-/// A client of the Kubernetes API, and the pause that the API server asked for.
+/// A client of the Kubernetes API, and the delay that the API server asked for.
 #[derive(Clone)]
 pub struct KubeClient {
     /// The client.
     pub client: Client,
-    /// Until when the API server asked to be left alone.
-    pub pause: RetryAfter,
+    /// The delay that the API server asked for.
+    pub retry_after: RetryAfter,
 }
 
 impl KubeClient {
-    /// The way to a cluster; its calls are counted into these metrics.
+    /// A client that counts its requests in `metrics`.
     ///
     /// # Errors
-    /// When the configuration can't be used.
+    /// When the configuration is invalid.
     pub fn new(config: Config, metrics: Arc<Metrics>) -> kube::Result<Self> {
-        let pause = RetryAfter::default();
-        let watched = Watched { metrics, pause: pause.clone() };
-        Ok(Self { client: ClientBuilder::try_from(config)?.with_layer(&watched).build(), pause })
+        let retry_after = RetryAfter::default();
+        let layer = MetricsLayer { metrics, retry_after: retry_after.clone() };
+        Ok(Self { client: ClientBuilder::try_from(config)?.with_layer(&layer).build(), retry_after })
     }
 }
 
-/// The longest that the operator leaves the API server alone at its word.
-const LONGEST_PAUSE: Duration = Duration::from_secs(120);
+/// The longest `Retry-After` that the operator follows.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
 
-/// Until when the API server asked to be left alone, by a Retry-After.
+/// Until when the API server asked for no more requests, in a `Retry-After` header.
 #[derive(Debug, Clone, Default)]
 pub struct RetryAfter(Arc<Mutex<Option<Instant>>>);
 
 impl RetryAfter {
-    /// How long it is to be left alone still.
+    /// The time that remains; zero if requests are welcome.
     #[must_use]
-    pub fn left(&self) -> Duration {
+    pub fn remaining(&self) -> Duration {
         let until = self.0.lock().ok().and_then(|until| *until);
         until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
     }
 
-    fn heed(&self, headers: &HeaderMap) {
-        let asked = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-        if let (Some(seconds), Ok(mut until)) = (asked, self.0.lock()) {
-            let asked = Instant::now() + Duration::from_secs(seconds).min(LONGEST_PAUSE);
-            *until = (*until).max(Some(asked));
+    fn observe(&self, headers: &HeaderMap) {
+        let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        if let (Some(seconds), Ok(mut until)) = (seconds, self.0.lock()) {
+            let requested = Instant::now() + Duration::from_secs(seconds).min(MAX_RETRY_AFTER);
+            *until = (*until).max(Some(requested));
         }
     }
 }
 
-/// A layer that counts calls by method and status code, and heeds Retry-After.
+/// Counts requests by method and status code, and observes `Retry-After`.
 #[derive(Debug, Clone)]
-struct Watched {
+struct MetricsLayer {
     metrics: Arc<Metrics>,
-    pause: RetryAfter,
+    retry_after: RetryAfter,
 }
 
-impl<S> Layer<S> for Watched {
-    type Service = WatchedService<S>;
+impl<S> Layer<S> for MetricsLayer {
+    type Service = MetricsService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        WatchedService { inner, watched: self.clone() }
+        MetricsService { inner, layer: self.clone() }
     }
 }
 
-/// The service that [`Watched`] makes.
+/// The service that [`MetricsLayer`] makes.
 #[derive(Debug, Clone)]
-struct WatchedService<S> {
+struct MetricsService<S> {
     inner: S,
-    watched: Watched,
+    layer: MetricsLayer,
 }
 
-impl<S, A, B> Service<Request<A>> for WatchedService<S>
+impl<S, A, B> Service<Request<A>> for MetricsService<S>
 where
     S: Service<Request<A>, Response = Response<B>>,
     S::Future: Send + 'static,
@@ -94,18 +93,18 @@ where
     }
 
     fn call(&mut self, request: Request<A>) -> Self::Future {
-        let (watched, method) = (self.watched.clone(), request.method().clone());
-        let answer = self.inner.call(request);
+        let (MetricsLayer { metrics, retry_after }, method) = (self.layer.clone(), request.method().clone());
+        let response = self.inner.call(request);
         async move {
-            let answer = answer.await;
-            let code = answer.as_ref().map_or("<error>".to_owned(), |a| a.status().as_u16().to_string());
-            watched.metrics.rest_call(method.as_str(), &code);
-            if let Ok(answer) = &answer
-                && (answer.status() == StatusCode::TOO_MANY_REQUESTS || answer.status().is_server_error())
+            let response = response.await;
+            let code = response.as_ref().map_or("<error>".to_owned(), |r| r.status().as_u16().to_string());
+            metrics.rest_call(method.as_str(), &code);
+            if let Ok(response) = &response
+                && (response.status() == StatusCode::TOO_MANY_REQUESTS || response.status().is_server_error())
             {
-                watched.pause.heed(answer.headers());
+                retry_after.observe(response.headers());
             }
-            answer
+            response
         }
         .boxed()
     }
@@ -117,18 +116,20 @@ mod tests {
     use http::HeaderValue;
 
     #[test]
-    fn the_api_server_is_left_alone_for_as_long_as_it_asks_within_reason() {
-        let pause = RetryAfter::default();
-        let heed =
-            |value: &'static str| pause.heed(&HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(value))]));
-        for nothing in ["", "-1", "Wed, 21 Oct 2026 07:28:00 GMT", "0"] {
-            heed(nothing);
-            assert_eq!(pause.left(), Duration::ZERO, "{nothing}");
+    fn retry_after_in_seconds_is_followed_up_to_the_maximum_and_the_longest_wins() {
+        let retry_after = RetryAfter::default();
+        let observe = |value: &'static str| {
+            retry_after.observe(&HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(value))]));
+        };
+        for ignored in ["", "-1", "Wed, 21 Oct 2026 07:28:00 GMT", "0"] {
+            observe(ignored);
+            assert_eq!(retry_after.remaining(), Duration::ZERO, "{ignored}");
         }
-        heed("60");
-        heed("30");
-        assert!((31..=60).contains(&pause.left().as_secs()), "the longer one counts");
-        heed("99999999999");
-        assert!(pause.left() > Duration::from_secs(61) && pause.left() <= LONGEST_PAUSE);
+        observe("60");
+        observe("30");
+        assert!((31..=60).contains(&retry_after.remaining().as_secs()), "the longest wins");
+        observe("99999999999");
+        let remaining = retry_after.remaining();
+        assert!(remaining > Duration::from_secs(61) && remaining <= MAX_RETRY_AFTER);
     }
 }

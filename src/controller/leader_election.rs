@@ -1,11 +1,13 @@
-//! Leader election by a Lease, safe against conflicts and skewed clocks.
+//! Leader election with a Lease, safe against write conflicts and clock skew.
 //!
-//! The protocol is that of Kubernetes' own components: whoever sees the lease unchanged for its whole
-//! duration, by its own monotonic clock, may take it by a replace with the version it read. Beyond
-//! that, a leader knows for itself until when it may act: an effect that must happen once asks
-//! [`LeaseHold::holds`] right before it, so a process that slept past its lease does nothing.
+//! The protocol is the one of Kubernetes' own components: a replica may take a lease that it saw unchanged for the
+//! whole lease duration, measured by its own monotonic clock. It writes by replace, so that the write fails if another
+//! replica wrote since the read. In addition, a leader knows locally until when it may act: check
+//! [`LeaseHold::is_held`] right before each effect that must happen once. A process that was suspended past its lease
+//! then has no effect.
 
-use crate::redact;
+use crate::controller::reconciler::jitter;
+use crate::redact::told;
 use crate::telemetry::metrics::Metrics;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -15,36 +17,40 @@ use kube::api::{Api, ObjectMeta, PostParams};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-/// How leadership is sought.
+/// How a replica takes part in leader election.
 #[derive(Debug, Clone)]
 pub struct LeaderElectionOptions {
     /// The namespace of the Lease.
     pub namespace: String,
     /// The name of the Lease.
     pub name: String,
-    /// Who this process is; unique among the replicas.
+    /// The name of this process, unique among the replicas.
     pub identity: String,
-    /// How long a lease lives without being renewed, in whole seconds.
+    /// How long a lease is valid without renewal, in whole seconds.
     pub duration: Duration,
 }
 
-/// Until when this process may act as the leader.
+/// Until when this process holds the lease.
 #[derive(Debug, Clone, Default)]
 pub struct LeaseHold(Arc<Mutex<Option<Instant>>>);
 
 impl LeaseHold {
-    /// LeaseHold that never ends, for an operator that runs without election.
+    /// A lease that never expires, for an operator without leader election.
     #[must_use]
     pub fn forever() -> Self {
-        let far = Instant::now() + Duration::from_secs(100 * 365 * 24 * 3600);
-        Self(Arc::new(Mutex::new(Some(far))))
+        Self::until(Instant::now() + Duration::from_secs(100 * 365 * 24 * 3600))
     }
 
-    /// Whether this process leads now.
+    /// A lease that expires at `end`.
+    pub(crate) fn until(end: Instant) -> Self {
+        Self(Arc::new(Mutex::new(Some(end))))
+    }
+
+    /// Whether this process holds the lease now.
     #[must_use]
-    pub fn holds(&self) -> bool {
+    pub fn is_held(&self) -> bool {
         self.0.lock().is_ok_and(|until| until.is_some_and(|until| Instant::now() < until))
     }
 
@@ -54,105 +60,87 @@ impl LeaseHold {
         }
     }
 
-    /// LeaseHold until this moment.
+    /// Lets the lease expire now.
     #[cfg(test)]
-    pub(crate) fn until(end: Instant) -> Self {
-        Self(Arc::new(Mutex::new(Some(end))))
-    }
-
-    /// It runs out now.
-    #[cfg(test)]
-    pub(crate) fn run_out(&self) {
+    pub(crate) fn expire(&self) {
         self.set(Some(Instant::now()));
     }
 }
 
-/// A candidate for the Lease.
+/// The last lease that a standby replica read, and when it first read it.
+type ObservedLease = Option<(LeaseSpec, Instant)>;
+
+/// One replica's part in the election.
 #[derive(Debug, Clone)]
 pub struct LeaderElection {
     api: Api<Lease>,
     options: LeaderElectionOptions,
-    leadership: LeaseHold,
+    lease: LeaseHold,
     metrics: Arc<Metrics>,
 }
 
 impl LeaderElection {
-    /// A candidate that holds nothing yet.
+    /// Takes part in an election, without the lease at first.
     #[must_use]
     pub fn new(client: Client, options: LeaderElectionOptions, metrics: Arc<Metrics>) -> Self {
         metrics.leads(&options.name, false);
         let api = Api::namespaced(client, &options.namespace);
-        Self { api, options, leadership: LeaseHold::default(), metrics }
+        Self { api, options, lease: LeaseHold::default(), metrics }
     }
 
-    /// Until when this candidate may act.
+    /// Until when this replica holds the lease.
     #[must_use]
-    pub fn leadership(&self) -> LeaseHold {
-        self.leadership.clone()
+    pub fn lease(&self) -> LeaseHold {
+        self.lease.clone()
     }
 
-    /// Waits until the lease is ours.
-    pub async fn campaign(&self) {
-        let mut seen: Option<(LeaseSpec, Instant)> = None;
-        let mut told = false;
+    /// Waits until this replica holds the lease.
+    pub async fn acquire(&self) {
+        let mut observed = None;
+        let mut announced = false;
         loop {
-            let asked = Instant::now();
-            match timeout(self.attempt_timeout(), self.seek(&mut seen)).await {
-                Ok(Ok(true)) => {
+            match self.try_acquire(&mut observed).await {
+                Some(true) => {
                     info!(lease = %self.options.name, identity = %self.options.identity, "leading");
-                    self.leads(asked);
                     return;
                 }
-                Ok(Ok(false)) if !told => {
-                    told = true;
+                Some(false) if !announced => {
+                    announced = true;
                     info!(lease = %self.options.name, "another replica leads; standing by");
                 }
-                Ok(Ok(false)) => {}
-                Ok(Err(error)) => {
-                    warn!(error = redact::told(&error), lease = %self.options.name, "the lease can't be read or written; needs get, create and update on leases in coordination.k8s.io")
-                }
-                Err(_) => warn!(lease = %self.options.name, "the API server does not answer about the lease"),
+                _ => {}
             }
             sleep(self.retry_period()).await;
         }
     }
 
     /// Renews the lease; returns when it is lost.
-    pub async fn hold(&self) {
+    pub async fn renew_until_lost(&self) {
         loop {
             sleep(self.retry_period()).await;
-            // One that slept past its lease must not renew it as if nothing had happened: it begins anew, so that
-            // whatever it had in mind is dropped.
-            if !self.leadership.holds() {
-                warn!(lease = %self.options.name, "the lease ran out");
+            // If the lease expired while the process was suspended, give up leadership instead of renewing, so that
+            // work in progress is cancelled.
+            if !self.lease.is_held() {
+                warn!(lease = %self.options.name, "the lease expired");
                 break;
             }
-            let asked = Instant::now();
-            match timeout(self.attempt_timeout(), self.seek(&mut None)).await {
-                Ok(Ok(true)) => self.leads(asked),
-                Ok(Ok(false)) => {
-                    warn!(lease = %self.options.name, "another replica took the lease");
-                    break;
-                }
-                Ok(Err(error)) => {
-                    warn!(error = redact::told(&error), lease = %self.options.name, "the lease could not be renewed")
-                }
-                Err(_) => warn!(lease = %self.options.name, "the API server did not answer about the lease"),
+            if self.try_acquire(&mut None).await == Some(false) {
+                warn!(lease = %self.options.name, "another replica took the lease");
+                break;
             }
         }
-        self.resign();
+        self.step_down();
     }
 
-    /// Stops acting as the leader.
-    pub fn resign(&self) {
-        self.leadership.set(None);
+    fn step_down(&self) {
+        self.lease.set(None);
         self.metrics.leads(&self.options.name, false);
     }
 
-    /// Gives the lease up, so that another replica needn't wait for it to run out.
+    /// Releases the lease, so that another replica need not wait until it expires.
     pub async fn release(&self) {
-        self.resign();
-        let give_up = async {
+        self.step_down();
+        let release = async {
             let mut lease = self.api.get(&self.options.name).await?;
             let spec = lease.spec.get_or_insert_default();
             if spec.holder_identity.as_deref() == Some(&self.options.identity) {
@@ -161,41 +149,68 @@ impl LeaderElection {
             }
             Ok::<(), kube::Error>(())
         };
-        match timeout(self.attempt_timeout(), give_up).await {
-            Ok(Ok(())) => info!(lease = %self.options.name, "gave the lease up"),
-            Ok(Err(error)) => {
-                warn!(error = redact::told(&error), "the lease could not be given up; it runs out by itself")
-            }
-            Err(_) => warn!("the lease could not be given up in time; it runs out by itself"),
+        match timeout(self.attempt_timeout(), release).await {
+            Ok(Ok(())) => info!(lease = %self.options.name, "released the lease"),
+            Ok(Err(error)) => warn!(error = told(&error), "the lease could not be released; it will expire"),
+            Err(_) => warn!("the lease could not be released in time; it will expire"),
         }
     }
 
-    /// Takes or renews the lease if that is allowed; tells whether it is ours then.
-    async fn seek(&self, seen: &mut Option<(LeaseSpec, Instant)>) -> Result<bool, kube::Error> {
+    /// Acquires or renews the lease; returns whether this replica holds it, or `None` if that is unknown.
+    async fn try_acquire(&self, observed: &mut ObservedLease) -> Option<bool> {
+        let (lease, started) = (&*self.options.name, Instant::now());
+        match timeout(self.attempt_timeout(), self.try_write(observed)).await {
+            Ok(Ok(held)) => {
+                if held {
+                    self.mark_held(started);
+                }
+                Some(held)
+            }
+            Ok(Err(error)) => {
+                if matches!(&error, kube::Error::Api(status) if matches!(status.code, 401 | 403)) {
+                    error!(
+                        error = told(&error),
+                        lease,
+                        "the lease can't be read or written: check the operator's credentials, and grant it get, create and update on leases in coordination.k8s.io"
+                    );
+                } else {
+                    warn!(error = told(&error), lease, "the lease can't be read or written");
+                }
+                None
+            }
+            Err(_) => {
+                warn!(lease, "the API server did not answer a request for the lease in time");
+                None
+            }
+        }
+    }
+
+    /// Writes the lease if this replica may take it; returns whether it did.
+    async fn try_write(&self, observed: &mut ObservedLease) -> Result<bool, kube::Error> {
         let Some(mut lease) = self.api.get_opt(&self.options.name).await? else {
             let metadata = ObjectMeta { name: Some(self.options.name.clone()), ..ObjectMeta::default() };
             let lease = Lease { metadata, spec: Some(self.spec(None)) };
-            return taken(self.api.create(&PostParams::default(), &lease).await);
+            return unless_conflict(self.api.create(&PostParams::default(), &lease).await);
         };
         let spec = lease.spec.take().unwrap_or_default();
         let holder = spec.holder_identity.as_deref().unwrap_or_default();
         let ours = holder == self.options.identity;
-        if !ours && !holder.is_empty() && !self.has_expired(&spec, seen) {
+        if !ours && !holder.is_empty() && !self.has_expired(&spec, observed) {
             return Ok(false);
         }
         lease.spec = Some(self.spec(Some(&spec)));
-        taken(self.api.replace(&self.options.name, &PostParams::default(), &lease).await)
+        unless_conflict(self.api.replace(&self.options.name, &PostParams::default(), &lease).await)
     }
 
-    /// Whether the lease was seen unchanged for as long as its holder promised to renew it within.
-    fn has_expired(&self, spec: &LeaseSpec, seen: &mut Option<(LeaseSpec, Instant)>) -> bool {
-        match seen {
+    /// Whether this replica saw the lease unchanged for the duration within which its holder must renew it.
+    fn has_expired(&self, spec: &LeaseSpec, observed: &mut ObservedLease) -> bool {
+        match observed {
             Some((last, since)) if last == spec => {
                 let promised = spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok()).map(Duration::from_secs);
                 since.elapsed() >= promised.unwrap_or(self.options.duration).max(self.options.duration)
             }
             _ => {
-                *seen = Some((spec.clone(), Instant::now()));
+                *observed = Some((spec.clone(), Instant::now()));
                 false
             }
         }
@@ -203,27 +218,29 @@ impl LeaderElection {
 
     fn spec(&self, old: Option<&LeaseSpec>) -> LeaseSpec {
         let now = MicroTime(Timestamp::now());
-        let kept = old.filter(|old| old.holder_identity.as_deref() == Some(&self.options.identity));
+        let renewed = old.filter(|old| old.holder_identity.as_deref() == Some(&self.options.identity));
         let transitions = old.and_then(|old| old.lease_transitions).unwrap_or(0);
         LeaseSpec {
             holder_identity: Some(self.options.identity.clone()),
             lease_duration_seconds: i32::try_from(self.options.duration.as_secs()).ok(),
-            acquire_time: kept.and_then(|old| old.acquire_time.clone()).or_else(|| Some(now.clone())),
+            acquire_time: renewed.and_then(|old| old.acquire_time.clone()).or_else(|| Some(now.clone())),
             renew_time: Some(now),
-            lease_transitions: Some(if kept.is_some() { transitions } else { transitions.saturating_add(1) }),
+            lease_transitions: Some(if renewed.is_some() { transitions } else { transitions.saturating_add(1) }),
             ..LeaseSpec::default()
         }
     }
 
-    /// Leads for two thirds of the lease from when it was asked for: the others begin to count when
-    /// they see the write, which is later.
-    fn leads(&self, asked: Instant) {
-        self.leadership.set(Some(asked + self.options.duration * 2 / 3));
+    /// Holds the lease for two thirds of its duration, counted from the start of the request: other replicas start
+    /// counting when they see the write, which is later.
+    fn mark_held(&self, started: Instant) {
+        self.lease.set(Some(started + self.options.duration * 2 / 3));
         self.metrics.leads(&self.options.name, true);
     }
 
+    /// A tenth to an eighth of the lease duration: replicas do not retry in step, and after a renewal that timed out
+    /// there is time for another one.
     fn retry_period(&self) -> Duration {
-        self.options.duration / 8
+        self.options.duration.mul_f64((4.0 + jitter()) / 40.0)
     }
 
     fn attempt_timeout(&self) -> Duration {
@@ -231,7 +248,7 @@ impl LeaderElection {
     }
 }
 
-fn taken(answer: Result<Lease, kube::Error>) -> Result<bool, kube::Error> {
+fn unless_conflict(answer: Result<Lease, kube::Error>) -> Result<bool, kube::Error> {
     match answer {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => Ok(false),
@@ -245,63 +262,63 @@ mod tests {
     use crate::controller::reconciler::tests::api_server;
     use serde_json::json;
 
-    fn candidate(seconds: u64) -> (LeaderElection, Arc<Mutex<Vec<String>>>) {
+    fn election(seconds: u64) -> (LeaderElection, Arc<Mutex<Vec<String>>>) {
         let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
             "metadata": {"name": "operator", "namespace": "shop", "resourceVersion": "1"},
             "spec": {"holderIdentity": "one", "leaseDurationSeconds": seconds}});
-        let (client, asked) = api_server(lease);
+        let (client, calls) = api_server(lease);
         let options = LeaderElectionOptions {
             namespace: "shop".into(),
             name: "operator".into(),
             identity: "one".into(),
             duration: Duration::from_secs(seconds),
         };
-        (LeaderElection::new(client, options, Arc::new(Metrics::default())), asked)
+        (LeaderElection::new(client, options, Arc::new(Metrics::default())), calls)
     }
 
     #[test]
-    fn leadership_ends_at_its_end() {
+    fn lease_is_held_until_it_expires() {
         let now = Instant::now();
-        assert!(!LeaseHold::default().holds());
-        assert!(LeaseHold::forever().holds());
-        assert!(LeaseHold::until(now + Duration::from_secs(3600)).holds());
-        assert!(!LeaseHold::until(now).holds());
-        let leadership = LeaseHold::forever();
-        leadership.run_out();
-        assert!(!leadership.holds());
+        assert!(!LeaseHold::default().is_held());
+        assert!(LeaseHold::forever().is_held());
+        assert!(LeaseHold::until(now + Duration::from_secs(3600)).is_held());
+        assert!(!LeaseHold::until(now).is_held());
+        let lease = LeaseHold::forever();
+        lease.expire();
+        assert!(!lease.is_held());
     }
 
     #[tokio::test]
-    async fn a_leader_acts_for_two_thirds_of_the_lease_from_when_it_asked() {
-        let (candidate, _) = candidate(5400);
+    async fn acquired_lease_is_held_for_two_thirds_of_its_duration_from_the_request() {
+        let (election, _) = election(5400);
         let ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
-        candidate.leads(ago(0));
-        assert!(candidate.leadership().holds());
-        candidate.leads(ago(3600));
-        assert!(!candidate.leadership().holds(), "an answer that comes late gives less");
+        election.mark_held(ago(0));
+        assert!(election.lease().is_held());
+        election.mark_held(ago(3600));
+        assert!(!election.lease().is_held(), "a late response leaves less time");
     }
 
     #[tokio::test]
-    async fn who_slept_past_its_lease_does_not_renew_it() {
-        let (candidate, asked) = candidate(1);
-        candidate.leadership().run_out();
-        candidate.hold().await;
-        assert_eq!(*asked.lock().unwrap(), Vec::<String>::new());
-        // Beginning anew it may: the lease is still in its name.
-        candidate.campaign().await;
-        assert!(candidate.leadership().holds());
+    async fn expired_lease_is_not_renewed_but_acquired_again() {
+        let (election, calls) = election(1);
+        election.lease().expire();
+        election.renew_until_lost().await;
+        assert_eq!(*calls.lock().unwrap(), Vec::<String>::new());
+        // The Lease still names this replica, so it can acquire it at once.
+        election.acquire().await;
+        assert!(election.lease().is_held());
     }
 
     #[tokio::test]
-    async fn who_has_lost_its_lease_leads_no_more() {
-        let (candidate, asked) = candidate(1);
-        let theirs = LeaderElection {
-            options: LeaderElectionOptions { identity: "two".into(), ..candidate.options.clone() },
-            ..candidate
+    async fn lease_taken_by_another_replica_is_lost_and_not_overwritten() {
+        let (election, calls) = election(1);
+        let other = LeaderElection {
+            options: LeaderElectionOptions { identity: "two".into(), ..election.options.clone() },
+            ..election
         };
-        theirs.leads(Instant::now());
-        theirs.hold().await;
-        assert!(!theirs.leadership().holds());
-        assert!(asked.lock().unwrap().iter().all(|call| call.starts_with("GET ")), "what another holds is left alone");
+        other.mark_held(Instant::now());
+        other.renew_until_lost().await;
+        assert!(!other.lease().is_held());
+        assert!(calls.lock().unwrap().iter().all(|call| call.starts_with("GET ")), "the other's lease is not written");
     }
 }

@@ -1,4 +1,4 @@
-//! Watches, workers and their life: from a Kubernetes client to a running operator.
+//! The controller: leader election, watches, workers and shutdown.
 
 pub(crate) mod context;
 mod events;
@@ -6,8 +6,8 @@ pub mod kube_client;
 pub mod leader_election;
 pub mod namespace_policy;
 mod reconciler;
+mod watch;
 
-use crate::api::DatasetImportJob;
 use crate::controller::context::{Context, LocalStates};
 use crate::controller::events::EventPublisher;
 use crate::controller::kube_client::KubeClient;
@@ -15,99 +15,91 @@ use crate::controller::leader_election::{LeaderElection, LeaderElectionOptions, 
 use crate::controller::namespace_policy::DefaultPolicy;
 use crate::controller::reconciler::{error_policy, reconcile};
 use crate::http::readiness::Readiness;
-use crate::import::MANAGER;
-use crate::import::{Key, Timing};
+use crate::import::{MANAGER, Timing};
 use crate::personalize::Personalize;
-use crate::queue::{Queue, Uid};
-use crate::redact::told;
+use crate::queue::Queue;
 use crate::telemetry::metrics::Metrics;
-use futures::channel::mpsc::{UnboundedSender, unbounded};
+use futures::StreamExt;
 use futures::future::join_all;
-use futures::{Stream, StreamExt};
-use kube::api::ListParams;
-use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::controller::{Config, Controller};
 use kube::runtime::events::Reporter;
-use kube::runtime::reflector::{self, ObjectRef};
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client, Resource};
-use std::collections::{BTreeSet, HashSet};
+use kube::runtime::reflector;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore, watch};
-use tokio::time::{sleep, timeout};
-use tracing::{info, warn};
-
-/// A resource that may be unreadable: one bad object must not blind the watch to the others.
-type Guarded = DeserializeGuard<DatasetImportJob>;
+use tokio::sync::watch::{Receiver, channel};
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::sleep;
+use tracing::warn;
 
 /// How the operator runs.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The namespaces it watches; none means all.
+    /// The namespaces to watch; empty means all.
     pub namespaces: BTreeSet<String>,
-    /// The most reconciles at once, at least 1.
+    /// The maximum of concurrent reconciles, at least 1.
     pub concurrency: u16,
-    /// The most imports at once per account and region.
+    /// The maximum of concurrent imports per account and region.
     pub quota: usize,
-    /// The delays that it keeps.
-    pub policy: Timing,
-    /// What namespaces without allow-lists may do.
-    pub unlisted: DefaultPolicy,
-    /// The bound on each call to the Kubernetes API.
+    /// Poll intervals, retry delays and the grace period.
+    pub timing: Timing,
+    /// What a namespace without allow-lists may import.
+    pub default_policy: DefaultPolicy,
+    /// The timeout of each call to the Kubernetes API.
     pub kube_timeout: Duration,
     /// How long a watch lives before it is renewed.
     pub watch_timeout: Duration,
-    /// How long a pass under way may take to end after the order to stop.
-    pub drain: Duration,
-    /// Leader election, unless this is the only replica.
+    /// How long a running reconcile may take to finish after the stop signal.
+    pub drain_timeout: Duration,
+    /// Leader election; `None` if this is the only replica.
     pub election: Option<LeaderElectionOptions>,
-    /// The name under which events are reported.
+    /// The reporting instance in events.
     pub instance: String,
 }
 
-/// Runs until `stop` turns true, through as many leaderships as there are.
+/// Runs until `stop` turns true; leads whenever this replica holds the lease.
 pub async fn run<P: Personalize + Clone>(
-    connection: KubeClient,
+    kube: KubeClient,
     personalize: P,
     options: Options,
-    health: Arc<Readiness>,
+    readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
-    stop: watch::Receiver<bool>,
+    stop: Receiver<bool>,
 ) {
     metrics.workers(options.concurrency);
-    let restored = Notify::new();
-    let probe = probe_crd(connection.client.clone(), options.clone(), Arc::clone(&health), &restored);
+    let history_rewound = Notify::new();
+    let probe = watch::probe(kube.client.clone(), &options, &readiness, &history_rewound);
+    let lead = |lease| lead(&kube, &personalize, &options, &readiness, &metrics, lease, stop.clone());
     let work = async {
         let Some(election) = options.election.clone() else {
             while !*stop.borrow() {
                 tokio::select! {
-                    () = lead(&connection, &personalize, &options, &health, &metrics, LeaseHold::forever(), stop.clone()) => return,
-                    () = restored.notified() => {}
+                    () = lead(LeaseHold::forever()) => return,
+                    () = history_rewound.notified() => {}
                 }
             }
             return;
         };
-        let candidate = LeaderElection::new(connection.client.clone(), election, Arc::clone(&metrics));
+        let election = LeaderElection::new(kube.client.clone(), election, Arc::clone(&metrics));
         while !*stop.borrow() {
             tokio::select! {
-                () = candidate.campaign() => {}
+                () = election.acquire() => {}
                 () = stopped(stop.clone()) => break,
             }
             tokio::select! {
-                // What a lost lease cuts short is as if the process had died there: the protocol of
-                // submission is made for that.
-                () = candidate.hold() => {}
-                () = lead(&connection, &personalize, &options, &health, &metrics, candidate.leadership(), stop.clone()) => {}
-                // What is known, and from where the watches go on, is of a history that never was.
-                () = restored.notified() => {}
+                // A lost lease cancels running reconciles like a crash does; the submission protocol handles both.
+                () = election.renew_until_lost() => {}
+                () = lead(election.lease()) => {}
+                // etcd was restored from a backup: caches and watch positions refer to revisions that no longer
+                // exist. Start over.
+                () = history_rewound.notified() => {}
             }
-            health.stands_by();
+            readiness.stands_by();
             metrics.stands_by();
         }
-        candidate.release().await;
+        election.release().await;
     };
     tokio::select! {
         () = work => {}
@@ -115,185 +107,73 @@ pub async fn run<P: Personalize + Clone>(
     }
 }
 
-/// Completes when the order to stop is given.
-pub async fn stopped(mut stop: watch::Receiver<bool>) {
-    // A sender that is gone can't give the order any more; then nothing runs that could obey it.
+/// Completes when `stop` turns true.
+pub async fn stopped(mut stop: Receiver<bool>) {
+    // A closed channel means that the process is exiting.
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Finds out again and again whether the resource is served, for readiness.
-///
-/// The version of the listing tells, too, when the API server's data was put back to an earlier state: it never falls
-/// otherwise. A watch would not tell: it waits in silence for versions later than the ones it has seen.
-async fn probe_crd(client: Client, options: Options, health: Arc<Readiness>, restored: &Notify) {
-    let api: Api<Guarded> = match options.namespaces.first() {
-        Some(namespace) => Api::namespaced(client, namespace),
-        None => Api::all(client),
-    };
-    let mut was = None;
-    let mut newest = 0;
-    loop {
-        let answer = timeout(options.kube_timeout, api.list_metadata(&ListParams::default().limit(1))).await;
-        let (served, why) = match answer {
-            Ok(Ok(list)) => {
-                let version = list.metadata.resource_version.and_then(|v| v.parse().ok()).unwrap_or(newest);
-                if version < newest {
-                    warn!(version, newest, "the API server's data was put back to an earlier state; beginning anew");
-                    restored.notify_waiters();
-                }
-                newest = version;
-                (true, String::new())
-            }
-            Ok(Err(error)) => (false, told(&error)),
-            Err(_) => (false, "no answer in time".into()),
-        };
-        if was != Some(served) {
-            was = Some(served);
-            if served {
-                info!("the API server serves DatasetImportJobs");
-            } else {
-                warn!(error = %why, "DatasetImportJobs can't be listed: is the CRD installed, and may the operator list them?");
-            }
-        }
-        health.crd(served);
-        sleep(if served { Duration::from_secs(5) } else { Duration::from_secs(1) }).await;
-    }
-}
-
-/// Works as the leader, from empty caches, until the order to stop.
+/// Works as the leader, starting with empty caches, until `stop` turns true.
 async fn lead<P: Personalize + Clone>(
-    connection: &KubeClient,
+    kube: &KubeClient,
     personalize: &P,
     options: &Options,
-    health: &Arc<Readiness>,
+    readiness: &Arc<Readiness>,
     metrics: &Arc<Metrics>,
-    leadership: LeaseHold,
-    stop: watch::Receiver<bool>,
+    lease: LeaseHold,
+    stop: Receiver<bool>,
 ) {
-    let client = &connection.client;
-    let scopes: Vec<Option<String>> =
+    let scopes: Vec<watch::Scope> =
         if options.namespaces.is_empty() { vec![None] } else { options.namespaces.iter().cloned().map(Some).collect() };
-    health.leads(scopes.iter().map(|scope| scope.clone().unwrap_or_default()));
-    let (senders, receivers): (Vec<_>, Vec<_>) = scopes.iter().map(|_| unbounded::<ObjectRef<Guarded>>()).unzip();
-    let (warm, warmed) = watch::channel(());
+    readiness.leads(scopes.iter().map(|scope| scope.clone().unwrap_or_default()));
+    let (enqueue, enqueued) = watch::enqueue_channels(&scopes);
+    let (synced, on_synced) = channel(());
     let reporter = Reporter { controller: MANAGER.into(), instance: Some(options.instance.clone()) };
-    let operator = Arc::new(Context {
-        client: client.clone(),
+    let context = Arc::new(Context {
+        client: kube.client.clone(),
         personalize: personalize.clone(),
-        timing: options.policy.clone(),
-        default_policy: options.unlisted,
+        timing: options.timing.clone(),
+        default_policy: options.default_policy,
         kube_timeout: options.kube_timeout,
-        queue: Mutex::new(Queue::new(options.quota, options.policy.clone())),
+        queue: Mutex::new(Queue::new(options.quota, options.timing.clone())),
         local_states: LocalStates::default(),
-        lease: leadership,
+        lease,
         stopping: AtomicBool::new(false),
-        readiness: Arc::clone(health),
+        readiness: Arc::clone(readiness),
         metrics: Arc::clone(metrics),
-        events: EventPublisher::new(client.clone(), reporter),
-        enqueue: waker(scopes.clone(), senders),
-        retry_after: connection.pause.clone(),
+        events: EventPublisher::new(kube.client.clone(), reporter),
+        enqueue,
+        retry_after: kube.retry_after.clone(),
         workers: Semaphore::new(options.concurrency.max(1).into()),
     });
-    let controllers = scopes.into_iter().zip(receivers).map(|(scope, wakes)| {
-        let api: Api<Guarded> = match &scope {
-            Some(namespace) => Api::namespaced(client.clone(), namespace),
-            None => Api::all(client.clone()),
-        };
+    let controllers = scopes.into_iter().zip(enqueued).map(|(scope, enqueued)| {
         let (reader, writer) = reflector::store();
-        let config = watcher::Config::default()
-            .timeout(u32::try_from(options.watch_timeout.as_secs()).unwrap_or(290).clamp(1, 290));
-        let events = watcher(api, config).default_backoff();
-        let stream = indexed(events, Arc::clone(&operator), scope, warm.clone()).reflect(writer).applied_objects();
-        Controller::for_stream(stream, reader)
+        let events = watch::events(Arc::clone(&context), scope, options.watch_timeout, synced.clone());
+        Controller::for_stream(events.reflect(writer).applied_objects(), reader)
             .with_config(Config::default().concurrency(options.concurrency.max(1)))
-            .reconcile_on(wakes)
-            .reconcile_all_on(changes(warmed.clone()))
+            .reconcile_on(enqueued)
+            .reconcile_all_on(watch::changes(on_synced.clone()))
             .graceful_shutdown_on(stopped(stop.clone()))
-            .run(reconcile, error_policy, Arc::clone(&operator))
+            .run(reconcile, error_policy, Arc::clone(&context))
             .for_each(|_| std::future::ready(()))
     });
-    let began = jiff::Timestamp::now();
-    let survey = async {
+    let leading_since = jiff::Timestamp::now();
+    let report_metrics = async {
         loop {
-            operator.record_snapshot(began);
+            context.record_snapshot(leading_since);
             sleep(Duration::from_secs(1)).await;
         }
     };
     let drained = async {
         stopped(stop.clone()).await;
-        operator.stopping.store(true, Ordering::Relaxed);
-        sleep(options.drain).await;
-        warn!("passes under way did not end in time; their intents are recorded");
+        context.stopping.store(true, Ordering::Relaxed);
+        sleep(options.drain_timeout).await;
+        warn!("drain timeout: cancelling running reconciles; their intents are recorded");
     };
     tokio::select! {
         _ = join_all(controllers) => {}
         () = drained => {}
-        () = survey => {}
+        () = report_metrics => {}
     }
-    operator.events.finish().await;
-}
-
-fn waker(
-    scopes: Vec<Option<String>>,
-    senders: Vec<UnboundedSender<ObjectRef<Guarded>>>,
-) -> Box<dyn Fn(&Key) + Send + Sync> {
-    let channels: Vec<_> = scopes.into_iter().zip(senders).collect();
-    Box::new(move |key| {
-        let covers = |scope: &Option<String>| scope.as_ref().is_none_or(|namespace| *namespace == key.namespace);
-        if let Some((_, sender)) = channels.iter().find(|(scope, _)| covers(scope)) {
-            // A closed channel belongs to a controller that has ended.
-            let _ = sender.unbounded_send(ObjectRef::new(&key.name).within(&key.namespace));
-        }
-    })
-}
-
-/// Keeps the queue and the memories in step with what the watch delivers.
-fn indexed<P: Personalize>(
-    events: impl Stream<Item = watcher::Result<Event<Guarded>>>,
-    operator: Arc<Context<P>>,
-    scope: Option<String>,
-    warm: watch::Sender<()>,
-) -> impl Stream<Item = watcher::Result<Event<Guarded>>> {
-    let mut unlisted: HashSet<Uid> = HashSet::new();
-    events.map(move |event| {
-        match &event {
-            Ok(Event::Init) => {
-                unlisted = operator.queue().relist(scope.as_deref());
-            }
-            Ok(Event::Apply(guarded) | Event::InitApply(guarded)) => {
-                if let Some(uid) = guarded.meta().uid.as_ref() {
-                    unlisted.remove(uid);
-                }
-                match &guarded.0 {
-                    Ok(job) => operator.observe(job),
-                    // What can't be read has no place in the queue.
-                    Err(_) => guarded.meta().uid.iter().for_each(|uid| operator.forget(uid)),
-                }
-            }
-            Ok(Event::Delete(guarded)) => {
-                if let Some(uid) = guarded.meta().uid.as_ref() {
-                    operator.forget(uid);
-                }
-            }
-            Ok(Event::InitDone) => {
-                unlisted.drain().for_each(|uid| operator.forget(&uid));
-                let was_warm = operator.readiness.is_warm();
-                operator.readiness.warm(scope.as_deref().unwrap_or_default());
-                if !was_warm && operator.readiness.is_warm() {
-                    // What came before all was known was left alone.
-                    let _ = warm.send(());
-                }
-            }
-            Err(error) => {
-                operator.metrics.error("Watch");
-                warn!(error = told(error), "the watch was interrupted");
-            }
-        }
-        event
-    })
-}
-
-/// A stream that brings each change.
-fn changes(of: watch::Receiver<()>) -> impl Stream<Item = ()> {
-    futures::stream::unfold(of, |mut of| async { of.changed().await.is_ok().then_some(((), of)) })
+    context.events.flush().await;
 }

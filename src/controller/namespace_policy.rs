@@ -1,9 +1,9 @@
-//! What a namespace may import: its allow-lists, annotations that only a cluster administrator can set.
+//! What a namespace may import: allow-lists in annotations that only a cluster administrator can set.
 //!
-//! A list holds patterns, separated by commas or white space. In a pattern `*` stands for any run of
-//! characters and all else for itself; the whole value has to match. The chart's
-//! ValidatingAdmissionPolicy applies the same rule at admission, where patterns become regular
-//! expressions, so a pattern with a character outside of [`PATTERN_CHARACTERS`] matches nothing.
+//! A list holds patterns, separated by commas or white space. In a pattern `*` matches any characters and every other
+//! character matches itself; the whole value has to match. The chart's ValidatingAdmissionPolicy applies the same rule
+//! at admission, where patterns become regular expressions, so a pattern with a character outside of
+//! [`PATTERN_CHARACTERS`] matches nothing.
 
 use crate::api::DatasetImportJobSpec;
 use crate::redact::sanitize;
@@ -18,25 +18,23 @@ pub const ALLOWED_ROLE_ARNS: &str = "personalize-operator.io/allowed-role-arns";
 /// The S3 locations that a namespace may import from.
 pub const ALLOWED_DATA_LOCATIONS: &str = "personalize-operator.io/allowed-data-locations";
 
-/// What a pattern may consist of, beside ASCII letters and digits.
+/// The characters of a pattern, in addition to ASCII letters and digits.
 pub const PATTERN_CHARACTERS: &str = ":/_.=+@*-";
 
-/// What a namespace without a list may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+/// What a namespace without an allow-list may import.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DefaultPolicy {
     /// Everything.
-    #[value(name = "open")]
     Allow,
     /// Nothing.
-    #[value(name = "closed")]
     Deny,
 }
 
 /// Why a namespace with these annotations may not make this import; `None` if it may.
 #[must_use]
-pub fn barred(
+pub fn denial(
     annotations: &BTreeMap<String, String>,
-    unlisted: DefaultPolicy,
+    default_policy: DefaultPolicy,
     spec: &DatasetImportJobSpec,
 ) -> Option<String> {
     let rules = [
@@ -46,7 +44,7 @@ pub fn barred(
     ];
     rules.into_iter().find_map(|(field, annotation, value)| {
         let why = match annotations.get(annotation) {
-            None if unlisted == DefaultPolicy::Allow => return None,
+            None if default_policy == DefaultPolicy::Allow => return None,
             None => "is missing, and this cluster is closed to namespaces without it",
             Some(list) if permits(list, value) => return None,
             Some(_) => "does not list it",
@@ -64,13 +62,13 @@ fn permits(list: &str, value: &str) -> bool {
 
 /// Whether a pattern covers the whole value.
 fn matches(pattern: &str, value: &str) -> bool {
-    let known = |c: char| c.is_ascii_alphanumeric() || PATTERN_CHARACTERS.contains(c);
-    if pattern.is_empty() || !pattern.chars().all(known) {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || PATTERN_CHARACTERS.contains(c);
+    if pattern.is_empty() || !pattern.chars().all(allowed) {
         return false;
     }
     let Some((head, rest)) = pattern.split_once('*') else { return pattern == value };
     let Some(mut value) = value.strip_prefix(head) else { return false };
-    // Between two stars the first place that fits is as good as any later one.
+    // Between two stars the first match is enough: a later one leaves less of the value for the rest.
     let mut parts: Vec<&str> = rest.split('*').collect();
     let tail = parts.pop().unwrap_or_default();
     for part in parts {
@@ -87,7 +85,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn patterns() {
+    fn pattern_matches_the_whole_value() {
         for (pattern, value, fits) in [
             ("arn:a", "arn:a", true),
             ("arn:a", "arn:ab", false),
@@ -108,7 +106,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_pattern_is_the_regular_expression_that_admission_makes_of_it(
+        fn pattern_matches_like_the_regular_expression_that_admission_derives_from_it(
             pattern in "[ab.*+]{0,8}", value in "[ab.+]{0,8}"
         ) {
             let expression = format!("^{}$", pattern.replace('.', "\\.").replace('+', "\\+").replace('*', ".*"));
@@ -118,25 +116,25 @@ mod tests {
     }
 
     #[test]
-    fn each_field_has_its_list() {
+    fn each_field_is_checked_against_its_own_list_or_the_default_policy() {
         let spec = spec();
         let all = BTreeMap::from([
             (ALLOWED_DATASET_ARNS.to_owned(), format!("other, {}", spec.dataset_arn)),
             (ALLOWED_ROLE_ARNS.to_owned(), "arn:aws:iam::*:role/*\n".to_owned()),
             (ALLOWED_DATA_LOCATIONS.to_owned(), "s3://*".to_owned()),
         ]);
-        for unlisted in [DefaultPolicy::Allow, DefaultPolicy::Deny] {
-            assert_eq!(barred(&all, unlisted, &spec), None);
+        for default_policy in [DefaultPolicy::Allow, DefaultPolicy::Deny] {
+            assert_eq!(denial(&all, default_policy, &spec), None);
         }
-        assert_eq!(barred(&BTreeMap::new(), DefaultPolicy::Allow, &spec), None);
+        assert_eq!(denial(&BTreeMap::new(), DefaultPolicy::Allow, &spec), None);
         for annotation in all.keys() {
             let mut without = all.clone();
             without.remove(annotation);
-            assert_eq!(barred(&without, DefaultPolicy::Allow, &spec), None);
-            let why = barred(&without, DefaultPolicy::Deny, &spec).unwrap();
+            assert_eq!(denial(&without, DefaultPolicy::Allow, &spec), None);
+            let why = denial(&without, DefaultPolicy::Deny, &spec).unwrap();
             assert!(why.contains(annotation) && why.contains("missing"), "{why}");
             without.insert(annotation.clone(), String::new());
-            let why = barred(&without, DefaultPolicy::Allow, &spec).unwrap();
+            let why = denial(&without, DefaultPolicy::Allow, &spec).unwrap();
             assert!(why.contains(annotation) && why.contains("does not list"), "{why}");
         }
     }

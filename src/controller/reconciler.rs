@@ -1,7 +1,8 @@
 //! Reconciling one resource: performing the effects that the core asks for.
 
 use super::context::Context;
-use super::{Guarded, events, namespace_policy};
+use super::watch::Guarded;
+use super::{events, namespace_policy};
 use crate::api::conditions::{Reason, State};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus};
 use crate::import::timing::since;
@@ -78,7 +79,7 @@ pub(super) async fn reconcile<P: Personalize>(
             Err(invalid) => {
                 context.metrics.error("Unreadable");
                 let error = crate::redact::sanitize(&invalid.error);
-                error!(%error, "the resource can't be decoded; it is skipped until it changes");
+                error!(%error, "the resource can't be read; it is skipped until it changes");
                 return Ok(Action::await_change());
             }
         };
@@ -116,7 +117,7 @@ impl<P: Personalize> Context<P> {
     /// Reconciles a resource once. Returns when to reconcile it again, if not only on change, and why it did not finish.
     pub(crate) async fn reconcile(&self, resource: &DatasetImportJob) -> (Option<Duration>, Result<(), Error>) {
         let Some(uid) = resource.uid() else { return (None, Ok(())) };
-        let pause = self.retry_after.left();
+        let pause = self.retry_after.remaining();
         if !pause.is_zero() {
             return (Some(pause), Ok(()));
         }
@@ -242,7 +243,7 @@ impl<P: Personalize> Executor<'_, P> {
             }
             Ok(namespace) => {
                 let denial =
-                    namespace_policy::barred(namespace.annotations(), self.context.default_policy, &resource.spec);
+                    namespace_policy::denial(namespace.annotations(), self.context.default_policy, &resource.spec);
                 Ok(denial.map_or(Ok(()), Err))
             }
             Err(Error::Kube(kube::Error::Api(status))) if status.is_forbidden() => Ok(Err(format!(
@@ -297,7 +298,7 @@ impl<P: Personalize> Executor<'_, P> {
     /// Only the leader submits, and nothing new starts during a shutdown.
     fn check_may_submit(&self, reconciliation: &Reconciliation) -> Result<(), Error> {
         let stopping = self.context.stopping.load(Ordering::Relaxed) && !reconciliation.has_recorded_intent();
-        if stopping || !self.context.lease.holds() {
+        if stopping || !self.context.lease.is_held() {
             return Err(Error::NotLeading);
         }
         Ok(())
@@ -378,7 +379,7 @@ impl<P: Personalize> Executor<'_, P> {
 }
 
 /// A number in 0..1, to spread delays; it needs no quality.
-fn jitter() -> f64 {
+pub(super) fn jitter() -> f64 {
     f64::from(Timestamp::now().subsec_nanosecond().unsigned_abs() % 10_007) / 10_007.0
 }
 

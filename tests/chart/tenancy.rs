@@ -4,7 +4,7 @@ use crate::bed::{Bed, eventually, plane, text};
 use crate::helm::{of_kind, read, resources};
 use personalize_operator::api::DatasetImportJobSpec;
 use personalize_operator::controller::namespace_policy::{
-    ALLOWED_DATA_LOCATIONS, ALLOWED_DATASET_ARNS, ALLOWED_ROLE_ARNS, DefaultPolicy, PATTERN_CHARACTERS, barred,
+    ALLOWED_DATA_LOCATIONS, ALLOWED_DATASET_ARNS, ALLOWED_ROLE_ARNS, DefaultPolicy, PATTERN_CHARACTERS, denial,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -113,7 +113,7 @@ fn admission_and_the_operator_judge_alike() {
                 let taken = told.contains(&format!("/{name} created"));
                 let refused = told.contains(&format!("\"{name}\" is forbidden"));
                 assert!(taken != refused, "{name} is taken or refused: {told}");
-                let own = barred(&annotations, unlisted, &spec);
+                let own = denial(&annotations, unlisted, &spec);
                 assert_eq!(taken, own.is_none(), "{unlisted:?} {case:?} {spec:?}: {own:?}\n{told}");
             }
         }

@@ -66,7 +66,7 @@ impl Service {
         asked.push(operation);
         let count = asked.iter().filter(|o| **o == operation).count();
         if self.last == Some((operation, count)) {
-            self.lease.run_out();
+            self.lease.expire();
         }
     }
 

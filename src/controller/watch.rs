@@ -1,0 +1,147 @@
+//! Watches: every event of the API server updates the queue before the controller sees it.
+
+use crate::api::DatasetImportJob;
+use crate::controller::Options;
+use crate::controller::context::Context;
+use crate::http::readiness::Readiness;
+use crate::import::Key;
+use crate::personalize::Personalize;
+use crate::queue::Uid;
+use crate::redact::told;
+use futures::channel::mpsc::{UnboundedReceiver, unbounded};
+use futures::{Stream, StreamExt};
+use kube::api::ListParams;
+use kube::core::DeserializeGuard;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::sync::watch::{Receiver, Sender};
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+/// A resource that may not deserialize: one bad object must not stop the watch for the others.
+pub(super) type Guarded = DeserializeGuard<DatasetImportJob>;
+
+/// A watched namespace; `None` means all namespaces.
+pub(super) type Scope = Option<String>;
+
+fn api(client: Client, scope: Option<&str>) -> Api<Guarded> {
+    match scope {
+        Some(namespace) => Api::namespaced(client, namespace),
+        None => Api::all(client),
+    }
+}
+
+/// Checks periodically whether the API server serves the resource, for readiness.
+///
+/// It also notices when etcd was restored to an earlier state, because only then does the resource version of a list
+/// go back. A watch does not notice: it waits silently for versions newer than the last one it saw.
+pub(super) async fn probe(client: Client, options: &Options, readiness: &Readiness, history_rewound: &Notify) {
+    let api = api(client, options.namespaces.first().map(String::as_str));
+    let mut was_served = None;
+    let mut newest = 0;
+    loop {
+        let answer = timeout(options.kube_timeout, api.list_metadata(&ListParams::default().limit(1))).await;
+        let (served, cause) = match answer {
+            Ok(Ok(list)) => {
+                let version = list.metadata.resource_version.and_then(|v| v.parse().ok()).unwrap_or(newest);
+                if version < newest {
+                    warn!(version, newest, "the API server's data was restored to an earlier state; starting over");
+                    history_rewound.notify_waiters();
+                }
+                newest = version;
+                (true, String::new())
+            }
+            Ok(Err(error)) => (false, told(&error)),
+            Err(_) => (false, "timeout".into()),
+        };
+        if was_served != Some(served) {
+            was_served = Some(served);
+            if served {
+                info!("the API server serves DatasetImportJobs");
+            } else {
+                warn!(error = %cause, "DatasetImportJobs can't be listed: is the CRD installed, and may the operator list them?");
+            }
+        }
+        readiness.crd(served);
+        sleep(if served { Duration::from_secs(5) } else { Duration::from_secs(1) }).await;
+    }
+}
+
+type Enqueue = Box<dyn Fn(&Key) + Send + Sync>;
+
+/// A function that enqueues a resource at the controller of its scope, and the receiver for each scope's controller.
+pub(super) fn enqueue_channels(scopes: &[Scope]) -> (Enqueue, Vec<UnboundedReceiver<ObjectRef<Guarded>>>) {
+    let channel = |scope: &Scope| {
+        let (sender, receiver) = unbounded();
+        ((scope.clone(), sender), receiver)
+    };
+    let (senders, receivers): (Vec<_>, Vec<_>) = scopes.iter().map(channel).unzip();
+    let enqueue = move |key: &Key| {
+        let covers = |scope: &Scope| scope.as_ref().is_none_or(|namespace| *namespace == key.namespace);
+        if let Some((_, sender)) = senders.iter().find(|(scope, _)| covers(scope)) {
+            // The channel is closed if the controller has stopped.
+            let _ = sender.unbounded_send(ObjectRef::new(&key.name).within(&key.namespace));
+        }
+    };
+    (Box::new(enqueue), receivers)
+}
+
+/// The watch events of a scope; each one updates the queue on its way. `synced` reports that all scopes are listed.
+pub(super) fn events<P: Personalize>(
+    context: Arc<Context<P>>,
+    scope: Scope,
+    lifetime: Duration,
+    synced: Sender<()>,
+) -> impl Stream<Item = watcher::Result<Event<Guarded>>> {
+    // The watcher accepts at most 294 seconds.
+    let lifetime = u32::try_from(lifetime.as_secs()).unwrap_or(290).clamp(1, 290);
+    let api = api(context.client.clone(), scope.as_deref());
+    let events = watcher(api, watcher::Config::default().timeout(lifetime)).default_backoff();
+    let mut unlisted: HashSet<Uid> = HashSet::new();
+    events.map(move |event| {
+        match &event {
+            Ok(Event::Init) => {
+                unlisted = context.queue().relist(scope.as_deref());
+            }
+            Ok(Event::Apply(guarded) | Event::InitApply(guarded)) => {
+                if let Some(uid) = guarded.meta().uid.as_ref() {
+                    unlisted.remove(uid);
+                }
+                match &guarded.0 {
+                    Ok(resource) => context.observe(resource),
+                    Err(_) => guarded.meta().uid.iter().for_each(|uid| context.forget(uid)),
+                }
+            }
+            Ok(Event::Delete(guarded)) => {
+                if let Some(uid) = guarded.meta().uid.as_ref() {
+                    context.forget(uid);
+                }
+            }
+            Ok(Event::InitDone) => {
+                unlisted.drain().for_each(|uid| context.forget(&uid));
+                let was_synced = context.readiness.is_warm();
+                context.readiness.warm(scope.as_deref().unwrap_or_default());
+                if !was_synced && context.readiness.is_warm() {
+                    // Reconciles before the initial list completed were skipped; trigger them now.
+                    let _ = synced.send(());
+                }
+            }
+            Err(error) => {
+                context.metrics.error("Watch");
+                warn!(error = told(error), "watch failed; retrying");
+            }
+        }
+        event
+    })
+}
+
+/// A stream with an item for each change of the value.
+pub(super) fn changes(value: Receiver<()>) -> impl Stream<Item = ()> {
+    futures::stream::unfold(value, |mut value| async { value.changed().await.is_ok().then_some(((), value)) })
+}
