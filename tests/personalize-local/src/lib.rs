@@ -11,32 +11,24 @@
 //! # Ok(()) }
 //! ```
 
+mod api;
 mod arn;
-mod auth;
-mod clockwork;
-mod constraints;
+mod clock;
 mod control;
-mod csv_check;
+mod data;
 mod error;
 mod fault;
-mod job;
-mod ledger;
-mod model;
-mod operations;
-mod page;
-mod pages;
-mod refusal;
-mod schema;
-mod seed;
+mod sanitize;
 mod server;
 mod service;
-mod sessions;
-mod source;
-mod state_file;
-mod text;
-mod throttle;
-mod wire;
-mod world;
+mod store;
+
+use api::{auth, constraints, error as refusal, model, operations, pagination as pages, protocol as wire, throttle};
+use clock as clockwork;
+use control::{dashboard as page, sessions};
+use data::{csv_check, schema, source};
+use sanitize as text;
+use store::{self as world, job, ledger, seed, state_file};
 
 pub use error::StartError;
 pub use fault::{Action, Fault};

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may")]
 
+#[path = "env/mod.rs"]
 mod bed;
 mod python;
 
@@ -17,7 +18,7 @@ use bed::Bed;
 use control_plane::tether;
 use personalize_local::{Entry, Seed, Service, Throttle};
 
-/// Runs one of the scripts beside `judge.py` against a stand-in; it ends with a line that says so.
+/// Runs one of the scripts beside `common.py` against a stand-in; it ends with a line that says so.
 async fn run(script: &'static str, bed: &Bed) {
     run_against(script, vec![bed.service.url()]).await;
 }

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta, timezone
 
 from botocore.auth import SigV4Auth
 
-from judge import ACCOUNT, DATASET, ENDPOINT, FAILURES, FOREIGN, LOCKED, REFUSED_ROLE, ROLE, control, eventually, job_arn, judge
+from common import ACCOUNT, DATASET, ENDPOINT, FAILURES, FOREIGN, LOCKED, REFUSED_ROLE, ROLE, control, eventually, job_arn, judge
 
 CONFIG = tempfile.NamedTemporaryFile("w", suffix=".config")
 # What the CLI would refuse by itself is for the stand-in to refuse.

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 from botocore.auth import SigV4Auth
 from botocore.waiter import WaiterModel, create_waiter_with_client
 
-from judge import ACCOUNT, DATASET, FAILURES, FOREIGN, LOCKED, REFUSED_ROLE, ROLE, client, control, eventually, finished, job, job_arn, refused
+from common import ACCOUNT, DATASET, FAILURES, FOREIGN, LOCKED, REFUSED_ROLE, ROLE, client, control, eventually, finished, job, job_arn, refused
 
 MANY = [{"tagKey": str(n), "tagValue": ""} for n in range(51)]
 

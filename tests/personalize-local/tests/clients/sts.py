@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 
 import boto3
 
-from judge import ACCOUNT, ENDPOINT, FOREIGN, ROLE, client, control, job, refused
+from common import ACCOUNT, ENDPOINT, FOREIGN, ROLE, client, control, job, refused
 
 STS = boto3.client("sts", region_name="eu-west-1", endpoint_url=ENDPOINT + "/_local/sts", aws_access_key_id="AKIALOCAL", aws_secret_access_key="local-secret")
 OTHERS = "444455556666"

@@ -13,7 +13,7 @@ from awscli.clidriver import create_clidriver
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from judge import eventually
+from common import eventually
 
 TIGHT, SLOW = sys.argv[1:3]
 REGIONS = {"boto3": "eu-west-1", "cli": "us-east-1"}

@@ -3,15 +3,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may")]
 
-#[path = "../bed/mod.rs"]
+#[path = "../env/mod.rs"]
 mod bed;
-mod edges;
 mod faults;
+mod limits;
 mod memory;
 mod operations;
 mod process;
+mod raw_http;
 mod restart;
-mod rules;
 
 use std::{
     fmt::Debug,

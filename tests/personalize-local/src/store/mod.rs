@@ -1,5 +1,10 @@
 //! Everything the stand-in knows, behind one lock.
 
+pub(crate) mod job;
+pub(crate) mod ledger;
+pub(crate) mod seed;
+pub(crate) mod state_file;
+
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};

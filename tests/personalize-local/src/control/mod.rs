@@ -1,5 +1,8 @@
 //! `/_local/`: faults and live control over HTTP, kept apart from the service's own `POST /`.
 
+pub(crate) mod dashboard;
+pub(crate) mod sessions;
+
 use axum::{
     Json, Router,
     body::Bytes,
@@ -16,7 +19,7 @@ use crate::{
     Dataset, Durations, Entry, Fault, Outcome, SeedJob,
     clockwork::{Shared, now_ms},
     page,
-    sessions::{self, StsAnswer},
+    sessions::StsAnswer,
     state_file,
 };
 
