@@ -1,5 +1,4 @@
-//! SigV4: who signed the request, and whether the signature holds. The signature is made again with the SDK's own
-//! signer and compared.
+//! Authentication with SigV4. The expected signature is computed with the signer of the AWS SDK.
 
 use std::{
     collections::HashMap,
@@ -12,30 +11,32 @@ use aws_sigv4::sign::v4;
 use axum::http::{HeaderMap, Method, Uri, header::AUTHORIZATION};
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 
-use crate::{refusal::Refusal, seed::AccessKey, world::Principal};
+use super::error::ApiError;
+use crate::store::{Principal, seed::AccessKey};
 
-/// How far the client's clock may be off, in either direction.
-const SKEW_SECONDS: i64 = 5 * 60;
+/// Maximum clock skew of a client, in either direction.
+const MAX_SKEW_SECONDS: i64 = 5 * 60;
 
-/// Who is calling, and where.
+/// The authenticated caller and the region of the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Caller {
     pub(crate) account: String,
     pub(crate) region: String,
-    /// As error messages name the caller.
+    /// The ARN in error messages.
     pub(crate) arn: String,
 }
 
-/// The request as it came in.
-pub(crate) struct Signed<'a> {
+/// A request, as received.
+pub(crate) struct SignedRequest<'a> {
     pub(crate) method: &'a Method,
     pub(crate) uri: &'a Uri,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) body: &'a [u8],
 }
 
+/// A parsed `Authorization` header.
 struct Authorization<'a> {
-    access_key: &'a str,
+    access_key_id: &'a str,
     date: &'a str,
     region: &'a str,
     service: &'a str,
@@ -44,57 +45,57 @@ struct Authorization<'a> {
     signature: &'a str,
 }
 
-/// Finds the caller, in the order in which the service checks: token present, complete, key known, token, clock,
-/// scope, signature.
-pub(crate) fn caller(
-    request: &Signed<'_>,
-    keys: &HashMap<String, Principal>,
+/// Authenticates a request. The order of the checks determines the error: header present, header complete, key known,
+/// session token, expiry, clock skew, scope, signature.
+pub(crate) fn authenticate(
+    request: &SignedRequest<'_>,
+    principals: &HashMap<String, Principal>,
     now: Timestamp,
-) -> Result<Caller, Refusal> {
+) -> Result<Caller, ApiError> {
     let header = |name: &str| request.headers.get(name).and_then(|value| value.to_str().ok());
     let Some(text) = header(AUTHORIZATION.as_str()) else {
-        return Err(Refusal::new("MissingAuthenticationTokenException", "Missing Authentication Token"));
+        return Err(ApiError::new("MissingAuthenticationTokenException", "Missing Authentication Token"));
     };
     let date = header("x-amz-date");
-    let signed =
-        parse(text, date.is_some()).map_err(|message| Refusal::new("IncompleteSignatureException", message))?;
+    let authorization =
+        parse(text, date.is_some()).map_err(|message| ApiError::new("IncompleteSignatureException", message))?;
     let date = date.unwrap_or_default();
     let token = header("x-amz-security-token");
     let unknown =
-        || Refusal::new("UnrecognizedClientException", "The security token included in the request is invalid.");
-    let Principal { account, arn, key, .. } = keys.get(signed.access_key).ok_or_else(unknown)?;
+        || ApiError::new("UnrecognizedClientException", "The security token included in the request is invalid.");
+    let Principal { account, arn, key, .. } = principals.get(authorization.access_key_id).ok_or_else(unknown)?;
     if key.session_token.as_deref() != token {
         return Err(unknown());
     }
-    if key.expires_at.is_some_and(|end| end <= now) {
-        return Err(Refusal::new("ExpiredTokenException", "The security token included in the request is expired"));
+    if key.expires_at.is_some_and(|expiry| expiry <= now) {
+        return Err(ApiError::new("ExpiredTokenException", "The security token included in the request is expired"));
     }
     let time = signing_time(date)
         .ok_or_else(|| mismatch(&format!("Date must be in ISO-8601 'basic format'. Got '{date}'.")))?;
     check_clock(time, now, date)?;
-    check_scope(&signed, date)?;
-    let expected =
-        resign(request, &signed, key, time).ok_or_else(|| mismatch("The request can't be canonicalised."))?;
-    if expected != signed.signature {
+    check_scope(&authorization, date)?;
+    let expected = expected_signature(request, &authorization, key, time)
+        .ok_or_else(|| mismatch("The request can't be canonicalised."))?;
+    if expected != authorization.signature {
         return Err(mismatch(
             "The request signature we calculated does not match the signature you provided. Check your AWS Secret \
              Access Key and signing method. Consult the service documentation for details.",
         ));
     }
-    Ok(Caller { account: account.clone(), region: signed.region.to_owned(), arn: arn.clone() })
+    Ok(Caller { account: account.clone(), region: authorization.region.to_owned(), arn: arn.clone() })
 }
 
-/// The access key ID in an Authorization header.
-pub(crate) fn access_key(authorization: &str) -> Option<&str> {
-    parse(authorization, true).ok().map(|signed| signed.access_key)
+/// The access key ID in an `Authorization` header.
+pub(crate) fn access_key_id(header: &str) -> Option<&str> {
+    parse(header, true).ok().map(|authorization| authorization.access_key_id)
 }
 
-fn mismatch(message: &str) -> Refusal {
-    Refusal::new("InvalidSignatureException", message)
+fn mismatch(message: &str) -> ApiError {
+    ApiError::new("InvalidSignatureException", message)
 }
 
-/// Takes an Authorization header apart; the error is the service's sentence.
-fn parse(text: &str, dated: bool) -> Result<Authorization<'_>, String> {
+/// Parses an `Authorization` header; the error is the message of the service.
+fn parse(text: &str, has_date: bool) -> Result<Authorization<'_>, String> {
     let (algorithm, list) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
     let mut fields = HashMap::new();
     for field in list.split(',').map(str::trim).filter(|field| !field.is_empty()) {
@@ -103,11 +104,11 @@ fn parse(text: &str, dated: bool) -> Result<Authorization<'_>, String> {
         })?;
         fields.insert(name, value);
     }
-    let needed = ["Credential", "Signature", "SignedHeaders"];
-    let missing = needed.iter().filter(|name| !fields.contains_key(*name));
+    let required = ["Credential", "Signature", "SignedHeaders"];
+    let missing = required.iter().filter(|name| !fields.contains_key(*name));
     let mut problems: Vec<String> =
         missing.map(|name| format!("Authorization header requires '{name}' parameter.")).collect();
-    if !dated {
+    if !has_date {
         problems
             .push("Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header.".to_owned());
     }
@@ -122,14 +123,14 @@ fn parse(text: &str, dated: bool) -> Result<Authorization<'_>, String> {
         return Err(problems.join(" "));
     };
     let scope: Vec<&str> = credential.split('/').collect();
-    let [access_key, date, region, service, term] = scope[..] else {
+    let [access_key_id, date, region, service, term] = scope[..] else {
         return Err(format!(
             "Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term, got \
              '{credential}'"
         ));
     };
     Ok(Authorization {
-        access_key,
+        access_key_id,
         date,
         region,
         service,
@@ -144,9 +145,9 @@ fn signing_time(date: &str) -> Option<Timestamp> {
     Some(civil.to_zoned(TimeZone::UTC).ok()?.timestamp())
 }
 
-fn check_clock(time: Timestamp, now: Timestamp, date: &str) -> Result<(), Refusal> {
-    let basic = |at: Timestamp| at.strftime("%Y%m%dT%H%M%SZ").to_string();
-    let (earliest, latest) = (now.as_second() - SKEW_SECONDS, now.as_second() + SKEW_SECONDS);
+fn check_clock(time: Timestamp, now: Timestamp, date: &str) -> Result<(), ApiError> {
+    let basic = |time: Timestamp| time.strftime("%Y%m%dT%H%M%SZ").to_string();
+    let (earliest, latest) = (now.as_second() - MAX_SKEW_SECONDS, now.as_second() + MAX_SKEW_SECONDS);
     let bound = |second: i64| basic(Timestamp::from_second(second).unwrap_or(now));
     if time.as_second() < earliest {
         let (bound, now) = (bound(earliest), basic(now));
@@ -161,28 +162,35 @@ fn check_clock(time: Timestamp, now: Timestamp, date: &str) -> Result<(), Refusa
     Ok(())
 }
 
-fn check_scope(signed: &Authorization<'_>, date: &str) -> Result<(), Refusal> {
-    if signed.service != "personalize" {
+fn check_scope(authorization: &Authorization<'_>, date: &str) -> Result<(), ApiError> {
+    if authorization.service != "personalize" {
         return Err(mismatch("Credential should be scoped to correct service: 'personalize'."));
     }
-    if signed.term != "aws4_request" {
-        let text =
-            format!("Credential should be scoped with a valid terminator: 'aws4_request', not '{}'.", signed.term);
+    if authorization.term != "aws4_request" {
+        let text = format!(
+            "Credential should be scoped with a valid terminator: 'aws4_request', not '{}'.",
+            authorization.term
+        );
         return Err(mismatch(&text));
     }
-    if !date.starts_with(signed.date) {
+    if !date.starts_with(authorization.date) {
         let text = format!("Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date: {date}");
         return Err(mismatch(&text));
     }
-    for needed in ["host", "x-amz-date"] {
-        if !signed.signed_headers.contains(&needed) {
-            return Err(mismatch(&format!("'{needed}' must be a 'SignedHeader' in the AWS Authorization.")));
+    for header in ["host", "x-amz-date"] {
+        if !authorization.signed_headers.contains(&header) {
+            return Err(mismatch(&format!("'{header}' must be a 'SignedHeader' in the AWS Authorization.")));
         }
     }
     Ok(())
 }
 
-fn resign(request: &Signed<'_>, signed: &Authorization<'_>, key: &AccessKey, time: Timestamp) -> Option<String> {
+fn expected_signature(
+    request: &SignedRequest<'_>,
+    authorization: &Authorization<'_>,
+    key: &AccessKey,
+    time: Timestamp,
+) -> Option<String> {
     let credentials = Credentials::new(&key.id, &key.secret, key.session_token.clone(), None, "personalize-local");
     let mut settings = SigningSettings::default();
     settings.excluded_headers = None;
@@ -190,14 +198,15 @@ fn resign(request: &Signed<'_>, signed: &Authorization<'_>, key: &AccessKey, tim
     let identity = credentials.into();
     let params = v4::SigningParams::builder()
         .identity(&identity)
-        .region(signed.region)
-        .name(signed.service)
+        .region(authorization.region)
+        .name(authorization.service)
         .time(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
         .settings(settings)
         .build()
         .ok()?
         .into();
-    let headers = signed.signed_headers.iter().filter(|name| !["x-amz-date", "x-amz-security-token"].contains(name));
+    let headers =
+        authorization.signed_headers.iter().filter(|name| !["x-amz-date", "x-amz-security-token"].contains(name));
     let headers: Vec<(&str, &str)> =
         headers.map(|name| Some((*name, request.headers.get(*name)?.to_str().ok()?))).collect::<Option<_>>()?;
     let host = request.headers.get("host")?.to_str().ok()?;
@@ -213,44 +222,47 @@ fn resign(request: &Signed<'_>, signed: &Authorization<'_>, key: &AccessKey, tim
 mod tests {
     use super::parse;
 
-    const WHOLE: &str = "AWS4-HMAC-SHA256 Credential=AKIA/20260101/eu-west-1/personalize/aws4_request, \
+    const COMPLETE: &str = "AWS4-HMAC-SHA256 Credential=AKIA/20260101/eu-west-1/personalize/aws4_request, \
         SignedHeaders=host;x-amz-date, Signature=abc";
 
-    fn refused(text: &str) -> String {
+    fn error(text: &str) -> String {
         parse(text, true).err().unwrap()
     }
 
     #[test]
-    fn a_whole_signature_is_taken_apart() {
-        let signed = parse(WHOLE, true).ok().unwrap();
-        assert_eq!((signed.access_key, signed.region, signed.term), ("AKIA", "eu-west-1", "aws4_request"));
-        assert_eq!((signed.signed_headers, signed.signature), (vec!["host", "x-amz-date"], "abc"));
+    fn complete_header_is_parsed() {
+        let authorization = parse(COMPLETE, true).ok().unwrap();
+        assert_eq!(
+            (authorization.access_key_id, authorization.region, authorization.term),
+            ("AKIA", "eu-west-1", "aws4_request")
+        );
+        assert_eq!((authorization.signed_headers, authorization.signature), (vec!["host", "x-amz-date"], "abc"));
     }
 
     #[test]
-    fn what_is_missing_is_told_in_the_services_words() {
+    fn incomplete_header_is_reported_with_the_missing_parts() {
         assert_eq!(
-            refused("AWS4-HMAC-SHA256 Credential=half"),
+            error("AWS4-HMAC-SHA256 Credential=half"),
             "Authorization header requires 'Signature' parameter. Authorization header requires 'SignedHeaders' \
              parameter. Authorization=AWS4-HMAC-SHA256 Credential=half"
         );
         assert_eq!(
-            refused("AWS4-HMAC-SHA256 Credential=half, SignedHeaders=host, Signature=abc"),
+            error("AWS4-HMAC-SHA256 Credential=half, SignedHeaders=host, Signature=abc"),
             "Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term, got 'half'"
         );
         assert_eq!(
-            refused("Bearer token"),
+            error("Bearer token"),
             "'token' not a valid key=value pair (missing equal-sign) in Authorization header: 'Bearer token'."
         );
         assert_eq!(
-            parse(WHOLE, false).err().unwrap(),
+            parse(COMPLETE, false).err().unwrap(),
             format!(
                 "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header. \
-                 Authorization={WHOLE}"
+                 Authorization={COMPLETE}"
             )
         );
         assert!(
-            refused(&WHOLE.replace("AWS4-HMAC-SHA256", "AWS4-HMAC-SHA1")).starts_with("Authorization=AWS4-HMAC-SHA1")
+            error(&COMPLETE.replace("AWS4-HMAC-SHA256", "AWS4-HMAC-SHA1")).starts_with("Authorization=AWS4-HMAC-SHA1")
         );
     }
 }

@@ -1,134 +1,151 @@
-//! Checks a request against the model's constraints, with the messages that AWS JSON services give.
+//! Checks requests against the constraints of the model, with the error messages of AWS JSON services.
 
 use std::{collections::HashMap, fmt, sync::LazyLock};
 
 use regex::Regex;
 use serde_json::Value;
 
-use crate::model::{Kind, Member, OPERATIONS};
+use super::model::{Member, OPERATIONS, Shape};
 
-/// A broken constraint. Displayed, it is the service's sentence.
+/// A violated constraint. Its `Display` is the error message of the service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Violation {
-    value: Offending,
+    value: InvalidValue,
     path: String,
     rule: String,
 }
 
-/// The value that breaks a constraint, as its sentence names it.
+/// The value in the message of a violation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Offending {
-    Absent,
+enum InvalidValue {
+    Missing,
     Shown(String),
-    /// The model calls it sensitive.
-    Hidden,
+    /// Omitted, because the model marks it as sensitive.
+    Sensitive,
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.value {
-            Offending::Absent => write!(f, "Value null at '{}'", self.path)?,
-            Offending::Shown(value) => write!(f, "Value '{value}' at '{}'", self.path)?,
-            Offending::Hidden => write!(f, "Value at '{}'", self.path)?,
+            InvalidValue::Missing => write!(f, "Value null at '{}'", self.path)?,
+            InvalidValue::Shown(value) => write!(f, "Value '{value}' at '{}'", self.path)?,
+            InvalidValue::Sensitive => write!(f, "Value at '{}'", self.path)?,
         }
         write!(f, " failed to satisfy constraint: Member must {}", self.rule)
     }
 }
 
-/// A member that can't be read at all.
+/// A value of the wrong JSON type, with the error message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct WrongType(pub(crate) String);
 
-/// Checks a request body. The first error of type ends it; broken constraints are all collected.
+/// Checks a request body. Returns all violations, or the first value of the wrong type.
 pub(crate) fn check(input: &[Member], body: &Value) -> Result<Vec<Violation>, WrongType> {
-    let mut found = Vec::new();
-    structure(input, body, "", &mut found)?;
-    Ok(found)
+    let mut violations = Vec::new();
+    check_structure(input, body, "", &mut violations)?;
+    Ok(violations)
 }
 
-fn structure(members: &[Member], body: &Value, path: &str, found: &mut Vec<Violation>) -> Result<(), WrongType> {
+fn check_structure(
+    members: &[Member],
+    body: &Value,
+    path: &str,
+    violations: &mut Vec<Violation>,
+) -> Result<(), WrongType> {
     let Value::Object(fields) = body else {
-        return Err(wrong_type(&Kind::Structure(&[]), body));
+        return Err(wrong_type(&Shape::Structure(&[]), body));
     };
     for member in members {
         let path = if path.is_empty() { member.name.to_owned() } else { format!("{path}.{}", member.name) };
         match fields.get(member.name) {
             None | Some(Value::Null) if member.required => {
-                found.push(Violation { value: Offending::Absent, path, rule: "not be null".to_owned() });
+                violations.push(Violation { value: InvalidValue::Missing, path, rule: "not be null".to_owned() });
             }
             None | Some(Value::Null) => {}
-            Some(value) => one(&member.kind, value, &path, found)?,
+            Some(value) => check_value(&member.shape, value, &path, violations)?,
         }
     }
     Ok(())
 }
 
-fn one(kind: &Kind, value: &Value, path: &str, found: &mut Vec<Violation>) -> Result<(), WrongType> {
-    let mut broken = |value: Offending, rule: String| found.push(Violation { value, path: path.to_owned(), rule });
-    match (kind, value) {
-        (Kind::Text { sensitive, .. }, Value::String(text)) => {
-            for (rule, holds) in text_rules(kind, text) {
-                if !holds {
-                    broken(if *sensitive { Offending::Hidden } else { Offending::Shown(text.clone()) }, rule);
+fn check_value(shape: &Shape, value: &Value, path: &str, violations: &mut Vec<Violation>) -> Result<(), WrongType> {
+    let mut violation =
+        |value: InvalidValue, rule: String| violations.push(Violation { value, path: path.to_owned(), rule });
+    match (shape, value) {
+        (Shape::String { sensitive, .. }, Value::String(text)) => {
+            for (rule, satisfied) in string_rules(shape, text) {
+                if !satisfied {
+                    violation(
+                        if *sensitive { InvalidValue::Sensitive } else { InvalidValue::Shown(text.clone()) },
+                        rule,
+                    );
                 }
             }
         }
-        (Kind::Choice(choices), Value::String(text)) => {
+        (Shape::Enum(choices), Value::String(text)) => {
             if !choices.contains(&text.as_str()) {
                 let rule = format!("satisfy enum value set: [{}]", choices.join(", "));
-                broken(Offending::Shown(text.clone()), rule);
+                violation(InvalidValue::Shown(text.clone()), rule);
             }
         }
-        (Kind::Flag, Value::Bool(_)) | (Kind::Words, Value::String(_)) | (Kind::Time, Value::Number(_)) => {}
-        (Kind::Count { min, max }, Value::Number(number)) => match number.as_i64() {
+        (Shape::Boolean, Value::Bool(_))
+        | (Shape::AnyString, Value::String(_))
+        | (Shape::Timestamp, Value::Number(_)) => {}
+        (Shape::Integer { min, max }, Value::Number(number)) => match number.as_i64() {
             Some(count) if count < *min => {
-                broken(Offending::Shown(count.to_string()), format!("have value greater than or equal to {min}"));
+                violation(InvalidValue::Shown(count.to_string()), format!("have value greater than or equal to {min}"));
             }
             Some(count) if count > *max => {
-                broken(Offending::Shown(count.to_string()), format!("have value less than or equal to {max}"));
+                violation(InvalidValue::Shown(count.to_string()), format!("have value less than or equal to {max}"));
             }
             Some(_) => {}
             None => return Err(WrongType(format!("{number} can not be converted to an Integer"))),
         },
-        (Kind::Structure(members), Value::Object(_)) => structure(members, value, path, found)?,
-        (Kind::List { max, of }, Value::Array(elements)) => list(*max, of, elements, path, found)?,
-        _ => return Err(wrong_type(kind, value)),
+        (Shape::Structure(members), Value::Object(_)) => check_structure(members, value, path, violations)?,
+        (Shape::List { max, member }, Value::Array(elements)) => check_list(*max, member, elements, path, violations)?,
+        _ => return Err(wrong_type(shape, value)),
     }
     Ok(())
 }
 
-/// A list is measured first. A broken rule of plain elements is told once, of the whole list and with all rules of an
-/// element; structures are gone into.
-fn list(max: usize, of: &Kind, elements: &[Value], path: &str, found: &mut Vec<Violation>) -> Result<(), WrongType> {
-    let mut broken = |rule: String| {
-        // The only lists that a request has are of tags and their keys.
-        found.push(Violation { value: Offending::Hidden, path: path.to_owned(), rule });
+/// Checks the length of a list, then its elements. Violations of string elements are reported once, for the whole list
+/// and with all rules of an element.
+fn check_list(
+    max: usize,
+    member: &Shape,
+    elements: &[Value],
+    path: &str,
+    violations: &mut Vec<Violation>,
+) -> Result<(), WrongType> {
+    let mut violation = |rule: String| {
+        // The only lists in requests contain tags or tag keys, which are sensitive.
+        violations.push(Violation { value: InvalidValue::Sensitive, path: path.to_owned(), rule });
     };
     if elements.len() > max {
-        broken(format!("have length less than or equal to {max}"));
+        violation(format!("have length less than or equal to {max}"));
     }
-    let Kind::Text { .. } = of else {
+    let Shape::String { .. } = member else {
         for (index, element) in elements.iter().enumerate() {
-            one(of, element, &format!("{path}.{}.member", index + 1), found)?;
+            check_value(member, element, &format!("{path}.{}.member", index + 1), violations)?;
         }
         return Ok(());
     };
-    let mut holds = true;
+    let mut satisfied = true;
     for element in elements {
-        let text = element.as_str().ok_or_else(|| wrong_type(of, element))?;
-        holds &= text_rules(of, text).iter().all(|(_, holds)| *holds);
+        let text = element.as_str().ok_or_else(|| wrong_type(member, element))?;
+        satisfied &= string_rules(member, text).iter().all(|(_, satisfied)| *satisfied);
     }
-    if !holds {
+    if !satisfied {
         let rules: Vec<String> =
-            text_rules(of, "").into_iter().map(|(rule, _)| format!("Member must {rule}")).collect();
-        broken(format!("satisfy constraint: [{}]", rules.join(", ")));
+            string_rules(member, "").into_iter().map(|(rule, _)| format!("Member must {rule}")).collect();
+        violation(format!("satisfy constraint: [{}]", rules.join(", ")));
     }
     Ok(())
 }
 
-/// The rules of a string, and whether this one keeps them.
-fn text_rules(kind: &Kind, text: &str) -> Vec<(String, bool)> {
-    let Kind::Text { min, max, pattern, .. } = kind else { return Vec::new() };
+/// The rules of a string shape, and whether the text satisfies them.
+fn string_rules(shape: &Shape, text: &str) -> Vec<(String, bool)> {
+    let Shape::String { min, max, pattern, .. } = shape else { return Vec::new() };
     let length = text.encode_utf16().count();
     vec![
         (format!("have length less than or equal to {max}"), length <= *max),
@@ -137,17 +154,17 @@ fn text_rules(kind: &Kind, text: &str) -> Vec<(String, bool)> {
     ]
 }
 
-/// The words of the JSON reader that AWS's services share.
-fn wrong_type(kind: &Kind, value: &Value) -> WrongType {
-    let wanted = match kind {
-        Kind::Text { .. } | Kind::Words | Kind::Choice(_) => "a String",
-        Kind::Flag => "a Boolean",
-        Kind::Time => "a Timestamp",
-        Kind::Count { .. } => "an Integer",
-        Kind::Structure(_) => "a Structure",
-        Kind::List { .. } => return WrongType("Expected list or null".to_owned()),
+/// The error message of the JSON parser that AWS services share.
+fn wrong_type(shape: &Shape, value: &Value) -> WrongType {
+    let expected = match shape {
+        Shape::String { .. } | Shape::AnyString | Shape::Enum(_) => "a String",
+        Shape::Boolean => "a Boolean",
+        Shape::Timestamp => "a Timestamp",
+        Shape::Integer { .. } => "an Integer",
+        Shape::Structure(_) => "a Structure",
+        Shape::List { .. } => return WrongType("Expected list or null".to_owned()),
     };
-    let found = match value {
+    let actual = match value {
         Value::Null => "NULL_VALUE",
         Value::Bool(true) => "TRUE_VALUE",
         Value::Bool(false) => "FALSE_VALUE",
@@ -156,28 +173,28 @@ fn wrong_type(kind: &Kind, value: &Value) -> WrongType {
         Value::Array(_) => return WrongType("Start of list found where not expected".to_owned()),
         Value::Object(_) => return WrongType("Start of structure or map found where not expected.".to_owned()),
     };
-    WrongType(format!("{found} can not be converted to {wanted}"))
+    WrongType(format!("{actual} can not be converted to {expected}"))
 }
 
-/// Patterns compiled once; the service matches them against the whole string.
+/// The compiled patterns of the model. They match the whole string.
 static PATTERNS: LazyLock<HashMap<&'static str, Option<Regex>>> = LazyLock::new(|| {
     let mut patterns = HashMap::new();
     for operation in OPERATIONS {
-        operation.input.iter().for_each(|member| collect(&member.kind, &mut patterns));
+        operation.input.iter().for_each(|member| compile_patterns(&member.shape, &mut patterns));
     }
     patterns
 });
 
-fn collect(kind: &Kind, patterns: &mut HashMap<&'static str, Option<Regex>>) {
-    match kind {
-        Kind::Text { pattern, .. } => {
+fn compile_patterns(shape: &Shape, patterns: &mut HashMap<&'static str, Option<Regex>>) {
+    match shape {
+        Shape::String { pattern, .. } => {
             let rust = pattern.replace(r"\p{ASCII}", r"\p{ascii}").replace(r"\d", "[0-9]");
             let rust = rust.replace("[a-z[0-9]-]", "[a-z0-9-]").replace(r"\p{ascii}", "[\\x00-\\x7F]");
             patterns.insert(pattern, Regex::new(&format!(r"\A(?:{rust})\z")).ok());
         }
-        Kind::Structure(members) => members.iter().for_each(|member| collect(&member.kind, patterns)),
-        Kind::List { of, .. } => collect(of, patterns),
-        Kind::Words | Kind::Choice(_) | Kind::Flag | Kind::Time | Kind::Count { .. } => {}
+        Shape::Structure(members) => members.iter().for_each(|member| compile_patterns(&member.shape, patterns)),
+        Shape::List { member, .. } => compile_patterns(member, patterns),
+        Shape::AnyString | Shape::Enum(_) | Shape::Boolean | Shape::Timestamp | Shape::Integer { .. } => {}
     }
 }
 
@@ -188,11 +205,11 @@ fn matches(pattern: &str, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{PATTERNS, check};
-    use crate::model::Operation;
+    use crate::api::model::Operation;
     use serde_json::json;
 
-    fn sentences(operation: &str, body: &serde_json::Value) -> Vec<String> {
-        let operation = Operation::named(operation).unwrap();
+    fn messages(operation: &str, body: &serde_json::Value) -> Vec<String> {
+        let operation = Operation::find(operation).unwrap();
         check(operation.input, body).unwrap().iter().map(ToString::to_string).collect()
     }
 
@@ -202,51 +219,51 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_job_name_is_named_in_the_services_words() {
+    fn invalid_job_name_violates_the_pattern() {
         let body = json!({"jobName": "-x", "datasetArn": "arn:aws:personalize:r:1:dataset/a/B", "dataSource": {}});
         assert_eq!(
-            sentences("CreateDatasetImportJob", &body),
+            messages("CreateDatasetImportJob", &body),
             ["Value '-x' at 'jobName' failed to satisfy constraint: Member must satisfy regular expression \
               pattern: ^[a-zA-Z0-9][a-zA-Z0-9\\-_]*"]
         );
     }
 
     #[test]
-    fn a_newline_at_the_end_of_a_name_is_refused() {
+    fn job_name_with_trailing_newline_is_rejected() {
         let body = json!({"jobName": "x\n", "datasetArn": "arn:aws:personalize:r:1:dataset/a/B", "dataSource": {}});
-        assert_eq!(sentences("CreateDatasetImportJob", &body).len(), 1);
+        assert_eq!(messages("CreateDatasetImportJob", &body).len(), 1);
     }
 
     #[test]
-    fn missing_members_are_null() {
+    fn missing_required_member_is_reported_as_null() {
         let expected = "Value null at 'datasetImportJobArn' failed to satisfy constraint: Member must not be null";
-        assert_eq!(sentences("DescribeDatasetImportJob", &json!({})), [expected]);
+        assert_eq!(messages("DescribeDatasetImportJob", &json!({})), [expected]);
     }
 
     #[test]
-    fn a_wrong_type_is_told_in_the_words_of_the_services_reader() {
-        let told = |operation: &str, body: serde_json::Value| {
-            check(Operation::named(operation).unwrap().input, &body).unwrap_err().0
+    fn value_of_wrong_type_is_reported_with_both_types() {
+        let error = |operation: &str, body: serde_json::Value| {
+            check(Operation::find(operation).unwrap().input, &body).unwrap_err().0
         };
-        let of_name = |value: serde_json::Value| told("DescribeDataset", json!({"datasetArn": value}));
-        assert_eq!(of_name(json!(1)), "NUMBER_VALUE can not be converted to a String");
-        assert_eq!(of_name(json!(true)), "TRUE_VALUE can not be converted to a String");
-        assert_eq!(of_name(json!([])), "Start of list found where not expected");
-        assert_eq!(of_name(json!({})), "Start of structure or map found where not expected.");
+        let of_arn = |value: serde_json::Value| error("DescribeDataset", json!({"datasetArn": value}));
+        assert_eq!(of_arn(json!(1)), "NUMBER_VALUE can not be converted to a String");
+        assert_eq!(of_arn(json!(true)), "TRUE_VALUE can not be converted to a String");
+        assert_eq!(of_arn(json!([])), "Start of list found where not expected");
+        assert_eq!(of_arn(json!({})), "Start of structure or map found where not expected.");
         let untag = |keys: serde_json::Value| {
-            told("UntagResource", json!({"resourceArn": "arn:aws:personalize:r:1:x", "tagKeys": keys}))
+            error("UntagResource", json!({"resourceArn": "arn:aws:personalize:r:1:x", "tagKeys": keys}))
         };
         assert_eq!(untag(json!("a")), "Expected list or null");
         assert_eq!(untag(json!([7])), "NUMBER_VALUE can not be converted to a String");
-        assert_eq!(told("ListSchemas", json!({"maxResults": "7"})), "STRING_VALUE can not be converted to an Integer");
-        assert_eq!(told("ListSchemas", json!("all")), "STRING_VALUE can not be converted to a Structure");
+        assert_eq!(error("ListSchemas", json!({"maxResults": "7"})), "STRING_VALUE can not be converted to an Integer");
+        assert_eq!(error("ListSchemas", json!("all")), "STRING_VALUE can not be converted to a Structure");
     }
 
     #[test]
-    fn a_sensitive_value_is_not_repeated() {
+    fn sensitive_value_is_omitted_from_the_message() {
         let tags = |key: &str, value: &str| {
             let tags = json!([{"tagKey": key, "tagValue": value}]);
-            sentences("TagResource", &json!({"resourceArn": "arn:aws:personalize:r:1:dataset/a/B", "tags": tags}))
+            messages("TagResource", &json!({"resourceArn": "arn:aws:personalize:r:1:dataset/a/B", "tags": tags}))
         };
         let secret = "s3cret!";
         assert_eq!(
@@ -259,9 +276,9 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_strings_is_told_as_a_whole() {
+    fn violations_in_a_list_of_strings_are_reported_once() {
         let untag = |keys: &[&str]| {
-            sentences("UntagResource", &json!({"resourceArn": "arn:aws:personalize:r:1:dataset/a/B", "tagKeys": keys}))
+            messages("UntagResource", &json!({"resourceArn": "arn:aws:personalize:r:1:dataset/a/B", "tagKeys": keys}))
         };
         assert_eq!(
             untag(&["good", "", "bad!"]),

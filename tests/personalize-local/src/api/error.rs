@@ -1,22 +1,21 @@
-//! The service's errors: code, message and HTTP status.
+//! Error responses of the service: code, message and HTTP status.
 
-use crate::constraints::Violation;
+use super::constraints::Violation;
 
-/// A request that the service refuses.
+/// An error response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}")]
-pub(crate) struct Refusal {
+pub(crate) struct ApiError {
     pub(crate) code: String,
     pub(crate) message: String,
     pub(crate) status: u16,
 }
 
-impl Refusal {
+impl ApiError {
     pub(crate) fn new(code: &str, message: impl Into<String>) -> Self {
         Self { code: code.to_owned(), message: message.into(), status: 400 }
     }
 
-    /// Neither an operation of the service nor its protocol.
     pub(crate) fn unknown_operation() -> Self {
         Self::new("UnknownOperationException", "")
     }
@@ -25,7 +24,7 @@ impl Refusal {
         Self { status: 413, ..Self::new("RequestEntityTooLargeException", "The request entity is too large.") }
     }
 
-    /// An answer that a restart would contradict: the change can't be kept.
+    /// The state file can't be written, so a restart would lose the change.
     pub(crate) fn internal() -> Self {
         Self { status: 500, ..Self::new("InternalServerException", "") }
     }
@@ -46,7 +45,7 @@ impl Refusal {
         Self::new("InvalidNextTokenException", "The token is not valid.")
     }
 
-    /// The unmodelled answer to a broken constraint, in the style of all AWS JSON services.
+    /// Violated constraints, in the wording of other AWS JSON services. The model does not declare this error.
     pub(crate) fn validation(violations: &[Violation]) -> Self {
         let noun = if violations.len() == 1 { "error" } else { "errors" };
         let list: Vec<String> = violations.iter().map(ToString::to_string).collect();

@@ -1,102 +1,102 @@
-//! The operations and their members, constraints and errors, as botocore's service model has them.
+//! The operations with their members, constraints and errors, copied from the service model in botocore.
 //! `tests/service_model.rs` compares this table with that model.
 
 use serde::Serialize;
 
-/// What a member holds.
+/// The type of a member, with its constraints.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Kind {
-    /// A string: shortest, longest, pattern (empty if it has none), and whether it is sensitive.
-    Text {
-        /// Fewest characters.
+pub enum Shape {
+    /// A string.
+    String {
+        /// Minimum characters.
         min: usize,
-        /// Most characters.
+        /// Maximum characters.
         max: usize,
-        /// The pattern that the whole string matches.
+        /// The pattern that the whole string must match; empty if there is none.
         pattern: &'static str,
-        /// Whether an error message keeps quiet about the value.
+        /// Whether error messages omit the value.
         sensitive: bool,
     },
-    /// A string without limits.
-    Words,
+    /// A string without constraints.
+    AnyString,
     /// One of these strings.
-    Choice(&'static [&'static str]),
+    Enum(&'static [&'static str]),
     /// A boolean.
-    Flag,
-    /// A time, as seconds since the epoch with a fraction.
-    Time,
-    /// An integer between these bounds, both included.
-    Count {
-        /// The least.
+    Boolean,
+    /// A time, in seconds since the epoch, with a fraction.
+    Timestamp,
+    /// An integer.
+    Integer {
+        /// Minimum value.
         min: i64,
-        /// The most.
+        /// Maximum value.
         max: i64,
     },
     /// A structure.
     Structure(&'static [Member]),
-    /// A list of at most so many.
+    /// A list.
     List {
-        /// Most elements.
+        /// Maximum elements.
         max: usize,
-        /// What each element is.
-        of: &'static Kind,
+        /// The type of the elements.
+        member: &'static Shape,
     },
 }
 
 /// A member of a structure.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Member {
-    /// Its name on the wire.
+    /// The name in JSON.
     pub name: &'static str,
-    /// Whether a request without it is refused.
+    /// Whether a request without it is rejected.
     pub required: bool,
-    /// What it holds.
-    pub kind: Kind,
+    /// Its type.
+    pub shape: Shape,
 }
 
 /// An operation of the service.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Operation {
-    /// Its name, as in `X-Amz-Target`.
+    /// The name in `X-Amz-Target`.
     pub name: &'static str,
     /// The members of a request.
     pub input: &'static [Member],
-    /// The members of an answer.
+    /// The members of a response.
     pub output: &'static [Member],
     /// The errors that the model declares.
     pub errors: &'static [&'static str],
 }
 
-const NAME: Kind = text(1, 63, r"^[a-zA-Z0-9][a-zA-Z0-9\-_]*");
-const ARN: Kind = text(0, 256, r"arn:([a-z\d-]+):personalize:.*:.*:.+");
-const ROLE: Kind = text(0, 256, r"arn:([a-z\d-]+):iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+");
-const LOCATION: Kind = text(0, 256, "(s3|http|https)://.+");
-const TOKEN: Kind = text(0, 1500, r"\p{ASCII}{0,1500}");
+const NAME: Shape = string(1, 63, r"^[a-zA-Z0-9][a-zA-Z0-9\-_]*");
+const ARN: Shape = string(0, 256, r"arn:([a-z\d-]+):personalize:.*:.*:.+");
+const ROLE: Shape = string(0, 256, r"arn:([a-z\d-]+):iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+");
+const LOCATION: Shape = string(0, 256, "(s3|http|https)://.+");
+const TOKEN: Shape = string(0, 1500, r"\p{ASCII}{0,1500}");
 const TAG_PATTERN: &str = r"^([\p{L}\p{Z}\p{N}_.:/=+\-@]*)$";
-const TAG_KEY: Kind = Kind::Text { min: 1, max: 128, pattern: TAG_PATTERN, sensitive: true };
-const TAG_VALUE: Kind = Kind::Text { min: 0, max: 256, pattern: TAG_PATTERN, sensitive: true };
-const TAG: Kind = Kind::Structure(&[required("tagKey", TAG_KEY), required("tagValue", TAG_VALUE)]);
-const TAGS: Kind = Kind::List { max: 200, of: &TAG };
-const STATUS: Kind = text(0, 256, "");
-const MODE: Kind = Kind::Choice(&["FULL", "INCREMENTAL"]);
-const DATASET_TYPE: Kind = text(0, 256, "^[A-Za-z_]+$");
-const SOURCE: Kind = Kind::Structure(&[optional("dataLocation", LOCATION)]);
-const DOMAIN: Member = optional("domain", Kind::Choice(&["ECOMMERCE", "VIDEO_ON_DEMAND"]));
-const CREATED: Member = optional("creationDateTime", Kind::Time);
-const UPDATED: Member = optional("lastUpdatedDateTime", Kind::Time);
-const PAGE_SIZE: Kind = Kind::Count { min: 1, max: 100 };
+const TAG_KEY: Shape = Shape::String { min: 1, max: 128, pattern: TAG_PATTERN, sensitive: true };
+const TAG_VALUE: Shape = Shape::String { min: 0, max: 256, pattern: TAG_PATTERN, sensitive: true };
+const TAG: Shape = Shape::Structure(&[required("tagKey", TAG_KEY), required("tagValue", TAG_VALUE)]);
+const TAGS: Shape = Shape::List { max: 200, member: &TAG };
+const STATUS: Shape = string(0, 256, "");
+const MODE: Shape = Shape::Enum(&["FULL", "INCREMENTAL"]);
+const DATASET_TYPE: Shape = string(0, 256, "^[A-Za-z_]+$");
+const SOURCE: Shape = Shape::Structure(&[optional("dataLocation", LOCATION)]);
+const DOMAIN: Member = optional("domain", Shape::Enum(&["ECOMMERCE", "VIDEO_ON_DEMAND"]));
+const CREATED: Member = optional("creationDateTime", Shape::Timestamp);
+const UPDATED: Member = optional("lastUpdatedDateTime", Shape::Timestamp);
+const PAGE_SIZE: Shape = Shape::Integer { min: 1, max: 100 };
 
-const fn text(min: usize, max: usize, pattern: &'static str) -> Kind {
-    Kind::Text { min, max, pattern, sensitive: false }
+const fn string(min: usize, max: usize, pattern: &'static str) -> Shape {
+    Shape::String { min, max, pattern, sensitive: false }
 }
 
-const fn required(name: &'static str, kind: Kind) -> Member {
-    Member { name, required: true, kind }
+const fn required(name: &'static str, shape: Shape) -> Member {
+    Member { name, required: true, shape }
 }
 
-const fn optional(name: &'static str, kind: Kind) -> Member {
-    Member { name, required: false, kind }
+const fn optional(name: &'static str, shape: Shape) -> Member {
+    Member { name, required: false, shape }
 }
 
 const JOB: &[Member] = &[
@@ -108,17 +108,17 @@ const JOB: &[Member] = &[
     optional("status", STATUS),
     CREATED,
     UPDATED,
-    optional("failureReason", Kind::Words),
+    optional("failureReason", Shape::AnyString),
     optional("importMode", MODE),
-    optional("publishAttributionMetricsToS3", Kind::Flag),
+    optional("publishAttributionMetricsToS3", Shape::Boolean),
 ];
-const JOB_SUMMARY: Kind = Kind::Structure(&[
+const JOB_SUMMARY: Shape = Shape::Structure(&[
     optional("datasetImportJobArn", ARN),
     optional("jobName", NAME),
     optional("status", STATUS),
     CREATED,
     UPDATED,
-    optional("failureReason", Kind::Words),
+    optional("failureReason", Shape::AnyString),
     optional("importMode", MODE),
 ]);
 const DATASET: &[Member] = &[
@@ -132,17 +132,17 @@ const DATASET: &[Member] = &[
     UPDATED,
     optional(
         "latestDatasetUpdate",
-        Kind::Structure(&[
+        Shape::Structure(&[
             optional("schemaArn", ARN),
             optional("status", STATUS),
-            optional("failureReason", Kind::Words),
+            optional("failureReason", Shape::AnyString),
             CREATED,
             UPDATED,
         ]),
     ),
-    optional("trackingId", text(0, 256, "")),
+    optional("trackingId", string(0, 256, "")),
 ];
-const DATASET_SUMMARY: Kind = Kind::Structure(&[
+const DATASET_SUMMARY: Shape = Shape::Structure(&[
     optional("name", NAME),
     optional("datasetArn", ARN),
     optional("datasetType", DATASET_TYPE),
@@ -153,13 +153,13 @@ const DATASET_SUMMARY: Kind = Kind::Structure(&[
 const SCHEMA: &[Member] = &[
     optional("name", NAME),
     optional("schemaArn", ARN),
-    optional("schema", text(0, 20_000, "")),
+    optional("schema", string(0, 20_000, "")),
     CREATED,
     UPDATED,
     DOMAIN,
 ];
-const SCHEMA_SUMMARY: Kind =
-    Kind::Structure(&[optional("name", NAME), optional("schemaArn", ARN), CREATED, UPDATED, DOMAIN]);
+const SCHEMA_SUMMARY: Shape =
+    Shape::Structure(&[optional("name", NAME), optional("schemaArn", ARN), CREATED, UPDATED, DOMAIN]);
 const NEXT: Member = optional("nextToken", TOKEN);
 
 const INVALID: &str = "InvalidInputException";
@@ -169,7 +169,7 @@ const IN_USE: &str = "ResourceInUseException";
 const LIMIT: &str = "LimitExceededException";
 const TOO_MANY_TAGS: &str = "TooManyTagsException";
 
-/// The operations of the service that the stand-in answers.
+/// The operations that the stand-in implements.
 pub const OPERATIONS: &[Operation] = &[
     Operation {
         name: "CreateDatasetImportJob",
@@ -180,7 +180,7 @@ pub const OPERATIONS: &[Operation] = &[
             optional("roleArn", ROLE),
             optional("tags", TAGS),
             optional("importMode", MODE),
-            optional("publishAttributionMetricsToS3", Kind::Flag),
+            optional("publishAttributionMetricsToS3", Shape::Boolean),
         ],
         output: &[optional("datasetImportJobArn", ARN)],
         errors: &[INVALID, NOT_FOUND, "ResourceAlreadyExistsException", LIMIT, IN_USE, TOO_MANY_TAGS],
@@ -188,37 +188,37 @@ pub const OPERATIONS: &[Operation] = &[
     Operation {
         name: "DescribeDatasetImportJob",
         input: &[required("datasetImportJobArn", ARN)],
-        output: &[optional("datasetImportJob", Kind::Structure(JOB))],
+        output: &[optional("datasetImportJob", Shape::Structure(JOB))],
         errors: &[INVALID, NOT_FOUND],
     },
     Operation {
         name: "ListDatasetImportJobs",
         input: &[optional("datasetArn", ARN), NEXT, optional("maxResults", PAGE_SIZE)],
-        output: &[optional("datasetImportJobs", Kind::List { max: 100, of: &JOB_SUMMARY }), NEXT],
+        output: &[optional("datasetImportJobs", Shape::List { max: 100, member: &JOB_SUMMARY }), NEXT],
         errors: &[INVALID, BAD_TOKEN],
     },
     Operation {
         name: "DescribeDataset",
         input: &[required("datasetArn", ARN)],
-        output: &[optional("dataset", Kind::Structure(DATASET))],
+        output: &[optional("dataset", Shape::Structure(DATASET))],
         errors: &[INVALID, NOT_FOUND],
     },
     Operation {
         name: "ListDatasets",
         input: &[optional("datasetGroupArn", ARN), NEXT, optional("maxResults", PAGE_SIZE)],
-        output: &[optional("datasets", Kind::List { max: 100, of: &DATASET_SUMMARY }), NEXT],
+        output: &[optional("datasets", Shape::List { max: 100, member: &DATASET_SUMMARY }), NEXT],
         errors: &[INVALID, BAD_TOKEN],
     },
     Operation {
         name: "DescribeSchema",
         input: &[required("schemaArn", ARN)],
-        output: &[optional("schema", Kind::Structure(SCHEMA))],
+        output: &[optional("schema", Shape::Structure(SCHEMA))],
         errors: &[INVALID, NOT_FOUND],
     },
     Operation {
         name: "ListSchemas",
         input: &[NEXT, optional("maxResults", PAGE_SIZE)],
-        output: &[optional("schemas", Kind::List { max: 100, of: &SCHEMA_SUMMARY }), NEXT],
+        output: &[optional("schemas", Shape::List { max: 100, member: &SCHEMA_SUMMARY }), NEXT],
         errors: &[BAD_TOKEN],
     },
     Operation {
@@ -229,7 +229,7 @@ pub const OPERATIONS: &[Operation] = &[
     },
     Operation {
         name: "UntagResource",
-        input: &[required("resourceArn", ARN), required("tagKeys", Kind::List { max: 200, of: &TAG_KEY })],
+        input: &[required("resourceArn", ARN), required("tagKeys", Shape::List { max: 200, member: &TAG_KEY })],
         output: &[],
         errors: &[INVALID, NOT_FOUND, "TooManyTagKeysException", IN_USE],
     },
@@ -242,8 +242,8 @@ pub const OPERATIONS: &[Operation] = &[
 ];
 
 impl Operation {
-    /// The operation of this name, if the stand-in has it.
-    pub fn named(name: &str) -> Option<&'static Self> {
+    /// Finds an operation by name.
+    pub fn find(name: &str) -> Option<&'static Self> {
         OPERATIONS.iter().find(|operation| operation.name == name)
     }
 }

@@ -1,48 +1,48 @@
-//! Paging with opaque tokens. A token carries the operation, the filter and the place where the next page starts,
-//! and a check sum, so that a token from elsewhere is refused.
+//! Pagination with opaque tokens. A token contains the offset of the next page and a checksum over the offset and the
+//! list, so that the token of another list is rejected.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::refusal::Refusal;
+use super::error::ApiError;
 
-/// The page size when the request names none.
-const DEFAULT_SIZE: usize = 100;
+/// The page size if the request has none.
+const DEFAULT_PAGE_SIZE: usize = 100;
 
-/// Which page of which list.
+/// A request for a page of a list.
 pub(crate) struct PageRequest<'a> {
-    /// What is listed and for whom: a token is good for this only.
+    /// Identifies the list, with its caller and filters. A token is valid for this list only.
     pub(crate) list: &'a str,
     pub(crate) token: Option<&'a str>,
     pub(crate) size: Option<usize>,
 }
 
 impl PageRequest<'_> {
-    /// Cuts the page out of all items; the token of the next page comes with it if there is one.
-    pub(crate) fn cut<T>(&self, items: Vec<T>) -> Result<(Vec<T>, Option<String>), Refusal> {
+    /// Selects the page from all items; also returns the token of the next page, if any.
+    pub(crate) fn select<T>(&self, items: Vec<T>) -> Result<(Vec<T>, Option<String>), ApiError> {
         let start = match self.token {
             None => 0,
-            Some(token) => self.read(token).ok_or_else(Refusal::invalid_token)?,
+            Some(token) => self.decode(token).ok_or_else(ApiError::invalid_token)?,
         };
-        let size = self.size.unwrap_or(DEFAULT_SIZE);
+        let size = self.size.unwrap_or(DEFAULT_PAGE_SIZE);
         let end = start.saturating_add(size);
-        let next = (items.len() > end).then(|| self.write(end));
+        let next = (items.len() > end).then(|| self.encode(end));
         Ok((items.into_iter().skip(start).take(size).collect(), next))
     }
 
-    fn sum(&self, place: usize) -> u64 {
+    fn checksum(&self, offset: usize) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (self.list, place, "personalize-local").hash(&mut hasher);
+        (self.list, offset, "personalize-local").hash(&mut hasher);
         hasher.finish()
     }
 
-    fn write(&self, place: usize) -> String {
-        format!("{:016x}{:08x}", self.sum(place), place ^ 0x5bd1_e995)
+    fn encode(&self, offset: usize) -> String {
+        format!("{:016x}{:08x}", self.checksum(offset), offset ^ 0x5bd1_e995)
     }
 
-    fn read(&self, token: &str) -> Option<usize> {
-        let (sum, place) = (token.get(..16)?, token.get(16..)?);
-        let place = usize::from_str_radix(place, 16).ok()? ^ 0x5bd1_e995;
-        (u64::from_str_radix(sum, 16).ok()? == self.sum(place)).then_some(place)
+    fn decode(&self, token: &str) -> Option<usize> {
+        let (checksum, offset) = (token.get(..16)?, token.get(16..)?);
+        let offset = usize::from_str_radix(offset, 16).ok()? ^ 0x5bd1_e995;
+        (u64::from_str_radix(checksum, 16).ok()? == self.checksum(offset)).then_some(offset)
     }
 }
 
@@ -51,11 +51,11 @@ mod tests {
     use super::PageRequest;
 
     #[test]
-    fn pages_join_to_the_whole_list() {
+    fn all_pages_together_are_the_whole_list() {
         let (mut all, mut token) = (Vec::new(), None::<String>);
         loop {
             let request = PageRequest { list: "jobs", token: token.as_deref(), size: Some(3) };
-            let (page, next) = request.cut((0..10).collect()).unwrap();
+            let (page, next) = request.select((0..10).collect()).unwrap();
             all.extend(page);
             token = next;
             if token.is_none() {
@@ -66,11 +66,11 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_another_list_is_refused() {
-        let (_, token) = PageRequest { list: "a", token: None, size: Some(1) }.cut(vec![1, 2]).unwrap();
+    fn token_of_another_list_is_rejected() {
+        let (_, token) = PageRequest { list: "a", token: None, size: Some(1) }.select(vec![1, 2]).unwrap();
         let other = PageRequest { list: "b", token: token.as_deref(), size: None };
-        assert_eq!(other.cut(vec![1, 2]).unwrap_err().code, "InvalidNextTokenException");
-        let made_up = PageRequest { list: "a", token: Some("é"), size: None };
-        assert!(made_up.cut(vec![1]).is_err());
+        assert_eq!(other.select(vec![1, 2]).unwrap_err().code, "InvalidNextTokenException");
+        let invalid = PageRequest { list: "a", token: Some("é"), size: None };
+        assert!(invalid.select(vec![1]).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! `/_local/`: faults and live control over HTTP, kept apart from the service's own `POST /`.
+//! The endpoints under `/_local/`: faults and live control over HTTP, separate from the service's `POST /`.
 
 pub(crate) mod dashboard;
 pub(crate) mod sessions;
@@ -16,147 +16,151 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    Dataset, Durations, Entry, Fault, Outcome, SeedJob,
-    clockwork::{Shared, now_ms},
-    page,
-    sessions::StsAnswer,
-    state_file,
+    Dataset, Durations, Fault, LedgerEntry, Outcome, SeedJob, app::AppState, clock::now_ms, store::state_file,
 };
+use sessions::StsResponse;
 
-pub(crate) fn router(shared: &Shared) -> Router<Shared> {
+pub(crate) fn router(app: &AppState) -> Router<AppState> {
     let router = Router::new()
         .route("/_local", get(async || Redirect::permanent("/_local/")))
-        .route("/_local/", get(overview))
+        .route("/_local/", get(show_dashboard))
         .route("/_local/faults", post(add_fault).get(list_faults).delete(clear_faults))
         .route("/_local/jobs", get(list_jobs).post(start_job))
-        .route("/_local/jobs/finish", post(finish))
+        .route("/_local/jobs/finish", post(finish_job))
         .route("/_local/durations", post(set_durations))
-        .route("/_local/holds", post(hold).delete(release))
-        .route("/_local/datasets", post(put_dataset))
-        .route("/_local/datasets/status", post(dataset_status))
-        .route("/_local/ledger", get(ledger))
+        .route("/_local/holds", post(hold_jobs).delete(release_jobs))
+        .route("/_local/datasets", post(add_dataset))
+        .route("/_local/datasets/status", post(set_dataset_status))
+        .route("/_local/ledger", get(list_requests))
         .route("/_local/sessions", post(add_session))
-        .route("/_local/sts", post(sts))
-        .route("/_local/sts/", post(sts));
-    router.layer(middleware::from_fn_with_state(shared.clone(), kept))
+        .route("/_local/sts", post(forward_to_sts))
+        .route("/_local/sts/", post(forward_to_sts));
+    router.layer(middleware::from_fn_with_state(app.clone(), require_saved_state))
 }
 
-/// What can't be kept across a restart is not answered as if it were.
-async fn kept(State(shared): State<Shared>, request: Request, next: Next) -> Response {
-    let answer = next.run(request).await;
-    if state_file::keep(&mut shared.lock()) {
-        return answer;
+/// Responds with an error if the state file can't be written, because a restart would lose the change.
+async fn require_saved_state(State(app): State<AppState>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    if state_file::save_if_changed(&mut app.lock()) {
+        return response;
     }
-    let message = "the state can't be written; the log says why";
+    let message = "failed to write the state file; see the log";
     (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({"message": message}))).into_response()
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Finish {
+struct FinishRequest {
     job: String,
     outcome: Outcome,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct DatasetStatus {
+struct DatasetStatusRequest {
     arn: String,
     status: String,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Name {
+struct HoldRequest {
     #[serde(default)]
     name: String,
 }
 
-async fn overview(State(shared): State<Shared>) -> Html<String> {
-    Html(page::render(&shared.lock()))
+async fn show_dashboard(State(app): State<AppState>) -> Html<String> {
+    Html(dashboard::render(&app.lock()))
 }
 
-async fn add_fault(State(shared): State<Shared>, Json(fault): Json<Fault>) -> Response {
-    if let Some(message) = fault.problem() {
+async fn add_fault(State(app): State<AppState>, Json(fault): Json<Fault>) -> Response {
+    if let Some(message) = fault.validation_error() {
         return (StatusCode::BAD_REQUEST, Json(json!({"message": message}))).into_response();
     }
-    shared.lock().faults.push(fault);
+    app.lock().faults.push(fault);
     StatusCode::CREATED.into_response()
 }
 
-async fn list_faults(State(shared): State<Shared>) -> Json<Vec<Fault>> {
-    Json(shared.lock().faults.clone())
+async fn list_faults(State(app): State<AppState>) -> Json<Vec<Fault>> {
+    Json(app.lock().faults.clone())
 }
 
-async fn clear_faults(State(shared): State<Shared>) -> StatusCode {
-    shared.lock().faults.clear();
+async fn clear_faults(State(app): State<AppState>) -> StatusCode {
+    app.lock().faults.clear();
     StatusCode::NO_CONTENT
 }
 
-async fn list_jobs(State(shared): State<Shared>) -> Json<Value> {
-    Json(json!(shared.lock().jobs))
+async fn list_jobs(State(app): State<AppState>) -> Json<Value> {
+    Json(json!(app.lock().jobs))
 }
 
-async fn start_job(State(shared): State<Shared>, Json(job): Json<SeedJob>) -> impl IntoResponse {
-    match shared.lock().start_job(&job, now_ms()) {
+async fn start_job(State(app): State<AppState>, Json(job): Json<SeedJob>) -> impl IntoResponse {
+    match app.lock().start_job(&job, now_ms()) {
         Ok(arn) => (StatusCode::CREATED, Json(json!({"datasetImportJobArn": arn}))),
         Err(message) => (StatusCode::CONFLICT, Json(json!({"message": message}))),
     }
 }
 
-async fn finish(State(shared): State<Shared>, Json(Finish { job, outcome }): Json<Finish>) -> StatusCode {
-    found(shared.lock().finish(&job, outcome, now_ms()))
+async fn finish_job(
+    State(app): State<AppState>,
+    Json(FinishRequest { job, outcome }): Json<FinishRequest>,
+) -> StatusCode {
+    found_status(app.lock().finish(&job, outcome, now_ms()))
 }
 
-/// Holds for jobs under way, too.
-async fn set_durations(State(shared): State<Shared>, Json(durations): Json<Durations>) -> StatusCode {
-    shared.lock().durations = durations;
+/// Also applies to running jobs.
+async fn set_durations(State(app): State<AppState>, Json(durations): Json<Durations>) -> StatusCode {
+    app.lock().durations = durations;
     StatusCode::NO_CONTENT
 }
 
-async fn hold(State(shared): State<Shared>, Json(Name { name }): Json<Name>) -> StatusCode {
-    shared.lock().hold(&name);
+async fn hold_jobs(State(app): State<AppState>, Json(HoldRequest { name }): Json<HoldRequest>) -> StatusCode {
+    app.lock().hold(&name);
     StatusCode::NO_CONTENT
 }
 
-async fn release(State(shared): State<Shared>, Json(Name { name }): Json<Name>) -> StatusCode {
-    shared.lock().release(&name, now_ms());
+async fn release_jobs(State(app): State<AppState>, Json(HoldRequest { name }): Json<HoldRequest>) -> StatusCode {
+    app.lock().release(&name, now_ms());
     StatusCode::NO_CONTENT
 }
 
-async fn put_dataset(State(shared): State<Shared>, Json(dataset): Json<Dataset>) -> impl IntoResponse {
-    match shared.lock().add_dataset(&dataset, now_ms()) {
+async fn add_dataset(State(app): State<AppState>, Json(dataset): Json<Dataset>) -> impl IntoResponse {
+    match app.lock().add_dataset(&dataset, now_ms()) {
         Ok(()) => (StatusCode::CREATED, Json(json!({}))),
         Err(message) => (StatusCode::BAD_REQUEST, Json(json!({"message": message}))),
     }
 }
 
-async fn dataset_status(State(shared): State<Shared>, Json(asked): Json<DatasetStatus>) -> StatusCode {
-    found(shared.lock().set_dataset_status(&asked.arn, &asked.status, now_ms()))
+async fn set_dataset_status(
+    State(app): State<AppState>,
+    Json(DatasetStatusRequest { arn, status }): Json<DatasetStatusRequest>,
+) -> StatusCode {
+    found_status(app.lock().set_dataset_status(&arn, &status, now_ms()))
 }
 
-async fn add_session(State(shared): State<Shared>, Json(answer): Json<StsAnswer>) -> impl IntoResponse {
-    match sessions::register(&mut shared.lock(), answer) {
+async fn add_session(State(app): State<AppState>, Json(response): Json<StsResponse>) -> impl IntoResponse {
+    match sessions::register(&mut app.lock(), response) {
         Ok(account) => (StatusCode::CREATED, Json(json!({"account": account}))),
         Err(message) => (StatusCode::BAD_REQUEST, Json(json!({"message": message}))),
     }
 }
 
-async fn sts(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
-    match &shared.sts {
-        Some(sts) => sessions::relay(&shared, sts, headers, body).await,
+async fn forward_to_sts(State(app): State<AppState>, headers: HeaderMap, body: Bytes) -> Response {
+    match &app.sts {
+        Some(sts) => sessions::forward(&app, sts, headers, body).await,
         None => {
-            sessions::plain(StatusCode::NOT_FOUND, "there is no STS behind this: start with --sts URL\n".to_owned())
+            let text = "no STS configured; start with --sts URL\n".to_owned();
+            sessions::error_response(StatusCode::NOT_FOUND, text)
         }
     }
 }
 
-async fn ledger(State(shared): State<Shared>) -> Json<Value> {
-    // Taken over with the lock, written out without it.
-    let entries: Vec<Entry> = shared.lock().ledger.latest().cloned().collect();
+async fn list_requests(State(app): State<AppState>) -> Json<Value> {
+    // Clone under the lock, serialize without it.
+    let entries: Vec<LedgerEntry> = app.lock().ledger.latest().cloned().collect();
     Json(json!(entries))
 }
 
-fn found(found: bool) -> StatusCode {
+fn found_status(found: bool) -> StatusCode {
     if found { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND }
 }

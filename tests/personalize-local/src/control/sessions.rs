@@ -1,7 +1,7 @@
-//! Temporary credentials: what STS gave out, so that a request signed with them finds its account.
+//! Temporary credentials: registers what an STS issued, so that requests signed with it can be authenticated.
 //!
-//! The service itself reads account, secret and end out of the session token. Nobody else can, so the stand-in must
-//! be told: by `POST /_local/sessions`, or by standing between the client and an STS (`--sts URL`).
+//! AWS reads account, secret and expiry from the session token. The stand-in can't, so it takes them from STS responses,
+//! which are declared with `POST /_local/sessions` or forwarded by `/_local/sts` (`--sts URL`).
 
 use axum::{
     body::{Body, Bytes, to_bytes},
@@ -11,26 +11,30 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::{auth, clockwork::Shared, seed::AccessKey, world::World};
+use crate::{
+    api::auth,
+    app::AppState,
+    store::{Store, seed::AccessKey},
+};
 
-/// More than any answer of an STS.
-const LONGEST_ANSWER: usize = 1 << 20;
+/// Exceeds every response of an STS.
+const MAX_RESPONSE_BYTES: usize = 1 << 20;
 
-/// An answer of AssumeRole, GetSessionToken or one of their kin, as JSON clients print it.
+/// The response of AssumeRole, GetSessionToken or a similar operation, in the JSON of the AWS CLI.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct StsAnswer {
+pub(crate) struct StsResponse {
     credentials: Credentials,
     #[serde(default)]
     assumed_role_user: Option<User>,
     #[serde(default)]
     federated_user: Option<User>,
-    /// For GetSessionToken, whose answer names no account.
+    /// The account of GetSessionToken, whose response has no ARN.
     #[serde(default)]
     account: Option<String>,
-    /// Who asked, if that is known: with a session token a user stays the same user.
+    /// The ARN of the caller of GetSessionToken, if known: the session has the same identity.
     #[serde(skip)]
-    asker: Option<String>,
+    caller_arn: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -48,45 +52,49 @@ struct User {
     arn: String,
 }
 
-impl StsAnswer {
-    /// Reads STS's own XML; `None` if it gives no credentials.
+impl StsResponse {
+    /// Parses the XML of STS; `None` if it has no credentials.
     fn from_xml(text: &str) -> Option<Self> {
         let document = roxmltree::Document::parse(text).ok()?;
-        let leaf = |name: &str| {
+        let element_text = |name: &str| {
             let mut nodes = document.descendants();
             nodes.find(|node| node.tag_name().name() == name)?.text().map(|text| text.trim().to_owned())
         };
         Some(Self {
             credentials: Credentials {
-                access_key_id: leaf("AccessKeyId")?,
-                secret_access_key: leaf("SecretAccessKey")?,
-                session_token: leaf("SessionToken")?,
-                expiration: leaf("Expiration")?.parse().ok()?,
+                access_key_id: element_text("AccessKeyId")?,
+                secret_access_key: element_text("SecretAccessKey")?,
+                session_token: element_text("SessionToken")?,
+                expiration: element_text("Expiration")?.parse().ok()?,
             },
-            assumed_role_user: leaf("Arn").map(|arn| User { arn }),
+            assumed_role_user: element_text("Arn").map(|arn| User { arn }),
             federated_user: None,
             account: None,
-            asker: None,
+            caller_arn: None,
         })
     }
 }
 
-/// Makes the credentials known; gives the account. The error is a sentence.
-pub(crate) fn register(world: &mut World, answer: StsAnswer) -> Result<String, String> {
-    let StsAnswer { credentials, assumed_role_user, federated_user, account, asker } = answer;
+/// Registers the credentials and returns their account.
+pub(crate) fn register(store: &mut Store, response: StsResponse) -> Result<String, String> {
+    let StsResponse { credentials, assumed_role_user, federated_user, account, caller_arn } = response;
     let arn = assumed_role_user.or(federated_user).map(|user| user.arn);
     // arn:aws:sts::ACCOUNT:assumed-role/ROLE/SESSION
-    let named = arn.as_deref().and_then(|arn| arn.split(':').nth(4)).map(str::to_owned);
-    let account = named.or(account).filter(|account| is_account(account));
-    let account = account.ok_or("The answer names no account: add Account, twelve digits.")?;
+    let arn_account = arn.as_deref().and_then(|arn| arn.split(':').nth(4)).map(str::to_owned);
+    let account = arn_account.or(account).filter(|account| is_account(account));
+    let account = account.ok_or("The response has no account: add Account, twelve digits.")?;
     let key = AccessKey {
         id: credentials.access_key_id,
         secret: credentials.secret_access_key,
         session_token: Some(credentials.session_token),
         expires_at: Some(credentials.expiration),
     };
-    tracing::info!("temporary credentials {} act in account {account} until {}", key.id, credentials.expiration);
-    world.learn_key(&account, arn.or(asker), key);
+    tracing::info!(
+        "registered temporary credentials {} for account {account}, valid until {}",
+        key.id,
+        credentials.expiration
+    );
+    store.add_temporary_key(&account, arn.or(caller_arn), key);
     Ok(account)
 }
 
@@ -94,24 +102,25 @@ fn is_account(text: &str) -> bool {
     text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Passes a request on to the STS unchanged, and remembers the credentials in its answer.
-pub(crate) async fn relay(shared: &Shared, sts: &Uri, headers: HeaderMap, body: Bytes) -> Response<Body> {
-    let signer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let signer = signer.and_then(auth::access_key).map(str::to_owned);
-    let (status, headers, bytes) = match ask(sts, headers, body).await {
-        Ok(answer) => answer,
-        Err(problem) => {
-            tracing::warn!("the STS at {sts} does not answer: {problem}");
-            return plain(StatusCode::BAD_GATEWAY, format!("the STS at {sts} does not answer: {problem}\n"));
+/// Forwards a request to the STS unchanged, and registers the credentials in its response.
+pub(crate) async fn forward(app: &AppState, sts: &Uri, headers: HeaderMap, body: Bytes) -> Response<Body> {
+    let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let access_key_id = authorization.and_then(auth::access_key_id).map(str::to_owned);
+    let (status, headers, bytes) = match send(sts, headers, body).await {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::warn!("request to the STS at {sts} failed: {error}");
+            let text = format!("request to the STS at {sts} failed: {error}\n");
+            return error_response(StatusCode::BAD_GATEWAY, text);
         }
     };
-    if let Some(mut answer) = std::str::from_utf8(&bytes).ok().and_then(StsAnswer::from_xml) {
-        let mut world = shared.lock();
-        if let Some(signer) = signer.and_then(|key| world.keys.get(&key)) {
-            (answer.account, answer.asker) = (Some(signer.account.clone()), Some(signer.arn.clone()));
+    if let Some(mut sts_response) = std::str::from_utf8(&bytes).ok().and_then(StsResponse::from_xml) {
+        let mut store = app.lock();
+        if let Some(caller) = access_key_id.and_then(|id| store.principals.get(&id)) {
+            (sts_response.account, sts_response.caller_arn) = (Some(caller.account.clone()), Some(caller.arn.clone()));
         }
-        if let Err(problem) = register(&mut world, answer) {
-            tracing::warn!("credentials that the STS gave out stay unknown. {problem}");
+        if let Err(error) = register(&mut store, sts_response) {
+            tracing::warn!("failed to register the credentials of the STS: {error}");
         }
     }
     let mut response = Response::new(Body::from(bytes));
@@ -124,17 +133,17 @@ pub(crate) async fn relay(shared: &Shared, sts: &Uri, headers: HeaderMap, body: 
     response
 }
 
-/// A short answer in words.
-pub(crate) fn plain(status: StatusCode, text: String) -> Response<Body> {
+/// An error response with a plain text body.
+pub(crate) fn error_response(status: StatusCode, text: String) -> Response<Body> {
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
     response
 }
 
-async fn ask(sts: &Uri, headers: HeaderMap, body: Bytes) -> Result<(StatusCode, HeaderMap, Bytes), String> {
+async fn send(sts: &Uri, headers: HeaderMap, body: Bytes) -> Result<(StatusCode, HeaderMap, Bytes), String> {
     let mut request = Request::post(sts.clone());
     for (name, value) in &headers {
-        // Host and length are the new request's own.
+        // The client sets host and length for the new request.
         if name != header::HOST && name != header::CONTENT_LENGTH {
             request = request.header(name, value);
         }
@@ -142,25 +151,25 @@ async fn ask(sts: &Uri, headers: HeaderMap, body: Bytes) -> Result<(StatusCode, 
     let request = request.body(Body::from(body)).map_err(|error| error.to_string())?;
     let client = Client::builder(TokioExecutor::new()).build_http::<Body>();
     let (parts, body) = client.request(request).await.map_err(|error| error.to_string())?.into_parts();
-    let bytes = to_bytes(Body::new(body), LONGEST_ANSWER).await.map_err(|error| error.to_string())?;
+    let bytes = to_bytes(Body::new(body), MAX_RESPONSE_BYTES).await.map_err(|error| error.to_string())?;
     Ok((parts.status, parts.headers, bytes))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::StsAnswer;
+    use super::StsResponse;
 
-    const ASSUMED: &str = "<AssumeRoleResponse xmlns='https://sts.amazonaws.com/doc/2011-06-15/'><AssumeRoleResult>\
+    const ASSUME_ROLE_RESPONSE: &str = "<AssumeRoleResponse xmlns='https://sts.amazonaws.com/doc/2011-06-15/'><AssumeRoleResult>\
         <Credentials><AccessKeyId>ASIA1</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken> t\n\
         </SessionToken><Expiration>2030-01-02T03:04:05Z</Expiration></Credentials><AssumedRoleUser>\
         <AssumedRoleId>AROA:me</AssumedRoleId><Arn>arn:aws:sts::111122223333:assumed-role/r/me</Arn>\
         </AssumedRoleUser></AssumeRoleResult></AssumeRoleResponse>";
 
     #[test]
-    fn credentials_are_read_out_of_an_answer_of_sts() {
-        let answer = StsAnswer::from_xml(ASSUMED).unwrap();
-        assert_eq!(answer.credentials.session_token, "t");
-        assert_eq!(answer.assumed_role_user.unwrap().arn, "arn:aws:sts::111122223333:assumed-role/r/me");
-        assert!(StsAnswer::from_xml("<ErrorResponse><Error/></ErrorResponse>").is_none());
+    fn sts_xml_with_credentials_is_parsed_and_error_is_not() {
+        let response = StsResponse::from_xml(ASSUME_ROLE_RESPONSE).unwrap();
+        assert_eq!(response.credentials.session_token, "t");
+        assert_eq!(response.assumed_role_user.unwrap().arn, "arn:aws:sts::111122223333:assumed-role/r/me");
+        assert!(StsResponse::from_xml("<ErrorResponse><Error/></ErrorResponse>").is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! The data of an import: where it lies, what its columns are, and whether it is valid.
+//! Import data: locations, schemas and CSV checks.
 
 pub(crate) mod csv_check;
 pub(crate) mod schema;

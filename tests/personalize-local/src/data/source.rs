@@ -1,71 +1,76 @@
-//! Where an import's data lies: `s3://bucket/key` is `DIR/bucket/key`, a file or a folder.
+//! Resolves data locations: `s3://bucket/key` is `DIR/bucket/key`, a file or a folder.
 
 use std::{
     io,
     path::{Component, Path, PathBuf},
 };
 
-/// The most that an INCREMENTAL import takes: 1 GB.
-const INCREMENTAL_BYTES: u64 = 1 << 30;
-/// The most that a FULL import takes: 100 GB.
-const FULL_BYTES: u64 = 100 << 30;
+/// Maximum size of an INCREMENTAL import: 1 GB.
+const MAX_INCREMENTAL_BYTES: u64 = 1 << 30;
+/// Maximum size of a FULL import: 100 GB.
+const MAX_FULL_BYTES: u64 = 100 << 30;
 
-/// What an import is to read.
+/// A parsed data location.
 #[derive(Debug, Clone)]
-pub(crate) struct Source {
+pub(crate) struct S3Location {
     pub(crate) bucket: String,
     pub(crate) key: String,
 }
 
-/// The bucket of a data location, if it is one of S3.
-pub(crate) fn parse(location: &str) -> Option<Source> {
+/// Parses `s3://bucket/key`; `None` for anything else.
+pub(crate) fn parse(location: &str) -> Option<S3Location> {
     let (bucket, key) = location.strip_prefix("s3://")?.split_once('/').unwrap_or((location.get(5..)?, ""));
-    (!bucket.is_empty()).then(|| Source { bucket: bucket.to_owned(), key: key.to_owned() })
+    (!bucket.is_empty()).then(|| S3Location { bucket: bucket.to_owned(), key: key.to_owned() })
 }
 
-/// The service's words for data that it can't read, as failureReason.
-pub(crate) fn no_access(kind: &str) -> String {
+/// The `failureReason` for data that the service can't read.
+pub(crate) fn access_denied(dataset_type: &str) -> String {
     format!(
-        "Failed to create a data import job for {kind} dataset....Insufficient privileges for accessing data in \
-         Amazon S3."
+        "Failed to create a data import job for {dataset_type} dataset....Insufficient privileges for accessing data \
+         in Amazon S3."
     )
 }
 
-/// The same in the words of a refused request.
-pub(crate) fn no_access_at_create(bucket: &str) -> String {
+/// The error message of a create request for such data.
+pub(crate) fn access_denied_at_create(bucket: &str) -> String {
     format!(
         "Insufficient privileges for accessing data in S3. Please look at https://docs.aws.amazon.com/personalize/\
          latest/dg/granting-personalize-s3-access.html#attach-bucket-policy and fix bucket policy on {bucket}."
     )
 }
 
-/// The CSV files of a source for a type of dataset, in order; the error is the failureReason.
-pub(crate) fn files(source: &Source, root: &Path, kind: &str, incremental: bool) -> Result<Vec<PathBuf>, String> {
-    let below = Path::new(&source.bucket).join(&source.key);
-    // A key is data: it must not lead out of the directory.
-    if !below.components().all(|part| matches!(part, Component::Normal(_))) {
+/// The CSV files at a location, sorted; the error is the `failureReason`.
+pub(crate) fn files(
+    location: &S3Location,
+    root: &Path,
+    dataset_type: &str,
+    incremental: bool,
+) -> Result<Vec<PathBuf>, String> {
+    let relative = Path::new(&location.bucket).join(&location.key);
+    // The key is client input: it must not escape the root directory.
+    if !relative.components().all(|part| matches!(part, Component::Normal(_))) {
         return Err("Invalid Data location.".to_owned());
     }
-    let path = root.join(below);
-    let found = if source.key.is_empty() || source.key.ends_with('/') { folder(&path) } else { file(&path) };
-    let (paths, bytes) = found.map_err(|_| no_access(kind))?;
+    let path = root.join(relative);
+    let found = if location.key.is_empty() || location.key.ends_with('/') { folder(&path) } else { file(&path) };
+    let (paths, bytes) = found.map_err(|_| access_denied(dataset_type))?;
     if paths.is_empty() {
-        return Err(no_access(kind));
+        return Err(access_denied(dataset_type));
     }
-    let (limit, text) = if incremental { (INCREMENTAL_BYTES, "1 GB") } else { (FULL_BYTES, "100 GB") };
+    let (limit, text) = if incremental { (MAX_INCREMENTAL_BYTES, "1 GB") } else { (MAX_FULL_BYTES, "100 GB") };
     if bytes > limit {
         return Err(format!("The size of the data to import is {bytes} bytes. The maximum size is {text}."));
     }
     Ok(paths)
 }
 
-/// A file, or a named pipe, whose size nobody knows.
+/// A file and its size; the size of a named pipe is 0.
 fn file(path: &Path) -> io::Result<(Vec<PathBuf>, u64)> {
-    let about = path.metadata()?;
-    if about.is_dir() { Err(io::ErrorKind::NotFound.into()) } else { Ok((vec![path.to_owned()], about.len())) }
+    let metadata = path.metadata()?;
+    if metadata.is_dir() { Err(io::ErrorKind::NotFound.into()) } else { Ok((vec![path.to_owned()], metadata.len())) }
 }
 
-/// The files in a folder; what lies deeper is not read.
+/// The files directly in a folder, and their total size. Subfolders are ignored.
 fn folder(path: &Path) -> io::Result<(Vec<PathBuf>, u64)> {
     let (mut paths, mut bytes) = (Vec::new(), 0);
     for entry in path.read_dir()? {
@@ -85,15 +90,15 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn a_location_is_a_bucket_and_a_key() {
-        let source = parse("s3://bucket/a/b.csv").unwrap();
-        assert_eq!((source.bucket.as_str(), source.key.as_str()), ("bucket", "a/b.csv"));
+    fn s3_location_is_parsed_and_others_are_not() {
+        let location = parse("s3://bucket/a/b.csv").unwrap();
+        assert_eq!((location.bucket.as_str(), location.key.as_str()), ("bucket", "a/b.csv"));
         assert!(parse("https://example").is_none());
         assert!(parse("s3:///key").is_none());
     }
 
     #[test]
-    fn a_folder_ends_in_a_slash_and_gives_its_own_files_only() {
+    fn folder_with_trailing_slash_lists_its_files_without_subfolders() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("bucket/folder/deeper")).unwrap();
         for name in ["folder/b.csv", "folder/a.csv", "folder/deeper/c.csv"] {
@@ -102,29 +107,29 @@ mod tests {
         let found = |key: &str| files(&parse(&format!("s3://bucket/{key}")).unwrap(), dir.path(), "Items", false);
         let names: Vec<_> = found("folder/").unwrap().iter().map(|path| path.file_name().unwrap().to_owned()).collect();
         assert_eq!(names, ["a.csv", "b.csv"]);
-        let refused = "Failed to create a data import job for Items dataset....Insufficient privileges for accessing \
-                       data in Amazon S3.";
-        assert_eq!(found("folder").unwrap_err(), refused);
-        assert_eq!(found("").unwrap_err(), refused, "no file lies in the bucket itself");
+        let denied = "Failed to create a data import job for Items dataset....Insufficient privileges for accessing \
+                      data in Amazon S3.";
+        assert_eq!(found("folder").unwrap_err(), denied);
+        assert_eq!(found("").unwrap_err(), denied, "the bucket has no file at the top level");
     }
 
     #[test]
-    fn an_incremental_import_takes_a_gigabyte_and_a_full_one_a_hundred() {
+    fn incremental_import_over_one_gigabyte_fails_and_full_import_does_not() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("bucket")).unwrap();
         let file = std::fs::File::create(dir.path().join("bucket/big.csv")).unwrap();
-        let source = parse("s3://bucket/big.csv").unwrap();
-        // Sparse: the size is looked at, nothing is read.
+        let location = parse("s3://bucket/big.csv").unwrap();
+        // A sparse file: only its size is read.
         file.set_len(1 << 30).unwrap();
-        assert!(files(&source, dir.path(), "Items", true).is_ok());
+        assert!(files(&location, dir.path(), "Items", true).is_ok());
         file.set_len((1 << 30) + 1).unwrap();
-        assert!(files(&source, dir.path(), "Items", false).is_ok());
-        assert!(files(&source, dir.path(), "Items", true).unwrap_err().ends_with("bytes. The maximum size is 1 GB."));
+        assert!(files(&location, dir.path(), "Items", false).is_ok());
+        assert!(files(&location, dir.path(), "Items", true).unwrap_err().ends_with("bytes. The maximum size is 1 GB."));
     }
 
     #[test]
-    fn a_key_can_not_leave_the_directory() {
-        let source = parse("s3://bucket/../../etc/passwd").unwrap();
-        assert_eq!(files(&source, Path::new("/tmp"), "Items", false).unwrap_err(), "Invalid Data location.");
+    fn key_outside_the_root_is_rejected() {
+        let location = parse("s3://bucket/../../etc/passwd").unwrap();
+        assert_eq!(files(&location, Path::new("/tmp"), "Items", false).unwrap_err(), "Invalid Data location.");
     }
 }

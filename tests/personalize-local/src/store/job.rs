@@ -1,91 +1,87 @@
-//! An import job and its states.
+//! Import jobs and their status.
 
 use serde::{Deserialize, Serialize};
 
-use crate::seed::Durations;
+use super::seed::Durations;
 
-/// `CREATE PENDING`
 pub(crate) const PENDING: &str = "CREATE PENDING";
-/// `CREATE IN_PROGRESS`
 pub(crate) const IN_PROGRESS: &str = "CREATE IN_PROGRESS";
-/// `ACTIVE`
 pub(crate) const ACTIVE: &str = "ACTIVE";
-/// `CREATE FAILED`
 pub(crate) const FAILED: &str = "CREATE FAILED";
 
-/// A tag, as the service spells it.
+/// A tag of a resource.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Tag {
     /// 1 to 128 characters.
     pub tag_key: String,
-    /// At most 256 characters.
+    /// 0 to 256 characters.
     pub tag_value: String,
 }
 
-/// How an import ends.
+/// The outcome of an import.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Outcome {
-    /// `ACTIVE`, whatever the data looks like.
+    /// `ACTIVE`, regardless of the data.
     Active,
-    /// `CREATE FAILED` with this failureReason.
+    /// `CREATE FAILED` with this `failureReason`.
     Failed(String),
 }
 
-/// An import job as the service keeps it. Times are milliseconds since the epoch.
+/// An import job. Times are milliseconds since the epoch.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Job {
     /// Unique in its account and region.
     pub name: String,
-    /// The job's ARN.
+    /// The ARN of the job.
     pub arn: String,
     /// The account that owns it.
     pub account: String,
-    /// The region it lives in.
+    /// The region of the job.
     pub region: String,
     /// The dataset it imports into.
     pub dataset_arn: String,
-    /// Where the data lies.
+    /// The S3 location of the data.
     pub data_location: String,
-    /// The role that the service reads with.
+    /// The role that the service assumes to read the data.
     pub role_arn: Option<String>,
     /// `FULL` or `INCREMENTAL`.
     pub import_mode: String,
-    /// As asked for.
+    /// As requested.
     pub publish_attribution_metrics_to_s3: bool,
-    /// Its tags, in the order given.
+    /// Its tags, in request order.
     pub tags: Vec<Tag>,
-    /// The service's string.
+    /// The status, as the API returns it.
     pub status: String,
-    /// Present after `CREATE FAILED`.
+    /// Present if the status is `CREATE FAILED`.
     pub failure_reason: Option<String>,
-    /// When it was accepted.
+    /// When the request was accepted.
     pub created_ms: i64,
-    /// When its status last changed.
+    /// When the status last changed.
     pub updated_ms: i64,
-    /// Stays where it is until told.
+    /// Stays in its status until released or finished.
     pub hold: bool,
-    /// Its data is being read right now.
+    /// Its data is currently being read.
     #[serde(skip)]
     pub(crate) checking: bool,
-    /// Not to be found before this time (a fault).
+    /// Lookups before this time return not found (fault `notFoundFor`).
     #[serde(skip)]
     pub(crate) hidden_until_ms: Option<i64>,
-    /// Not to be found for this many lookups (a fault).
+    /// This many lookups return not found (fault `notFoundFor`).
     #[serde(skip)]
     pub(crate) hidden_lookups: u32,
 }
 
 impl Job {
-    /// Counts towards the quota.
+    /// Whether the job counts towards the quota.
     pub fn is_running(&self) -> bool {
         self.status == PENDING || self.status == IN_PROGRESS
     }
 
-    /// What the passage of time does to the job by itself; `true` if it changed. Leaving `CREATE IN_PROGRESS` needs
-    /// the data.
+    /// Moves the job from `CREATE PENDING` to `CREATE IN_PROGRESS` when it is due; `true` if it changed. The next
+    /// transition depends on the data, see [`Job::is_due`].
     pub(crate) fn advance(&mut self, now_ms: i64, durations: Durations) -> bool {
         let due = self.updated_ms.saturating_add_unsigned(durations.pending_ms);
         let changes = !self.hold && self.status == PENDING && now_ms >= due;
@@ -96,7 +92,7 @@ impl Job {
         changes
     }
 
-    /// Whether the import is over but for the reading of the data.
+    /// Whether the data has to be read now to finish the import.
     pub(crate) fn is_due(&self, now_ms: i64, durations: Durations) -> bool {
         !self.hold
             && !self.checking
@@ -104,7 +100,7 @@ impl Job {
             && now_ms >= self.updated_ms.saturating_add_unsigned(durations.in_progress_ms)
     }
 
-    pub(crate) fn end(&mut self, outcome: Outcome, now_ms: i64) {
+    pub(crate) fn finish(&mut self, outcome: Outcome, now_ms: i64) {
         self.checking = false;
         self.hold = false;
         self.updated_ms = now_ms;

@@ -1,4 +1,4 @@
-//! Everything the stand-in knows, behind one lock.
+//! The state of the stand-in: accounts, datasets and jobs, plus faults and the ledger.
 
 pub(crate) mod job;
 pub(crate) mod ledger;
@@ -11,75 +11,76 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     StartError,
+    api::throttle::RateLimiter,
     arn::Arn,
+    data::schema::{Columns, DatasetType},
     fault::Fault,
-    job::{FAILED, Job, Outcome, Tag},
-    ledger::Ledger,
-    schema,
-    seed::{AccessKey, Dataset, Durations, Refusals, Seed, SeedJob},
-    state_file::StateFile,
-    throttle::Throttles,
 };
+use job::{FAILED, Job, Outcome, Tag};
+use ledger::Ledger;
+use seed::{AccessKey, Dataset, Durations, Refusals, Seed, SeedJob};
+use state_file::StateFile;
 
-/// A dataset with what the seed left to be derived.
+/// A dataset, with the defaults of the seed filled in.
 #[derive(Debug, Clone)]
-pub(crate) struct KnownDataset {
+pub(crate) struct StoredDataset {
     pub(crate) arn: String,
-    pub(crate) parts: Arn,
+    pub(crate) parsed_arn: Arn,
     /// `Interactions`, `Users`, `Items`, ...
-    pub(crate) kind: String,
+    pub(crate) type_name: String,
     pub(crate) status: String,
-    /// Avro, as JSON.
+    /// The Avro schema as JSON.
     pub(crate) schema: String,
     pub(crate) schema_arn: String,
     pub(crate) tags: Vec<Tag>,
     pub(crate) created_ms: i64,
     pub(crate) updated_ms: i64,
-    /// How it was declared, if that was after the seed.
+    /// The declaration of a dataset that was added after the seed; the state file needs it.
     pub(crate) added: Option<Dataset>,
 }
 
-/// An access key and whom it stands for.
+/// An access key and the identity it belongs to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Principal {
     pub(crate) account: String,
-    /// As error messages name it.
+    /// The ARN in error messages.
     pub(crate) arn: String,
     pub(crate) key: AccessKey,
-    /// Given out by an STS while the stand-in ran: the seed doesn't have it.
-    pub(crate) learnt: bool,
+    /// Issued by an STS while the stand-in ran, so not in the seed.
+    #[serde(rename = "learnt")]
+    pub(crate) issued_by_sts: bool,
 }
 
-/// Everything the stand-in knows.
+/// The whole state of the stand-in.
 #[derive(Debug)]
-pub(crate) struct World {
+pub(crate) struct Store {
     /// By access key ID.
-    pub(crate) keys: HashMap<String, Principal>,
+    pub(crate) principals: HashMap<String, Principal>,
     pub(crate) accounts: Vec<String>,
-    pub(crate) datasets: Vec<KnownDataset>,
-    /// In the order of their creation.
+    pub(crate) datasets: Vec<StoredDataset>,
+    /// In the order of creation.
     pub(crate) jobs: Vec<Job>,
-    /// ARNs of jobs that are gone, so that a restart does not bring them back.
+    /// ARNs of jobs that a fault removed, so that a restart does not add them again from the seed.
     pub(crate) vanished: Vec<String>,
-    /// A new job whose name contains one of these is held.
+    /// Jobs whose name contains one of these are held.
     pub(crate) holds: Vec<String>,
     pub(crate) faults: Vec<Fault>,
     pub(crate) durations: Durations,
     pub(crate) refusals: Refusals,
-    pub(crate) throttles: Throttles,
+    pub(crate) rate_limiter: RateLimiter,
     pub(crate) ledger: Ledger,
-    /// Counts changes, so that the state file is written only when needed.
+    /// Counts changes, so that the state file is written only after a change.
     pub(crate) revision: u64,
-    pub(crate) state: Option<StateFile>,
+    pub(crate) state_file: Option<StateFile>,
     pub(crate) requests: u64,
 }
 
-impl World {
+impl Store {
     pub(crate) fn new(seed: &Seed, ledger: Ledger, now_ms: i64) -> Result<Self, StartError> {
-        seed.check()?;
-        let mut world = Self {
-            keys: HashMap::new(),
+        seed.validate()?;
+        let mut store = Self {
+            principals: HashMap::new(),
             accounts: seed.accounts.iter().map(|account| account.id.clone()).collect(),
             datasets: Vec::new(),
             jobs: Vec::new(),
@@ -88,68 +89,70 @@ impl World {
             faults: Vec::new(),
             durations: seed.durations,
             refusals: seed.refusals.clone(),
-            throttles: Throttles::new(seed.throttle.clone()),
+            rate_limiter: RateLimiter::new(seed.throttle.clone()),
             ledger,
             revision: 0,
-            state: None,
+            state_file: None,
             requests: 0,
         };
         for account in &seed.accounts {
             for key in &account.access_keys {
                 let arn = format!("arn:aws:iam::{}:user/{}", account.id, key.id);
-                let principal = Principal { account: account.id.clone(), arn, key: key.clone(), learnt: false };
-                world.keys.insert(key.id.clone(), principal);
+                let principal = Principal { account: account.id.clone(), arn, key: key.clone(), issued_by_sts: false };
+                store.principals.insert(key.id.clone(), principal);
             }
         }
         for dataset in &seed.datasets {
-            world.put_dataset(dataset, now_ms).map_err(StartError::SeedContent)?;
+            store.put_dataset(dataset, now_ms).map_err(StartError::SeedContent)?;
         }
         for job in &seed.jobs {
-            world.start_job(job, now_ms).map_err(StartError::SeedContent)?;
+            store.start_job(job, now_ms).map_err(StartError::SeedContent)?;
         }
-        Ok(world)
+        Ok(store)
     }
 
-    /// Makes temporary credentials known that an STS gave out.
-    pub(crate) fn learn_key(&mut self, account: &str, arn: Option<String>, key: AccessKey) {
+    /// Registers temporary credentials that an STS issued.
+    pub(crate) fn add_temporary_key(&mut self, account: &str, arn: Option<String>, key: AccessKey) {
         let arn = arn.unwrap_or_else(|| format!("arn:aws:iam::{account}:user/{}", key.id));
         if !self.accounts.iter().any(|known| known == account) {
             self.accounts.push(account.to_owned());
         }
-        self.keys.insert(key.id.clone(), Principal { account: account.to_owned(), arn, key, learnt: true });
+        let principal = Principal { account: account.to_owned(), arn, key, issued_by_sts: true };
+        self.principals.insert(principal.key.id.clone(), principal);
         self.revision += 1;
     }
 
-    pub(crate) fn dataset(&self, arn: &str) -> Option<&KnownDataset> {
+    pub(crate) fn dataset(&self, arn: &str) -> Option<&StoredDataset> {
         self.datasets.iter().find(|dataset| dataset.arn == arn)
     }
 
-    /// A job by its ARN or its name.
+    /// Finds a job by ARN or name.
     pub(crate) fn job_mut(&mut self, name_or_arn: &str) -> Option<&mut Job> {
         self.revision += 1;
         self.jobs.iter_mut().rev().find(|job| job.arn == name_or_arn || job.name == name_or_arn)
     }
 
-    /// Adds a dataset, or replaces the one of the same ARN.
+    /// Adds a dataset of the seed, or replaces the dataset with the same ARN.
     pub(crate) fn put_dataset(&mut self, dataset: &Dataset, now_ms: i64) -> Result<(), String> {
-        let parts = Arn::parse(&dataset.arn)
-            .filter(|parts| parts.resource.starts_with("dataset/"))
+        let parsed_arn = Arn::parse(&dataset.arn)
+            .filter(|arn| arn.resource.starts_with("dataset/"))
             .ok_or_else(|| format!("{:?} is not a dataset ARN", dataset.arn))?;
-        let (kind, text) = (dataset.type_name(), dataset.schema_text());
-        schema::Columns::parse(&text, schema::Kind::of(&kind))
+        let (type_name, schema) = (dataset.type_name(), dataset.schema_text());
+        Columns::parse(&schema, DatasetType::from_name(&type_name))
             .map_err(|problem| format!("schema of {}: {problem}", dataset.arn))?;
         let schema_arn = dataset.schema_arn.clone().unwrap_or_else(|| {
-            let name = parts.resource.replacen("dataset/", "", 1).replace('/', "-").to_lowercase();
-            format!("arn:{}:personalize:{}:{}:schema/{name}", parts.partition, parts.region, parts.account)
+            let Arn { partition, region, account, resource } = &parsed_arn;
+            let name = resource.replacen("dataset/", "", 1).replace('/', "-").to_lowercase();
+            format!("arn:{partition}:personalize:{region}:{account}:schema/{name}")
         });
         let created_ms = dataset.created_at.map_or(now_ms, |time| time.as_millisecond());
         self.datasets.retain(|known| known.arn != dataset.arn);
-        self.datasets.push(KnownDataset {
+        self.datasets.push(StoredDataset {
             arn: dataset.arn.clone(),
-            parts,
-            kind,
+            parsed_arn,
+            type_name,
             status: dataset.status.clone(),
-            schema: text,
+            schema,
             schema_arn,
             tags: dataset.tags.clone(),
             created_ms,
@@ -160,7 +163,7 @@ impl World {
         Ok(())
     }
 
-    /// A dataset that the seed doesn't have, or has differently.
+    /// Adds or replaces a dataset while the stand-in runs, so that the state file must contain it.
     pub(crate) fn add_dataset(&mut self, dataset: &Dataset, now_ms: i64) -> Result<(), String> {
         self.put_dataset(dataset, now_ms)?;
         if let Some(known) = self.datasets.last_mut() {
@@ -169,22 +172,22 @@ impl World {
         Ok(())
     }
 
-    /// A job that the seed or a test starts, past the quota and the other rules of a request.
+    /// Starts a job for the seed or for a test, without the quota and the other rules of a request.
     pub(crate) fn start_job(&mut self, job: &SeedJob, now_ms: i64) -> Result<String, String> {
-        let parts =
+        let dataset =
             Arn::parse(&job.dataset_arn).ok_or_else(|| format!("{:?} is not a dataset ARN", job.dataset_arn))?;
-        let arn = Arn::import_job(&parts.region, &parts.account, &job.name);
+        let arn = Arn::import_job(&dataset.region, &dataset.account, &job.name);
         if self.jobs.iter().any(|known| known.arn == arn) {
-            return Err(format!("{arn} exists"));
+            return Err(format!("{arn} already exists"));
         }
         let created_ms = job.created_at.map_or(now_ms, |time| time.as_millisecond());
-        let failed = "Failed to create a data import job.".to_owned();
-        self.vanished.retain(|gone| *gone != arn);
+        let default_reason = "Failed to create a data import job.".to_owned();
+        self.vanished.retain(|vanished| *vanished != arn);
         self.jobs.push(Job {
             name: job.name.clone(),
             arn: arn.clone(),
-            account: parts.account,
-            region: parts.region,
+            account: dataset.account,
+            region: dataset.region,
             dataset_arn: job.dataset_arn.clone(),
             data_location: job.data_location.clone(),
             role_arn: job.role_arn.clone(),
@@ -192,7 +195,7 @@ impl World {
             publish_attribution_metrics_to_s3: false,
             tags: job.tags.clone(),
             status: job.status.clone(),
-            failure_reason: job.failure_reason.clone().or((job.status == FAILED).then_some(failed)),
+            failure_reason: job.failure_reason.clone().or((job.status == FAILED).then_some(default_reason)),
             created_ms,
             updated_ms: created_ms,
             hold: job.hold || self.is_held(&job.name),
@@ -204,15 +207,16 @@ impl World {
         Ok(arn)
     }
 
-    pub(crate) fn is_held(&self, name: &str) -> bool {
-        self.holds.iter().any(|part| name.contains(part.as_str()))
+    pub(crate) fn is_held(&self, job_name: &str) -> bool {
+        self.holds.iter().any(|hold| job_name.contains(hold.as_str()))
     }
 
+    /// Finishes a job by name or ARN; `false` if it does not exist.
     pub(crate) fn finish(&mut self, name_or_arn: &str, outcome: Outcome, now_ms: i64) -> bool {
-        self.job_mut(name_or_arn).map(|job| job.end(outcome, now_ms)).is_some()
+        self.job_mut(name_or_arn).map(|job| job.finish(outcome, now_ms)).is_some()
     }
 
-    /// Jobs of this part of the name are held from now on, those that run included.
+    /// Holds running and future jobs whose name contains `name`.
     pub(crate) fn hold(&mut self, name: &str) {
         self.revision += 1;
         self.holds.push(name.to_owned());
@@ -221,10 +225,10 @@ impl World {
         }
     }
 
-    /// Jobs of this part of the name go on.
+    /// Releases jobs whose name contains `name`.
     pub(crate) fn release(&mut self, name: &str, now_ms: i64) {
         self.revision += 1;
-        self.holds.retain(|held| !held.contains(name));
+        self.holds.retain(|hold| !hold.contains(name));
         for job in self.jobs.iter_mut().filter(|job| job.hold && job.name.contains(name)) {
             job.hold = false;
             job.updated_ms = now_ms;
@@ -239,18 +243,19 @@ impl World {
         true
     }
 
+    /// Moves jobs from `CREATE PENDING` to `CREATE IN_PROGRESS` when their time is over.
     pub(crate) fn advance(&mut self, now_ms: i64) {
         let durations = self.durations;
         for job in &mut self.jobs {
             if job.advance(now_ms, durations) {
-                // Whoever sees the new status must not see the old one after a restart.
+                // The state file must have the new status before a client sees it: a restart must not go back.
                 self.revision += 1;
                 tracing::info!("job {}: {}", job.name, job.status);
             }
         }
     }
 
-    /// A job is gone, as if it had never been.
+    /// Removes a job as if it had never existed.
     pub(crate) fn vanish(&mut self, arn: &str) {
         self.revision += 1;
         self.jobs.retain(|job| job.arn != arn);

@@ -1,16 +1,16 @@
-//! What the stand-in knows when it starts: the YAML file given as `--seed`.
+//! The seed: accounts, datasets and jobs that exist at the start, from the YAML file in `--seed`.
 
 use serde::{Deserialize, Serialize};
 
+use super::job::{ACTIVE, FAILED, IN_PROGRESS, PENDING, Tag};
 use crate::{
     Operation, StartError,
+    api::constraints,
     arn::Arn,
-    constraints,
-    job::{ACTIVE, FAILED, IN_PROGRESS, PENDING, Tag},
-    schema::{self, Columns, Kind},
+    data::schema::{self, Columns, DatasetType},
 };
 
-/// The seed file. Unknown keys are errors, so that a typo can't pass unnoticed.
+/// The seed file. Unknown keys are errors, so that typos are found.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Seed {
@@ -22,9 +22,9 @@ pub struct Seed {
     pub jobs: Vec<SeedJob>,
     /// How long a job stays in each state.
     pub durations: Durations,
-    /// Permissions that are missing.
+    /// Access that is denied.
     pub refusals: Refusals,
-    /// The request rate that an account is allowed; none unless given.
+    /// The rate limit; no limit if absent.
     pub throttle: Option<Throttle>,
 }
 
@@ -47,10 +47,10 @@ pub struct AccessKey {
     pub id: String,
     /// The secret access key.
     pub secret: String,
-    /// Present for temporary credentials: the token that must come with each request.
+    /// The session token of temporary credentials; requests must send it.
     #[serde(default)]
     pub session_token: Option<String>,
-    /// When temporary credentials end (RFC 3339).
+    /// When temporary credentials expire (RFC 3339).
     #[serde(default)]
     pub expires_at: Option<jiff::Timestamp>,
 }
@@ -61,33 +61,33 @@ pub struct AccessKey {
 pub struct Dataset {
     /// `arn:aws:personalize:REGION:ACCOUNT:dataset/GROUP/TYPE`
     pub arn: String,
-    /// `Interactions`, `Users`, `Items`, `Actions`; the last part of the ARN unless given.
+    /// `Interactions`, `Users`, `Items`, `Actions` or `Action_Interactions`; default: from the last part of the ARN.
     #[serde(default, rename = "type")]
-    pub kind: Option<String>,
-    /// `ACTIVE` unless given.
-    #[serde(default = "active")]
+    pub dataset_type: Option<String>,
+    /// Default: `ACTIVE`.
+    #[serde(default = "default_status")]
     pub status: String,
-    /// The Avro schema, as a YAML mapping or a JSON string. Without one, a minimal schema of the type.
+    /// The Avro schema, as a YAML mapping or a JSON string; default: a minimal schema of the type.
     #[serde(default)]
     pub schema: Option<serde_json::Value>,
-    /// The schema's ARN; derived from the group and type unless given.
+    /// The ARN of the schema; default: derived from the dataset group and type.
     #[serde(default)]
     pub schema_arn: Option<String>,
-    /// Tags of the dataset.
+    /// Its tags.
     #[serde(default)]
     pub tags: Vec<Tag>,
-    /// When it was created (RFC 3339); the start of the stand-in unless given.
+    /// When it was created (RFC 3339); default: now.
     #[serde(default)]
     pub created_at: Option<jiff::Timestamp>,
 }
 
 impl Dataset {
-    /// A dataset of this ARN, ACTIVE, with a minimal schema.
+    /// An ACTIVE dataset with this ARN and a minimal schema.
     pub fn new(arn: impl Into<String>) -> Self {
         Self {
             arn: arn.into(),
-            kind: None,
-            status: active(),
+            dataset_type: None,
+            status: default_status(),
             schema: None,
             schema_arn: None,
             tags: Vec::new(),
@@ -95,13 +95,13 @@ impl Dataset {
         }
     }
 
-    /// Its type as answers spell it: given, or the last part of the ARN.
+    /// Its type, as API responses spell it.
     pub(crate) fn type_name(&self) -> String {
-        let last = || schema::type_name(self.arn.rsplit('/').next().unwrap_or_default());
-        self.kind.clone().unwrap_or_else(last)
+        let from_arn = || schema::type_name(self.arn.rsplit('/').next().unwrap_or_default());
+        self.dataset_type.clone().unwrap_or_else(from_arn)
     }
 
-    /// Its Avro schema: given, or the least that its type may have.
+    /// Its Avro schema as JSON.
     pub(crate) fn schema_text(&self) -> String {
         match &self.schema {
             Some(serde_json::Value::String(text)) => text.clone(),
@@ -117,42 +117,42 @@ impl Dataset {
 pub struct SeedJob {
     /// The job's name.
     pub name: String,
-    /// The dataset it imports into; gives the region and the account.
+    /// The dataset it imports into; also determines the region and the account.
     pub dataset_arn: String,
-    /// A job in `CREATE PENDING` goes on from there. `ACTIVE` unless given.
-    #[serde(default = "active")]
+    /// A running job continues from this status. Default: `ACTIVE`.
+    #[serde(default = "default_status")]
     pub status: String,
-    /// Where its data lies.
-    #[serde(default = "elsewhere")]
+    /// The S3 location of its data.
+    #[serde(default = "default_location")]
     pub data_location: String,
-    /// The role it reads with.
+    /// The role that the service assumes to read the data.
     #[serde(default)]
     pub role_arn: Option<String>,
-    /// `FULL` unless given.
+    /// Default: `FULL`.
     #[serde(default)]
     pub import_mode: Option<String>,
-    /// Why it failed.
+    /// The `failureReason` of a failed job.
     #[serde(default)]
     pub failure_reason: Option<String>,
     /// Its tags.
     #[serde(default)]
     pub tags: Vec<Tag>,
-    /// When it was created (RFC 3339); the start of the stand-in unless given.
+    /// When it was created (RFC 3339); default: now.
     #[serde(default)]
     pub created_at: Option<jiff::Timestamp>,
-    /// Stays where it is until told.
+    /// Stays in its status until released or finished.
     #[serde(default)]
     pub hold: bool,
 }
 
 impl SeedJob {
-    /// A finished job of this name, with defaults for the rest.
+    /// An ACTIVE job with this name, and defaults for the rest.
     pub fn new(name: impl Into<String>, dataset_arn: impl Into<String>) -> Self {
         Self {
             name: name.into(),
             dataset_arn: dataset_arn.into(),
-            status: active(),
-            data_location: elsewhere(),
+            status: default_status(),
+            data_location: default_location(),
             role_arn: None,
             import_mode: None,
             failure_reason: None,
@@ -161,22 +161,20 @@ impl SeedJob {
             hold: false,
         }
     }
-}
 
-impl SeedJob {
-    /// A job in the seed is one that the service could have: the constraints of a request, and a status that it has.
-    fn check(&self) -> Result<(), String> {
+    /// Checks the constraints of a create request, and the status.
+    fn validate(&self) -> Result<(), String> {
         let body = serde_json::json!({
             "jobName": self.name, "datasetArn": self.dataset_arn, "dataSource": {"dataLocation": self.data_location},
             "roleArn": self.role_arn, "importMode": self.import_mode, "tags": self.tags,
         });
-        let input = Operation::named("CreateDatasetImportJob").map_or(&[][..], |operation| operation.input);
+        let input = Operation::find("CreateDatasetImportJob").map_or(&[][..], |operation| operation.input);
         let violations = constraints::check(input, &body).map_err(|wrong| wrong.0)?;
         if let Some(violation) = violations.first() {
             return Err(violation.to_string());
         }
         if ![PENDING, IN_PROGRESS, ACTIVE, FAILED].contains(&self.status.as_str()) {
-            return Err(format!("{:?} is no status of an import job", self.status));
+            return Err(format!("{:?} is not a status of an import job", self.status));
         }
         Ok(())
     }
@@ -198,75 +196,78 @@ impl Default for Durations {
     }
 }
 
-/// Permissions that are missing.
+/// Access that is denied.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Refusals {
-    /// Roles (ARN) that callers may not pass: AccessDeniedException on create.
+    /// ARNs of roles that callers may not pass: AccessDeniedException on create.
     pub pass_role: Vec<String>,
-    /// Buckets whose policy does not let the service read: the import fails.
+    /// Buckets that the service can't read: the import fails.
     pub buckets: Vec<String>,
-    /// Buckets of this kind that are found out at once: InvalidInputException on create.
+    /// Buckets that the service can't read, detected on create: InvalidInputException.
     pub buckets_at_create: Vec<String>,
-    /// Whether a role of another account than the caller's is refused: AccessDeniedException on create.
+    /// Whether roles of other accounts are rejected: AccessDeniedException on create.
     pub roles_of_other_accounts: bool,
 }
 
-/// The request rate that one account and region is allowed.
+/// The rate limit, per account and region.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Throttle {
-    /// Requests per second in the long run.
+    /// Sustained requests per second.
     pub per_second: f64,
-    /// Requests at once.
+    /// Burst size; at least 1.
     pub burst: f64,
-    /// The error that one too many meets: `ThrottlingException` unless given. The service model describes
-    /// `LimitExceededException` as this, too.
-    #[serde(default = "throttling")]
+    /// The error code of a throttled request. Default: `ThrottlingException`. The service model also describes
+    /// `LimitExceededException` as this error.
+    #[serde(default = "default_throttle_code")]
     pub code: String,
 }
 
 impl Throttle {
-    fn lets_pass(&self) -> bool {
+    fn is_valid(&self) -> bool {
         let Self { per_second, burst, .. } = self;
         per_second.is_finite() && burst.is_finite() && *per_second >= 0.0 && *burst >= 1.0
     }
 }
 
-fn throttling() -> String {
+fn default_throttle_code() -> String {
     "ThrottlingException".to_owned()
 }
 
-fn active() -> String {
+fn default_status() -> String {
     "ACTIVE".to_owned()
 }
 
-fn elsewhere() -> String {
+fn default_location() -> String {
     "s3://elsewhere/data.csv".to_owned()
 }
 
 impl Seed {
-    /// Reads a seed and checks that it hangs together: twelve-digit accounts, ARNs of the service, known accounts.
+    /// Parses and validates a seed.
     ///
     /// # Errors
-    /// When the YAML is not a seed, or contradicts itself.
+    /// If the YAML is not a seed, or its content is invalid.
     pub fn from_yaml(text: &str) -> Result<Self, StartError> {
         let seed: Self = serde_yaml::from_str(text)?;
-        seed.check()?;
+        seed.validate()?;
         Ok(seed)
     }
 
-    pub(crate) fn check(&self) -> Result<(), StartError> {
+    pub(crate) fn validate(&self) -> Result<(), StartError> {
         let mut keys: Vec<&str> = Vec::new();
         for key in self.accounts.iter().flat_map(|account| &account.access_keys) {
             if keys.contains(&key.id.as_str()) {
-                return Err(StartError::SeedContent(format!("access key {} is there twice", key.id)));
+                return Err(StartError::SeedContent(format!("access key {} is declared twice", key.id)));
             }
             keys.push(&key.id);
         }
         for account in &self.accounts {
             if account.id.len() != 12 || !account.id.bytes().all(|byte| byte.is_ascii_digit()) {
-                return Err(StartError::SeedContent(format!("account id {:?} is not twelve digits", account.id)));
+                return Err(StartError::SeedContent(format!(
+                    "account id {:?} does not have twelve digits",
+                    account.id
+                )));
             }
         }
         let arns = self.datasets.iter().map(|d| &d.arn).chain(self.jobs.iter().map(|j| &j.dataset_arn));
@@ -275,19 +276,21 @@ impl Seed {
                 .filter(|parsed| parsed.resource.starts_with("dataset/"))
                 .ok_or_else(|| StartError::SeedContent(format!("{arn:?} is not a dataset ARN")))?;
             if !self.accounts.iter().any(|account| account.id == parsed.account) {
-                return Err(StartError::SeedContent(format!("{arn:?} is in an account that the seed lacks")));
+                return Err(StartError::SeedContent(format!(
+                    "{arn:?} is in an account that the seed does not declare"
+                )));
             }
         }
         for job in &self.jobs {
-            job.check().map_err(|problem| StartError::SeedContent(format!("job {:?}: {problem}", job.name)))?;
+            job.validate().map_err(|problem| StartError::SeedContent(format!("job {:?}: {problem}", job.name)))?;
         }
-        if !self.throttle.as_ref().is_none_or(Throttle::lets_pass) {
-            let problem = "throttle: perSecond is at least 0, and burst at least 1, or no request would ever pass";
+        if !self.throttle.as_ref().is_none_or(Throttle::is_valid) {
+            let problem = "throttle: perSecond must be at least 0, and burst at least 1";
             return Err(StartError::SeedContent(problem.to_owned()));
         }
         for dataset in &self.datasets {
-            let refused = |problem| StartError::SeedContent(format!("schema of {}: {problem}", dataset.arn));
-            Columns::parse(&dataset.schema_text(), Kind::of(&dataset.type_name())).map_err(refused)?;
+            let invalid = |problem| StartError::SeedContent(format!("schema of {}: {problem}", dataset.arn));
+            Columns::parse(&dataset.schema_text(), DatasetType::from_name(&dataset.type_name())).map_err(invalid)?;
         }
         Ok(())
     }
@@ -298,38 +301,38 @@ mod tests {
     use super::Seed;
 
     #[test]
-    fn a_typo_in_the_seed_is_an_error() {
+    fn seed_with_unknown_key_is_rejected() {
         assert!(Seed::from_yaml("acounts: []").is_err());
     }
 
     #[test]
-    fn an_access_key_belongs_to_one_account() {
+    fn access_key_in_two_accounts_is_rejected() {
         let account = |id: &str| format!("{{id: '{id}', accessKeys: [{{id: K, secret: s}}]}}");
         let seed = format!("accounts: [{}, {}]", account("111122223333"), account("444455556666"));
-        assert!(Seed::from_yaml(&seed).unwrap_err().to_string().contains("access key K is there twice"));
+        assert!(Seed::from_yaml(&seed).unwrap_err().to_string().contains("access key K is declared twice"));
     }
 
     #[test]
-    fn a_job_in_the_seed_is_one_that_the_service_could_have() {
+    fn seed_job_that_breaks_a_constraint_is_rejected() {
         let with = |job: &str| {
             let arn = "arn:aws:personalize:eu-west-1:111122223333:dataset/shop/ITEMS";
             Seed::from_yaml(&format!("accounts: [{{id: '111122223333'}}]\njobs: [{{datasetArn: '{arn}', {job}}}]"))
         };
         assert!(with("name: a, status: CREATE PENDING, importMode: INCREMENTAL").is_ok());
-        for (job, words) in [
+        for (job, message) in [
             ("name: 'bad name!'", "at 'jobName' failed to satisfy constraint"),
             ("name: a, importMode: BULK", "enum value set: [FULL, INCREMENTAL]"),
-            ("name: a, status: WHATEVER", "\"WHATEVER\" is no status of an import job"),
+            ("name: a, status: WHATEVER", "\"WHATEVER\" is not a status of an import job"),
             ("name: a, dataLocation: 'ftp://x'", "at 'dataSource.dataLocation'"),
             ("name: a, roleArn: me", "at 'roleArn'"),
         ] {
-            let told = with(job).unwrap_err().to_string();
-            assert!(told.contains(words), "{job}: {told}");
+            let error = with(job).unwrap_err().to_string();
+            assert!(error.contains(message), "{job}: {error}");
         }
     }
 
     #[test]
-    fn a_throttle_lets_something_pass() {
+    fn throttle_that_admits_no_request_is_rejected() {
         let with = |rule: &str| Seed::from_yaml(&format!("throttle: {rule}"));
         assert!(with("{perSecond: 0.5, burst: 1}").is_ok());
         for rule in ["{perSecond: 5, burst: 0.5}", "{perSecond: -1, burst: 1}", "{perSecond: .nan, burst: 1}"] {
@@ -338,8 +341,8 @@ mod tests {
     }
 
     #[test]
-    fn a_dataset_needs_its_account() {
+    fn dataset_in_undeclared_account_is_rejected() {
         let seed = "datasets: [{arn: 'arn:aws:personalize:eu-west-1:111122223333:dataset/shop/ITEMS'}]";
-        assert!(Seed::from_yaml(seed).unwrap_err().to_string().contains("seed lacks"));
+        assert!(Seed::from_yaml(seed).unwrap_err().to_string().contains("seed does not declare"));
     }
 }

@@ -3,54 +3,58 @@
 use serde_json::{Value, json};
 
 use super::{
-    create::{MOST_TAGS, parse_tags},
-    jobs, own, text,
+    check_arn,
+    create::{MAX_TAGS, parse_tags},
+    jobs, string,
 };
-use crate::{auth::Caller, job::Tag, refusal::Refusal, world::World};
+use crate::{
+    api::{auth::Caller, error::ApiError},
+    store::{Store, job::Tag},
+};
 
-pub(super) fn tag(world: &mut World, caller: &Caller, body: &Value, now_ms: i64) -> Result<Value, Refusal> {
-    let arn = text(body, "resourceArn");
-    own(caller, arn, &[])?;
+pub(super) fn tag(store: &mut Store, caller: &Caller, body: &Value, now_ms: i64) -> Result<Value, ApiError> {
+    let arn = string(body, "resourceArn");
+    check_arn(caller, arn, &[])?;
     let new = parse_tags(body)?;
-    let known = held(world, arn, now_ms)?;
-    let mut tags = known.clone();
+    let current = visible_tags(store, arn, now_ms)?;
+    let mut tags = current.clone();
     tags.retain(|tag| new.iter().all(|other| other.tag_key != tag.tag_key));
     tags.extend(new);
-    if tags.len() > MOST_TAGS {
-        return Err(Refusal::too_many_tags());
+    if tags.len() > MAX_TAGS {
+        return Err(ApiError::too_many_tags());
     }
-    *known = tags;
-    world.revision += 1;
+    *current = tags;
+    store.revision += 1;
     Ok(json!({}))
 }
 
-pub(super) fn untag(world: &mut World, caller: &Caller, body: &Value, now_ms: i64) -> Result<Value, Refusal> {
-    let arn = text(body, "resourceArn");
-    own(caller, arn, &[])?;
+pub(super) fn untag(store: &mut Store, caller: &Caller, body: &Value, now_ms: i64) -> Result<Value, ApiError> {
+    let arn = string(body, "resourceArn");
+    check_arn(caller, arn, &[])?;
     let keys: Vec<&str> =
         body.get("tagKeys").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
-    if keys.len() > MOST_TAGS {
-        return Err(Refusal::new(
+    if keys.len() > MAX_TAGS {
+        return Err(ApiError::new(
             "TooManyTagKeysException",
-            format!("The request has {} tag keys. A resource has at most {MOST_TAGS} tags.", keys.len()),
+            format!("The request has {} tag keys. A resource has at most {MAX_TAGS} tags.", keys.len()),
         ));
     }
-    let tags = held(world, arn, now_ms)?;
+    let tags = visible_tags(store, arn, now_ms)?;
     tags.retain(|tag| !keys.contains(&tag.tag_key.as_str()));
-    world.revision += 1;
+    store.revision += 1;
     Ok(json!({}))
 }
 
-pub(super) fn list(world: &mut World, caller: &Caller, body: &Value, now_ms: i64) -> Result<Value, Refusal> {
-    let arn = text(body, "resourceArn");
-    own(caller, arn, &[])?;
-    Ok(json!({"tags": held(world, arn, now_ms)?}))
+pub(super) fn list(store: &mut Store, caller: &Caller, body: &Value, now_ms: i64) -> Result<Value, ApiError> {
+    let arn = string(body, "resourceArn");
+    check_arn(caller, arn, &[])?;
+    Ok(json!({"tags": visible_tags(store, arn, now_ms)?}))
 }
 
-/// The tags of a dataset, or of a job that a lookup may see.
-fn held<'a>(world: &'a mut World, arn: &str, now_ms: i64) -> Result<&'a mut Vec<Tag>, Refusal> {
-    if world.dataset(arn).is_none() {
-        jobs::find(world, arn, now_ms)?;
+/// The tags of a dataset or job, unless the fault `notFoundFor` hides the job.
+fn visible_tags<'a>(store: &'a mut Store, arn: &str, now_ms: i64) -> Result<&'a mut Vec<Tag>, ApiError> {
+    if store.dataset(arn).is_none() {
+        jobs::find_visible(store, arn, now_ms)?;
     }
-    world.tags_mut(arn).ok_or_else(|| Refusal::not_found(arn))
+    store.tags_mut(arn).ok_or_else(|| ApiError::not_found(arn))
 }
