@@ -1,4 +1,4 @@
-"""A first import with boto3; README.md has the four lines before it."""
+"""Imports a file with boto3. README.md shows how to start the stand-in first."""
 
 import time
 
@@ -11,10 +11,10 @@ job = personalize.create_dataset_import_job(
     dataSource={"dataLocation": "s3://bucket/i.csv"},
     roleArn="arn:aws:iam::111122223333:role/import",
 )
-shown = None
-while shown not in ("ACTIVE", "CREATE FAILED"):
-    answer = personalize.describe_dataset_import_job(datasetImportJobArn=job["datasetImportJobArn"])["datasetImportJob"]
-    if answer["status"] != shown:
-        shown = answer["status"]
-        print(shown, answer.get("failureReason", ""))
+status = None
+while status not in ("ACTIVE", "CREATE FAILED"):
+    job = personalize.describe_dataset_import_job(datasetImportJobArn=job["datasetImportJobArn"])["datasetImportJob"]
+    if job["status"] != status:
+        status = job["status"]
+        print(status, job.get("failureReason", ""))
     time.sleep(0.2)

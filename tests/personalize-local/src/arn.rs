@@ -1,9 +1,9 @@
-//! The parts of an ARN that the service looks at.
+//! ARNs of the service.
 
-/// `arn:{partition}:personalize:{region}:{account}:{resource}`, taken apart.
+/// A parsed `arn:{partition}:personalize:{region}:{account}:{resource}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Arn {
-    /// `aws`, `aws-cn`, `aws-us-gov`.
+    /// `aws`, `aws-cn` or `aws-us-gov`.
     pub(crate) partition: String,
     /// For example `eu-west-1`.
     pub(crate) region: String,
@@ -14,7 +14,7 @@ pub(crate) struct Arn {
 }
 
 impl Arn {
-    /// Takes an ARN of the service `personalize` apart; `None` for anything else.
+    /// Parses an ARN of the service `personalize`; `None` for anything else.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.splitn(6, ':');
         let (arn, partition, service) = (parts.next()?, parts.next()?, parts.next()?);
@@ -27,13 +27,13 @@ impl Arn {
         })
     }
 
-    /// The ARN that an import job of this name has.
+    /// The ARN of the import job with this name.
     pub(crate) fn import_job(region: &str, account: &str, name: &str) -> String {
         format!("arn:{}:personalize:{region}:{account}:dataset-import-job/{name}", partition(region))
     }
 }
 
-/// The partition of a region, by its prefix.
+/// The partition of a region, by the region's prefix.
 fn partition(region: &str) -> &'static str {
     if region.starts_with("cn-") {
         "aws-cn"
@@ -49,7 +49,7 @@ mod tests {
     use super::Arn;
 
     #[test]
-    fn an_arn_is_taken_apart() {
+    fn personalize_arn_is_parsed_and_other_services_are_not() {
         let arn = Arn::parse("arn:aws:personalize:eu-west-1:111122223333:dataset/shop/ITEMS").unwrap();
         assert_eq!((arn.region.as_str(), arn.account.as_str()), ("eu-west-1", "111122223333"));
         assert_eq!(arn.resource, "dataset/shop/ITEMS");
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_lives_in_the_partition_of_its_region() {
+    fn job_arn_has_the_partition_of_its_region() {
         assert!(Arn::import_job("cn-north-1", "1", "a").starts_with("arn:aws-cn:"));
     }
 }

@@ -1,165 +1,165 @@
-//! Faults on demand: which request they hit and what they do to it.
+//! Fault injection: which request a fault matches, and what it does.
 
 use serde::{Deserialize, Serialize};
 
 use crate::Operation;
 
-/// The members of a request that a fault's `name` is looked for in.
-pub(crate) const NAMING: [&str; 6] =
+/// The members of a request that the `name` of a fault is matched against.
+pub(crate) const NAME_MEMBERS: [&str; 6] =
     ["jobName", "datasetImportJobArn", "datasetArn", "resourceArn", "schemaArn", "datasetGroupArn"];
 
-/// A fault. Faults are tried in the order added; the first that matches fires.
+/// A fault. Faults are matched in the order in which they were added; the first match fires.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Fault {
-    /// The operation it hits; any when absent.
+    /// The operation; any if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<String>,
-    /// The account it hits; any when absent.
+    /// The account; any if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
-    /// Part of the job name or of an ARN in the request; any when absent.
+    /// A substring of the job name or of an ARN in the request; any if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Matching requests that pass unharmed first.
+    /// How many matching requests to skip first.
     #[serde(default)]
     pub skip: u32,
-    /// How often it fires; 0 is for ever. Once unless given.
-    #[serde(default = "once")]
+    /// How often it fires; 0 is unlimited. Default: 1.
+    #[serde(default = "default_count")]
     pub count: u32,
     /// What it does.
     pub action: Action,
 }
 
-/// What a fault does. `effect` says whether the request is carried out before the answer is spoilt.
+/// What a fault does. `effect` says whether the request is executed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum Action {
-    /// An error instead of the effect.
+    /// The response is this error. The request is not executed.
     Error {
-        /// For example `ThrottlingException`.
+        /// The error code, for example `ThrottlingException`.
         code: String,
-        /// The message.
+        /// The error message.
         #[serde(default)]
         message: String,
-        /// The HTTP status; 400 unless given.
-        #[serde(default = "bad_request")]
+        /// The HTTP status. Default: 400.
+        #[serde(default = "default_error_status")]
         status: u16,
     },
-    /// The effect happens, and an error is answered (500 unless given).
+    /// The request is executed, but the response is this error.
     ErrorAfter {
-        /// `InternalServerException` unless given.
-        #[serde(default = "internal")]
+        /// The error code. Default: `InternalServerException`.
+        #[serde(default = "default_error_after_code")]
         code: String,
-        /// The message.
+        /// The error message.
         #[serde(default)]
         message: String,
-        /// The HTTP status; 500 unless given.
-        #[serde(default = "internal_status")]
+        /// The HTTP status. Default: 500.
+        #[serde(default = "default_error_after_status")]
         status: u16,
     },
-    /// The effect happens at once, the answer comes later.
+    /// The request is executed immediately, but the response is delayed.
     Delay {
         /// Milliseconds.
         ms: u64,
     },
-    /// Nothing comes back, and the connection stays open.
+    /// No response; the connection stays open.
     SilenceBeforeHeaders {
-        /// Whether the request is carried out.
-        #[serde(default = "yes")]
+        /// Whether the request is executed. Default: true.
+        #[serde(default = "default_effect")]
         effect: bool,
     },
-    /// Status and headers come back, then nothing.
+    /// Status and headers, but no body; the connection stays open.
     SilenceAfterHeaders {
-        /// Whether the request is carried out.
-        #[serde(default = "yes")]
+        /// Whether the request is executed. Default: true.
+        #[serde(default = "default_effect")]
         effect: bool,
     },
-    /// Half of the body comes back, then the connection closes. The request is carried out.
+    /// The request is executed. The connection closes after half of the body.
     CutBody,
-    /// A body that is not JSON. The request is carried out.
+    /// The request is executed. The body is not JSON.
     Garbage,
-    /// The connection is reset and nothing else happens.
+    /// The connection is reset. The request is not executed.
     ResetBefore,
-    /// The request is carried out, then the connection is reset.
+    /// The request is executed, then the connection is reset.
     ResetAfter,
-    /// The request is carried out and answered with `{}`.
+    /// The request is executed. The response is `{}`.
     NoArn,
-    /// The job can't be found for a while: on a create, from now on.
+    /// Lookups of the job return not found for a while. On a create, this starts with the new job.
     NotFoundFor {
-        /// For so many milliseconds.
+        /// For this many milliseconds.
         #[serde(default)]
         ms: u64,
-        /// For so many lookups.
+        /// For this many lookups.
         #[serde(default)]
         lookups: u32,
     },
-    /// A describe or list shows this status for the job.
+    /// A describe or list returns this job status.
     Status(String),
-    /// A describe of a finished job shows `CREATE IN_PROGRESS`.
+    /// A describe of a finished job returns the status `CREATE IN_PROGRESS`.
     StatusGoesBack,
-    /// The job fails now with this failureReason: `text`, repeated up to `length` characters if given.
+    /// The job fails now. Its `failureReason` is `text`, repeated up to `length` characters if given.
     FailureReason {
-        /// The text; `x` unless given.
-        #[serde(default = "filler")]
+        /// The text. Default: `x`.
+        #[serde(default = "default_reason")]
         text: String,
         /// The length in characters.
         #[serde(default)]
         length: Option<usize>,
     },
-    /// The job is gone for good, as if it had never been.
+    /// The job is removed, as if it had never existed.
     Vanish,
 }
 
-fn once() -> u32 {
+fn default_count() -> u32 {
     1
 }
 
-fn yes() -> bool {
+fn default_effect() -> bool {
     true
 }
 
-fn bad_request() -> u16 {
+fn default_error_status() -> u16 {
     400
 }
 
-fn internal_status() -> u16 {
+fn default_error_after_status() -> u16 {
     500
 }
 
-fn internal() -> String {
+fn default_error_after_code() -> String {
     "InternalServerException".to_owned()
 }
 
-fn filler() -> String {
+fn default_reason() -> String {
     "x".to_owned()
 }
 
 impl Fault {
-    /// A fault that hits the next request of this operation, once.
+    /// A fault for the next request of an operation. It fires once.
     pub fn on(operation: &str, action: Action) -> Self {
         Self { operation: Some(operation.to_owned()), account: None, name: None, skip: 0, count: 1, action }
     }
 
-    /// The same fault, for requests whose job name or ARN contains this.
+    /// Limits the fault to requests whose job name or ARN contains `name`.
     #[must_use]
     pub fn named(mut self, name: &str) -> Self {
         self.name = Some(name.to_owned());
         self
     }
 
-    /// The same fault, so many times (0 is for ever).
+    /// Sets how often the fault fires; 0 is unlimited.
     #[must_use]
     pub fn times(mut self, count: u32) -> Self {
         self.count = count;
         self
     }
 
-    /// Why it would never fire, or fire and do nothing.
-    pub(crate) fn problem(&self) -> Option<String> {
+    /// Why the fault can never fire or has no effect; `None` if it is valid.
+    pub(crate) fn validation_error(&self) -> Option<String> {
         match &self.action {
             Action::Error { status, .. } | Action::ErrorAfter { status, .. }
-                // These have no body, and a client never sees those below.
+                // 204, 205 and 304 have no body, and clients skip 1xx.
                 if !(200..600).contains(status) || [204, 205, 304].contains(status) =>
             {
                 return Some(format!("an error can't have the HTTP status {status}"));
@@ -167,27 +167,27 @@ impl Fault {
             _ => {}
         }
         let name = self.operation.as_deref()?;
-        let Some(operation) = Operation::named(name) else {
-            return Some(format!("{name} is no operation of this service"));
+        let Some(operation) = Operation::find(name) else {
+            return Some(format!("{name} is not an operation of this service"));
         };
-        if !self.action.works_on(name) {
-            return Some(format!("{} does nothing to {name}", self.action.label()));
+        if !self.action.applies_to(name) {
+            return Some(format!("{} has no effect on {name}", self.action.label()));
         }
-        let named = operation.input.iter().any(|member| NAMING.contains(&member.name));
-        (self.name.is_some() && !named).then(|| format!("a request of {name} has no name to match"))
+        let has_name = operation.input.iter().any(|member| NAME_MEMBERS.contains(&member.name));
+        (self.name.is_some() && !has_name).then(|| format!("a {name} request has no name to match"))
     }
 
-    fn matches(&self, request: &Subject<'_>) -> bool {
-        self.operation.as_ref().is_none_or(|operation| operation == request.operation)
-            && self.action.works_on(request.operation)
-            && self.account.as_ref().is_none_or(|account| Some(account.as_str()) == request.account)
-            && self.name.as_ref().is_none_or(|name| request.names.iter().any(|known| known.contains(name)))
-            && (self.action != Action::StatusGoesBack || request.finished)
+    fn matches(&self, target: &FaultTarget<'_>) -> bool {
+        self.operation.as_ref().is_none_or(|operation| operation == target.operation)
+            && self.action.applies_to(target.operation)
+            && self.account.as_ref().is_none_or(|account| Some(account.as_str()) == target.account)
+            && self.name.as_ref().is_none_or(|name| target.names.iter().any(|known| known.contains(name)))
+            && (self.action != Action::StatusGoesBack || target.job_finished)
     }
 }
 
 impl Action {
-    /// Its name in the ledger.
+    /// The name in the ledger.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Error { .. } => "error",
@@ -208,10 +208,10 @@ impl Action {
         }
     }
 
-    /// Whether it makes a difference to this operation.
-    fn works_on(&self, operation: &str) -> bool {
+    /// Whether it has an effect on this operation.
+    fn applies_to(&self, operation: &str) -> bool {
         match self {
-            // About a job, which the request names or makes.
+            // These change a job, so the request must name or create one.
             Self::NotFoundFor { .. } | Self::FailureReason { .. } | Self::Vanish => [
                 "CreateDatasetImportJob",
                 "DescribeDatasetImportJob",
@@ -222,13 +222,13 @@ impl Action {
             .contains(&operation),
             Self::Status(_) => ["DescribeDatasetImportJob", "ListDatasetImportJobs"].contains(&operation),
             Self::StatusGoesBack => operation == "DescribeDatasetImportJob",
-            Self::NoArn => Operation::named(operation).is_some_and(|operation| !operation.output.is_empty()),
+            Self::NoArn => Operation::find(operation).is_some_and(|operation| !operation.output.is_empty()),
             _ => true,
         }
     }
 
-    /// Whether the request is carried out all the same.
-    pub(crate) fn keeps_effect(&self) -> bool {
+    /// Whether the request is executed.
+    pub(crate) fn executes_request(&self) -> bool {
         match self {
             Self::Error { .. } | Self::ResetBefore => false,
             Self::SilenceBeforeHeaders { effect } | Self::SilenceAfterHeaders { effect } => *effect,
@@ -237,21 +237,21 @@ impl Action {
     }
 }
 
-/// What a request is matched by.
-pub(crate) struct Subject<'a> {
+/// The properties of a request that faults match.
+pub(crate) struct FaultTarget<'a> {
     pub(crate) operation: &'a str,
     pub(crate) account: Option<&'a str>,
     /// The job name and the ARNs in the request.
     pub(crate) names: Vec<&'a str>,
-    /// The job it is about has finished.
-    pub(crate) finished: bool,
+    /// Whether the job in the request has finished.
+    pub(crate) job_finished: bool,
 }
 
-/// Takes the action of the first fault that matches, and counts it.
-pub(crate) fn take(faults: &mut Vec<Fault>, request: &Subject<'_>) -> Option<Action> {
+/// Returns the action of the first fault that matches, and removes the fault after its last firing.
+pub(crate) fn take_matching(faults: &mut Vec<Fault>, target: &FaultTarget<'_>) -> Option<Action> {
     let mut fired = None;
     for (index, fault) in faults.iter_mut().enumerate() {
-        if !fault.matches(request) {
+        if !fault.matches(target) {
             continue;
         }
         if fault.skip > 0 {
@@ -262,8 +262,8 @@ pub(crate) fn take(faults: &mut Vec<Fault>, request: &Subject<'_>) -> Option<Act
         fault.count = fault.count.saturating_sub(1);
         break;
     }
-    let (index, spent, action) = fired?;
-    if spent {
+    let (index, is_last, action) = fired?;
+    if is_last {
         faults.remove(index);
     }
     Some(action)
@@ -271,62 +271,63 @@ pub(crate) fn take(faults: &mut Vec<Fault>, request: &Subject<'_>) -> Option<Act
 
 #[cfg(test)]
 mod tests {
-    use super::{Action, Fault, Subject, take};
+    use super::{Action, Fault, FaultTarget, take_matching};
 
-    fn describe() -> Subject<'static> {
-        Subject { operation: "DescribeDatasetImportJob", account: None, names: vec!["job-1"], finished: false }
+    fn describe() -> FaultTarget<'static> {
+        FaultTarget { operation: "DescribeDatasetImportJob", account: None, names: vec!["job-1"], job_finished: false }
     }
 
     #[test]
-    fn faults_fire_in_order_and_are_spent() {
+    fn matching_faults_fire_in_order_until_their_count_is_reached() {
         let mut faults = vec![
             Fault::on("CreateDatasetImportJob", Action::Vanish),
             Fault::on("DescribeDatasetImportJob", Action::Garbage).times(2),
             Fault::on("DescribeDatasetImportJob", Action::CutBody).named("job-"),
         ];
-        let fired: Vec<_> = (0..4).map(|_| take(&mut faults, &describe()).map(|action| action.label())).collect();
+        let fired: Vec<_> =
+            (0..4).map(|_| take_matching(&mut faults, &describe()).map(|action| action.label())).collect();
         assert_eq!(fired, [Some("garbage"), Some("garbage"), Some("cutBody"), None]);
         assert_eq!(faults.len(), 1);
     }
 
     #[test]
-    fn a_fault_without_end_keeps_firing() {
+    fn fault_with_count_zero_keeps_firing() {
         let mut faults = vec![Fault::on("DescribeDatasetImportJob", Action::Garbage).times(0)];
-        assert!((0..9).all(|_| take(&mut faults, &describe()).is_some()));
+        assert!((0..9).all(|_| take_matching(&mut faults, &describe()).is_some()));
     }
 
     #[test]
-    fn a_fault_that_would_do_nothing_is_told() {
+    fn fault_without_effect_is_invalid() {
         let error = |status| Action::Error { code: "X".to_owned(), message: String::new(), status };
         let lookups = Action::NotFoundFor { ms: 0, lookups: 1 };
-        for (fault, problem) in [
-            (Fault::on("CreateJob", Action::Garbage), "CreateJob is no operation of this service"),
-            (Fault::on("ListSchemas", Action::Vanish), "vanish does nothing to ListSchemas"),
-            (Fault::on("ListDatasetImportJobs", Action::StatusGoesBack), "statusGoesBack does nothing to"),
-            (Fault::on("DescribeDataset", Action::Status("X".to_owned())), "status does nothing to DescribeDataset"),
-            (Fault::on("ListDatasetImportJobs", lookups), "notFoundFor does nothing to ListDatasetImportJobs"),
-            (Fault::on("TagResource", Action::NoArn), "noArn does nothing to TagResource"),
-            (Fault::on("ListSchemas", Action::Garbage).named("a"), "a request of ListSchemas has no name to match"),
+        for (fault, expected) in [
+            (Fault::on("CreateJob", Action::Garbage), "CreateJob is not an operation of this service"),
+            (Fault::on("ListSchemas", Action::Vanish), "vanish has no effect on ListSchemas"),
+            (Fault::on("ListDatasetImportJobs", Action::StatusGoesBack), "statusGoesBack has no effect on"),
+            (Fault::on("DescribeDataset", Action::Status("X".to_owned())), "status has no effect on DescribeDataset"),
+            (Fault::on("ListDatasetImportJobs", lookups), "notFoundFor has no effect on ListDatasetImportJobs"),
+            (Fault::on("TagResource", Action::NoArn), "noArn has no effect on TagResource"),
+            (Fault::on("ListSchemas", Action::Garbage).named("a"), "a ListSchemas request has no name to match"),
             (Fault::on("ListSchemas", error(99)), "can't have the HTTP status 99"),
             (Fault::on("ListSchemas", error(204)), "can't have the HTTP status 204"),
         ] {
-            let told = fault.problem().unwrap_or_default();
-            assert!(told.contains(problem), "{fault:?}: {told}");
+            let error = fault.validation_error().unwrap_or_default();
+            assert!(error.contains(expected), "{fault:?}: {error}");
         }
-        assert_eq!(Fault::on("ListDatasetImportJobs", Action::Garbage).named("a").problem(), None);
-        assert_eq!(Fault::on("ListSchemas", error(503)).problem(), None);
+        assert_eq!(Fault::on("ListDatasetImportJobs", Action::Garbage).named("a").validation_error(), None);
+        assert_eq!(Fault::on("ListSchemas", error(503)).validation_error(), None);
     }
 
     #[test]
-    fn a_fault_of_any_operation_waits_for_one_that_it_makes_a_difference_to() {
+    fn fault_without_operation_fires_on_the_first_operation_it_affects() {
         let fault = Fault { operation: None, ..Fault::on("", Action::Status("CREATE THINKING".to_owned())) };
         let mut faults = vec![fault];
-        assert!(take(&mut faults, &Subject { operation: "ListSchemas", ..describe() }).is_none());
-        assert!(take(&mut faults, &describe()).is_some());
+        assert!(take_matching(&mut faults, &FaultTarget { operation: "ListSchemas", ..describe() }).is_none());
+        assert!(take_matching(&mut faults, &describe()).is_some());
     }
 
     #[test]
-    fn a_fault_reads_as_the_readme_writes_it() {
+    fn fault_json_uses_the_documented_defaults() {
         let text = r#"{"operation": "CreateDatasetImportJob", "count": 2, "action": {"error": {"code": "X"}}}"#;
         let fault: Fault = serde_json::from_str(text).unwrap();
         assert_eq!(fault.action, Action::Error { code: "X".into(), message: String::new(), status: 400 });

@@ -1,5 +1,12 @@
 //! A stand-in for the Amazon Personalize import API: awsJson1.1 over HTTP, signed with SigV4, with the service's
-//! constraints, quota, states, tags and paging, real CSV checks, and faults on demand.
+//! constraints, quota, states, tags and paging, real CSV checks, and fault injection.
+//!
+//! | module | what it contains |
+//! |---|---|
+//! | `api` | the service's API: protocol, signatures, constraints, operations |
+//! | `control` | the endpoints under `/_local/`: live control, dashboard, temporary credentials |
+//! | `data` | S3 locations, dataset schemas, CSV checks |
+//! | `store` | accounts, datasets and jobs, their seed and their state file, the ledger |
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -11,37 +18,25 @@
 //! # Ok(()) }
 //! ```
 
+mod api;
+mod app;
 mod arn;
-mod auth;
-mod clockwork;
-mod constraints;
+mod clock;
 mod control;
-mod csv_check;
+mod data;
 mod error;
 mod fault;
-mod job;
-mod ledger;
-mod model;
-mod operations;
-mod page;
-mod pages;
-mod refusal;
-mod schema;
-mod seed;
+mod sanitize;
 mod server;
 mod service;
-mod sessions;
-mod source;
-mod state_file;
-mod text;
-mod throttle;
-mod wire;
-mod world;
+mod store;
 
+pub use api::model::{Member, OPERATIONS, Operation, Shape};
 pub use error::StartError;
 pub use fault::{Action, Fault};
-pub use job::{Job, Outcome, Tag};
-pub use ledger::Entry;
-pub use model::{Kind, Member, OPERATIONS, Operation};
-pub use seed::{AccessKey, Account, Dataset, Durations, Refusals, Seed, SeedJob, Throttle};
 pub use service::{Config, Service};
+pub use store::{
+    job::{Job, Outcome, Tag},
+    ledger::LedgerEntry,
+    seed::{AccessKey, Account, Dataset, Durations, Refusals, Seed, SeedJob, Throttle},
+};

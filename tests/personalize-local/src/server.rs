@@ -1,4 +1,4 @@
-//! The HTTP server. Each connection can be reset from within, and all end when the server is dropped.
+//! The HTTP server. A request can reset its connection, and dropping the server closes all connections.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -18,29 +18,29 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{clockwork::Shared, control, wire};
+use crate::{api::protocol, app::AppState, control};
 
-/// More than any request that the model's limits allow: 200 tags at their longest are some 400 kB of JSON.
-const LONGEST_REQUEST: usize = 2 << 20;
+/// Exceeds every request that the model's limits allow: 200 tags of maximum length are about 400 kB of JSON.
+const MAX_REQUEST_BYTES: usize = 2 << 20;
 
 /// A connection, as its requests see it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Connection(Arc<Notify>);
 
 impl Connection {
-    /// Ends the connection with a TCP reset.
+    /// Closes the connection with a TCP reset.
     pub(crate) fn reset(&self) {
         self.0.notify_one();
     }
 }
 
-pub(crate) fn router(shared: Shared) -> Router {
-    control::router(&shared).fallback(service).with_state(shared)
+pub(crate) fn router(app: AppState) -> Router {
+    control::router(&app).fallback(handle_api_request).with_state(app)
 }
 
-/// Whatever is not `/_local/` is a request to the service, which answers in its own way even to nonsense.
-async fn service(
-    State(shared): State<Shared>,
+/// Handles every request outside `/_local/`. Even malformed requests get an API error.
+async fn handle_api_request(
+    State(app): State<AppState>,
     Extension(connection): Extension<Connection>,
     request: Request,
 ) -> Response {
@@ -48,38 +48,38 @@ async fn service(
         return StatusCode::NOT_FOUND.into_response();
     }
     let (parts, body) = request.into_parts();
-    match whole(body).await {
-        Ok(body) => wire::answer(&shared, &connection, parts, body).await,
+    match read_body(body).await {
+        Ok(body) => protocol::respond(&app, &connection, parts, body).await,
         Err(error) => {
-            tracing::debug!(%error, "a request ended before its end");
+            tracing::debug!(%error, "request aborted while reading its body");
             StatusCode::BAD_REQUEST.into_response()
         }
     }
 }
 
-/// The body of a request; `None` if it is too long. It is read to its end all the same, or the client would not wait
-/// for the answer.
-async fn whole(body: Body) -> Result<Option<Bytes>, axum::Error> {
+/// Reads a request body; `None` if it is too long. Even then it is read to the end, because many clients read the
+/// response only after they have sent the whole request.
+async fn read_body(body: Body) -> Result<Option<Bytes>, axum::Error> {
     let mut chunks = body.into_data_stream();
     let (mut read, mut length) = (Vec::new(), 0_usize);
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk?;
         length = length.saturating_add(chunk.len());
-        if length <= LONGEST_REQUEST {
+        if length <= MAX_REQUEST_BYTES {
             read.extend_from_slice(&chunk);
         }
     }
-    Ok((length <= LONGEST_REQUEST).then(|| read.into()))
+    Ok((length <= MAX_REQUEST_BYTES).then(|| read.into()))
 }
 
-/// Serves until aborted; the connections live in the set and end with it.
+/// Serves until aborted. The connections live in the `JoinSet`, so they close with it.
 pub(crate) async fn run(listener: TcpListener, router: Router) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => { connections.spawn(serve(stream, peer, router.clone())); }
-                Err(error) => tracing::warn!(%error, "a connection could not be accepted"),
+                Err(error) => tracing::warn!(%error, "failed to accept a connection"),
             },
             Some(_) = connections.join_next() => {}
         }
@@ -91,19 +91,19 @@ async fn serve(stream: TcpStream, peer: SocketAddr, router: Router) {
     let router = router.layer(Extension(connection.clone()));
     let mut serving = http1::Builder::new().serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let reset = tokio::select! {
-        served = &mut serving => {
-            if let Err(error) = served {
-                tracing::debug!(%peer, %error, "connection ended");
+        result = &mut serving => {
+            if let Err(error) = result {
+                tracing::debug!(%peer, %error, "connection closed");
             }
             false
         }
         () = connection.0.notified() => true,
     };
     if reset {
-        // Closing with zero linger is what sends a reset instead of an orderly end.
+        // Closing with zero linger sends RST instead of FIN.
         let stream = serving.into_parts().io.into_inner();
         if let Err(error) = stream.set_zero_linger() {
-            tracing::warn!(%peer, %error, "the connection can't be reset");
+            tracing::warn!(%peer, %error, "failed to reset the connection");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The library's handle on a running stand-in.
+//! The library's handle of a running stand-in.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -10,33 +10,36 @@ use axum::http::Uri;
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
-    Dataset, Entry, Fault, Job, Outcome, Seed, SeedJob, StartError,
-    clockwork::{self, Shared, now_ms},
-    ledger::Ledger,
+    Dataset, Fault, Job, LedgerEntry, Outcome, Seed, SeedJob, StartError,
+    app::AppState,
+    clock::{self, now_ms},
     server,
-    state_file::{self, StateFile},
-    world::World,
+    store::{
+        Store,
+        ledger::Ledger,
+        state_file::{self, StateFile},
+    },
 };
 
 /// How to start the stand-in.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where to listen; `127.0.0.1:0` picks a free port.
+    /// The address to listen on; `127.0.0.1:0` picks a free port.
     pub listen: SocketAddr,
-    /// What is known at the start.
+    /// The accounts, datasets and jobs that exist at the start.
     pub seed: Seed,
     /// `s3://bucket/key` is read from `data/bucket/key`.
     pub data: PathBuf,
-    /// Where the ledger is appended, if anywhere.
+    /// The file that the ledger is appended to, if any.
     pub ledger: Option<PathBuf>,
-    /// Where the state is kept across restarts, if anywhere.
+    /// The file that persists the state across restarts, if any.
     pub state: Option<PathBuf>,
-    /// The STS that `/_local/sts` passes requests on to, if any: `http://HOST:PORT`.
+    /// The STS that `/_local/sts` forwards requests to, if any: `http://HOST:PORT`.
     pub sts: Option<Uri>,
 }
 
 impl Config {
-    /// On a free port of the loopback interface, with no files but the data.
+    /// A stand-in on a free port of the loopback interface, without ledger file, state file and STS.
     pub fn new(seed: Seed, data: impl Into<PathBuf>) -> Self {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         Self { listen, seed, data: data.into(), ledger: None, state: None, sts: None }
@@ -46,41 +49,41 @@ impl Config {
 /// A running stand-in. Dropping it stops the server and closes its connections.
 #[derive(Debug)]
 pub struct Service {
-    shared: Shared,
+    app: AppState,
     address: SocketAddr,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Service {
-    /// Starts serving on the current tokio runtime.
+    /// Starts the server on the current tokio runtime.
     ///
     /// # Errors
-    /// When the address is taken, a file can't be used, or the seed contradicts itself.
+    /// If the address can't be bound, a file can't be used, or the seed is invalid.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let Config { listen, seed, data, ledger, state, sts } = config;
         let opened = Ledger::open(ledger.as_deref());
         let ledger = opened.map_err(|source| StartError::File { path: ledger.unwrap_or_default(), source })?;
-        let mut world = World::new(&seed, ledger, now_ms())?;
+        let mut store = Store::new(&seed, ledger, now_ms())?;
         if let Some(path) = &state {
-            state_file::load(path, &mut world)?;
-            world.state = Some(StateFile::new(path));
+            state_file::load(path, &mut store)?;
+            store.state_file = Some(StateFile::new(path));
         }
-        let listening = |source| StartError::Listen { address: listen, source };
-        let listener = TcpListener::bind(listen).await.map_err(listening)?;
-        let address = listener.local_addr().map_err(listening)?;
+        let listen_error = |source| StartError::Listen { address: listen, source };
+        let listener = TcpListener::bind(listen).await.map_err(listen_error)?;
+        let address = listener.local_addr().map_err(listen_error)?;
         tracing::info!(
-            "listening on http://{address}: {} accounts, {} datasets, {} jobs; http://{address}/_local/ shows them",
-            world.accounts.len(),
-            world.datasets.len(),
-            world.jobs.len()
+            "listening on http://{address}: {} accounts, {} datasets, {} jobs; dashboard at http://{address}/_local/",
+            store.accounts.len(),
+            store.datasets.len(),
+            store.jobs.len()
         );
-        let shared =
-            Shared { world: Arc::new(Mutex::new(world)), data, sts, stopping: Arc::new(AtomicBool::new(false)) };
+        let app =
+            AppState { store: Arc::new(Mutex::new(store)), data, sts, stopping: Arc::new(AtomicBool::new(false)) };
         let tasks = vec![
-            tokio::spawn(server::run(listener, server::router(shared.clone()))),
-            tokio::spawn(clockwork::run(shared.clone())),
+            tokio::spawn(server::run(listener, server::router(app.clone()))),
+            tokio::spawn(clock::run(app.clone())),
         ];
-        Ok(Self { shared, address, tasks })
+        Ok(Self { app, address, tasks })
     }
 
     /// The endpoint, `http://127.0.0.1:PORT`.
@@ -88,73 +91,74 @@ impl Service {
         format!("http://{}", self.address)
     }
 
-    /// The latest 10,000 requests, the oldest first; the ledger's file has all.
-    pub fn ledger(&self) -> Vec<Entry> {
-        self.shared.lock().ledger.latest().cloned().collect()
+    /// The latest 10,000 requests, oldest first. The ledger file has all requests.
+    pub fn ledger(&self) -> Vec<LedgerEntry> {
+        self.app.lock().ledger.latest().cloned().collect()
     }
 
-    /// Every job, in the order of creation.
+    /// All jobs, in the order of creation.
     pub fn jobs(&self) -> Vec<Job> {
-        self.shared.lock().jobs.clone()
+        self.app.lock().jobs.clone()
     }
 
-    /// Adds a fault after those that are there.
+    /// Adds a fault at the end of the list.
     pub fn add_fault(&self, fault: Fault) {
-        self.shared.lock().faults.push(fault);
+        self.app.lock().faults.push(fault);
     }
 
-    /// The faults that have not been spent.
+    /// The faults that are still pending.
     pub fn faults(&self) -> Vec<Fault> {
-        self.shared.lock().faults.clone()
+        self.app.lock().faults.clone()
     }
 
     /// Removes all faults.
     pub fn clear_faults(&self) {
-        self.shared.lock().faults.clear();
+        self.app.lock().faults.clear();
     }
 
-    /// Adds a dataset, or replaces the one of the same ARN.
+    /// Adds a dataset, or replaces the dataset with the same ARN.
     ///
     /// # Errors
-    /// When its ARN or schema is not one, with a sentence that says why.
+    /// If its ARN or schema is invalid, with the reason.
     pub fn add_dataset(&self, dataset: &Dataset) -> Result<(), String> {
-        self.shared.lock().add_dataset(dataset, now_ms())
+        self.app.lock().add_dataset(dataset, now_ms())
     }
 
-    /// Sets a dataset's status; `false` if there is no such dataset.
+    /// Sets the status of a dataset; `false` if the dataset does not exist.
     pub fn set_dataset_status(&self, arn: &str, status: &str) -> bool {
-        self.shared.lock().set_dataset_status(arn, status, now_ms())
+        self.app.lock().set_dataset_status(arn, status, now_ms())
     }
 
-    /// Ends a job, by name or ARN, now; `false` if there is no such job.
+    /// Finishes a job now, by name or ARN; `false` if the job does not exist.
     pub fn finish(&self, name_or_arn: &str, outcome: Outcome) -> bool {
-        self.shared.lock().finish(name_or_arn, outcome, now_ms())
+        self.app.lock().finish(name_or_arn, outcome, now_ms())
     }
 
-    /// Jobs whose name contains this stay where they are, also those to come. The empty string is all jobs.
+    /// Holds all jobs whose name contains `name`, including future ones, in their current state. The empty string
+    /// matches every job.
     pub fn hold(&self, name: &str) {
-        self.shared.lock().hold(name);
+        self.app.lock().hold(name);
     }
 
-    /// Held jobs whose name contains this go on; the time in their present state starts anew.
+    /// Releases held jobs whose name contains `name`; the time in their current state restarts.
     pub fn release(&self, name: &str) {
-        self.shared.lock().release(name, now_ms());
+        self.app.lock().release(name, now_ms());
     }
 
-    /// Starts a job as if somebody else had, and gives its ARN.
+    /// Starts a job on behalf of another client, and returns its ARN.
     ///
     /// # Errors
-    /// When the name is taken or the dataset ARN is not one.
+    /// If a job with this name exists or the dataset ARN is invalid.
     pub fn start_job(&self, job: &SeedJob) -> Result<String, String> {
-        self.shared.lock().start_job(job, now_ms())
+        self.app.lock().start_job(job, now_ms())
     }
 
-    /// Stops the server, and returns when the port is free. What is read just now is given up at the next record.
+    /// Stops the server, and returns once the port is free. Threads that read data stop at the next record.
     pub async fn stop(mut self) {
-        self.shared.stop();
+        self.app.stop();
         for task in std::mem::take(&mut self.tasks) {
             task.abort();
-            // Aborted on purpose: the error says no more than that.
+            // The only error is the abort itself.
             let _ = task.await;
         }
     }
@@ -162,7 +166,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        self.shared.stop();
+        self.app.stop();
         self.tasks.iter().for_each(JoinHandle::abort);
     }
 }

@@ -1,4 +1,4 @@
-"""Temporary credentials: boto3 and the AWS CLI get them from moto's STS through the stand-in, and sign with them."""
+"""boto3 and the AWS CLI get temporary credentials from the STS of moto through the stand-in, and sign with them."""
 
 import json
 import os
@@ -10,76 +10,76 @@ from datetime import datetime, timedelta, timezone
 
 import boto3
 
-from judge import ACCOUNT, ENDPOINT, FOREIGN, ROLE, client, control, job, refused
+from common import ACCOUNT, ENDPOINT, OTHER_DATASET, ROLE, client, control, expect_error, job
 
 STS = boto3.client("sts", region_name="eu-west-1", endpoint_url=ENDPOINT + "/_local/sts", aws_access_key_id="AKIALOCAL", aws_secret_access_key="local-secret")
-OTHERS = "444455556666"
-ASSUME = {"RoleArn": f"arn:aws:iam::{OTHERS}:role/importer", "RoleSessionName": "night"}
+OTHER_ACCOUNT = "444455556666"
+ASSUME_ROLE = {"RoleArn": f"arn:aws:iam::{OTHER_ACCOUNT}:role/importer", "RoleSessionName": "night"}
 
 
-def signed(credentials, **changed):
+def client_with(credentials, **changes):
     keys = {"key": credentials["AccessKeyId"], "secret": credentials["SecretAccessKey"], "token": credentials["SessionToken"]}
-    return client(**keys | changed)
+    return client(**keys | changes)
 
 
-def assumed():
-    answer = STS.assume_role(**ASSUME)
-    personalize = signed(answer["Credentials"])
-    # The account is that of the role, not that of the key which asked.
-    assert [d["datasetArn"] for d in personalize.list_datasets()["datasets"]] == [FOREIGN]
-    arn = personalize.create_dataset_import_job(**job("assumed", datasetArn=FOREIGN, roleArn=ROLE.replace(ACCOUNT, OTHERS)))["datasetImportJobArn"]
-    assert arn.split(":")[4] == OTHERS
-    who = answer["AssumedRoleUser"]["Arn"]
-    assert who == f"arn:aws:sts::{OTHERS}:assumed-role/importer/night"
-    refused("AccessDeniedException", f"User: {who} is not authorized", personalize.create_dataset_import_job, **job("theirs"))
-    refused("UnrecognizedClientException", "", signed(answer["Credentials"], token=None).list_datasets)
-    refused("UnrecognizedClientException", "", signed(answer["Credentials"], token="another").list_datasets)
-    refused("InvalidSignatureException", "", signed(answer["Credentials"], secret="wrong").list_datasets)
-    return answer
+def assumed_role():
+    response = STS.assume_role(**ASSUME_ROLE)
+    personalize = client_with(response["Credentials"])
+    # The credentials belong to the account of the role, not to that of the caller.
+    assert [d["datasetArn"] for d in personalize.list_datasets()["datasets"]] == [OTHER_DATASET]
+    arn = personalize.create_dataset_import_job(**job("assumed", datasetArn=OTHER_DATASET, roleArn=ROLE.replace(ACCOUNT, OTHER_ACCOUNT)))["datasetImportJobArn"]
+    assert arn.split(":")[4] == OTHER_ACCOUNT
+    user_arn = response["AssumedRoleUser"]["Arn"]
+    assert user_arn == f"arn:aws:sts::{OTHER_ACCOUNT}:assumed-role/importer/night"
+    expect_error("AccessDeniedException", f"User: {user_arn} is not authorized", personalize.create_dataset_import_job, **job("theirs"))
+    expect_error("UnrecognizedClientException", "", client_with(response["Credentials"], token=None).list_datasets)
+    expect_error("UnrecognizedClientException", "", client_with(response["Credentials"], token="another").list_datasets)
+    expect_error("InvalidSignatureException", "", client_with(response["Credentials"], secret="wrong").list_datasets)
+    return response
 
 
-def expired(answer):
-    """The end of credentials can be brought forward by declaring them again, as STS's answer or its JSON has them."""
+def expired_credentials(response):
+    """Declaring the credentials again with an earlier expiration expires them."""
     past = (datetime.now(timezone.utc) - timedelta(seconds=1)).isoformat()
-    declared = {"AssumedRoleUser": answer["AssumedRoleUser"], "Credentials": answer["Credentials"] | {"Expiration": past}}
-    assert json.loads(control("POST", "sessions", declared)) == {"account": OTHERS}
-    refused("ExpiredTokenException", "expired", signed(answer["Credentials"]).list_datasets)
+    declared = {"AssumedRoleUser": response["AssumedRoleUser"], "Credentials": response["Credentials"] | {"Expiration": past}}
+    assert json.loads(control("POST", "sessions", declared)) == {"account": OTHER_ACCOUNT}
+    expect_error("ExpiredTokenException", "expired", client_with(response["Credentials"]).list_datasets)
     try:
         control("POST", "sessions", {"Credentials": declared["Credentials"]})
-        raise AssertionError("credentials without an account are taken")
+        raise AssertionError("credentials without an account were accepted")
     except urllib.error.HTTPError as error:
-        assert error.code == 400 and b"names no account" in error.read()
+        assert error.code == 400 and b"has no account" in error.read()
 
 
 def session_token():
-    """GetSessionToken's answer names no account: it is that of the key which asked."""
-    personalize = signed(STS.get_session_token()["Credentials"])
+    """The response of GetSessionToken has no account, so the account is that of the caller."""
+    personalize = client_with(STS.get_session_token()["Credentials"])
     assert f":{ACCOUNT}:" in personalize.list_datasets()["datasets"][0]["datasetArn"]
-    # The user stays the same, also by name.
-    refused("AccessDeniedException", f"User: arn:aws:iam::{ACCOUNT}:user/AKIALOCAL is not authorized", personalize.create_dataset_import_job, **job("theirs", datasetArn=FOREIGN))
+    # The identity is that of the caller.
+    expect_error("AccessDeniedException", f"User: arn:aws:iam::{ACCOUNT}:user/AKIALOCAL is not authorized", personalize.create_dataset_import_job, **job("theirs", datasetArn=OTHER_DATASET))
 
 
 def web_identity():
-    """AssumeRoleWithWebIdentity is not signed: a service account's token in a cluster."""
-    answer = STS.assume_role_with_web_identity(RoleArn=ROLE, RoleSessionName="pod", WebIdentityToken="token")
-    assert f":{ACCOUNT}:" in signed(answer["Credentials"]).list_datasets()["datasets"][0]["datasetArn"]
+    """AssumeRoleWithWebIdentity is not signed. Pods use it with the token of their service account."""
+    response = STS.assume_role_with_web_identity(RoleArn=ROLE, RoleSessionName="pod", WebIdentityToken="token")
+    assert f":{ACCOUNT}:" in client_with(response["Credentials"]).list_datasets()["datasets"][0]["datasetArn"]
 
 
 def cli():
-    """The AWS CLI assumes the role of its profile by itself."""
+    """The AWS CLI assumes the role of its profile automatically."""
     with tempfile.TemporaryDirectory() as home:
         with open(home + "/config", "w") as config:
-            config.write(f"[profile far]\nregion = eu-west-1\nrole_arn = {ASSUME['RoleArn']}\nsource_profile = near\n")
-            config.write("[profile near]\naws_access_key_id = AKIALOCAL\naws_secret_access_key = local-secret\n")
+            config.write(f"[profile assumed]\nregion = eu-west-1\nrole_arn = {ASSUME_ROLE['RoleArn']}\nsource_profile = source\n")
+            config.write("[profile source]\naws_access_key_id = AKIALOCAL\naws_secret_access_key = local-secret\n")
         environment = {"AWS_CONFIG_FILE": home + "/config", "AWS_SHARED_CREDENTIALS_FILE": os.devnull, "HOME": home, "AWS_ENDPOINT_URL_STS": ENDPOINT + "/_local/sts", "AWS_ENDPOINT_URL_PERSONALIZE": ENDPOINT}
-        aws = [sys.executable, "-m", "awscli", "--profile", "far", "personalize", "list-datasets"]
-        answer = json.loads(subprocess.check_output(aws, env=os.environ | environment))
-        assert [d["datasetArn"] for d in answer["datasets"]] == [FOREIGN], answer
+        aws = [sys.executable, "-m", "awscli", "--profile", "assumed", "personalize", "list-datasets"]
+        response = json.loads(subprocess.check_output(aws, env=os.environ | environment))
+        assert [d["datasetArn"] for d in response["datasets"]] == [OTHER_DATASET], response
 
 
 if __name__ == "__main__":
-    expired(assumed())
+    expired_credentials(assumed_role())
     session_token()
     web_identity()
     cli()
-    print("STS: every token leads to its account")
+    print("STS: all temporary credentials belong to the expected account")

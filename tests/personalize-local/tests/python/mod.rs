@@ -1,4 +1,4 @@
-//! The Python environment of the clients that nobody here wrote: boto3, the AWS CLI, and moto's server as an STS.
+//! The Python environment of the third-party clients: boto3, the AWS CLI, and the moto server as an STS.
 
 use std::{
     fs::{self, File},
@@ -9,28 +9,28 @@ use std::{
 };
 
 const REQUIREMENTS: &str = include_str!("../clients/requirements.txt");
-const NEEDED: &str = "the tests with boto3 and the AWS CLI need Python 3.10 or newer with venv and pip";
+const PREREQUISITE: &str = "the tests with boto3 and the AWS CLI need Python 3.10 or newer with venv and pip";
 
-/// The environment's `bin`. It is made on first use under `$XDG_CACHE_HOME/personalize-operator`, one for each set
-/// of requirements.
-pub(crate) fn venv() -> PathBuf {
+/// The `bin` directory of the environment. It is created on first use in `$XDG_CACHE_HOME/personalize-operator`, once
+/// per content of requirements.txt.
+pub(crate) fn bin_dir() -> PathBuf {
     static VENV: OnceLock<PathBuf> = OnceLock::new();
-    VENV.get_or_init(make).clone()
+    VENV.get_or_init(create_if_missing).clone()
 }
 
-fn make() -> PathBuf {
+fn create_if_missing() -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"), PathBuf::from)
         .join("personalize-operator");
     fs::create_dir_all(&cache).unwrap();
-    // Test binaries run side by side: only one of them installs.
+    // Test binaries may run in parallel; only one of them installs.
     let lock = File::create(cache.join("python.lock")).unwrap();
     lock.lock().unwrap();
     let mut hasher = DefaultHasher::new();
     REQUIREMENTS.hash(&mut hasher);
     let venv = cache.join(format!("python-{:016x}", hasher.finish()));
     let ready = venv.join("ready");
-    // Only a finished installation has the mark; what an interrupted one left is made anew.
+    // The marker file is created last. Without it, an earlier installation was interrupted.
     if !ready.exists() {
         let _ = fs::remove_dir_all(&venv);
         install(&venv);
@@ -41,35 +41,35 @@ fn make() -> PathBuf {
 
 fn install(venv: &Path) {
     let python = Command::new("python3").arg("--version").output();
-    assert!(python.is_ok_and(|output| output.status.success()), "python3 is missing: {NEEDED}");
-    let made = Command::new("python3").args(["-m", "venv"]).arg(venv).output().unwrap();
-    let pip = if made.status.success() {
+    assert!(python.is_ok_and(|output| output.status.success()), "python3 is missing: {PREREQUISITE}");
+    let created = Command::new("python3").args(["-m", "venv"]).arg(venv).output().unwrap();
+    let pip = if created.status.success() {
         vec![venv.join("bin/pip").into_os_string()]
     } else {
-        // Debian keeps ensurepip in a package of its own; a pip outside can serve the environment, too.
+        // Debian has ensurepip in a separate package. The pip of the system can install into the environment instead.
         let bare = Command::new("python3").args(["-m", "venv", "--clear", "--without-pip"]).arg(venv).output().unwrap();
         let pip = Command::new("python3").args(["-m", "pip", "--version"]).output().unwrap();
-        let told = String::from_utf8_lossy(&made.stdout).into_owned();
-        let can = bare.status.success() && pip.status.success();
-        assert!(can, "python3 has no pip for a new environment (Debian: python3-venv): {NEEDED}\n{told}");
+        let output = String::from_utf8_lossy(&created.stdout).into_owned();
+        let usable = bare.status.success() && pip.status.success();
+        assert!(usable, "python3 has no pip for a new environment (Debian: python3-venv): {PREREQUISITE}\n{output}");
         ["python3", "-m", "pip", "--python"]
             .map(Into::into)
             .into_iter()
             .chain([venv.join("bin/python").into()])
             .collect()
     };
-    let list = own("tests/clients/requirements.txt");
+    let requirements = crate_path("tests/clients/requirements.txt");
     let options = ["install", "--quiet", "--no-input", "--disable-pip-version-check", "--no-compile", "--no-deps"];
-    done(Command::new(&pip[0]).args(&pip[1..]).args(options).arg("-r").arg(list));
+    run(Command::new(&pip[0]).args(&pip[1..]).args(options).arg("-r").arg(requirements));
 }
 
-/// A file of this crate. At run time: checkouts may share what they compile.
-pub(crate) fn own(path: &str) -> PathBuf {
+/// The path of a file in this crate, resolved at run time because checkouts may share a target directory.
+pub(crate) fn crate_path(path: &str) -> PathBuf {
     PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join(path)
 }
 
-/// Runs a command that must succeed, and gives what it printed.
-pub(crate) fn done(command: &mut Command) -> String {
+/// Runs a command that must succeed, and returns its standard output.
+pub(crate) fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{command:?}\n{}{}", text(&output.stdout), text(&output.stderr));

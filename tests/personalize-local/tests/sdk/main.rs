@@ -1,17 +1,17 @@
-//! The AWS SDK for Rust against the stand-in: every operation and error, every fault, a kill and a restart, and data
-//! that does not fit into memory.
+//! The AWS SDK for Rust as the client: every operation and error, every fault, crash and restart, and data that does
+//! not fit into memory.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
 
-#[path = "../bed/mod.rs"]
-mod bed;
-mod edges;
+#[path = "../env/mod.rs"]
+mod env;
 mod faults;
+mod limits;
 mod memory;
 mod operations;
 mod process;
+mod raw_http;
 mod restart;
-mod rules;
 
 use std::{
     fmt::Debug,
@@ -31,8 +31,8 @@ const CREATE: &str = "CreateDatasetImportJob";
 const DESCRIBE: &str = "DescribeDatasetImportJob";
 const ROLE: &str = "arn:aws:iam::111122223333:role/import";
 
-/// A client that tries once; its limit stands for a person's patience.
-fn settings(url: &str, credentials: Credentials) -> Builder {
+/// The configuration of a client without retries, with a generous timeout.
+fn config_builder(url: &str, credentials: Credentials) -> Builder {
     aws_sdk_personalize::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("eu-west-1"))
@@ -43,64 +43,64 @@ fn settings(url: &str, credentials: Credentials) -> Builder {
 }
 
 fn client(url: &str) -> Client {
-    client_of(url, Credentials::new("AKIALOCAL", "local-secret", None, None, "test"))
+    client_with(url, Credentials::new("AKIALOCAL", "local-secret", None, None, "test"))
 }
 
-fn client_of(url: &str, credentials: Credentials) -> Client {
-    Client::from_conf(settings(url, credentials).build())
+fn client_with(url: &str, credentials: Credentials) -> Client {
+    Client::from_conf(config_builder(url, credentials).build())
 }
 
-/// A client that gives up soon, for answers that never come.
-fn hasty(url: &str) -> Client {
-    let limit = TimeoutConfig::builder().operation_timeout(Duration::from_secs(1)).build();
+/// A client with a timeout of one second, for responses that never arrive.
+fn impatient_client(url: &str) -> Client {
+    let timeout = TimeoutConfig::builder().operation_timeout(Duration::from_secs(1)).build();
     let credentials = Credentials::new("AKIALOCAL", "local-secret", None, None, "test");
-    Client::from_conf(settings(url, credentials).timeout_config(limit).build())
+    Client::from_conf(config_builder(url, credentials).timeout_config(timeout).build())
 }
 
-/// The service's error code; `-` for an error without one.
-fn code<T: Debug, E: ProvideErrorMetadata, R>(answer: Result<T, SdkError<E, R>>) -> String {
-    answer.err().map_or_else(|| "no error".to_owned(), |error| error.code().unwrap_or("-").to_owned())
+/// The error code; `-` for an error without one.
+fn error_code<T: Debug, E: ProvideErrorMetadata, R>(result: Result<T, SdkError<E, R>>) -> String {
+    result.err().map_or_else(|| "no error".to_owned(), |error| error.code().unwrap_or("-").to_owned())
 }
 
-/// Creates a job; the error code, or `-` for an error without one.
+/// Creates a job. The error is the error code; `-` for an error without one.
 async fn create(client: &Client, name: &str) -> Result<Option<String>, String> {
-    create_from(client, name, "s3://bucket/interactions.csv", bed::DATASET).await
+    create_from(client, name, "s3://bucket/interactions.csv", env::DATASET).await
 }
 
 async fn create_from(client: &Client, name: &str, location: &str, dataset: &str) -> Result<Option<String>, String> {
     let request = client.create_dataset_import_job().job_name(name).dataset_arn(dataset).role_arn(ROLE);
-    let answer = request.data_source(DataSource::builder().data_location(location).build()).send().await;
-    answer.map(|made| made.dataset_import_job_arn).map_err(|error| error.code().unwrap_or("-").to_owned())
+    let result = request.data_source(DataSource::builder().data_location(location).build()).send().await;
+    result.map(|output| output.dataset_import_job_arn).map_err(|error| error.code().unwrap_or("-").to_owned())
 }
 
-/// A named pipe.
-fn pipe(path: &Path) -> PathBuf {
+/// Creates a named pipe.
+fn create_pipe(path: &Path) -> PathBuf {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
     path.to_owned()
 }
 
-fn arn(name: &str) -> String {
+fn job_arn(name: &str) -> String {
     format!("arn:aws:personalize:eu-west-1:111122223333:dataset-import-job/{name}")
 }
 
 async fn status(client: &Client, name: &str) -> Result<String, String> {
-    let answer = client.describe_dataset_import_job().dataset_import_job_arn(arn(name)).send().await;
-    let job = answer.map_err(|error| error.code().unwrap_or("-").to_owned())?.dataset_import_job.unwrap();
+    let result = client.describe_dataset_import_job().dataset_import_job_arn(job_arn(name)).send().await;
+    let job = result.map_err(|error| error.code().unwrap_or("-").to_owned())?.dataset_import_job.unwrap();
     Ok(job.status.unwrap())
 }
 
-/// Waits until a job has ended; its status and failureReason.
-async fn ended(client: &Client, name: &str) -> (String, String) {
-    let mut tries = 0;
+/// Waits until a job has finished, and returns its status and `failureReason`.
+async fn wait_until_finished(client: &Client, name: &str) -> (String, String) {
+    let mut polls = 0;
     loop {
-        let answer = client.describe_dataset_import_job().dataset_import_job_arn(arn(name)).send().await.unwrap();
-        let job = answer.dataset_import_job.unwrap();
+        let output = client.describe_dataset_import_job().dataset_import_job_arn(job_arn(name)).send().await.unwrap();
+        let job = output.dataset_import_job.unwrap();
         let status = job.status.unwrap();
         if status == "ACTIVE" || status == "CREATE FAILED" {
             return (status, job.failure_reason.unwrap_or_default());
         }
-        tries += 1;
-        assert!(tries < 6000, "{name} stays {status}");
+        polls += 1;
+        assert!(polls < 6000, "{name} stays {status}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -1,18 +1,18 @@
-//! Reading streams: a gigabyte takes the memory of a megabyte.
+//! Data is streamed: an import of a gigabyte needs as little memory as one of a megabyte.
 
 use std::{fs, io::Write, path::Path};
 
-use crate::{bed, client, create_from, ended, pipe, process};
+use crate::{client, create_from, create_pipe, env, process, wait_until_finished};
 
-/// The most memory that a process has had resident, in kB.
-fn peak(pid: u32) -> u64 {
+/// The peak resident memory of a process in kB.
+fn peak_memory(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// Items of at least so many bytes, written to whatever this is. Long records make the most of the time.
-fn write(to: &Path, bytes: usize) {
+/// Writes at least this many bytes of items to a file or pipe. Long records keep the test fast.
+fn write_items(to: &Path, bytes: usize) {
     let text = "a thing that is good for many things, and cheap; ".repeat(380);
     let block = format!("an-item,Garden|House,\"{text}\"\n").repeat(50);
     let mut file = fs::File::options().create(true).append(true).open(to).unwrap();
@@ -23,28 +23,28 @@ fn write(to: &Path, bytes: usize) {
 }
 
 #[tokio::test]
-async fn a_gigabyte_takes_the_memory_of_a_megabyte() {
+async fn import_of_a_gigabyte_uses_as_little_memory_as_one_of_a_megabyte() {
     let dir = tempfile::tempdir().unwrap();
     let bucket = dir.path().join("data/bucket");
     fs::create_dir_all(&bucket).unwrap();
-    write(&bucket.join("small.csv"), 1 << 20);
-    // A pipe needs no disk, and its writer knows that all of it was read.
-    let large = pipe(&bucket.join("large.csv"));
+    write_items(&bucket.join("small.csv"), 1 << 20);
+    // A pipe needs no disk space, and its writer finishes only when everything was read.
+    let large = create_pipe(&bucket.join("large.csv"));
     let process = process::start(dir.path(), &["--pending-ms", "0", "--in-progress-ms", "0"]).await;
-    let items = bed::DATASET.replace("INTERACTIONS", "ITEMS");
-    let field = |name: &str, mark: &str| serde_json::json!({"name": name, "type": "string", mark: true});
+    let items = env::DATASET.replace("INTERACTIONS", "ITEMS");
+    let field = |name: &str, attribute: &str| serde_json::json!({"name": name, "type": "string", attribute: true});
     let fields = [field("ITEM_ID", "id"), field("CATEGORY", "categorical"), field("DESCRIPTION", "textual")];
     let dataset = serde_json::json!({"arn": items, "schema": {"type": "record", "name": "Items", "fields": fields}});
-    let (code, told) = bed::http("POST", &format!("{}/_local/datasets", process.url), &dataset.to_string()).await;
-    assert_eq!(code, 201, "{told}");
+    let (code, body) = env::http("POST", &format!("{}/_local/datasets", process.url), &dataset.to_string()).await;
+    assert_eq!(code, 201, "{body}");
     let client = client(&process.url);
     let import = async |name: &str| {
         create_from(&client, name, &format!("s3://bucket/{name}.csv"), &items).await.unwrap();
-        assert_eq!(ended(&client, name).await, ("ACTIVE".to_owned(), String::new()));
-        peak(process.tethered.pid())
+        assert_eq!(wait_until_finished(&client, name).await, ("ACTIVE".to_owned(), String::new()));
+        peak_memory(process.child.pid())
     };
     let small = import("small").await;
-    let writer = std::thread::spawn(move || write(&large, 1 << 30));
+    let writer = std::thread::spawn(move || write_items(&large, 1 << 30));
     let large = import("large").await;
     writer.join().unwrap();
     println!("1 MB took {small} kB, 1 GB took {large} kB");

@@ -1,19 +1,19 @@
-//! The stand-in as a process of its own.
+//! The stand-in as a separate process.
 
 use std::{fs, path::Path, path::PathBuf};
 
 use control_plane::{Tethered, tether};
 
-use crate::bed;
+use crate::env;
 
-/// A running `personalize-local`. It ends with the test.
+/// A running `personalize-local`. It stops when it is dropped.
 pub(crate) struct Process {
-    pub(crate) tethered: Tethered,
+    pub(crate) child: Tethered,
     pub(crate) url: String,
 }
 
-/// Starts it on files in a directory: `seed.yaml` (unless it is there), `data`, `ledger.jsonl`, `state.json`.
-pub(crate) async fn start(dir: &Path, more: &[&str]) -> Process {
+/// Starts it with these files in a directory: `seed.yaml` (written if missing), `data`, `ledger.jsonl`, `state.json`.
+pub(crate) async fn start(dir: &Path, extra_arguments: &[&str]) -> Process {
     let out = dir.join("out");
     if !dir.join("seed.yaml").exists() {
         fs::write(dir.join("seed.yaml"), include_str!("../seed.yaml")).unwrap();
@@ -25,16 +25,16 @@ pub(crate) async fn start(dir: &Path, more: &[&str]) -> Process {
     {
         arguments.extend([flag.to_owned(), path(name)]);
     }
-    arguments.extend(more.iter().map(|&argument| argument.to_owned()));
+    arguments.extend(extra_arguments.iter().map(|&argument| argument.to_owned()));
     let (stdout, log) =
         (fs::File::create(&out).unwrap(), fs::File::options().create(true).append(true).open(dir.join("log")));
     let program = PathBuf::from(env!("CARGO_BIN_EXE_personalize-local"));
-    let tethered = tether(&program, &arguments, |command| {
+    let child = tether(&program, &arguments, |command| {
         command.stdout(stdout).stderr(log.unwrap());
     });
-    let url = bed::eventually("the stand-in listens", || {
-        let told = fs::read_to_string(&out).unwrap();
-        told.strip_prefix("listening on ").filter(|told| told.ends_with('\n')).map(|url| url.trim().to_owned())
+    let url = env::eventually("the stand-in listens", || {
+        let output = fs::read_to_string(&out).unwrap();
+        output.strip_prefix("listening on ").filter(|url| url.ends_with('\n')).map(|url| url.trim().to_owned())
     });
-    Process { tethered: tethered.unwrap(), url: url.await }
+    Process { child: child.unwrap(), url: url.await }
 }
