@@ -1,47 +1,75 @@
-# Everything a developer needs; `make help` lists it.
+# The targets of this project; `make help` lists them.
 SHELL := /bin/bash
 export CARGO_TERM_COLOR ?= auto
-# Most tests wait for a condition rather than compute; more at once starve each other on 2 cores.
+# Most tests wait for a condition rather than compute. More at once starve each other on 2 cores.
 export RUST_TEST_THREADS ?= 4
+export RUSTDOCFLAGS ?= -D warnings
 
-.PHONY: help demo test check soak deny fuzz generate image
-help: ## This list.
-	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
+.PHONY: help demo check test test-static test-unit test-local test-packaging test-e2e test-verification soak deny fuzz generate docs image
+help: ## List the targets.
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 20
 
-demo: ## The main job, seen, without a cluster or an AWS account (KEEP=1 stays up).
+demo: ## Run imports without a cluster or an AWS account (KEEP=1 keeps it running).
 	@KEEP=$(KEEP) hack/demo
 
-test: ## Everything: formatting, lints, and every test on the real control plane.
+check: ## The quick lane: words, links, formatting, lints and the tests that need no control plane.
+	hack/needs cargo python3
+	hack/words
+	hack/links
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo test --lib --test contracts --test generated
+
+test: test-static test-unit test-local test-packaging test-e2e test-verification ## Everything.
+
+test-static: ## Words, links, formatting, lints, documentation of the code, licences of the dependencies.
 	hack/needs cargo go cc python3
+	hack/words
+	hack/links
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	hack/deny
-	cargo build --workspace --bins
-	cargo test --workspace
-	cd tests/apart && cargo fmt --all --check && cargo clippy --all-targets -- -D warnings && cargo test
-
-check: ## The quick lane: formatting, lints and the tests that need no control plane.
-	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
-	cargo test --lib --test generated
-
-deny: ## Licences, bans and sources of the dependencies; advisories where their database can be reached.
+	cargo check --lib --no-default-features
+	cargo doc --workspace --no-deps
 	hack/deny
 
-soak: ## Random life, faults and kills for MINUTES=10, judged at the end; SOAK_SEED= repeats one.
+test-unit: ## The operator's unit tests, doc-tests, wire contracts and generated files.
+	cargo test --lib --bins --test contracts --test generated
+	cargo test --doc
+
+test-local: ## The control plane of the tests and the stand-in service, with boto3 and the AWS CLI.
+	cargo test -p control-plane -p personalize-local
+
+test-packaging: ## The chart, manifests and GitOps recipes.
 	cargo build --workspace --bins
-	SOAK_MINUTES=$(or $(MINUTES),10) cargo test --test operator -- --exact --nocapture soak::a_random_life_breaks_no_invariant
+	cargo test --test chart --test gitops
+
+test-e2e: ## The operator on a real API server and the stand-in service: scenarios, faults, crashes, security.
+	cargo build --workspace --bins
+	cargo test --test e2e
+
+test-verification: ## The model checker, and the fuzz targets on random input.
+	cd tests/verification && cargo fmt --all --check && cargo clippy --all-targets -- -D warnings && cargo test
+
+soak: ## Random users, faults and kills for MINUTES=10, then all invariants; SOAK_SEED= repeats a run.
+	cargo build --workspace --bins
+	SOAK_MINUTES=$(or $(MINUTES),10) cargo test --test e2e -- --exact --nocapture soak::random_faults_and_kills_violate_no_invariant
+
+deny: ## Licences, bans and sources of the dependencies; advisories if their database can be reached.
+	hack/deny
 
 fuzz: ## The fuzz targets guided by coverage, for MINUTES=60 in all (needs cargo-bolero).
 	@MINUTES=$(MINUTES) hack/fuzz
 
-generate: ## What is made from something else: the CRD, tables in docs/, the snippet for Argo CD, the chart's README and snapshots.
+generate: ## Everything that is generated: CRDs, tables in docs/, the Argo CD snippet, the chart's README and snapshots.
 	cargo run --quiet -- crd > crds/datasetimportjobs.yaml
 	cp crds/datasetimportjobs.yaml charts/personalize-operator/files/
 	cp crds/datasetimportjobs.yaml config/crd/
 	GENERATE=1 cargo test --quiet --test generated
 	GENERATE=1 cargo test --quiet --test chart -- each_case the_readme the_base
 	GENERATE=1 cargo test --quiet --test gitops the_snippet_for_argocd_cm
+
+docs: ## The documentation site in target/book.
+	hack/docs
 
 image: ## The container image, without a container engine: target/image/ (OCI layout) and target/image.tar.
 	hack/image

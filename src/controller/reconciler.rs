@@ -132,7 +132,7 @@ impl<P: Personalize> Context<P> {
         let (finished, result) = match run.await {
             Ok(Ok(finished)) => (finished, Ok(())),
             Ok(Err(Stopped::Interrupted(Interrupted::Deleted))) => {
-                // The watch removes it. It is looked at again in case the answer was wrong.
+                // The watch removes it. Reconcile it again in case the answer was wrong.
                 let frees_others = self.queue().release(&uid);
                 (Finished { requeue_after: Some(self.timing.waiting), frees_others }, Ok(()))
             }
@@ -275,8 +275,8 @@ impl<P: Personalize> Executor<'_, P> {
         Ok(ObservedJob { job, tags: Some(tags) })
     }
 
-    /// Calls CreateDatasetImportJob once, within half the grace period: a later request would land after another replica
-    /// may resubmit.
+    /// Calls CreateDatasetImportJob once, within half the grace period: a later request could arrive after another replica
+    /// resubmits.
     async fn create_job(&self, request: &ImportRequest, attempt: i32) -> Result<(), ServiceError> {
         let name = request.job_name(attempt);
         info!(job_name = %name, dataset = request.dataset.as_str(), "submitting the import");

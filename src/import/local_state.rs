@@ -21,7 +21,7 @@ pub struct LocalState {
     /// A reconciliation of this process has finished.
     pub finished_before: bool,
     /// The intent in the status, and when this process first saw it.
-    pub intent: Option<SeenIntent>,
+    pub intent: Option<KnownIntent>,
     /// The delay after failures that the service reported.
     pub backoff: Backoff,
     /// The user inputs when the backoff began: a change of them ends the delay.
@@ -38,7 +38,7 @@ pub struct LocalState {
 
 /// An intent, and when this process first saw it, by its own clock: the clocks of replicas differ.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct SeenIntent {
+pub struct KnownIntent {
     /// The attempt.
     pub attempt: i32,
     /// The recorded time, by the clock of the replica that wrote it.
@@ -67,7 +67,7 @@ impl LocalState {
     /// Remembers when the intent in this status was first seen.
     pub(crate) fn note_intent(&mut self, status: Option<&DatasetImportJobStatus>, now: Timestamp) {
         let intent = status.and_then(|status| status.submission.as_ref());
-        self.intent = intent.map(|intent| SeenIntent {
+        self.intent = intent.map(|intent| KnownIntent {
             attempt: intent.attempt,
             time: intent.time.0,
             seen: self.intent_seen(intent).unwrap_or(now),

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
-/// A step of planning: its value, or what has to happen before planning can go on.
+/// A step of planning: its value, or what has to happen before planning can continue.
 pub type Plan<T> = Result<T, Next>;
 
 /// What comes next.
@@ -72,7 +72,7 @@ pub enum Effect {
 /// What follows a status write.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AfterWrite {
-    /// The status holds the intent for this attempt: planning goes on.
+    /// The status holds the intent for this attempt: planning continues.
     Submit {
         /// The attempt, from 1.
         attempt: i32,
@@ -88,7 +88,7 @@ pub struct Outcome {
     pub status: Option<Box<DatasetImportJobStatus>>,
     /// When to reconcile again.
     pub requeue: Requeue,
-    /// Why the service accepted no import, so that nobody tries in this account and region for a while.
+    /// Why the service accepted no import, so that no resource submits in this account and region for a while.
     pub cooldown: Option<CooldownCause>,
     /// The service confirmed the status, as it is written or was found: it is trusted from now on.
     pub confirmed: bool,

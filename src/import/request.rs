@@ -66,7 +66,7 @@ impl ImportRequest {
     /// # Errors
     /// The dataset's ARN is invalid. Admission rejects such a spec, so this takes an older or a missing CRD.
     pub fn new(namespace: &str, name: &str, spec: &DatasetImportJobSpec) -> Result<Self, InvalidDatasetArn> {
-        // No `..`: whoever adds a field to the spec decides here whether it is part of the request.
+        // No `..`: a new field of the spec needs a decision here: is it part of the request?.
         let DatasetImportJobSpec {
             dataset_arn,
             data_source,

@@ -58,8 +58,8 @@ impl Planner<'_> {
         }
     }
 
-    /// Whether a create request that is sent now still lands before another replica may resubmit: the second half of
-    /// the grace period is for the request's way.
+    /// Whether a create request that is sent now still arrives before another replica may resubmit: the second
+    /// half of the grace period is for the request's way.
     fn is_fresh(&self) -> bool {
         let recorded = self.recorded.submission.as_ref().map_or(Timestamp::UNIX_EPOCH, |s| s.time.0);
         self.now < after(recorded, self.timing.grace / 2)

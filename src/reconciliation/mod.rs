@@ -30,6 +30,7 @@ const MAX_CONFLICTS: u32 = 5;
 
 /// What an effect observed.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "an observation is applied at once")]
 pub enum Observation {
     /// The resource, read from the API server; `None` if it is deleted.
     Resource(Option<Box<DatasetImportJob>>),

@@ -5,7 +5,7 @@
 use super::spec;
 use crate::api::conditions::Reason;
 use crate::api::{self, DatasetImportJob, DatasetImportJobSpec, DatasetImportJobStatus, ImportMode, Submission, Tag};
-use crate::import::local_state::SeenIntent;
+use crate::import::local_state::KnownIntent;
 use crate::import::{Admission, ImportRequest, Key, LocalState, Observations, ObservedJob, UserInputs};
 use crate::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING, ErrorKind, Job, JobSummary, ServiceError};
 use jiff::Timestamp;
@@ -277,7 +277,7 @@ pub fn local_state(resource: &DatasetImportJob) -> impl Strategy<Value = LocalSt
                 no_job_found,
                 finished_before,
                 expected_duration,
-                intent: intent.map(|(attempt, time, seen)| SeenIntent { attempt, time, seen }),
+                intent: intent.map(|(attempt, time, seen)| KnownIntent { attempt, time, seen }),
                 ..LocalState::default()
             };
             if let Some((until, inputs)) = backoff {

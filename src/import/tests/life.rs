@@ -11,13 +11,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 #[test]
 fn new_resource_becomes_one_job_that_is_polled_to_its_end() {
     let mut scenario = Scenario::new();
-    scenario.settle();
+    scenario.reconcile_until_idle();
     let name = scenario.request().job_name(1);
     assert_eq!(scenario.accepted, std::slice::from_ref(&name));
     assert_eq!((scenario.reason(), scenario.conditions()), (Reason::Pending, IN_PROGRESS.map(String::from)));
     scenario.set_job_status(&name, ACTIVE);
     scenario.wait();
-    assert_eq!(scenario.settle().requeue_after, None);
+    assert_eq!(scenario.reconcile_until_idle().requeue_after, None);
     assert_eq!((scenario.reason(), scenario.conditions()), (Reason::ImportSucceeded, SUCCESS.map(String::from)));
     assert!(scenario.status().completion_time.is_some());
 }
@@ -26,11 +26,11 @@ fn new_resource_becomes_one_job_that_is_polled_to_its_end() {
 fn finished_import_is_neither_polled_nor_written() {
     for end in [ACTIVE, CREATE_FAILED] {
         let mut scenario = Scenario::new();
-        scenario.settle();
+        scenario.reconcile_until_idle();
         let name = scenario.request().job_name(1);
         scenario.set_job_status(&name, end);
         scenario.wait();
-        scenario.settle();
+        scenario.reconcile_until_idle();
         let (reads, writes, status) = (scenario.reads, scenario.written.len(), scenario.status());
         scenario.annotate("example.org/label", "edited");
         scenario.annotate(RECONCILE_REQUESTED_AT, "now");
@@ -38,7 +38,7 @@ fn finished_import_is_neither_polled_nor_written() {
         for _ in 0..3 {
             scenario.crash();
             scenario.wait();
-            scenario.settle();
+            scenario.reconcile_until_idle();
         }
         assert_eq!((scenario.reads, scenario.written.len(), scenario.status()), (reads, writes, status));
     }
@@ -54,13 +54,13 @@ fn crash_after_any_effect_neither_loses_nor_repeats_the_import() {
                     scenario.reconcile_within(effects);
                     scenario.crash();
                 }
-                scenario.settle();
+                scenario.reconcile_until_idle();
                 scenario.wait();
-                scenario.settle();
+                scenario.reconcile_until_idle();
                 let name = scenario.request().job_name(1);
                 scenario.set_job_status(&name, end);
                 scenario.wait();
-                scenario.settle();
+                scenario.reconcile_until_idle();
                 assert_eq!(scenario.accepted, [name], "crashes after {first} and {second} effects");
                 assert_eq!(scenario.status().status.as_deref(), Some(end));
             }
@@ -71,11 +71,11 @@ fn crash_after_any_effect_neither_loses_nor_repeats_the_import() {
 #[test]
 fn missing_job_is_reported_and_never_submitted_again() {
     let mut scenario = Scenario::new();
-    scenario.settle();
+    scenario.reconcile_until_idle();
     scenario.jobs.clear();
     for _ in 0..4 {
         scenario.wait();
-        scenario.settle();
+        scenario.reconcile_until_idle();
     }
     assert_eq!((scenario.accepted.len(), scenario.reason()), (1, Reason::JobNotFound));
 }
@@ -84,7 +84,7 @@ fn missing_job_is_reported_and_never_submitted_again() {
 fn resource_marked_for_deletion_is_left_alone() {
     let mut scenario = Scenario::new();
     scenario.resource.metadata.deletion_timestamp = Some(Time(scenario.now));
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert_eq!((scenario.accepted.len(), scenario.written.len(), scenario.reads), (0, 0, 0));
 }
 
@@ -92,12 +92,12 @@ fn resource_marked_for_deletion_is_left_alone() {
 fn oddly_spelled_final_status_ends_the_import() {
     for (spelled, end) in [("CREATE  FAILED\n", CREATE_FAILED), (" ACTIVE", ACTIVE)] {
         let mut scenario = Scenario::new();
-        scenario.settle();
+        scenario.reconcile_until_idle();
         let name = scenario.request().job_name(1);
         scenario.set_job_status(&name, spelled);
         for _ in 0..3 {
             scenario.wait();
-            scenario.settle();
+            scenario.reconcile_until_idle();
         }
         assert_eq!((scenario.accepted.len(), scenario.status().status.as_deref()), (1, Some(end)), "{spelled:?}");
         assert!(scenario.status().completion_time.is_some(), "{spelled:?}");
@@ -107,16 +107,16 @@ fn oddly_spelled_final_status_ends_the_import() {
 #[test]
 fn job_is_polled_when_due_and_at_once_on_request() {
     let mut scenario = Scenario::new();
-    scenario.settle();
+    scenario.reconcile_until_idle();
     let reads = scenario.reads;
     for _ in 0..5 {
         scenario.annotate("example.org/label", "edited");
-        scenario.settle();
+        scenario.reconcile_until_idle();
     }
     assert_eq!(scenario.reads, reads, "an irrelevant edit causes no poll");
     scenario.annotate(RECONCILE_REQUESTED_AT, "1");
-    scenario.settle();
-    scenario.settle();
+    scenario.reconcile_until_idle();
+    scenario.reconcile_until_idle();
     assert_eq!(scenario.reads, reads + 1);
 }
 
@@ -124,7 +124,7 @@ fn job_is_polled_when_due_and_at_once_on_request() {
 fn transient_failure_never_makes_a_running_import_look_failed() {
     for kind in [ErrorKind::Throttled, ErrorKind::Indeterminate, ErrorKind::Credentials, ErrorKind::AccessDenied] {
         let mut scenario = Scenario::new();
-        scenario.settle();
+        scenario.reconcile_until_idle();
         let mut observations = Observations::default();
         observations.lookups.insert(1, Err(service_error(kind)));
         let Next::Finish(outcome) = scenario.plan(&observations) else { panic!("{kind:?}") };

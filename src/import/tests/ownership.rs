@@ -13,7 +13,7 @@ fn existing_own_job_is_adopted_by_a_new_resource() {
         let mut scenario = Scenario::new();
         let (name, tags) = (scenario.request().job_name(1), scenario.request().own_tags());
         scenario.add_job(&name, status, tags);
-        scenario.settle();
+        scenario.reconcile_until_idle();
         assert!(scenario.accepted.is_empty());
         assert_eq!(scenario.status().status.as_deref(), Some(status));
         assert_eq!(scenario.status().attempts, Some(1));
@@ -26,7 +26,7 @@ fn recreated_resource_finds_its_last_attempt() {
     let (request, tags) = (scenario.request(), scenario.request().own_tags());
     scenario.add_job(&request.job_name(1), CREATE_FAILED, tags.clone());
     scenario.add_job(&request.job_name(2), ACTIVE, tags);
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert!(scenario.accepted.is_empty());
     assert_eq!((scenario.status().attempts, scenario.reason()), (Some(2), Reason::ImportSucceeded));
 }
@@ -39,11 +39,11 @@ fn foreign_job_is_adopted_only_on_request() {
         let mut scenario = Scenario::new();
         let name = scenario.request().job_name(1);
         scenario.add_job(&name, ACTIVE, tags);
-        scenario.settle();
+        scenario.reconcile_until_idle();
         assert_eq!((scenario.reason(), scenario.conditions()), (Reason::JobNameConflict, FAILURE.map(String::from)));
         assert_eq!((scenario.accepted.len(), scenario.status().dataset_import_job_arn), (0, None));
         scenario.annotate(ADOPT, "true");
-        scenario.settle();
+        scenario.reconcile_until_idle();
         assert_eq!(scenario.reason(), Reason::ImportSucceeded);
     }
 }
@@ -55,7 +55,7 @@ fn job_of_another_request_is_not_adopted_even_on_request() {
     scenario.add_job(&name, ACTIVE, vec![]);
     scenario.jobs.get_mut(&name).unwrap().0.data_location = "s3://other/data.csv".into();
     scenario.annotate(ADOPT, "true");
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert_eq!(scenario.reason(), Reason::JobNameConflict);
     let message = scenario.status().conditions[0].message.clone();
     assert!(message.contains("dataSource.dataLocation is s3://other/data.csv"), "{message}");
@@ -67,7 +67,7 @@ fn unreadable_tags_prove_no_ownership() {
     let (name, tags) = (scenario.request().job_name(1), scenario.request().own_tags());
     scenario.add_job(&name, ACTIVE, tags);
     scenario.tags_error = Some(service_error(ErrorKind::AccessDenied));
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert_eq!(scenario.reason(), Reason::AccessDenied);
     assert_eq!(scenario.status().dataset_import_job_arn, None);
 }
@@ -86,7 +86,7 @@ fn forged_status_is_replaced_by_what_the_service_reports() {
     scenario.resource.status = Some(forged);
     scenario.reconcile_untrusted();
     assert_eq!(scenario.status().attempts, None);
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert_eq!((scenario.accepted.len(), scenario.reason()), (1, Reason::Pending));
 }
 
@@ -105,7 +105,7 @@ fn forged_success_that_names_an_unknown_job_is_removed() {
         assert_eq!((scenario.status().status, scenario.status().completion_time), (None, None));
         for _ in 0..3 {
             scenario.wait();
-            scenario.settle();
+            scenario.reconcile_until_idle();
         }
         assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::JobNotFound, 0), "{attempts:?}");
     }

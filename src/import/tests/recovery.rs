@@ -21,7 +21,7 @@ fn restored_waiting_resource_finds_its_successful_attempt() {
     let mut status = DatasetImportJobStatus::default();
     conditions::set(&mut status, 1, Reason::Queued, "", scenario.now);
     scenario.resource.status = Some(status);
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert_eq!((scenario.reason(), scenario.status().attempts), (Reason::ImportSucceeded, Some(2)));
     assert_eq!(scenario.accepted.len(), 0);
 }
@@ -30,23 +30,23 @@ fn restored_waiting_resource_finds_its_successful_attempt() {
 fn withdrawn_retry_request_does_not_fire_again() {
     let mut scenario = Scenario::new();
     let fail = |scenario: &mut Scenario, attempt| {
-        scenario.settle();
+        scenario.reconcile_until_idle();
         let name = scenario.request().job_name(attempt);
         scenario.set_job_status(&name, CREATE_FAILED);
         for _ in 0..2 {
             scenario.wait();
-            scenario.settle();
+            scenario.reconcile_until_idle();
         }
     };
     fail(&mut scenario, 1);
     scenario.annotate(RETRY_REQUESTED_AT, "monday");
-    scenario.settle();
+    scenario.reconcile_until_idle();
     scenario.resource.metadata.annotations = None;
     scenario.wait();
     fail(&mut scenario, 2);
     scenario.annotate(RETRY_REQUESTED_AT, "monday");
     scenario.wait();
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::ImportFailed, 2));
 }
 
@@ -62,10 +62,10 @@ fn untagged_job_is_indeterminate_until_grace_expires_then_conflicts() {
     let mut untagged = scenario.clone();
     scenario.jobs.get_mut(&name).unwrap().1 = tags;
     scenario.wait();
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::Pending, 1));
     untagged.wait();
-    untagged.settle();
+    untagged.reconcile_until_idle();
     assert_eq!((untagged.reason(), untagged.conditions()), (Reason::JobNameConflict, FAILURE.map(String::from)));
 }
 
@@ -73,7 +73,7 @@ fn untagged_job_is_indeterminate_until_grace_expires_then_conflicts() {
 fn failed_attempt_completes_when_a_newer_import_supersedes_the_next() {
     let mut scenario = Scenario::new();
     scenario.resource.spec.backoff_limit = 1;
-    scenario.settle();
+    scenario.reconcile_until_idle();
     let name = scenario.request().job_name(1);
     scenario.set_job_status(&name, CREATE_FAILED);
     scenario.wait();
@@ -132,11 +132,11 @@ fn untrusted_status_keeps_the_conditions_of_other_controllers() {
 #[test]
 fn status_that_the_service_confirms_is_trusted() {
     let mut scenario = Scenario::new();
-    scenario.settle();
+    scenario.reconcile_until_idle();
     let name = scenario.request().job_name(1);
     scenario.set_job_status(&name, ACTIVE);
     scenario.wait();
-    scenario.settle();
+    scenario.reconcile_until_idle();
     let written = scenario.written.len();
     scenario.reconcile_untrusted();
     assert!(scenario.local.trust(&scenario.resource).is_trusted());
@@ -146,21 +146,21 @@ fn status_that_the_service_confirms_is_trusted() {
 #[test]
 fn job_that_reappears_is_adopted_only_if_its_tags_prove_ownership() {
     let mut scenario = Scenario::new();
-    scenario.settle();
+    scenario.reconcile_until_idle();
     let (name, tags) = (scenario.request().job_name(1), scenario.request().own_tags());
     scenario.jobs.clear();
     for _ in 0..3 {
         scenario.wait();
-        scenario.settle();
+        scenario.reconcile_until_idle();
     }
     assert_eq!(scenario.reason(), Reason::JobNotFound);
     scenario.add_job(&name, CREATE_PENDING, vec![]);
     scenario.wait();
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert_eq!(scenario.reason(), Reason::JobNotFound);
     scenario.add_job(&name, CREATE_PENDING, tags);
     scenario.wait();
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert_eq!(scenario.reason(), Reason::Pending);
 }
 

@@ -11,14 +11,14 @@ fn failed_job_is_retried_up_to_the_backoff_limit() {
     let mut scenario = Scenario::with(DatasetImportJobSpec { backoff_limit: 2, ..spec() });
     for attempt in 1..=3 {
         scenario.wait();
-        scenario.settle();
+        scenario.reconcile_until_idle();
         let name = scenario.request().job_name(attempt);
         scenario.set_job_status(&name, CREATE_FAILED);
         scenario.wait();
-        scenario.settle();
+        scenario.reconcile_until_idle();
     }
     scenario.wait();
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert_eq!(scenario.accepted, [1, 2, 3].map(|n| scenario.request().job_name(n)));
     assert_eq!((scenario.reason(), scenario.status().attempts), (Reason::ImportFailed, Some(3)));
     assert_eq!(scenario.status().failure_reason.as_deref(), Some("Invalid Data location."));
@@ -33,16 +33,16 @@ fn new_retry_annotation_grants_exactly_one_more_attempt() {
             scenario.annotate(RETRY_REQUESTED_AT, value);
         }
         scenario.wait();
-        scenario.settle();
+        scenario.reconcile_until_idle();
         scenario.wait();
-        scenario.settle();
+        scenario.reconcile_until_idle();
         let name = scenario.request().job_name(attempt);
         assert_eq!(scenario.accepted.len(), usize::try_from(attempt).unwrap());
         scenario.set_job_status(&name, CREATE_FAILED);
         for _ in 0..3 {
             scenario.wait();
             scenario.crash();
-            scenario.settle();
+            scenario.reconcile_until_idle();
         }
         assert_eq!(scenario.reason(), Reason::ImportFailed);
     }
@@ -53,13 +53,13 @@ fn new_retry_annotation_grants_exactly_one_more_attempt() {
 fn fixed_job_name_is_not_retried_and_the_message_says_why() {
     let mut scenario =
         Scenario::with(DatasetImportJobSpec { job_name: Some("fixed".into()), backoff_limit: 3, ..spec() });
-    scenario.settle();
+    scenario.reconcile_until_idle();
     scenario.set_job_status("fixed", CREATE_FAILED);
     scenario.annotate(RETRY_REQUESTED_AT, "please");
     scenario.wait();
-    scenario.settle();
+    scenario.reconcile_until_idle();
     scenario.wait();
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert_eq!((scenario.accepted.len(), scenario.reason()), (1, Reason::ImportFailed));
     assert!(scenario.status().conditions[0].message.contains("the name in spec.jobName"));
 }

@@ -152,7 +152,7 @@ impl Scenario {
     }
 
     /// Reconciles, and lets time pass, until the next reconciliation waits for a poll, a backoff or a change.
-    pub(super) fn settle(&mut self) -> Finished {
+    pub(super) fn reconcile_until_idle(&mut self) -> Finished {
         for _ in 0..50 {
             let finished = self.reconcile();
             match self.local.next_poll {
@@ -162,7 +162,7 @@ impl Scenario {
                 _ => return finished,
             }
         }
-        panic!("the resource does not settle: {:?}", self.status());
+        panic!("the resource does not become idle: {:?}", self.status());
     }
 
     /// Lets the longest delay pass.

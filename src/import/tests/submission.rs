@@ -16,11 +16,11 @@ fn lost_answer_is_looked_up_whether_or_not_the_call_took_effect() {
     for took_effect in [true, false] {
         let mut scenario = Scenario::new();
         scenario.answers = vec![(took_effect, Err(service_error(ErrorKind::Indeterminate)))];
-        scenario.settle();
+        scenario.reconcile_until_idle();
         assert_eq!(scenario.conditions(), IN_PROGRESS);
         for _ in 0..3 {
             scenario.wait();
-            scenario.settle();
+            scenario.reconcile_until_idle();
         }
         assert_eq!(scenario.accepted.len(), 1, "took effect: {took_effect}");
         assert_eq!(scenario.reason(), Reason::Pending);
@@ -42,19 +42,19 @@ fn each_create_error_leads_to_its_reason_and_a_retry() {
     ] {
         let mut scenario = Scenario::new();
         scenario.answers = vec![(false, Err(service_error(kind)))];
-        scenario.settle();
+        scenario.reconcile_until_idle();
         assert_eq!((scenario.reason(), scenario.conditions()), (reason, row.map(String::from)), "{kind:?}");
         assert_eq!(scenario.status().submission.is_some(), kind == ErrorKind::Indeterminate, "{kind:?}");
         assert!(scenario.local.backoff.until().is_some(), "{kind:?}: it is retried");
         for _ in 0..3 {
             scenario.wait();
-            scenario.settle();
+            scenario.reconcile_until_idle();
         }
         assert_eq!(scenario.accepted.len(), 1, "{kind:?}: it is imported once the cause is fixed");
     }
 }
 
-/// A scenario that died right after its intent was recorded.
+/// A scenario whose operator crashed right after its intent was recorded.
 fn crashed_after_intent() -> Scenario {
     let mut scenario = Scenario::new();
     for effects in 1.. {
@@ -73,11 +73,11 @@ fn resumed_intent_waits_for_a_job_that_started_meanwhile() {
     scenario.now = after(scenario.now, timing().grace * 2);
     scenario.other_jobs =
         vec![JobSummary { name: "theirs".into(), status: CREATE_PENDING.into(), created: None, updated: None }];
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::Queued, 0));
     scenario.other_jobs.clear();
     scenario.wait();
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert_eq!(scenario.accepted.len(), 1);
 }
 
@@ -90,7 +90,7 @@ fn intent_of_a_fast_clock_delays_the_resubmission_no_longer() {
         submission.time = Time(ahead);
     }
     let (writes, start) = (scenario.written.len(), scenario.now);
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert!(since(start, scenario.now) <= timing().grace * 2, "{:?}", since(start, scenario.now));
     assert_eq!((scenario.accepted.len(), scenario.reason()), (1, Reason::Pending));
     assert!(scenario.written.len() <= writes + 6, "{} writes", scenario.written.len());
@@ -102,13 +102,13 @@ fn submission_whose_tags_appear_late_never_looks_rejected() {
         let mut scenario = Scenario::new();
         scenario.answers = vec![(true, Err(service_error(ErrorKind::Indeterminate)))];
         scenario.tags_error = Some(service_error(kind));
-        scenario.settle();
+        scenario.reconcile_until_idle();
         scenario.wait();
-        scenario.settle();
+        scenario.reconcile_until_idle();
         assert_eq!((scenario.reason(), scenario.conditions()), (Reason::Submitting, IN_PROGRESS.map(String::from)));
         scenario.tags_error = None;
         scenario.wait();
-        scenario.settle();
+        scenario.reconcile_until_idle();
         assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::Pending, 1));
     }
 }
@@ -117,16 +117,16 @@ fn submission_whose_tags_appear_late_never_looks_rejected() {
 fn restart_retries_a_rejected_import_no_sooner() {
     let mut scenario = Scenario::new();
     scenario.answers = vec![(false, Err(service_error(ErrorKind::AccessDenied))), (true, Ok(()))];
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert_eq!(scenario.reason(), Reason::AccessDenied);
     scenario.crash();
     let (reads, writes) = (scenario.reads, scenario.written.len());
-    let delay = scenario.settle().requeue_after.unwrap();
+    let delay = scenario.reconcile_until_idle().requeue_after.unwrap();
     assert!(delay >= timing().rejected_min / 2, "{delay:?}");
     assert_eq!((scenario.reads, scenario.written.len()), (reads, writes));
     scenario.crash();
     scenario.annotate(RECONCILE_REQUESTED_AT, "now");
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::Pending, 1), "a user's request is not delayed");
 }
 
@@ -138,7 +138,7 @@ fn recorded_intent(next: &Next) -> Option<Submission> {
     }
 }
 
-/// Observations that let a submission go on.
+/// Observations that let a submission continue.
 fn all_checks_pass() -> Observations {
     Observations {
         live: true,

@@ -13,14 +13,14 @@ fn missing_or_inactive_dataset_delays_the_import() {
     for dataset in [Ok("CREATE PENDING".to_owned()), Err(service_error(ErrorKind::NotFound))] {
         let mut scenario = Scenario::new();
         scenario.dataset = dataset;
-        scenario.settle();
+        scenario.reconcile_until_idle();
         assert_eq!(
             (scenario.reason(), scenario.conditions()),
             (Reason::DatasetNotReady, IN_PROGRESS.map(String::from))
         );
         scenario.dataset = Ok(ACTIVE.into());
         scenario.wait();
-        scenario.settle();
+        scenario.reconcile_until_idle();
         assert_eq!(scenario.accepted.len(), 1);
     }
 }
@@ -30,12 +30,12 @@ fn running_job_of_somebody_else_delays_the_import() {
     let mut scenario = Scenario::new();
     scenario.other_jobs =
         vec![JobSummary { name: "theirs".into(), status: "CREATE IN_PROGRESS".into(), created: None, updated: None }];
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert_eq!(scenario.reason(), Reason::Queued);
     assert!(scenario.accepted.is_empty());
     scenario.other_jobs[0].status = ACTIVE.into();
     scenario.wait();
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert_eq!(scenario.accepted.len(), 1);
 }
 
@@ -56,7 +56,7 @@ fn older_import_is_superseded_by_a_newer_one_whose_resource_is_deleted() {
         scenario.other_jobs = vec![succeeded("other", scenario.now)];
         let requested_at = requested_at.map(|at| at.map(|second| Timestamp::from_second(second).unwrap()));
         scenario.requested_at.insert("other".into(), requested_at.clone());
-        scenario.settle();
+        scenario.reconcile_until_idle();
         assert_eq!(scenario.accepted.len() == 1, submitted, "{requested_at:?}");
         if submitted {
             continue;
@@ -68,7 +68,7 @@ fn older_import_is_superseded_by_a_newer_one_whose_resource_is_deleted() {
         scenario.crash();
         scenario.wait();
         scenario.annotate(RECONCILE_REQUESTED_AT, "now");
-        scenario.settle();
+        scenario.reconcile_until_idle();
         assert_eq!((scenario.reason(), scenario.reads, scenario.written.len()), (Reason::Superseded, reads, writes));
     }
 }
@@ -78,11 +78,11 @@ fn unreadable_age_of_another_import_delays_the_submission() {
     let mut scenario = Scenario::new();
     scenario.other_jobs = vec![succeeded("other", scenario.now)];
     scenario.requested_at.insert("other".into(), Err(service_error(ErrorKind::AccessDenied)));
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::AccessDenied, 0));
     scenario.requested_at.insert("other".into(), Ok(None));
     scenario.wait();
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert_eq!(scenario.accepted.len(), 1);
 }
 
@@ -90,9 +90,9 @@ fn unreadable_age_of_another_import_delays_the_submission() {
 fn tags_of_jobs_older_than_the_resource_are_not_read() {
     let mut scenario = Scenario::new();
     scenario.other_jobs = vec![succeeded("other", Timestamp::from_second(1_699_990_000).unwrap())];
-    scenario.settle();
+    scenario.reconcile_until_idle();
     let mut alone = Scenario::new();
-    alone.settle();
+    alone.reconcile_until_idle();
     assert_eq!((scenario.reads, scenario.accepted.len()), (alone.reads, 1));
 }
 
@@ -105,14 +105,14 @@ fn restart_repeats_no_lookup_for_waiting_resources() {
         created: None,
         updated: None,
     });
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert_eq!((scenario.reason(), scenario.reads), (Reason::Queued, 1), "one lookup before it waits");
     scenario.crash();
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert_eq!((scenario.reason(), scenario.reads), (Reason::Queued, 1));
     scenario.other_jobs.clear();
     scenario.crash();
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert_eq!(scenario.accepted.len(), 1);
 }
 
@@ -120,17 +120,17 @@ fn restart_repeats_no_lookup_for_waiting_resources() {
 fn suspend_delays_only_an_import_that_is_not_submitted() {
     let mut scenario = Scenario::new();
     scenario.resource.spec.suspend = true;
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert_eq!((scenario.reason(), scenario.conditions()), (Reason::Suspended, SUSPENDED.map(String::from)));
     assert_eq!((scenario.accepted.len(), scenario.reads), (0, 0));
     scenario.resource.spec.suspend = false;
     scenario.resource.metadata.generation = Some(2);
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert_eq!(scenario.accepted.len(), 1);
     scenario.resource.spec.suspend = true;
     scenario.resource.metadata.generation = Some(3);
     scenario.wait();
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert_eq!((scenario.reason(), scenario.status().observed_generation), (Reason::Pending, Some(3)));
 }
 
@@ -138,11 +138,11 @@ fn suspend_delays_only_an_import_that_is_not_submitted() {
 fn annotation_suspends_like_the_field() {
     let mut scenario = Scenario::new();
     scenario.resource.annotations_mut().insert(SUSPEND.into(), "true".into());
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert_eq!(scenario.reason(), Reason::Suspended);
     assert!(scenario.status().conditions[0].message.contains("the annotation personalize-operator.io/suspend"));
     scenario.resource.annotations_mut().insert(SUSPEND.into(), "false".into());
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert_eq!(scenario.accepted.len(), 1);
 }
 
@@ -150,12 +150,12 @@ fn annotation_suspends_like_the_field() {
 fn import_of_a_denied_namespace_is_neither_looked_up_nor_submitted() {
     let mut scenario = Scenario::new();
     scenario.namespace = Err("its list has no such dataset".into());
-    let finished = scenario.settle();
+    let finished = scenario.reconcile_until_idle();
     assert_eq!(Reason::of(&scenario.status()), Some(Reason::NotPermitted));
     assert!(finished.requeue_after.unwrap() >= timing().rejected_min / 2);
     assert_eq!((scenario.reads, scenario.accepted.len()), (0, 0));
     scenario.namespace = Ok(());
     scenario.wait();
-    scenario.settle();
+    scenario.reconcile_until_idle();
     assert_eq!(scenario.accepted.len(), 1);
 }
