@@ -65,14 +65,8 @@ async fn serve(args: &RunArgs) -> Result<(), Failure> {
     let listener =
         tokio::net::TcpListener::bind(args.listen).await.map_err(|e| format!("--listen {}: {e}", args.listen))?;
     info!(version = env!("CARGO_PKG_VERSION"), listen = %listener.local_addr()?, "starting");
-    let exposed = Arc::clone(&metrics);
-    let listening = server::serve(
-        listener,
-        Arc::clone(&health),
-        move |format| exposed.expose(format),
-        controller::stopped(stop.clone()),
-    );
-    let listening = tokio::spawn(listening);
+    let stopped = controller::stopped(stop.clone());
+    let listening = tokio::spawn(server::serve(listener, Arc::clone(&health), Arc::clone(&metrics), stopped));
 
     let aws = Arc::new(Aws::new(args.aws.options()).await);
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -4,7 +4,7 @@ pub mod probe;
 pub mod readiness;
 
 use crate::http::readiness::Readiness;
-use crate::telemetry::exposition::Format;
+use crate::telemetry::metrics::{Format, Metrics};
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -21,19 +21,21 @@ use tokio::net::TcpListener;
 pub async fn serve(
     listener: TcpListener,
     health: Arc<Readiness>,
-    expose: impl Fn(Format) -> String + Clone + Send + Sync + 'static,
+    metrics: Arc<Metrics>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let metrics = move |headers: HeaderMap| async move {
-        let format = Format::accepted(headers.get(header::ACCEPT).and_then(|h| h.to_str().ok()));
-        ([(header::CONTENT_TYPE, format.content_type())], expose(format))
-    };
     let app = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(health)
-        .route("/metrics", get(metrics));
+        .route("/metrics", get(expose))
+        .with_state(metrics);
     axum::serve(listener, app).with_graceful_shutdown(stop).await
+}
+
+async fn expose(State(metrics): State<Arc<Metrics>>, headers: HeaderMap) -> impl IntoResponse {
+    let format = Format::negotiate(headers.get(header::ACCEPT).and_then(|h| h.to_str().ok()));
+    ([(header::CONTENT_TYPE, format.content_type())], metrics.expose(format))
 }
 
 async fn ready(State(health): State<Arc<Readiness>>) -> impl IntoResponse {

@@ -72,7 +72,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url: Uri = format!("http://{}/readyz", listener.local_addr().unwrap()).parse().unwrap();
         let health = Arc::new(Readiness::default());
-        let serving = http::serve(listener, Arc::clone(&health), |_| String::new(), std::future::pending());
+        let serving = http::serve(listener, Arc::clone(&health), Arc::default(), std::future::pending());
         let serving = tokio::spawn(serving);
         let told = until_well(&url, Duration::from_millis(100)).await.unwrap_err().to_string();
         assert!(told.contains("503") && told.contains("API server"), "{told}");

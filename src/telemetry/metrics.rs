@@ -6,9 +6,7 @@
 use crate::api::conditions::Reason;
 use crate::personalize::AccountRegion;
 use crate::queue::PoolStats;
-use crate::telemetry::exposition::{Format, classic};
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, prometheus_text, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -42,6 +40,36 @@ const ERRORS: [&str; 8] = [
     "Unreadable",
     "Watch",
 ];
+
+/// A format of the exposition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// OpenMetrics 1.0, which Prometheus asks for.
+    OpenMetrics,
+    /// The Prometheus text format 0.0.4, the default.
+    Text,
+}
+
+impl Format {
+    /// The format to answer a request with this `Accept` header in.
+    #[must_use]
+    pub fn negotiate(accept: Option<&str>) -> Self {
+        if accept.is_some_and(|accept| accept.contains("application/openmetrics-text")) {
+            Self::OpenMetrics
+        } else {
+            Self::Text
+        }
+    }
+
+    /// Its media type.
+    #[must_use]
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Text => prometheus_text::CONTENT_TYPE,
+        }
+    }
+}
 
 /// What a metric is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -320,15 +348,15 @@ impl Metrics {
     /// The exposition.
     #[must_use]
     pub fn expose(&self, format: Format) -> String {
-        let mut text = String::new();
+        let mut exposition = String::new();
         if let Ok(catalogue) = self.catalogue.lock() {
             // Writing to a string does not fail.
-            let _ = encode(&mut text, &catalogue.registry);
+            let _ = match format {
+                Format::OpenMetrics => text::encode(&mut exposition, &catalogue.registry),
+                Format::Text => prometheus_text::encode(&mut exposition, &catalogue.registry),
+            };
         }
-        match format {
-            Format::OpenMetrics => text,
-            Format::Classic => classic(&text),
-        }
+        exposition
     }
 
     pub(crate) fn worker_started(&self) {
@@ -444,6 +472,25 @@ mod tests {
     }
 
     #[test]
+    fn openmetrics_is_served_only_when_requested() {
+        let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
+        assert_eq!(Format::negotiate(Some(prometheus)), Format::OpenMetrics);
+        assert_eq!(Format::negotiate(Some("*/*")), Format::Text);
+        assert_eq!(Format::negotiate(None), Format::Text);
+    }
+
+    #[test]
+    fn counter_names_end_in_total_in_both_formats() {
+        let metrics = Metrics::default();
+        let (open, text) = (metrics.expose(Format::OpenMetrics), metrics.expose(Format::Text));
+        assert!(open.contains("# TYPE personalize_operator_errors counter\n") && open.ends_with("# EOF\n"), "{open}");
+        assert!(text.contains("# TYPE personalize_operator_errors_total counter\n") && !text.contains("EOF"), "{text}");
+        for exposition in [open, text] {
+            assert!(exposition.contains("\npersonalize_operator_errors_total{error=\"Watch\"} 0\n"), "{exposition}");
+        }
+    }
+
+    #[test]
     fn however_many_accounts_resources_name_the_series_are_bounded() {
         let metrics = Metrics::default();
         let now = jiff::Timestamp::now();
@@ -451,7 +498,7 @@ mod tests {
         let mut tallies: HashMap<_, _> = (0..1000).map(|i| (lane(i), tally(0))).collect();
         tallies.insert(lane(999), tally(5));
         metrics.survey(&Survey { tallies, ..Survey::default() }, now);
-        let text = metrics.expose(Format::Classic);
+        let text = metrics.expose(Format::Text);
         let queued: Vec<&str> =
             text.lines().filter(|l| l.starts_with("personalize_operator_imports_queued{")).collect();
         assert_eq!(queued.len(), MOST_LANES + 1);
@@ -468,9 +515,9 @@ mod tests {
         let metrics = Metrics::default();
         let tallies = HashMap::from([(lane(1), PoolStats { in_flight: 1, waiting: 0, since: None })]);
         metrics.survey(&Survey { tallies, ..Survey::default() }, jiff::Timestamp::now());
-        assert!(metrics.expose(Format::Classic).contains("reason=\"ImportFailed\"} 0"));
+        assert!(metrics.expose(Format::Text).contains("reason=\"ImportFailed\"} 0"));
         metrics.stands_by();
-        let text = metrics.expose(Format::Classic);
+        let text = metrics.expose(Format::Text);
         for name in ["imports_in_flight", "workqueue_depth", "operator_resources", "poll_overdue"] {
             assert!(!text.contains(name), "{name}");
         }
