@@ -20,7 +20,7 @@ use crate::personalize::Personalize;
 use crate::queue::{Key, Queue, Uid};
 use crate::reconciliation::MANAGER;
 use crate::redact::told;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{ErrorLabel, Metrics};
 use futures::channel::mpsc::{UnboundedSender, unbounded};
 use futures::future::join_all;
 use futures::{Stream, StreamExt};
@@ -286,7 +286,7 @@ fn indexed<P: Personalize>(
                 }
             }
             Err(error) => {
-                operator.metrics.error("Watch");
+                operator.metrics.error(ErrorLabel::Watch);
                 warn!(error = told(error), "the watch was interrupted");
             }
         }
@@ -302,7 +302,7 @@ async fn reconcile<P: Personalize>(guarded: Arc<Guarded>, operator: Arc<Context<
         let job = match &guarded.0 {
             Ok(job) => job,
             Err(invalid) => {
-                operator.metrics.error("Unreadable");
+                operator.metrics.error(ErrorLabel::Unreadable);
                 error!(error = %crate::redact::sanitize(&invalid.error), "the resource can't be read; it is left alone until it changes");
                 return Ok(Action::await_change());
             }

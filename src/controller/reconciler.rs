@@ -14,7 +14,7 @@ use crate::personalize::AccountRegion;
 use crate::personalize::{ErrorKind, Personalize, ServiceError};
 use crate::queue::{Key, Queue, Uid};
 use crate::reconciliation::{MANAGER, Reconciliation};
-use crate::telemetry::metrics::{Metrics, Survey};
+use crate::telemetry::metrics::{ErrorLabel, Metrics, Survey};
 use futures::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
@@ -53,15 +53,15 @@ impl Error {
     }
 
     /// A static name, fit for a metric label.
-    pub(crate) fn label(&self) -> &'static str {
+    pub(crate) fn label(&self) -> ErrorLabel {
         match self {
-            Self::Kube(kube::Error::Api(status)) if status.is_forbidden() => "KubernetesForbidden",
-            Self::Kube(_) => "Kubernetes",
-            Self::KubeTimeout => "KubernetesTimeout",
-            Self::NotLeading => "NotLeading",
-            Self::Outrun => "Outrun",
-            Self::Restless => "Restless",
-            Self::Panicked => "Panicked",
+            Self::Kube(kube::Error::Api(status)) if status.is_forbidden() => ErrorLabel::KubernetesForbidden,
+            Self::Kube(_) => ErrorLabel::Kubernetes,
+            Self::KubeTimeout => ErrorLabel::KubernetesTimeout,
+            Self::NotLeading => ErrorLabel::NotLeading,
+            Self::Outrun => ErrorLabel::Conflict,
+            Self::Restless => ErrorLabel::EffectLimit,
+            Self::Panicked => ErrorLabel::Panicked,
         }
     }
 }

@@ -1,10 +1,11 @@
 //! What can go wrong with a call, by what the operator should do about it.
 
 use crate::redact::sanitize;
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 /// What a failure means for the operator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr)]
 pub enum ErrorKind {
     /// The request is wrong as it stands (InvalidInputException, ValidationException and other
     /// refusals): nothing was made.
@@ -27,6 +28,8 @@ pub enum ErrorKind {
     /// made.
     Credentials,
     /// No answer, or none that can be read: whether the call took effect is unknown.
+    // The label predates the name; dashboards query it.
+    #[strum(serialize = "InDoubt")]
     Indeterminate,
 }
 
@@ -34,18 +37,7 @@ impl ErrorKind {
     /// A static name, fit for a metric label.
     #[must_use]
     pub fn label(self) -> &'static str {
-        match self {
-            Self::InvalidInput => "InvalidInput",
-            Self::AccessDenied => "AccessDenied",
-            Self::TooManyTags => "TooManyTags",
-            Self::QuotaExceeded => "QuotaExceeded",
-            Self::Throttled => "Throttled",
-            Self::AlreadyExists => "AlreadyExists",
-            Self::NotFound => "NotFound",
-            Self::InUse => "InUse",
-            Self::Credentials => "Credentials",
-            Self::Indeterminate => "InDoubt",
-        }
+        self.into()
     }
 
     /// The class of an error code of the service and its message.
@@ -162,6 +154,12 @@ mod tests {
             assert_eq!(ErrorKind::of("InternalFailure", "", status), ErrorKind::Indeterminate);
             assert_eq!(ErrorKind::of("ResourceNotFoundException", "", status), ErrorKind::Indeterminate);
         }
+    }
+
+    #[test]
+    fn labels_are_the_names_that_dashboards_query() {
+        assert_eq!(ErrorKind::QuotaExceeded.label(), "QuotaExceeded");
+        assert_eq!(ErrorKind::Indeterminate.label(), "InDoubt");
     }
 
     #[test]

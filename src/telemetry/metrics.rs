@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
+use strum::{IntoStaticStr, VariantArray};
 
 /// The value of the label `controller`.
 pub const CONTROLLER: &str = "datasetimportjob";
@@ -28,18 +29,30 @@ pub const MOST_LANES: usize = 100;
 /// The value of the labels `account` and `region` beyond [`MOST_LANES`].
 const OTHER: &str = "other";
 
-/// The kinds of errors that are counted, each from 0 on: those of a pass, of a resource that can't be read, and of
-/// the watch.
-const ERRORS: [&str; 8] = [
-    "Kubernetes",
-    "KubernetesForbidden",
-    "KubernetesTimeout",
-    "NotLeading",
-    "Panicked",
-    "Restless",
-    "Unreadable",
-    "Watch",
-];
+/// The errors that `personalize_operator_errors_total` counts, each from 0 on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
+pub(crate) enum ErrorLabel {
+    /// The Kubernetes API failed or refused a call.
+    Kubernetes,
+    /// The Kubernetes API refused a call by RBAC.
+    KubernetesForbidden,
+    /// The Kubernetes API did not answer in time.
+    KubernetesTimeout,
+    /// A reconcile stopped because this replica does not lead or is shutting down.
+    NotLeading,
+    /// A reconcile met too many write conflicts.
+    #[strum(serialize = "Outrun")]
+    Conflict,
+    /// A reconcile exceeded the limit of effects.
+    #[strum(serialize = "Restless")]
+    EffectLimit,
+    /// A reconcile panicked.
+    Panicked,
+    /// A resource could not be decoded.
+    Unreadable,
+    /// The watch was interrupted.
+    Watch,
+}
 
 /// A format of the exposition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,7 +164,7 @@ pub struct Outcome {
 
 /// The label of an error.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct ErrorLabel {
+pub struct ErrorLabels {
     error: &'static str,
 }
 
@@ -196,7 +209,7 @@ pub struct Metrics {
     poll_lag: Histogram,
     poll_overdue: Family<Controller, Gauge<f64, AtomicU64>>,
     resources: Family<ReasonLabel, Gauge>,
-    errors: Family<ErrorLabel, Counter>,
+    errors: Family<ErrorLabels, Counter>,
 }
 
 fn seconds() -> Histogram {
@@ -236,8 +249,8 @@ impl Default for Metrics {
         for outcome in ["succeeded", "failed", "retried", "rejected"] {
             drop(metrics.imports.get_or_create(&Outcome { outcome }));
         }
-        for error in ERRORS {
-            drop(metrics.errors.get_or_create(&ErrorLabel { error }));
+        for error in ErrorLabel::VARIANTS {
+            drop(metrics.errors.get_or_create(&ErrorLabels { error: error.into() }));
         }
         metrics
     }
@@ -400,8 +413,8 @@ impl Metrics {
         self.poll_lag.observe(lag.as_secs_f64());
     }
 
-    pub(crate) fn error(&self, error: &'static str) {
-        self.errors.get_or_create(&ErrorLabel { error }).inc();
+    pub(crate) fn error(&self, error: ErrorLabel) {
+        self.errors.get_or_create(&ErrorLabels { error: error.into() }).inc();
     }
 
     /// Sets what the leader knows of all resources, as of now.
@@ -488,6 +501,26 @@ mod tests {
         for exposition in [open, text] {
             assert!(exposition.contains("\npersonalize_operator_errors_total{error=\"Watch\"} 0\n"), "{exposition}");
         }
+    }
+
+    #[test]
+    fn every_error_label_is_exposed_from_zero_on() {
+        let text = Metrics::default().expose(Format::Text);
+        let prefix = "personalize_operator_errors_total{error=\"";
+        let mut labels: Vec<_> = text.lines().filter_map(|l| l.strip_prefix(prefix)?.strip_suffix("\"} 0")).collect();
+        labels.sort_unstable();
+        let expected = [
+            "Kubernetes",
+            "KubernetesForbidden",
+            "KubernetesTimeout",
+            "NotLeading",
+            "Outrun",
+            "Panicked",
+            "Restless",
+            "Unreadable",
+            "Watch",
+        ];
+        assert_eq!(labels, expected);
     }
 
     #[test]
