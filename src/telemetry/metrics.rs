@@ -197,7 +197,6 @@ pub struct Metrics {
     reconcile_seconds: Family<Controller, Histogram, fn() -> Histogram>,
     active_workers: Family<Controller, Gauge>,
     max_workers: Family<Controller, Gauge>,
-    depth: Family<Named, Gauge>,
     rest_calls: Family<RestCall, Counter>,
     leading: Family<Named, Gauge>,
     imports: Family<Outcome, Counter>,
@@ -226,7 +225,6 @@ impl Default for Metrics {
             reconcile_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
             active_workers: Family::default(),
             max_workers: Family::default(),
-            depth: Family::default(),
             rest_calls: Family::default(),
             leading: Family::default(),
             imports: Family::default(),
@@ -281,7 +279,6 @@ impl Metrics {
             "The most reconciles at once",
             &self.max_workers,
         );
-        c.add("workqueue_depth", &["name"], "Resources that wait for their turn to import", &self.depth);
         c.add(
             "rest_client_requests",
             &["code", "method"],
@@ -438,8 +435,6 @@ impl Metrics {
             let longest = self.oldest_queued.get_or_create(&lane);
             longest.set(longest.get().max(waits));
         }
-        let waiting = survey.tallies.values().map(|t| count(t.waiting)).sum();
-        self.depth.get_or_create(&Named { name: CONTROLLER.into() }).set(waiting);
         for reason in std::iter::once(None).chain(Reason::ALL.iter().copied().map(Some)) {
             let label = ReasonLabel { reason: reason.map_or("NotSeen", Reason::as_str) };
             let resources = survey.reasons.get(&reason).copied().unwrap_or(0);
@@ -452,7 +447,6 @@ impl Metrics {
     pub(crate) fn stands_by(&self) {
         if let Ok(_catalogue) = self.catalogue.lock() {
             self.clear();
-            self.depth.clear();
             self.resources.clear();
             self.poll_overdue.clear();
         }
@@ -540,7 +534,6 @@ mod tests {
             text.contains("imports_in_flight{account=\"000000000999\",region=\"eu-west-1\"} 5"),
             "the busiest stay"
         );
-        assert!(text.contains("workqueue_depth{name=\"datasetimportjob\"} 1000"));
     }
 
     #[test]
@@ -551,7 +544,7 @@ mod tests {
         assert!(metrics.expose(Format::Text).contains("reason=\"ImportFailed\"} 0"));
         metrics.stands_by();
         let text = metrics.expose(Format::Text);
-        for name in ["imports_in_flight", "workqueue_depth", "operator_resources", "poll_overdue"] {
+        for name in ["imports_in_flight", "operator_resources", "poll_overdue"] {
             assert!(!text.contains(name), "{name}");
         }
     }
