@@ -5,8 +5,9 @@ use crate::controller::Options;
 use crate::controller::leader_election::LeaderElectionOptions;
 use crate::controller::namespace_policy::DefaultPolicy;
 use crate::import::timing::Timing;
+pub use crate::telemetry::logging::LogFormat;
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use humantime::parse_duration;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -50,15 +51,6 @@ pub struct ProbeArgs {
     /// How long to go on asking until the answer is good.
     #[arg(long, env = "PERSONALIZE_OPERATOR_PROBE_TIMEOUT", default_value = "5s", value_parser = parse_duration)]
     pub timeout: Duration,
-}
-
-/// How log lines are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// Flags of `run`.

@@ -316,7 +316,7 @@ fn failure<E>(error: &SdkError<E, HttpResponse>) -> ServiceError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    let told = redact::told(&DisplayErrorContext(error));
+    let told = redact::sanitize_display(&DisplayErrorContext(error));
     match error {
         SdkError::ServiceError(answer) => {
             let status = answer.raw().status().as_u16();

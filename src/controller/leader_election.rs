@@ -109,7 +109,7 @@ impl LeaderElection {
                 }
                 Ok(Ok(false)) => {}
                 Ok(Err(error)) => {
-                    warn!(error = redact::told(&error), lease = %self.options.name, "the lease can't be read or written; needs get, create and update on leases in coordination.k8s.io")
+                    warn!(error = redact::sanitize_display(&error), lease = %self.options.name, "the lease can't be read or written; needs get, create and update on leases in coordination.k8s.io")
                 }
                 Err(_) => warn!(lease = %self.options.name, "the API server does not answer about the lease"),
             }
@@ -135,7 +135,7 @@ impl LeaderElection {
                     break;
                 }
                 Ok(Err(error)) => {
-                    warn!(error = redact::told(&error), lease = %self.options.name, "the lease could not be renewed")
+                    warn!(error = redact::sanitize_display(&error), lease = %self.options.name, "the lease could not be renewed")
                 }
                 Err(_) => warn!(lease = %self.options.name, "the API server did not answer about the lease"),
             }
@@ -164,7 +164,10 @@ impl LeaderElection {
         match timeout(self.attempt_timeout(), give_up).await {
             Ok(Ok(())) => info!(lease = %self.options.name, "gave the lease up"),
             Ok(Err(error)) => {
-                warn!(error = redact::told(&error), "the lease could not be given up; it runs out by itself")
+                warn!(
+                    error = redact::sanitize_display(&error),
+                    "the lease could not be given up; it runs out by itself"
+                )
             }
             Err(_) => warn!("the lease could not be given up in time; it runs out by itself"),
         }

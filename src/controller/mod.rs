@@ -19,7 +19,7 @@ use crate::import::timing::Timing;
 use crate::personalize::Personalize;
 use crate::queue::{Key, Queue, Uid};
 use crate::reconciliation::MANAGER;
-use crate::redact::told;
+use crate::redact::sanitize_display;
 use crate::telemetry::metrics::{ErrorLabel, Metrics};
 use futures::channel::mpsc::{UnboundedSender, unbounded};
 use futures::future::join_all;
@@ -145,7 +145,7 @@ async fn probe_crd(client: Client, options: Options, health: Arc<Readiness>, res
                 newest = version;
                 (true, String::new())
             }
-            Ok(Err(error)) => (false, told(&error)),
+            Ok(Err(error)) => (false, sanitize_display(&error)),
             Err(_) => (false, "no answer in time".into()),
         };
         if was != Some(served) {
@@ -287,7 +287,7 @@ fn indexed<P: Personalize>(
             }
             Err(error) => {
                 operator.metrics.error(ErrorLabel::Watch);
-                warn!(error = told(error), "the watch was interrupted");
+                warn!(error = sanitize_display(error), "the watch was interrupted");
             }
         }
         event
@@ -324,7 +324,7 @@ async fn reconcile<P: Personalize>(guarded: Arc<Guarded>, operator: Arc<Context<
         operator.metrics.worker_ended(result, began.elapsed());
         if let Err(error) = &outcome {
             operator.metrics.error(error.label());
-            warn!(error = told(error), "the pass could not be ended; it is taken up again");
+            warn!(error = sanitize_display(error), "the pass could not be ended; it is taken up again");
         }
         Ok(delay.map_or_else(Action::await_change, Action::requeue))
     }

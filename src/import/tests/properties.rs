@@ -11,7 +11,7 @@ use crate::import::plan::{Effect, Memory, Observations, decide};
 use crate::import::request::ImportRequest;
 use crate::import::timing::tests::policy;
 use crate::personalize::{ACTIVE, ErrorKind};
-use crate::redact::LONGEST;
+use crate::redact::MAX_CHARS;
 use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
@@ -31,7 +31,7 @@ fn is_fit(
 ) -> Result<(), TestCaseError> {
     let invisible = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}');
     for text in told(after).filter(|text| told(before).all(|old| old != *text)) {
-        prop_assert!(text.chars().count() <= LONGEST, "{} characters", text.chars().count());
+        prop_assert!(text.chars().count() <= MAX_CHARS, "{} characters", text.chars().count());
         prop_assert!(!text.contains(|c| char::is_control(c) || invisible(c)), "{text:?}");
         prop_assert!(!text.contains(SECRET), "{text:?}");
     }

@@ -7,7 +7,7 @@ use personalize_operator::api::{DatasetImportJob, DatasetImportJobStatus};
 use personalize_operator::import::plan::Effect;
 use personalize_operator::import::timing::{Timing, after};
 use personalize_operator::reconciliation::Reconciliation;
-use personalize_operator::redact::LONGEST;
+use personalize_operator::redact::MAX_CHARS;
 use serde_json::Value;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -62,7 +62,7 @@ pub(crate) fn written(before: &DatasetImportJob, status: &DatasetImportJobStatus
     };
     let known = told(&old);
     for text in told(status).into_iter().filter(|text| !known.contains(text)).flatten() {
-        assert!(text.chars().count() <= LONGEST, "too long: {}", text.len());
+        assert!(text.chars().count() <= MAX_CHARS, "too long: {}", text.len());
         assert!(!text.contains(char::is_control), "not printable: {text:?}");
         assert!(!tells_secret(&text), "a secret is told: {text}");
     }
