@@ -105,7 +105,7 @@ pub async fn run<P: Personalize + Clone>(
                 // What is known, and from where the watches go on, is of a history that never was.
                 () = restored.notified() => {}
             }
-            health.stands_by();
+            health.set_standby();
             metrics.stands_by();
         }
         candidate.release().await;
@@ -156,7 +156,7 @@ async fn probe_crd(client: Client, options: Options, health: Arc<Readiness>, res
                 warn!(error = %why, "DatasetImportJobs can't be listed: is the CRD installed, and may the operator list them?");
             }
         }
-        health.crd(served);
+        health.set_crd_served(served);
         sleep(if served { Duration::from_secs(5) } else { Duration::from_secs(1) }).await;
     }
 }
@@ -174,7 +174,7 @@ async fn lead<P: Personalize + Clone>(
     let client = &connection.client;
     let scopes: Vec<Option<String>> =
         if options.namespaces.is_empty() { vec![None] } else { options.namespaces.iter().cloned().map(Some).collect() };
-    health.leads(scopes.iter().map(|scope| scope.clone().unwrap_or_default()));
+    health.set_leading(scopes.iter().map(|scope| scope.clone().unwrap_or_default()));
     let (senders, receivers): (Vec<_>, Vec<_>) = scopes.iter().map(|_| unbounded::<ObjectRef<Guarded>>()).unzip();
     let (warm, warmed) = watch::channel(());
     let reporter = Reporter { controller: MANAGER.into(), instance: Some(options.instance.clone()) };
@@ -278,9 +278,9 @@ fn indexed<P: Personalize>(
             }
             Ok(Event::InitDone) => {
                 unlisted.drain().for_each(|uid| operator.forget(&uid));
-                let was_warm = operator.health.is_warm();
-                operator.health.warm(scope.as_deref().unwrap_or_default());
-                if !was_warm && operator.health.is_warm() {
+                let was_warm = operator.health.is_synced();
+                operator.health.mark_synced(scope.as_deref().unwrap_or_default());
+                if !was_warm && operator.health.is_synced() {
                     // What came before all was known was left alone.
                     let _ = warm.send(());
                 }
@@ -307,7 +307,7 @@ async fn reconcile<P: Personalize>(guarded: Arc<Guarded>, operator: Arc<Context<
                 return Ok(Action::await_change());
             }
         };
-        if !operator.health.is_warm() {
+        if !operator.health.is_synced() {
             debug!("not everything is known yet; it is looked at once that is so");
             return Ok(Action::await_change());
         }

@@ -117,8 +117,8 @@ async fn pass(last: Option<(&'static str, usize)>) -> (Result<(), Error>, usize,
     let leadership = LeaseHold::until(std::time::Instant::now() + Duration::from_secs(3600));
     let service = Arc::new(Service { asked: Mutex::default(), leadership: leadership.clone(), last });
     let health = Arc::new(Readiness::default());
-    health.leads(["shop".to_owned()]);
-    health.warm("shop");
+    health.set_leading(["shop".to_owned()]);
+    health.mark_synced("shop");
     let reporter = Reporter { controller: MANAGER.into(), instance: None };
     let operator = Context {
         client: client.clone(),
