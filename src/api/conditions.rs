@@ -1,5 +1,4 @@
-//! Conditions and reasons: the one list of constants, and the table that turns a verdict into the
-//! four conditions of a resource.
+//! The conditions of a resource and their reasons.
 
 use crate::api::DatasetImportJobStatus;
 use crate::redact::sanitize;
@@ -7,34 +6,34 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use strum::{EnumMessage, EnumString, IntoStaticStr, VariantArray};
 
-/// Ready: the import is done, so what depends on the data may go on.
+/// Ready: the data is imported and can be used.
 pub const READY: &str = "Ready";
-/// Succeeded: the import ended well; for `kubectl wait`.
+/// Succeeded: the import succeeded; for `kubectl wait`.
 pub const SUCCEEDED: &str = "Succeeded";
-/// Reconciling: the operator is still at work (kstatus).
+/// Reconciling: the import is in progress (kstatus).
 pub const RECONCILING: &str = "Reconciling";
-/// Stalled: the operator can't make progress without help (kstatus).
+/// Stalled: the import needs a change by a user (kstatus).
 pub const STALLED: &str = "Stalled";
 
 /// The conditions that the operator sets.
 pub const OWN: [&str; 4] = [READY, SUCCEEDED, RECONCILING, STALLED];
 
-/// Whether the operator sets this condition; others may keep theirs beside it.
+/// Whether the operator owns this condition; other controllers may add theirs.
 #[must_use]
 pub fn is_own(condition: &Condition) -> bool {
     OWN.contains(&condition.type_.as_str())
 }
 
-/// How a resource stands; each is a row of the table of states.
+/// The state of a resource: a row of the table in docs/states.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
     /// Queued, submitting, pending or in progress.
     InProgress,
-    /// The data is in the dataset.
+    /// The import succeeded.
     Succeeded,
     /// Failed, rejected, in conflict or not permitted.
     Failed,
-    /// Held back before submission, by `spec.suspend` or by annotation.
+    /// Suspended before submission, by `spec.suspend` or by annotation.
     Suspended,
 }
 
@@ -133,8 +132,8 @@ impl Reason {
     }
 }
 
-/// Sets the four conditions, with a message made fit for people. A condition whose status stays keeps its transition time, and one that
-/// says nothing new stays as it is, byte for byte.
+/// Sets all four conditions; the message is sanitised. A condition whose status does not change keeps its transition
+/// time.
 pub fn set(status: &mut DatasetImportJobStatus, generation: i64, reason: Reason, message: &str, now: Timestamp) {
     let values = match reason.state() {
         State::InProgress => ["Unknown", "Unknown", "True", "False"],
@@ -148,23 +147,23 @@ pub fn set(status: &mut DatasetImportJobStatus, generation: i64, reason: Reason,
         .into_iter()
         .zip(values)
         .map(|(type_, value)| {
-            let since = old.iter().find(|c| c.type_ == type_ && c.status == value);
+            let unchanged = old.iter().find(|c| c.type_ == type_ && c.status == value);
             Condition {
                 type_: type_.into(),
                 status: value.into(),
                 reason: reason.as_str().into(),
                 message: message.clone(),
                 observed_generation: Some(generation),
-                last_transition_time: since.map_or_else(|| whole_seconds(now), |c| c.last_transition_time.clone()),
+                last_transition_time: unchanged.map_or_else(|| whole_seconds(now), |c| c.last_transition_time.clone()),
             }
         })
         .collect();
-    // A condition of another's making is not ours to drop.
+    // Conditions of other controllers stay.
     status.conditions.extend(old.into_iter().filter(|condition| !is_own(condition)));
     status.observed_generation = Some(generation);
 }
 
-/// Kubernetes keeps times in whole seconds; what is written must equal what is read back.
+/// The time in whole seconds, as Kubernetes stores it, so that a status equals what is read back.
 #[must_use]
 pub fn whole_seconds(at: Timestamp) -> Time {
     Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
