@@ -5,7 +5,7 @@
 use personalize_operator::api;
 use personalize_operator::api::conditions::{Reason, State};
 use personalize_operator::controller::namespace_policy;
-use personalize_operator::telemetry::metrics::{MOST_LANES, Metrics};
+use personalize_operator::telemetry::metrics::{MAX_POOL_SERIES, Metrics};
 use serde_json::Value;
 use std::fmt::Write;
 use std::fs;
@@ -176,7 +176,7 @@ fn the_metrics_in_docs_are_those_of_the_registry() {
          Prometheus does, and the Prometheus text format to all others.\n\n\
          Only the leader exposes `personalize_operator_resources`, `…_imports_in_flight`, `…_imports_queued`,\n\
          `…_oldest_queued_seconds` and `…_poll_overdue_seconds`, so sums over replicas are correct. Apart from account and region,\n\
-         no label holds text from resources. At most {MOST_LANES} accounts and regions have series; the rest is summed under\n\
+         no label holds text from resources. At most {MAX_POOL_SERIES} accounts and regions have series; the rest is summed under\n\
          `other`. [runbooks.md](runbooks.md) explains the alerts on these metrics.\n\n\
          A run of 30 imports into 12 datasets, two of which fail (`hack/plot` draws it; the Grafana dashboard in\n\
          `charts/personalize-operator/files/dashboard.json` shows more):\n\n\

@@ -99,7 +99,7 @@ where
         async move {
             let answer = answer.await;
             let code = answer.as_ref().map_or("<error>".to_owned(), |a| a.status().as_u16().to_string());
-            watched.metrics.rest_call(method.as_str(), &code);
+            watched.metrics.kube_request(method.as_str(), &code);
             if let Ok(answer) = &answer
                 && (answer.status() == StatusCode::TOO_MANY_REQUESTS || answer.status().is_server_error())
             {

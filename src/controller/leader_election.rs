@@ -80,7 +80,7 @@ impl LeaderElection {
     /// A candidate that holds nothing yet.
     #[must_use]
     pub fn new(client: Client, options: LeaderElectionOptions, metrics: Arc<Metrics>) -> Self {
-        metrics.leads(&options.name, false);
+        metrics.set_leader(&options.name, false);
         let api = Api::namespaced(client, &options.namespace);
         Self { api, options, leadership: LeaseHold::default(), metrics }
     }
@@ -146,7 +146,7 @@ impl LeaderElection {
     /// Stops acting as the leader.
     pub fn resign(&self) {
         self.leadership.set(None);
-        self.metrics.leads(&self.options.name, false);
+        self.metrics.set_leader(&self.options.name, false);
     }
 
     /// Gives the lease up, so that another replica needn't wait for it to run out.
@@ -222,7 +222,7 @@ impl LeaderElection {
     /// they see the write, which is later.
     fn leads(&self, asked: Instant) {
         self.leadership.set(Some(asked + self.options.duration * 2 / 3));
-        self.metrics.leads(&self.options.name, true);
+        self.metrics.set_leader(&self.options.name, true);
     }
 
     fn retry_period(&self) -> Duration {

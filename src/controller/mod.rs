@@ -78,7 +78,7 @@ pub async fn run<P: Personalize + Clone>(
     metrics: Arc<Metrics>,
     stop: watch::Receiver<bool>,
 ) {
-    metrics.workers(options.concurrency);
+    metrics.set_max_workers(options.concurrency);
     let restored = Notify::new();
     let probe = probe_crd(connection.client.clone(), options.clone(), Arc::clone(&health), &restored);
     let work = async {
@@ -106,7 +106,7 @@ pub async fn run<P: Personalize + Clone>(
                 () = restored.notified() => {}
             }
             health.set_standby();
-            metrics.stands_by();
+            metrics.clear_snapshot();
         }
         candidate.release().await;
     };

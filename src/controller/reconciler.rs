@@ -14,7 +14,7 @@ use crate::personalize::AccountRegion;
 use crate::personalize::{ErrorKind, Personalize, ServiceError};
 use crate::queue::{Key, Queue, Uid};
 use crate::reconciliation::{MANAGER, Reconciliation};
-use crate::telemetry::metrics::{ErrorLabel, Metrics, Survey};
+use crate::telemetry::metrics::{ErrorLabel, Metrics, Snapshot};
 use futures::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
@@ -158,14 +158,14 @@ impl<P: Personalize> Context<P> {
     pub(crate) fn survey(&self, began: Timestamp) {
         let now = Timestamp::now();
         let queue = self.queue();
-        let (tallies, reasons, followed) = (queue.tally(now), queue.reasons(), queue.followed());
+        let (pools, reasons, followed) = (queue.tally(now), queue.reasons(), queue.followed());
         drop(queue);
         let unseen = |(uid, known): &(Uid, Timestamp)| {
             let seen = self.memories.recall(uid).memory.described.unwrap_or(began.max(*known));
             since(seen, now).saturating_sub(self.policy.poll_max)
         };
         let overdue = followed.iter().map(unseen).max().unwrap_or_default();
-        self.metrics.survey(&Survey { tallies, reasons, overdue }, now);
+        self.metrics.record_snapshot(&Snapshot { pools, reasons, overdue }, now);
     }
 
     fn kube<T>(&self, call: impl Future<Output = kube::Result<T>>) -> impl Future<Output = Result<T, Error>> {
@@ -357,9 +357,9 @@ impl<P: Personalize> Executor<'_, P> {
     ) -> Result<T, ServiceError> {
         let answer = call.await;
         match &answer {
-            Ok(_) => self.operator.metrics.service_call(operation, "OK"),
+            Ok(_) => self.operator.metrics.service_request(operation, "OK"),
             Err(failure) => {
-                self.operator.metrics.service_call(operation, failure.kind.label());
+                self.operator.metrics.service_request(operation, failure.kind.label());
                 let class = failure.kind.label();
                 if failure.kind == ErrorKind::NotFound {
                     debug!(operation, class, %failure, "the service does not know it");
