@@ -1,10 +1,11 @@
-//! Flags and environment: every flag has a variable `PERSONALIZE_OPERATOR_…`.
+//! The command line: flags, their environment variables `PERSONALIZE_OPERATOR_…`, and the settings made from them.
 
 use crate::aws::AwsOptions;
 use crate::controller::Options;
 use crate::controller::leader_election::LeaderElectionOptions;
 use crate::controller::namespace_policy::DefaultPolicy;
 use crate::import::timing::Timing;
+pub use crate::telemetry::logging::LogFormat;
 use clap::builder::{NonEmptyStringValueParser, PossibleValue};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use humantime::parse_duration;
@@ -12,53 +13,44 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// The longest duration that a flag takes.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+/// The maximum of a duration flag.
+const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// What the help of `run` ends with.
-const UNITS: &str = "Durations are written with their unit, like 500ms, 30s, 5m or 1h. A flag on the command line goes \
-before its environment variable.";
+/// The end of the help of `run`.
+const RUN_AFTER_HELP: &str = "Durations have a unit: 500ms, 30s, 5m or 1h. A flag takes precedence over its environment \
+variable.";
 
-/// Amazon Personalize dataset imports as Kubernetes resources.
+/// Imports data into Amazon Personalize datasets, as Kubernetes resources.
 #[derive(Debug, Parser)]
 #[command(name = "personalize-operator", version, about, max_term_width = 100)]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// A command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the operator.
-    #[command(after_help = UNITS)]
+    #[command(after_help = RUN_AFTER_HELP)]
     Run(Box<RunArgs>),
     /// Print the CustomResourceDefinition as YAML.
     Crd,
-    /// Ask a running operator whether it is well; the exit status tells.
+    /// Check that a running operator is ready; exits with 0 if it is.
     Probe(ProbeArgs),
 }
 
 /// Flags of `probe`.
 #[derive(Debug, Args)]
 pub struct ProbeArgs {
-    /// What to ask: any answer but a status of 2xx is a failure.
+    /// The URL to request; any status but 2xx is a failure.
     #[arg(default_value = "http://127.0.0.1:8080/readyz")]
     pub url: http::Uri,
 
-    /// How long to go on asking until the answer is good.
+    /// How long to repeat the request until it succeeds.
     #[arg(long, env = "PERSONALIZE_OPERATOR_PROBE_TIMEOUT", default_value = "5s", value_parser = parse_duration)]
     pub timeout: Duration,
-}
-
-/// How log lines are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 impl ValueEnum for DefaultPolicy {
@@ -78,101 +70,101 @@ impl ValueEnum for DefaultPolicy {
 #[derive(Debug, Args)]
 #[command(args_override_self = true)]
 pub struct RunArgs {
-    /// Namespaces to watch, separated by commas; none watches all.
+    /// Namespaces to watch, separated by commas [default: all].
     #[arg(long, env = "PERSONALIZE_OPERATOR_WATCH_NAMESPACES", value_delimiter = ',')]
     pub watch_namespaces: Vec<String>,
 
-    /// Address of the listener for /healthz, /readyz and /metrics.
+    /// The address of the listener for /healthz, /readyz and /metrics.
     #[arg(long, env = "PERSONALIZE_OPERATOR_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
 
-    /// What to log, in the syntax of tracing's EnvFilter, such as info or personalize_operator=debug.
+    /// The log level, in the syntax of tracing's EnvFilter, such as info or personalize_operator=debug.
     #[arg(long, env = "PERSONALIZE_OPERATOR_LOG_LEVEL", default_value = "info")]
     pub log_level: String,
 
-    /// How to log.
+    /// The format of the log.
     #[arg(long, env = "PERSONALIZE_OPERATOR_LOG_FORMAT", default_value = "json")]
     pub log_format: LogFormat,
 
-    /// The most resources worked on at once.
+    /// The maximum number of resources reconciled at once.
     #[arg(long, env = "PERSONALIZE_OPERATOR_CONCURRENCY", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub concurrency: u16,
 
-    /// What namespaces may import that carry no allow-list in their annotations.
+    /// Whether namespaces without allow-list annotations may import everything (open) or nothing (closed).
     #[arg(long, env = "PERSONALIZE_OPERATOR_UNLISTED_NAMESPACES", default_value = "open")]
     pub unlisted_namespaces: DefaultPolicy,
 
-    /// How long a pass under way may take to end after SIGTERM; keep it below the pod's grace period.
+    /// How long reconciles in progress may take to finish after SIGTERM; keep it below the pod's grace period.
     #[arg(long, env = "PERSONALIZE_OPERATOR_DRAIN_TIMEOUT", default_value = "20s", value_parser = duration)]
     pub drain_timeout: Duration,
 
-    /// Flags on leader election.
+    /// Flags for leader election.
     #[command(flatten)]
     pub election: ElectionArgs,
 
-    /// Flags on imports.
+    /// Flags for imports.
     #[command(flatten)]
     pub imports: ImportArgs,
 
-    /// Flags on Kubernetes.
+    /// Flags for Kubernetes.
     #[command(flatten)]
     pub kube: KubeArgs,
 
-    /// Flags on AWS.
+    /// Flags for AWS.
     #[command(flatten)]
     pub aws: AwsArgs,
 }
 
-/// Leader election.
+/// Flags for leader election.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Leader election")]
 pub struct ElectionArgs {
-    /// Whether replicas elect a leader; turn it off only where there is never more than one.
+    /// Whether replicas elect a leader; disable it only if there is never more than one replica.
     #[arg(long, env = "PERSONALIZE_OPERATOR_LEADER_ELECT", default_value_t = true, action = clap::ArgAction::Set)]
     pub leader_elect: bool,
 
-    /// Namespace of the Lease [default: the pod's own, or the kubeconfig context's].
+    /// The namespace of the Lease [default: the pod's namespace, or that of the kubeconfig context].
     #[arg(long, env = "PERSONALIZE_OPERATOR_LEASE_NAMESPACE")]
     pub lease_namespace: Option<String>,
 
-    /// Name of the Lease.
+    /// The name of the Lease.
     #[arg(long, env = "PERSONALIZE_OPERATOR_LEASE_NAME", default_value = "personalize-operator", value_parser = NonEmptyStringValueParser::new())]
     pub lease_name: String,
 
-    /// How long the Lease lives without being renewed, in whole seconds.
+    /// How long the Lease is valid after a renewal, in whole seconds.
     #[arg(long, env = "PERSONALIZE_OPERATOR_LEASE_DURATION", default_value = "15s", value_parser = lease_duration)]
     pub lease_duration: Duration,
 
-    /// Who this replica is; unique among them [default: $POD_NAME, or the host's name with a number].
+    /// The unique name of this replica [default: $POD_NAME, or the host name with a number].
     #[arg(long, env = "PERSONALIZE_OPERATOR_IDENTITY")]
     pub identity: Option<String>,
 }
 
-/// Imports.
+/// Flags for imports.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Imports")]
 pub struct ImportArgs {
-    /// The most imports at once per AWS account and region; the service's quota is 5.
+    /// The maximum number of running imports per AWS account and region; the service's quota is 5.
     #[arg(long, env = "PERSONALIZE_OPERATOR_MAX_IN_FLIGHT", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub max_in_flight: u16,
 
-    /// The shortest time between two looks at a running import.
+    /// The minimum interval between two polls of a running import.
     #[arg(long, env = "PERSONALIZE_OPERATOR_POLL_MIN", default_value = "15s", value_parser = duration)]
     pub poll_min: Duration,
 
-    /// The longest time between two looks at a running import.
+    /// The maximum interval between two polls of a running import.
     #[arg(long, env = "PERSONALIZE_OPERATOR_POLL_MAX", default_value = "5m", value_parser = duration)]
     pub poll_max: Duration,
 
-    /// How long after a submission whose answer was lost its job may still appear.
+    /// How long after a submission without an answer its job may still appear.
     #[arg(long, env = "PERSONALIZE_OPERATOR_GRACE", default_value = "60s", value_parser = duration)]
     pub grace: Duration,
 
-    /// The first delay after a failure that passes by itself; it doubles with each further one.
+    /// The first delay after a transient failure; it doubles with each further failure.
     #[arg(long, env = "PERSONALIZE_OPERATOR_BACKOFF_MIN", default_value = "5s", value_parser = duration)]
     pub backoff_min: Duration,
 
-    /// The longest delay after failures that pass by themselves.
+    /// The maximum delay after transient failures.
     #[arg(long, env = "PERSONALIZE_OPERATOR_BACKOFF_MAX", default_value = "5m", value_parser = duration)]
     pub backoff_max: Duration,
 
@@ -180,45 +172,45 @@ pub struct ImportArgs {
     #[arg(long, env = "PERSONALIZE_OPERATOR_REJECTED_MIN", default_value = "2m", value_parser = duration)]
     pub rejected_min: Duration,
 
-    /// The longest delay after rejections.
+    /// The maximum delay after rejections.
     #[arg(long, env = "PERSONALIZE_OPERATOR_REJECTED_MAX", default_value = "1h", value_parser = duration)]
     pub rejected_max: Duration,
 
-    /// The delay between a failed job and its first retry within backoffLimit; it doubles with each.
+    /// The delay between a failed job and its first retry within backoffLimit; it doubles with each retry.
     #[arg(long, env = "PERSONALIZE_OPERATOR_RETRY_MIN", default_value = "10s", value_parser = duration)]
     pub retry_min: Duration,
 }
 
-/// Kubernetes.
+/// Flags for Kubernetes.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Kubernetes")]
 pub struct KubeArgs {
-    /// The bound on each call to the Kubernetes API.
+    /// The timeout of each call to the Kubernetes API.
     #[arg(long, env = "PERSONALIZE_OPERATOR_KUBE_TIMEOUT", default_value = "15s", value_parser = duration)]
     pub kube_timeout: Duration,
 
-    /// How long a watch lives before it is renewed; a dead connection is noticed soon after.
+    /// The duration of a watch before it is renewed; a dead connection is detected soon after.
     #[arg(long, env = "PERSONALIZE_OPERATOR_WATCH_TIMEOUT", default_value = "60s", value_parser = watch_timeout)]
     pub watch_timeout: Duration,
 }
 
-/// AWS.
+/// Flags for AWS.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "AWS (credentials and endpoint come from the SDK's default chain)")]
 pub struct AwsArgs {
-    /// The bound on connecting to AWS.
+    /// The timeout of connecting to AWS.
     #[arg(long, env = "PERSONALIZE_OPERATOR_AWS_CONNECT_TIMEOUT", default_value = "5s", value_parser = duration)]
     pub aws_connect_timeout: Duration,
 
-    /// The bound on waiting for AWS to answer.
+    /// The timeout of waiting for an answer of AWS.
     #[arg(long, env = "PERSONALIZE_OPERATOR_AWS_READ_TIMEOUT", default_value = "20s", value_parser = duration)]
     pub aws_read_timeout: Duration,
 
-    /// The bound on a whole call to AWS.
+    /// The timeout of a whole call to AWS.
     #[arg(long, env = "PERSONALIZE_OPERATOR_AWS_TIMEOUT", default_value = "30s", value_parser = duration)]
     pub aws_timeout: Duration,
 
-    /// Roles to assume for accounts other than the operator's own, as ACCOUNT=ROLE_ARN, separated by commas.
+    /// Roles to assume for other accounts than the operator's, as ACCOUNT=ROLE_ARN, separated by commas.
     #[arg(long, env = "PERSONALIZE_OPERATOR_ACCOUNT_ROLES", value_parser = account_roles)]
     pub account_roles: Vec<AccountRoles>,
 }
@@ -227,13 +219,13 @@ pub struct AwsArgs {
 #[derive(Debug, Clone)]
 pub struct AccountRoles(Vec<(String, String)>);
 
-/// A delay of nothing would be a loop that never sleeps, and one of ages overflows when it is doubled.
+/// Rejects a zero delay, which would be a busy loop, and one that overflows when it is doubled.
 fn duration(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text).map_err(|e| e.to_string())?;
-    if (Duration::from_millis(1)..=LONGEST).contains(&duration) {
+    if (Duration::from_millis(1)..=MAX_DURATION).contains(&duration) {
         Ok(duration)
     } else {
-        Err("write a duration of 1ms to 366days, such as 500ms, 30s or 5m".into())
+        Err("must be a duration from 1ms to 366days, such as 500ms, 30s or 5m".into())
     }
 }
 
@@ -242,20 +234,24 @@ fn lease_duration(text: &str) -> Result<Duration, String> {
     if (1..=3600).contains(&duration.as_secs()) && duration.subsec_nanos() == 0 {
         Ok(duration)
     } else {
-        Err("a lease lives for 1 to 3600 whole seconds, such as 15s".into())
+        Err("must be 1 to 3600 whole seconds, such as 15s".into())
     }
 }
 
 fn watch_timeout(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text).map_err(|e| e.to_string())?;
-    if (1..=290).contains(&duration.as_secs()) { Ok(duration) } else { Err("a watch lives for 1s to 290s".into()) }
+    if (1..=290).contains(&duration.as_secs()) {
+        Ok(duration)
+    } else {
+        Err("must be a duration from 1s to 290s".into())
+    }
 }
 
-/// A variable that is set and empty says what one that isn't set does: nothing.
+/// An empty variable means the same as one that is not set: no roles.
 fn account_roles(text: &str) -> Result<AccountRoles, String> {
     text.split(',')
         .map(str::trim)
-        .filter(|one| !one.is_empty())
+        .filter(|role| !role.is_empty())
         .map(account_role)
         .collect::<Result<_, _>>()
         .map(AccountRoles)
@@ -268,28 +264,28 @@ fn account_role(text: &str) -> Result<(String, String), String> {
         {
             Ok((account.into(), role.into()))
         }
-        _ => Err("write it like 123456789012=arn:aws:iam::123456789012:role/Importer".into()),
+        _ => Err("must be like 123456789012=arn:aws:iam::123456789012:role/Importer".into()),
     }
 }
 
-/// What was given, unless it is nothing but white space.
-fn given(text: Option<&str>) -> Option<&str> {
+/// The trimmed text, unless it is empty.
+fn non_empty(text: Option<&str>) -> Option<&str> {
     text.map(str::trim).filter(|text| !text.is_empty())
 }
 
 impl RunArgs {
-    /// The settings of the controller, in this namespace of the operator's own.
+    /// The settings of the controller. The Lease is in `own_namespace` unless a flag names another.
     #[must_use]
     pub fn options(&self, own_namespace: &str) -> Options {
         let identity = self.identity();
         let election = self.election.leader_elect.then(|| LeaderElectionOptions {
-            namespace: given(self.election.lease_namespace.as_deref()).unwrap_or(own_namespace).into(),
+            namespace: non_empty(self.election.lease_namespace.as_deref()).unwrap_or(own_namespace).into(),
             name: self.election.lease_name.clone(),
             identity: identity.clone(),
             duration: self.election.lease_duration,
         });
         Options {
-            namespaces: self.watch_namespaces.iter().filter_map(|n| given(Some(n))).map(String::from).collect(),
+            namespaces: self.watch_namespaces.iter().filter_map(|n| non_empty(Some(n))).map(String::from).collect(),
             concurrency: self.concurrency,
             quota: self.imports.max_in_flight.into(),
             timing: self.imports.policy(),
@@ -303,13 +299,13 @@ impl RunArgs {
     }
 
     fn identity(&self) -> String {
-        let pod = || std::env::var("POD_NAME").ok().and_then(|name| given(Some(&name)).map(String::from));
+        let pod = || std::env::var("POD_NAME").ok().and_then(|name| non_empty(Some(&name)).map(String::from));
         let unique = || {
             let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".into());
             format!("{host}-{}-{}", std::process::id(), jiff::Timestamp::now().as_millisecond())
         };
-        // Replicas that all went by an empty name would all take the Lease of one for their own.
-        given(self.election.identity.as_deref()).map(String::from).or_else(pod).unwrap_or_else(unique)
+        // Replicas that shared an empty name would all believe that they hold the Lease.
+        non_empty(self.election.identity.as_deref()).map(String::from).or_else(pod).unwrap_or_else(unique)
     }
 }
 
@@ -330,7 +326,7 @@ impl ImportArgs {
 }
 
 impl AwsArgs {
-    /// The settings of the adapter.
+    /// The settings of the AWS client.
     #[must_use]
     pub fn options(&self) -> AwsOptions {
         AwsOptions {
@@ -348,7 +344,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn every_flag_of_run_has_a_variable() {
+    fn every_flag_of_run_has_a_variable_and_a_help_text() {
         let cli = Cli::command();
         let run = cli.find_subcommand("run").unwrap();
         for arg in run.get_arguments().filter(|a| a.get_id() != "help") {
@@ -361,23 +357,23 @@ mod tests {
 
     fn run(flags: &[&str]) -> RunArgs {
         let args = ["x", "run"].iter().chain(flags);
-        let Command::Run(args) = Cli::try_parse_from(args).unwrap().command else { panic!("it is to run") };
+        let Command::Run(args) = Cli::try_parse_from(args).unwrap().command else { panic!("not the command run") };
         *args
     }
 
     #[test]
-    fn what_is_given_and_empty_is_not_given() {
+    fn empty_values_mean_the_default() {
         let args = run(&["--identity=", "--lease-namespace=", "--watch-namespaces=", "--account-roles="]);
         let options = args.options("own");
         let election = options.election.unwrap();
-        assert!(!election.identity.is_empty(), "two replicas without a name are not the same one");
+        assert!(!election.identity.is_empty(), "two replicas without a name must differ");
         assert_eq!((election.namespace.as_str(), options.namespaces.len()), ("own", 0));
         assert!(args.aws.options().roles.is_empty());
         assert!(Cli::try_parse_from(["x", "run", "--lease-name="]).is_err());
     }
 
     #[test]
-    fn lists_are_separated_by_commas_and_white_space_around_them_means_nothing() {
+    fn lists_are_separated_by_commas_and_trimmed() {
         let (one, two) =
             ("123456789012=arn:aws:iam::123456789012:role/A", "210987654321=arn:aws:iam::210987654321:role/B");
         let (flag, both) = (format!("--account-roles={one}"), format!("--account-roles={one}, {two},"));
@@ -385,27 +381,27 @@ mod tests {
         assert_eq!(
             run(&[&flag, &format!("--account-roles={two}")]).aws.options().roles.len(),
             2,
-            "each flag adds to it"
+            "a repeated flag adds to the list"
         );
         let namespaces = run(&["--watch-namespaces=a, b ,,c"]).options("own").namespaces;
         assert_eq!(namespaces.into_iter().collect::<Vec<_>>(), ["a", "b", "c"]);
     }
 
     #[test]
-    fn the_help_of_run_tells_how_durations_are_written() {
+    fn help_of_run_explains_durations() {
         let help = Cli::try_parse_from(["x", "run", "--help"]).unwrap_err().to_string();
         assert!(help.contains("500ms, 30s, 5m or 1h"), "{help}");
     }
 
     #[test]
-    fn a_wrong_value_is_refused_with_the_way_out() {
+    fn wrong_value_is_rejected_with_an_example() {
         let error = Cli::try_parse_from(["x", "run", "--account-roles", "12=x"]).unwrap_err().to_string();
         assert!(error.contains("--account-roles") && error.contains("123456789012=arn:"), "{error}");
         assert!(Cli::try_parse_from(["x", "run", "--lease-duration", "10ms"]).is_err());
     }
 
     #[test]
-    fn a_duration_is_neither_nothing_nor_so_long_that_it_overflows() {
+    fn zero_and_overflowing_durations_are_rejected() {
         for flag in ["--poll-min", "--backoff-max", "--rejected-max", "--kube-timeout", "--aws-timeout"] {
             for value in ["0s", "367days", "10000000000000000000s"] {
                 let error = Cli::try_parse_from(["x", "run", flag, value]).unwrap_err().to_string();

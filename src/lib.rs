@@ -64,6 +64,7 @@ cfg_if::cfg_if! {
         pub mod cli;
         pub mod controller;
         pub mod http;
+        pub mod run;
         pub mod telemetry;
     }
 }

@@ -1,14 +1,17 @@
-//! Text from outside, made fit for a status, an event or a log line.
+//! Sanitises text from outside before it reaches a status, an event or a log line.
 
 use std::fmt::{self, Display, Write};
 
-/// The most characters of foreign text that are kept: an event note may hold 1 kB.
-pub const LONGEST: usize = 1024;
+/// The maximum number of characters kept of a text. An event note may hold 1 kB.
+pub const MAX_CHARS: usize = 1024;
 
-/// What stands in the place of a secret.
+/// How much of a text is read at all, in characters.
+const MAX_INPUT_CHARS: usize = 4 * MAX_CHARS;
+
+/// Replaces a secret.
 const REDACTED: &str = "[redacted]";
 
-/// Words after which a value is taken for a secret, compared in lower case without `-` and `_`.
+/// Names whose value is a secret: compared by their end, in lower case, without `-` and `_`.
 const SECRET_NAMES: [&str; 9] = [
     "secretaccesskey",
     "awssecretkey",
@@ -21,82 +24,81 @@ const SECRET_NAMES: [&str; 9] = [
     "authorization",
 ];
 
-/// With what the tokens begin that STS gives out, and those of Kubernetes and other JSON web tokens.
-const TOKEN_BEGINNINGS: [&str; 6] = ["IQoJb3JpZ2lu", "AgoJb3JpZ2lu", "FwoGZXIvYXdz", "FQoGZXIvYXdz", "AQoDYXdz", "eyJ"];
+/// Prefixes of STS session tokens and, last, of JSON web tokens such as those of Kubernetes.
+const TOKEN_PREFIXES: [&str; 6] = ["IQoJb3JpZ2lu", "AgoJb3JpZ2lu", "FwoGZXIvYXdz", "FQoGZXIvYXdz", "AQoDYXdz", "eyJ"];
 
-/// Makes foreign text printable, short and free of secrets: control characters and runs of white
-/// space become one space, access keys, tokens, passwords in URLs and the values of secret-looking
-/// names are redacted, and at most [`LONGEST`] characters are kept.
+/// Makes text printable, short and free of secrets.
+///
+/// Control characters and runs of white space become one space. Access keys, tokens, passwords in URLs and the values
+/// of secret-looking names are redacted. At most [`MAX_CHARS`] characters are kept.
 #[must_use]
 pub fn sanitize(text: &str) -> String {
-    clean(text, LONGEST)
+    // Bound the work first: the text may be megabytes.
+    let readable = text.chars().take(MAX_INPUT_CHARS).map(|c| if is_printable(c) { c } else { ' ' });
+    let mut readable: String = readable.collect();
+    let truncated = text.chars().nth(MAX_INPUT_CHARS).is_some();
+    if truncated && let Some(end) = readable.rfind(' ') {
+        // Drop the last word: half a secret does not look like one.
+        readable.truncate(end);
+    }
+    let mut words: Vec<String> = Vec::new();
+    let mut secret_follows = false;
+    for word in readable.split(' ').filter(|w| !w.is_empty()) {
+        let (redacted, names_secret) = redact_word(&without_userinfo(word), secret_follows);
+        // In "Bearer <token>" and "= <value>" the secret is the next word.
+        secret_follows = names_secret || (secret_follows && is_separator(word));
+        words.push(redacted);
+    }
+    let clean = words.join(" ");
+    if clean.chars().count() <= MAX_CHARS && !truncated {
+        clean
+    } else {
+        clean.chars().take(MAX_CHARS - 1).chain(['…']).collect()
+    }
 }
 
-/// The same, for a whole line of a log, which may be longer.
-#[cfg(feature = "operator")]
-pub(crate) fn line(text: &str) -> String {
-    clean(text, 4 * LONGEST)
-}
-
-/// What something tells of itself, sanitised, without ever holding more of it than that takes: an error
-/// may carry an answer of megabytes.
+/// Formats and sanitises a value. Formatting stops as soon as there is more text than [`sanitize`] reads, because an
+/// error may contain a response of megabytes.
 #[must_use]
-pub fn told(what: &impl Display) -> String {
-    let mut bounded = Bounded(String::new());
-    // It ends with an error where there is more than fits.
-    let _ = write!(bounded, "{what}");
+pub fn sanitize_display(value: &impl Display) -> String {
+    let mut bounded = BoundedString(String::new());
+    // Fails if the text does not fit.
+    let _ = write!(bounded, "{value}");
     sanitize(&bounded.0)
 }
 
-/// Takes as much as [`sanitize`] looks at, and a little more, so that it sees that there was more.
-struct Bounded(String);
+/// Formats and sanitises the value of a field of a log line. The name counts: the value of `password` is a secret.
+#[cfg(feature = "operator")]
+pub(crate) fn sanitize_field(name: &str, value: &impl Display) -> String {
+    let field = sanitize_display(&format_args!("{name}={value}"));
+    field.strip_prefix(name).and_then(|rest| rest.strip_prefix('=')).unwrap_or(&field).trim_start().to_owned()
+}
 
-impl Write for Bounded {
+/// Holds one character more than [`sanitize`] reads, so that it can tell that the text was longer.
+struct BoundedString(String);
+
+impl Write for BoundedString {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let room = (4 * LONGEST + 1).saturating_sub(self.0.chars().count());
+        let room = (MAX_INPUT_CHARS + 1).saturating_sub(self.0.chars().count());
         let end = text.char_indices().nth(room).map_or(text.len(), |(end, _)| end);
         self.0.push_str(&text[..end]);
         if end < text.len() { Err(fmt::Error) } else { Ok(()) }
     }
 }
 
-fn clean(text: &str, longest: usize) -> String {
-    // Bound the work before doing any: the text may be megabytes.
-    let printable = text.chars().take(4 * longest).map(|c| if printable(c) { c } else { ' ' });
-    let mut plain: String = printable.collect();
-    let cut = text.chars().nth(4 * longest).is_some();
-    if cut && let Some(end) = plain.rfind(' ') {
-        // Half a secret does not look like one.
-        plain.truncate(end);
-    }
-    let mut words: Vec<String> = Vec::new();
-    let mut secret_follows = false;
-    for word in plain.split(' ').filter(|w| !w.is_empty()) {
-        let (redacted, names_secret) = redact(&without_userinfo(word), secret_follows);
-        // "Bearer <token>" and "= <value>" leave the secret to the next word.
-        secret_follows = names_secret || (secret_follows && is_joint(word));
-        words.push(redacted);
-    }
-    let clean = words.join(" ");
-    if clean.chars().count() <= longest && !cut {
-        clean
-    } else {
-        clean.chars().take(longest - 1).chain(['…']).collect()
-    }
-}
-
-fn printable(c: char) -> bool {
+fn is_printable(c: char) -> bool {
     let joins = matches!(c, '\u{200b}'..='\u{200f}' | '\u{ad}' | '\u{180e}' | '\u{e0000}'..='\u{e007f}');
     let invisible = joins || matches!(c, '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}');
     let separator = matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}');
     !c.is_control() && !c.is_whitespace() && !invisible && !separator
 }
 
-fn is_joint(word: &str) -> bool {
+/// Whether the word may stand between the name of a secret and its value.
+fn is_separator(word: &str) -> bool {
     matches!(word, "=" | ":" | "is") || word.eq_ignore_ascii_case("bearer") || word.eq_ignore_ascii_case("basic")
 }
 
-/// A URL without the user and the password in it.
+/// The word; a URL without its user and password.
 fn without_userinfo(word: &str) -> String {
     match word.split_once("://") {
         Some((scheme, rest)) => match rest.rsplit_once('@') {
@@ -107,15 +109,15 @@ fn without_userinfo(word: &str) -> String {
     }
 }
 
-/// The word without its secrets, and whether the next word is one.
-fn redact(word: &str, expected: bool) -> (String, bool) {
-    if expected && !is_joint(word) {
-        return (REDACTED.into(), names_secret(word));
+/// The word without its secrets, and whether the next word is a secret.
+fn redact_word(word: &str, is_secret: bool) -> (String, bool) {
+    if is_secret && !is_separator(word) {
+        return (REDACTED.into(), is_secret_name(word));
     }
     for (at, sign) in word.match_indices(['=', ':']) {
         let (name, value) = (&word[..at], &word[at + sign.len()..]);
-        // "token" alone is a common word; before such a sign it is a name.
-        if names_secret(name) || plain(name).ends_with("token") {
+        // "token" alone is a common word; before "=" or ":" it is the name of a secret.
+        if is_secret_name(name) || normalized(name).ends_with("token") {
             return if value.trim_matches(['"', '\'', '\\']).is_empty() {
                 (word.into(), true)
             } else {
@@ -123,53 +125,52 @@ fn redact(word: &str, expected: bool) -> (String, bool) {
             };
         }
     }
-    if names_secret(word) {
+    if is_secret_name(word) {
         return (word.into(), true);
     }
-    let is_token = |part: &str| TOKEN_BEGINNINGS.iter().any(|b| begins(part, b));
-    let is_key_id = word.split(|c: char| !c.is_ascii_alphanumeric()).any(is_access_key_id);
-    let is_key = word.split(|c: char| !in_secret_key(c)).any(is_secret_key);
-    if is_key_id || is_key || word.split(is_delimiter).any(is_token) {
+    let has_key_id = word.split(|c: char| !c.is_ascii_alphanumeric()).any(is_access_key_id);
+    let has_key = word.split(|c: char| !is_secret_key_char(c)).any(is_secret_key);
+    if has_key_id || has_key || word.split(is_token_delimiter).any(is_token) {
         return (REDACTED.into(), false);
     }
     (word.into(), false)
 }
 
-fn begins(token: &str, beginning: &str) -> bool {
-    token.len() >= 20 && token.starts_with(beginning)
+fn is_token(text: &str) -> bool {
+    text.len() >= 20 && TOKEN_PREFIXES.iter().any(|prefix| text.starts_with(prefix))
 }
 
-fn is_delimiter(c: char) -> bool {
+fn is_token_delimiter(c: char) -> bool {
     !(c.is_ascii_alphanumeric() || matches!(c, '/' | '+' | '_' | '-'))
 }
 
-/// Letters and digits alone, in lower case.
-fn plain(name: &str) -> String {
+/// The letters and digits alone, in lower case.
+fn normalized(name: &str) -> String {
     name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }
 
-fn names_secret(name: &str) -> bool {
-    let plain = plain(name);
-    SECRET_NAMES.iter().any(|secret| plain.ends_with(secret))
+fn is_secret_name(name: &str) -> bool {
+    let name = normalized(name);
+    SECRET_NAMES.iter().any(|secret| name.ends_with(secret))
 }
 
 /// `AKIA…` and `ASIA…`: 20 upper-case letters and digits.
-fn is_access_key_id(token: &str) -> bool {
-    token.len() == 20
-        && (token.starts_with("AKIA") || token.starts_with("ASIA"))
-        && token.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
+fn is_access_key_id(text: &str) -> bool {
+    text.len() == 20
+        && (text.starts_with("AKIA") || text.starts_with("ASIA"))
+        && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
 }
 
-fn in_secret_key(c: char) -> bool {
+fn is_secret_key_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '/' | '+')
 }
 
-/// A secret access key has 40 characters of base64, of several kinds; a hash in hex has not.
-fn is_secret_key(token: &str) -> bool {
-    token.len() == 40
-        && token.bytes().any(|b| b.is_ascii_uppercase())
-        && token.bytes().any(|b| b.is_ascii_lowercase())
-        && token.bytes().any(|b| b.is_ascii_digit())
+/// A secret access key: 40 base64 characters with upper case, lower case and digits. A hash in hex lacks upper case.
+fn is_secret_key(text: &str) -> bool {
+    text.len() == 40
+        && text.bytes().any(|b| b.is_ascii_uppercase())
+        && text.bytes().any(|b| b.is_ascii_lowercase())
+        && text.bytes().any(|b| b.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -178,23 +179,22 @@ mod tests {
     use proptest::prelude::*;
     use proptest::sample::select;
 
-    /// Characters without a shape of their own: zero-width ones, separators, and those that turn the direction of
-    /// others.
-    const UNSEEN: [char; 26] = [
+    /// Characters that have no glyph: zero-width ones, separators, and those that change the writing direction.
+    const INVISIBLE: [char; 26] = [
         '\u{200b}', '\u{200c}', '\u{200d}', '\u{200e}', '\u{200f}', '\u{2028}', '\u{2029}', '\u{202a}', '\u{202b}',
         '\u{202c}', '\u{202d}', '\u{202e}', '\u{2060}', '\u{2061}', '\u{2062}', '\u{2063}', '\u{2064}', '\u{2065}',
         '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}', '\u{feff}', '\u{7f}', '\u{85}', '\u{a0}',
     ];
 
     #[test]
-    fn what_has_no_shape_of_its_own_becomes_a_space_between_words() {
-        for unseen in UNSEEN {
-            assert_eq!(sanitize(&format!("a{unseen}b{unseen}{unseen}c{unseen}")), "a b c", "{unseen:?}");
+    fn invisible_characters_become_one_space() {
+        for invisible in INVISIBLE {
+            assert_eq!(sanitize(&format!("a{invisible}b{invisible}{invisible}c{invisible}")), "a b c", "{invisible:?}");
         }
     }
 
     #[test]
-    fn plain_sentences_pass_unchanged() {
+    fn plain_sentence_is_unchanged() {
         let text = "Input csv is missing the following columns: [ITEM_ID]";
         assert_eq!(sanitize(text), text);
     }
@@ -205,23 +205,23 @@ mod tests {
     }
 
     #[test]
-    fn long_text_is_cut() {
-        let cut = sanitize(&"x".repeat(10_000_000));
-        assert_eq!(cut.chars().count(), LONGEST);
-        assert!(cut.ends_with('…'));
+    fn long_text_is_truncated() {
+        let truncated = sanitize(&"x".repeat(10_000_000));
+        assert_eq!(truncated.chars().count(), MAX_CHARS);
+        assert!(truncated.ends_with('…'));
     }
 
     #[test]
-    fn what_tells_of_itself_at_length_is_cut_while_it_speaks() {
-        assert_eq!(told(&"a\nb"), "a b");
-        let (long, mut held) = ("ä".repeat(10_000_000), Bounded(String::new()));
-        assert!(write!(held, "{long}{long}").is_err());
-        assert!(held.0.len() < 10 * LONGEST);
-        assert_eq!(told(&long), sanitize(&long));
+    fn long_value_is_truncated_while_it_is_formatted() {
+        assert_eq!(sanitize_display(&"a\nb"), "a b");
+        let (long, mut bounded) = ("ä".repeat(10_000_000), BoundedString(String::new()));
+        assert!(write!(bounded, "{long}{long}").is_err());
+        assert!(bounded.0.len() < 10 * MAX_CHARS);
+        assert_eq!(sanitize_display(&long), sanitize(&long));
     }
 
     #[test]
-    fn secrets_are_redacted_however_they_are_introduced() {
+    fn secrets_are_redacted_in_every_known_notation() {
         let key = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKE1";
         for text in [
             format!("key {key} leaked"),
@@ -259,38 +259,38 @@ mod tests {
     }
 
     #[test]
-    fn hashes_and_arns_are_not_taken_for_secrets() {
+    fn hashes_and_arns_are_not_secrets() {
         let text = "arn:aws:iam::123456789012:role/Reader 2fd4e1c67a2d28fced849ee1bb76e7391b93eb12";
         assert_eq!(sanitize(text), text);
     }
 
     proptest! {
         #[test]
-        fn any_text_becomes_printable_and_short_and_stays_as_it_is_then(
+        fn any_text_becomes_printable_and_short_and_a_second_pass_changes_nothing(
             text in "\\PC{0,50}|(?s).{0,3000}| {4000,4200}.{0,200}|[a-z\\u{200b}-\\u{200f}\\u{2028}-\\u{202e}\\u{2060}-\\u{2069}\\u{feff}]{0,50}",
         ) {
             let clean = sanitize(&text);
-            prop_assert!(clean.chars().count() <= LONGEST);
+            prop_assert!(clean.chars().count() <= MAX_CHARS);
             prop_assert!(!clean.contains(|c: char| c.is_control() || (c.is_whitespace() && c != ' ')), "{clean:?}");
-            prop_assert!(!clean.contains(UNSEEN), "{clean:?}");
+            prop_assert!(!clean.contains(INVISIBLE), "{clean:?}");
             prop_assert_eq!(sanitize(&clean), clean);
         }
 
         #[test]
-        fn a_named_secret_is_redacted_wherever_it_stands(
+        fn named_secret_is_redacted_at_any_position(
             before in "[a-z0-9:=,&{\" ]{0,60}",
             space in 0_usize..4200,
             name in select(vec!["SecretAccessKey", "aws_session_token", "X-Amz-Signature", "password", "\"Authorization\""]),
-            joint in select(vec!["=", ":", ": ", " = ", "\":\"", " "]),
+            separator in select(vec!["=", ":", ": ", " = ", "\":\"", " "]),
             secret in "[A-Za-z0-9]{24,60}",
             after in "[,&} ][a-z]{0,9}",
         ) {
-            let clean = sanitize(&format!("{before}{}{name}{joint}{secret}{after}", " ".repeat(space)));
+            let clean = sanitize(&format!("{before}{}{name}{separator}{secret}{after}", " ".repeat(space)));
             prop_assert!(!clean.contains(&secret[..20]), "{clean}");
         }
 
         #[test]
-        fn half_a_key_is_not_told_where_the_text_is_cut(space in 4030_usize..4100) {
+        fn key_at_the_truncation_point_is_not_kept_in_part(space in 4030_usize..4100) {
             let clean = sanitize(&format!("{}wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKE1", " ".repeat(space)));
             prop_assert!(!clean.contains("wJalrXUt"), "{clean}");
         }

@@ -5,7 +5,7 @@
 use personalize_operator::api;
 use personalize_operator::api::conditions::{Reason, State};
 use personalize_operator::controller::namespace_policy;
-use personalize_operator::telemetry::metrics::{MOST_LANES, Metrics};
+use personalize_operator::telemetry::metrics::{MAX_POOL_SERIES, Metrics};
 use serde_json::Value;
 use std::fmt::Write;
 use std::fs;
@@ -172,16 +172,16 @@ fn the_states_and_reasons_in_docs_are_those_of_the_code() {
 #[test]
 fn the_metrics_in_docs_are_those_of_the_registry() {
     let mut text = format!(
-        "# Metrics\n\nGenerated from the registry by `make generate`. `/metrics` speaks OpenMetrics to whoever asks for it, as\n\
-         Prometheus does, and the classic text format to all others.\n\n\
-         What only the leader knows (`workqueue_depth`, `personalize_operator_resources`, `…_in_flight`, `…_queued`,\n\
-         `…_oldest_queued_seconds`, `…_poll_overdue_seconds`) only the leader tells, so sums over replicas are right. Labels hold no\n\
-         text from resources but account and region, and of these there are at most {MOST_LANES}; the rest is summed up under\n\
-         `other`. The alerts on these metrics and what to do about them: [runbooks.md](runbooks.md).\n\n\
-         A run of 30 imports into 12 datasets, two of which fail, as these metrics tell it (`hack/plot` draws it anew; the Grafana\n\
-         dashboard in `charts/personalize-operator/files/dashboard.json` shows the same and more):\n\n\
+        "# Metrics\n\nGenerated from the registry by `make generate`. `/metrics` serves OpenMetrics to a scraper that requests it, as\n\
+         Prometheus does, and the Prometheus text format to all others.\n\n\
+         Only the leader exposes `personalize_operator_resources`, `…_imports_in_flight`, `…_imports_queued`,\n\
+         `…_oldest_queued_seconds` and `…_poll_overdue_seconds`, so sums over replicas are correct. Apart from account and region,\n\
+         no label holds text from resources. At most {MAX_POOL_SERIES} accounts and regions have series; the rest is summed under\n\
+         `other`. [runbooks.md](runbooks.md) explains the alerts on these metrics.\n\n\
+         A run of 30 imports into 12 datasets, two of which fail (`hack/plot` draws it; the Grafana dashboard in\n\
+         `charts/personalize-operator/files/dashboard.json` shows more):\n\n\
          ![In flight, queued, ended, waiting time and calls during a run](metrics.svg)\n\n\
-         | metric | type | labels | |\n|---|---|---|---|\n"
+         | metric | type | labels | description |\n|---|---|---|---|\n"
     );
     for d in Metrics::default().descriptions() {
         let labels = d.labels.iter().map(|l| format!("`{l}`")).collect::<Vec<_>>().join(", ");

@@ -1,127 +1,139 @@
-//! Conditions and reasons: the one list of constants, and the table that turns a verdict into the
-//! four conditions of a resource.
+//! The conditions of a resource and their reasons.
 
 use crate::api::DatasetImportJobStatus;
 use crate::redact::sanitize;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use strum::{EnumMessage, EnumString, IntoStaticStr, VariantArray};
 
-/// Ready: the import is done, so what depends on the data may go on.
+/// Ready: the data is imported and can be used.
 pub const READY: &str = "Ready";
-/// Succeeded: the import ended well; for `kubectl wait`.
+/// Succeeded: the import succeeded; for `kubectl wait`.
 pub const SUCCEEDED: &str = "Succeeded";
-/// Reconciling: the operator is still at work (kstatus).
+/// Reconciling: the import is in progress (kstatus).
 pub const RECONCILING: &str = "Reconciling";
-/// Stalled: the operator can't make progress without help (kstatus).
+/// Stalled: the import needs a change by a user (kstatus).
 pub const STALLED: &str = "Stalled";
 
 /// The conditions that the operator sets.
 pub const OWN: [&str; 4] = [READY, SUCCEEDED, RECONCILING, STALLED];
 
-/// Whether the operator sets this condition; others may keep theirs beside it.
+/// Whether the operator owns this condition; other controllers may add theirs.
 #[must_use]
 pub fn is_own(condition: &Condition) -> bool {
     OWN.contains(&condition.type_.as_str())
 }
 
-/// How a resource stands; each is a row of the table of states.
+/// The state of a resource: a row of the table in docs/states.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
     /// Queued, submitting, pending or in progress.
     InProgress,
-    /// The data is in the dataset.
+    /// The import succeeded.
     Succeeded,
     /// Failed, rejected, in conflict or not permitted.
     Failed,
-    /// Held back before submission, by `spec.suspend` or by annotation.
+    /// Suspended before submission, by `spec.suspend` or by annotation.
     Suspended,
 }
 
-macro_rules! reasons {
-    ($($(#[doc = $doc:literal])+ $name:ident: $state:ident),+ $(,)?) => {
-        /// Why a resource is as it is.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum Reason { $($(#[doc = $doc])+ $name),+ }
-
-        impl Reason {
-            /// Every reason there is.
-            pub const ALL: &[Self] = &[$(Self::$name),+];
-
-            /// The CamelCase word that users see.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$name => stringify!($name)),+ }
-            }
-
-            /// The state that this reason stands for.
-            #[must_use]
-            pub fn state(self) -> State {
-                match self { $(Self::$name => State::$state),+ }
-            }
-
-            /// A sentence about it, for the docs.
-            #[must_use]
-            pub fn describe(self) -> &'static str {
-                match self { $(Self::$name => concat!($($doc),+).trim_ascii()),+ }
-            }
-        }
-    };
-}
-
-reasons! {
+/// Why a resource is in its state. A variant's documentation is the sentence in docs/states.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EnumMessage, EnumString, IntoStaticStr, VariantArray)]
+pub enum Reason {
     /// Waits for its turn: for the quota of running imports, or for its dataset to be free.
-    Queued: InProgress,
+    Queued,
     /// Waits for the dataset to exist and be ACTIVE.
-    DatasetNotReady: InProgress,
+    DatasetNotReady,
     /// The import is being submitted, or what became of the submission is being looked up.
-    Submitting: InProgress,
+    Submitting,
     /// The service has taken the job and not begun yet.
-    Pending: InProgress,
+    Pending,
     /// The service is importing the data.
-    Importing: InProgress,
+    Importing,
     /// A job failed and another attempt will be made.
-    Retrying: InProgress,
+    Retrying,
     /// The service slows the operator down; it goes on by itself.
-    Throttled: InProgress,
+    Throttled,
     /// The service can't be reached or doesn't answer sensibly; it goes on by itself.
-    ServiceUnavailable: InProgress,
+    ServiceUnavailable,
     /// The operator's AWS credentials are missing, expired or refused; it goes on once they are mended.
-    CredentialsRefused: InProgress,
+    CredentialsRefused,
     /// The data is in the dataset.
-    ImportSucceeded: Succeeded,
+    ImportSucceeded,
     /// The job ended with CREATE FAILED; status.failureReason says why.
-    ImportFailed: Failed,
+    ImportFailed,
     /// The service refused the request as it stands; tried again slowly.
-    InvalidInput: Failed,
+    InvalidInput,
     /// The operator, or the role it passes, lacks a permission; tried again slowly.
-    AccessDenied: Failed,
+    AccessDenied,
     /// The service counts more tags than it takes; tried again slowly.
-    TooManyTags: Failed,
+    TooManyTags,
     /// A job of this name exists and isn't this resource's; tried again slowly.
-    JobNameConflict: Failed,
+    JobNameConflict,
     /// The namespace isn't allowed to use this dataset, role or data location.
-    NotPermitted: Failed,
+    NotPermitted,
     /// The spec can't be read; an old or bypassed CRD let it in.
-    InvalidSpec: Failed,
+    InvalidSpec,
     /// The job was submitted and can't be found any more; it is never submitted again.
-    JobNotFound: Failed,
+    JobNotFound,
     /// A newer import into the dataset has landed, so this one, also if it is INCREMENTAL, is not made any more.
-    Superseded: Failed,
+    Superseded,
     /// Held back by spec.suspend or by the annotation personalize-operator.io/suspend.
-    Suspended: Suspended,
+    Suspended,
 }
 
 impl Reason {
-    /// The reason that a status tells, if it is one of ours.
+    /// All reasons, in the order of the documentation.
+    pub const ALL: &[Self] = Self::VARIANTS;
+
+    /// The CamelCase word in the conditions.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
+    /// The state that a resource with this reason is in.
+    #[must_use]
+    pub fn state(self) -> State {
+        match self {
+            Self::Queued
+            | Self::DatasetNotReady
+            | Self::Submitting
+            | Self::Pending
+            | Self::Importing
+            | Self::Retrying
+            | Self::Throttled
+            | Self::ServiceUnavailable
+            | Self::CredentialsRefused => State::InProgress,
+            Self::ImportSucceeded => State::Succeeded,
+            Self::ImportFailed
+            | Self::InvalidInput
+            | Self::AccessDenied
+            | Self::TooManyTags
+            | Self::JobNameConflict
+            | Self::NotPermitted
+            | Self::InvalidSpec
+            | Self::JobNotFound
+            | Self::Superseded => State::Failed,
+            Self::Suspended => State::Suspended,
+        }
+    }
+
+    /// A sentence about the reason, for the documentation.
+    #[must_use]
+    pub fn describe(self) -> &'static str {
+        self.get_documentation().unwrap_or_default()
+    }
+
+    /// The reason in the conditions of a status, if it is one of the operator's.
     #[must_use]
     pub fn of(status: &DatasetImportJobStatus) -> Option<Self> {
-        let ready = status.conditions.iter().find(|c| c.type_ == READY)?;
-        Self::ALL.iter().copied().find(|reason| reason.as_str() == ready.reason)
+        status.conditions.iter().find(|c| c.type_ == READY)?.reason.parse().ok()
     }
 }
 
-/// Sets the four conditions, with a message made fit for people. A condition whose status stays keeps its transition time, and one that
-/// says nothing new stays as it is, byte for byte.
+/// Sets all four conditions; the message is sanitised. A condition whose status does not change keeps its transition
+/// time.
 pub fn set(status: &mut DatasetImportJobStatus, generation: i64, reason: Reason, message: &str, now: Timestamp) {
     let values = match reason.state() {
         State::InProgress => ["Unknown", "Unknown", "True", "False"],
@@ -135,18 +147,18 @@ pub fn set(status: &mut DatasetImportJobStatus, generation: i64, reason: Reason,
         .into_iter()
         .zip(values)
         .map(|(type_, value)| {
-            let since = old.iter().find(|c| c.type_ == type_ && c.status == value);
+            let unchanged = old.iter().find(|c| c.type_ == type_ && c.status == value);
             Condition {
                 type_: type_.into(),
                 status: value.into(),
                 reason: reason.as_str().into(),
                 message: message.clone(),
                 observed_generation: Some(generation),
-                last_transition_time: since.map_or_else(|| whole_seconds(now), |c| c.last_transition_time.clone()),
+                last_transition_time: unchanged.map_or_else(|| whole_seconds(now), |c| c.last_transition_time.clone()),
             }
         })
         .collect();
-    // A condition of another's making is not ours to drop.
+    // Conditions of other controllers stay.
     status.conditions.extend(old.into_iter().filter(|condition| !is_own(condition)));
     status.observed_generation = Some(generation);
 }
@@ -157,7 +169,7 @@ pub fn ready_message(status: &DatasetImportJobStatus) -> &str {
     status.conditions.iter().find(|c| c.type_ == READY).map_or("", |c| &c.message)
 }
 
-/// Kubernetes keeps times in whole seconds; what is written must equal what is read back.
+/// The time in whole seconds, as Kubernetes stores it, so that a status equals what is read back.
 #[must_use]
 pub fn whole_seconds(at: Timestamp) -> Time {
     Time(Timestamp::from_second(at.as_second()).unwrap_or(at))

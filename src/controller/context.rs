@@ -10,7 +10,7 @@ use crate::import::timing::since;
 use crate::import::{Key, LocalState, Timing};
 use crate::personalize::AccountRegion;
 use crate::queue::{Queue, Uid};
-use crate::telemetry::metrics::{Metrics, Survey};
+use crate::telemetry::metrics::{Metrics, Snapshot};
 use jiff::Timestamp;
 use kube::{Client, ResourceExt};
 use std::collections::HashMap;
@@ -73,14 +73,14 @@ impl<P> Context<P> {
     pub(crate) fn record_snapshot(&self, started: Timestamp) {
         let now = Timestamp::now();
         let queue = self.queue();
-        let (tallies, reasons, running) = (queue.stats(now), queue.reasons(), queue.running());
+        let (pools, reasons, running) = (queue.stats(now), queue.reasons(), queue.running());
         drop(queue);
         let overdue = |(uid, known): &(Uid, Timestamp)| {
             let polled = self.local_states.get(uid).last_polled.unwrap_or(started.max(*known));
             since(polled, now).saturating_sub(self.timing.poll_max)
         };
         let overdue = running.iter().map(overdue).max().unwrap_or_default();
-        self.metrics.survey(&Survey { tallies, reasons, overdue }, now);
+        self.metrics.record_snapshot(&Snapshot { pools, reasons, overdue }, now);
     }
 }
 

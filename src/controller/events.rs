@@ -6,7 +6,7 @@
 use crate::api::conditions::{READY, Reason, State};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus};
 use crate::personalize::ServiceError;
-use crate::redact::{sanitize, told};
+use crate::redact::{sanitize, sanitize_display};
 use jiff::Timestamp;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -193,7 +193,7 @@ async fn create(client: &Client, event: &Event) {
     let reason = event.reason.as_deref();
     match timeout(PUBLISH_TIMEOUT, api.create(&PostParams::default(), event)).await {
         Ok(Ok(_)) => {}
-        Ok(Err(error)) => warn!(reason, error = told(&error), "an event could not be published"),
+        Ok(Err(error)) => warn!(reason, error = sanitize_display(&error), "an event could not be published"),
         Err(_) => warn!(reason, "an event could not be published in time"),
     }
 }

@@ -98,7 +98,7 @@ where
         async move {
             let response = response.await;
             let code = response.as_ref().map_or("<error>".to_owned(), |r| r.status().as_u16().to_string());
-            metrics.rest_call(method.as_str(), &code);
+            metrics.kube_request(method.as_str(), &code);
             if let Ok(response) = &response
                 && (response.status() == StatusCode::TOO_MANY_REQUESTS || response.status().is_server_error())
             {

@@ -7,7 +7,7 @@
 //! then has no effect.
 
 use crate::controller::reconciler::jitter;
-use crate::redact::told;
+use crate::redact::sanitize_display;
 use crate::telemetry::metrics::Metrics;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -83,7 +83,7 @@ impl LeaderElection {
     /// Takes part in an election, without the lease at first.
     #[must_use]
     pub fn new(client: Client, options: LeaderElectionOptions, metrics: Arc<Metrics>) -> Self {
-        metrics.leads(&options.name, false);
+        metrics.set_leader(&options.name, false);
         let api = Api::namespaced(client, &options.namespace);
         Self { api, options, lease: LeaseHold::default(), metrics }
     }
@@ -134,7 +134,7 @@ impl LeaderElection {
 
     fn step_down(&self) {
         self.lease.set(None);
-        self.metrics.leads(&self.options.name, false);
+        self.metrics.set_leader(&self.options.name, false);
     }
 
     /// Releases the lease, so that another replica need not wait until it expires.
@@ -151,7 +151,9 @@ impl LeaderElection {
         };
         match timeout(self.attempt_timeout(), release).await {
             Ok(Ok(())) => info!(lease = %self.options.name, "released the lease"),
-            Ok(Err(error)) => warn!(error = told(&error), "the lease could not be released; it will expire"),
+            Ok(Err(error)) => {
+                warn!(error = sanitize_display(&error), "the lease could not be released; it will expire")
+            }
             Err(_) => warn!("the lease could not be released in time; it will expire"),
         }
     }
@@ -169,12 +171,12 @@ impl LeaderElection {
             Ok(Err(error)) => {
                 if matches!(&error, kube::Error::Api(status) if matches!(status.code, 401 | 403)) {
                     error!(
-                        error = told(&error),
+                        error = sanitize_display(&error),
                         lease,
                         "the lease can't be read or written: check the operator's credentials, and grant it get, create and update on leases in coordination.k8s.io"
                     );
                 } else {
-                    warn!(error = told(&error), lease, "the lease can't be read or written");
+                    warn!(error = sanitize_display(&error), lease, "the lease can't be read or written");
                 }
                 None
             }
@@ -234,7 +236,7 @@ impl LeaderElection {
     /// counting when they see the write, which is later.
     fn mark_held(&self, started: Instant) {
         self.lease.set(Some(started + self.options.duration * 2 / 3));
-        self.metrics.leads(&self.options.name, true);
+        self.metrics.set_leader(&self.options.name, true);
     }
 
     /// A tenth to an eighth of the lease duration: replicas do not retry in step, and after a renewal that timed out

@@ -68,7 +68,7 @@ pub async fn run<P: Personalize + Clone>(
     metrics: Arc<Metrics>,
     stop: Receiver<bool>,
 ) {
-    metrics.workers(options.concurrency);
+    metrics.set_max_workers(options.concurrency);
     let history_rewound = Notify::new();
     let probe = watch::probe(kube.client.clone(), &options, &readiness, &history_rewound);
     let lead = |lease| lead(&kube, &personalize, &options, &readiness, &metrics, lease, stop.clone());
@@ -96,8 +96,8 @@ pub async fn run<P: Personalize + Clone>(
                 // exist. Start over.
                 () = history_rewound.notified() => {}
             }
-            readiness.stands_by();
-            metrics.stands_by();
+            readiness.set_standby();
+            metrics.clear_snapshot();
         }
         election.release().await;
     };
@@ -125,7 +125,7 @@ async fn lead<P: Personalize + Clone>(
 ) {
     let scopes: Vec<watch::Scope> =
         if options.namespaces.is_empty() { vec![None] } else { options.namespaces.iter().cloned().map(Some).collect() };
-    readiness.leads(scopes.iter().map(|scope| scope.clone().unwrap_or_default()));
+    readiness.set_leading(scopes.iter().map(|scope| scope.clone().unwrap_or_default()));
     let (enqueue, enqueued) = watch::enqueue_channels(&scopes);
     let (synced, on_synced) = channel(());
     let reporter = Reporter { controller: MANAGER.into(), instance: Some(options.instance.clone()) };

@@ -9,7 +9,8 @@ use crate::import::timing::since;
 use crate::import::{AfterWrite, Effect, ImportRequest, MANAGER, ObservedJob};
 use crate::personalize::{ErrorKind, Personalize, ServiceError};
 use crate::reconciliation::{self, Finished, Interrupted, Observation, Reconciliation, Stopped, drive};
-use crate::redact::told;
+use crate::redact::sanitize_display;
+use crate::telemetry::metrics::ErrorLabel;
 use futures::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
@@ -51,16 +52,16 @@ impl Error {
     }
 
     /// The value of the metric label `error`.
-    pub(crate) fn label(&self) -> &'static str {
+    pub(crate) fn label(&self) -> ErrorLabel {
         match self {
-            Self::Kube(kube::Error::Api(status)) if status.is_forbidden() => "KubernetesForbidden",
-            Self::Kube(_) => "Kubernetes",
-            Self::KubeTimeout => "KubernetesTimeout",
+            Self::Kube(kube::Error::Api(status)) if status.is_forbidden() => ErrorLabel::KubernetesForbidden,
+            Self::Kube(_) => ErrorLabel::Kubernetes,
+            Self::KubeTimeout => ErrorLabel::KubernetesTimeout,
             Self::UnconfirmedWrite(error) => error.label(),
-            Self::NotLeading => "NotLeading",
-            Self::Conflicts => "Outrun",
-            Self::EffectLimit => "Restless",
-            Self::Panicked => "Panicked",
+            Self::NotLeading => ErrorLabel::NotLeading,
+            Self::Conflicts => ErrorLabel::Conflict,
+            Self::EffectLimit => ErrorLabel::EffectLimit,
+            Self::Panicked => ErrorLabel::Panicked,
         }
     }
 }
@@ -77,13 +78,13 @@ pub(super) async fn reconcile<P: Personalize>(
         let resource = match &guarded.0 {
             Ok(resource) => resource,
             Err(invalid) => {
-                context.metrics.error("Unreadable");
+                context.metrics.error(ErrorLabel::Unreadable);
                 let error = crate::redact::sanitize(&invalid.error);
                 error!(%error, "the resource can't be read; it is skipped until it changes");
                 return Ok(Action::await_change());
             }
         };
-        if !context.readiness.is_warm() {
+        if !context.readiness.is_synced() {
             debug!("initial list not complete; skipping");
             return Ok(Action::await_change());
         }
@@ -100,7 +101,7 @@ pub(super) async fn reconcile<P: Personalize>(
         context.metrics.worker_ended(result, start.elapsed());
         if let Err(error) = &outcome {
             context.metrics.error(error.label());
-            warn!(error = told(error), "reconcile failed; will retry");
+            warn!(error = sanitize_display(error), "reconcile failed; will retry");
         }
         Ok(requeue_after.map_or_else(Action::await_change, Action::requeue))
     }
@@ -311,7 +312,7 @@ impl<P: Personalize> Executor<'_, P> {
     ) -> Result<T, ServiceError> {
         let answer = call.await;
         let code = answer.as_ref().err().map_or("OK", |error| error.kind.label());
-        self.context.metrics.service_call(operation, code);
+        self.context.metrics.service_request(operation, code);
         match &answer {
             Err(error) if error.kind == ErrorKind::NotFound => debug!(operation, kind = code, %error, "not found"),
             Err(error) => warn!(operation, kind = code, %error, "a call to the service failed"),

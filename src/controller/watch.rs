@@ -7,7 +7,8 @@ use crate::http::readiness::Readiness;
 use crate::import::Key;
 use crate::personalize::Personalize;
 use crate::queue::Uid;
-use crate::redact::told;
+use crate::redact::sanitize_display;
+use crate::telemetry::metrics::ErrorLabel;
 use futures::channel::mpsc::{UnboundedReceiver, unbounded};
 use futures::{Stream, StreamExt};
 use kube::api::ListParams;
@@ -57,7 +58,7 @@ pub(super) async fn probe(client: Client, options: &Options, readiness: &Readine
                 newest = version;
                 (true, String::new())
             }
-            Ok(Err(error)) => (false, told(&error)),
+            Ok(Err(error)) => (false, sanitize_display(&error)),
             Err(_) => (false, "timeout".into()),
         };
         if was_served != Some(served) {
@@ -68,7 +69,7 @@ pub(super) async fn probe(client: Client, options: &Options, readiness: &Readine
                 warn!(error = %cause, "DatasetImportJobs can't be listed: is the CRD installed, and may the operator list them?");
             }
         }
-        readiness.crd(served);
+        readiness.set_crd_served(served);
         sleep(if served { Duration::from_secs(5) } else { Duration::from_secs(1) }).await;
     }
 }
@@ -125,16 +126,16 @@ pub(super) fn events<P: Personalize>(
             }
             Ok(Event::InitDone) => {
                 unlisted.drain().for_each(|uid| context.forget(&uid));
-                let was_synced = context.readiness.is_warm();
-                context.readiness.warm(scope.as_deref().unwrap_or_default());
-                if !was_synced && context.readiness.is_warm() {
+                let was_synced = context.readiness.is_synced();
+                context.readiness.mark_synced(scope.as_deref().unwrap_or_default());
+                if !was_synced && context.readiness.is_synced() {
                     // Reconciles before the initial list completed were skipped; trigger them now.
                     let _ = synced.send(());
                 }
             }
             Err(error) => {
-                context.metrics.error("Watch");
-                warn!(error = told(error), "watch failed; retrying");
+                context.metrics.error(ErrorLabel::Watch);
+                warn!(error = sanitize_display(error), "watch failed; retrying");
             }
         }
         event

@@ -1,10 +1,10 @@
-//! The one listener: `/healthz`, `/readyz`, `/metrics`.
+//! The HTTP listener: `/healthz`, `/readyz` and `/metrics`.
 
 pub mod probe;
 pub mod readiness;
 
 use crate::http::readiness::Readiness;
-use crate::telemetry::exposition::Format;
+use crate::telemetry::metrics::{Format, Metrics};
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -20,25 +20,27 @@ use tokio::net::TcpListener;
 /// When the listener fails.
 pub async fn serve(
     listener: TcpListener,
-    health: Arc<Readiness>,
-    expose: impl Fn(Format) -> String + Clone + Send + Sync + 'static,
+    readiness: Arc<Readiness>,
+    metrics: Arc<Metrics>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let metrics = move |headers: HeaderMap| async move {
-        let format = Format::accepted(headers.get(header::ACCEPT).and_then(|h| h.to_str().ok()));
-        ([(header::CONTENT_TYPE, format.content_type())], expose(format))
-    };
     let app = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .with_state(health)
-        .route("/metrics", get(metrics));
+        .route("/readyz", get(readyz))
+        .with_state(readiness)
+        .route("/metrics", get(expose))
+        .with_state(metrics);
     axum::serve(listener, app).with_graceful_shutdown(stop).await
 }
 
-async fn ready(State(health): State<Arc<Readiness>>) -> impl IntoResponse {
-    match health.obstacle() {
+async fn readyz(State(readiness): State<Arc<Readiness>>) -> impl IntoResponse {
+    match readiness.not_ready_reason() {
         None => (StatusCode::OK, "ok\n".to_owned()),
-        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     }
+}
+
+async fn expose(State(metrics): State<Arc<Metrics>>, headers: HeaderMap) -> impl IntoResponse {
+    let format = Format::negotiate(headers.get(header::ACCEPT).and_then(|h| h.to_str().ok()));
+    ([(header::CONTENT_TYPE, format.content_type())], metrics.expose(format))
 }

@@ -1,4 +1,4 @@
-//! Asks a running operator whether it is well: `personalize-operator probe`, for images without a shell.
+//! `personalize-operator probe`: requests the readiness of a running operator, for images without a shell.
 
 use axum::body::Bytes;
 use http::{StatusCode, Uri};
@@ -9,52 +9,52 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// The most bytes of an answer that are read.
-const LONGEST_ANSWER: usize = 10_000;
+/// The maximum number of bytes read of an answer.
+const MAX_ANSWER_BYTES: usize = 10_000;
 
-/// How long to wait before asking again.
-const PAUSE: Duration = Duration::from_millis(500);
+/// The pause between two requests.
+const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Why the operator is not well.
+/// Why a request failed.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// It did not answer.
+    /// There was no answer.
     #[error("{0} does not answer: {1}")]
-    Silent(Uri, String),
-    /// It told what keeps it.
+    NoAnswer(Uri, String),
+    /// The answer was not a 2xx status.
     #[error("{0} answers {1}: {2}")]
-    Unwell(Uri, StatusCode, String),
-    /// It did not answer in time.
+    NotReady(Uri, StatusCode, String),
+    /// There was no answer in time.
     #[error("{0} does not answer in time")]
-    Late(Uri),
+    Timeout(Uri),
 }
 
-/// Asks again and again until the answer is good or the time is over; returns the good answer.
+/// Repeats the request until the answer is a 2xx status, and returns its body.
 ///
 /// # Errors
-/// The last answer, when the time is over.
-pub async fn until_well(url: &Uri, patience: Duration) -> Result<String, Error> {
-    let end = Instant::now() + patience;
+/// The last failure, when `timeout` is over.
+pub async fn wait_until_ready(url: &Uri, timeout: Duration) -> Result<String, Error> {
+    let deadline = Instant::now() + timeout;
     loop {
-        let answer = timeout_at(end, ask(url)).await.unwrap_or_else(|_| Err(Error::Late(url.clone())));
-        if answer.is_ok() || Instant::now() + PAUSE >= end {
+        let answer = timeout_at(deadline, get(url)).await.unwrap_or_else(|_| Err(Error::Timeout(url.clone())));
+        if answer.is_ok() || Instant::now() + INTERVAL >= deadline {
             return answer;
         }
-        sleep(PAUSE).await;
+        sleep(INTERVAL).await;
     }
 }
 
-async fn ask(url: &Uri) -> Result<String, Error> {
-    let silent = |error: &dyn std::error::Error| Error::Silent(url.clone(), chain(error));
+async fn get(url: &Uri) -> Result<String, Error> {
+    let no_answer = |error: &dyn std::error::Error| Error::NoAnswer(url.clone(), with_causes(error));
     let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
-    let (head, body) = client.get(url.clone()).await.map_err(|e| silent(&e))?.into_parts();
-    let body = Limited::new(body, LONGEST_ANSWER).collect().await.map_err(|e| silent(e.as_ref()))?;
+    let (head, body) = client.get(url.clone()).await.map_err(|e| no_answer(&e))?.into_parts();
+    let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(|e| no_answer(e.as_ref()))?;
     let text = String::from_utf8_lossy(&body.to_bytes()).trim().to_owned();
-    if head.status.is_success() { Ok(text) } else { Err(Error::Unwell(url.clone(), head.status, text)) }
+    if head.status.is_success() { Ok(text) } else { Err(Error::NotReady(url.clone(), head.status, text)) }
 }
 
-/// An error with all its causes: the outermost alone says little.
-fn chain(error: &dyn std::error::Error) -> String {
+/// The error followed by its causes, because the outermost alone says little.
+fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
@@ -68,23 +68,23 @@ mod tests {
     use tokio::net::TcpListener;
 
     #[tokio::test]
-    async fn the_answer_of_the_operators_own_listener() {
+    async fn probe_repeats_until_the_listener_reports_ready() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url: Uri = format!("http://{}/readyz", listener.local_addr().unwrap()).parse().unwrap();
-        let health = Arc::new(Readiness::default());
-        let serving = http::serve(listener, Arc::clone(&health), |_| String::new(), std::future::pending());
-        let serving = tokio::spawn(serving);
-        let told = until_well(&url, Duration::from_millis(100)).await.unwrap_err().to_string();
-        assert!(told.contains("503") && told.contains("API server"), "{told}");
-        let later = async {
+        let readiness = Arc::new(Readiness::default());
+        let server = http::serve(listener, Arc::clone(&readiness), Arc::default(), std::future::pending());
+        let server = tokio::spawn(server);
+        let error = wait_until_ready(&url, Duration::from_millis(100)).await.unwrap_err().to_string();
+        assert!(error.contains("503") && error.contains("API server"), "{error}");
+        let becomes_ready = async {
             sleep(Duration::from_millis(700)).await;
-            health.crd(true);
+            readiness.set_crd_served(true);
         };
-        let (answer, ()) = tokio::join!(until_well(&url, Duration::from_secs(60)), later);
+        let (answer, ()) = tokio::join!(wait_until_ready(&url, Duration::from_secs(60)), becomes_ready);
         assert_eq!(answer.unwrap(), "ok");
-        serving.abort();
-        let _ = serving.await;
-        let told = until_well(&url, Duration::ZERO).await.unwrap_err().to_string();
-        assert!(told.contains("does not answer"), "{told}");
+        server.abort();
+        let _ = server.await;
+        let error = wait_until_ready(&url, Duration::ZERO).await.unwrap_err().to_string();
+        assert!(error.contains("does not answer"), "{error}");
     }
 }

@@ -1,88 +1,100 @@
-//! Whether the operator is fit to work: what `/readyz` answers.
+//! Whether this replica is ready: the answer of `/readyz`.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 #[derive(Debug, Default)]
 struct State {
-    crd: Option<bool>,
+    /// Whether the API server serves DatasetImportJobs to the operator; `None` before its first answer.
+    crd_served: Option<bool>,
     leading: bool,
-    cold: HashSet<String>,
+    /// The watched namespaces whose initial list is not complete; the empty string stands for all namespaces.
+    unsynced: BTreeSet<String>,
     stopping: bool,
 }
 
-/// What is known of the operator's fitness.
+/// The state that `/readyz` reports.
 #[derive(Debug, Default)]
 pub struct Readiness(Mutex<State>);
 
 impl Readiness {
-    fn edit(&self, edit: impl FnOnce(&mut State)) {
+    fn update(&self, update: impl FnOnce(&mut State)) {
         if let Ok(mut state) = self.0.lock() {
-            edit(&mut state);
+            update(&mut state);
         }
     }
 
-    /// Whether the API server serves the resource, and to us.
-    pub(crate) fn crd(&self, served: bool) {
-        self.edit(|state| state.crd = Some(served));
+    /// Records whether the API server serves DatasetImportJobs to the operator.
+    pub(crate) fn set_crd_served(&self, served: bool) {
+        self.update(|state| state.crd_served = Some(served));
     }
 
-    /// This replica leads, and its caches of these scopes are cold.
-    pub(crate) fn leads(&self, scopes: impl IntoIterator<Item = String>) {
-        let cold = scopes.into_iter().collect();
-        self.edit(|state| {
+    /// Records that this replica leads and has not listed these namespaces yet.
+    pub(crate) fn set_leading(&self, namespaces: impl IntoIterator<Item = String>) {
+        let unsynced = namespaces.into_iter().collect();
+        self.update(|state| {
             state.leading = true;
-            state.cold = cold;
+            state.unsynced = unsynced;
         });
     }
 
-    /// This replica leads no more.
-    pub(crate) fn stands_by(&self) {
-        self.edit(|state| {
+    /// Records that this replica does not lead.
+    pub(crate) fn set_standby(&self) {
+        self.update(|state| {
             state.leading = false;
-            state.cold.clear();
+            state.unsynced.clear();
         });
     }
 
-    /// The cache of this scope holds everything.
-    pub(crate) fn warm(&self, scope: &str) {
-        self.edit(|state| {
-            state.cold.remove(scope);
+    /// Records that the initial list of this namespace is complete.
+    pub(crate) fn mark_synced(&self, namespace: &str) {
+        self.update(|state| {
+            state.unsynced.remove(namespace);
         });
     }
 
-    /// The process was asked to stop.
-    pub fn stop(&self) {
-        self.edit(|state| state.stopping = true);
+    /// Records that the process is shutting down.
+    pub(crate) fn set_stopping(&self) {
+        self.update(|state| state.stopping = true);
     }
 
-    /// Whether the caches are complete, so that the queue knows all there is.
-    pub(crate) fn is_warm(&self) -> bool {
-        self.0.lock().is_ok_and(|state| state.leading && state.cold.is_empty())
+    /// Whether this replica leads and all initial lists are complete, so that the queue knows every resource.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.0.lock().is_ok_and(|state| state.leading && state.unsynced.is_empty())
     }
 
-    /// What keeps the operator from being ready, if anything does.
+    /// Why this replica is not ready; `None` if it is.
     #[must_use]
-    pub fn obstacle(&self) -> Option<Cow<'static, str>> {
+    pub(crate) fn not_ready_reason(&self) -> Option<Cow<'static, str>> {
         let Ok(state) = self.0.lock() else { return Some("a thread panicked".into()) };
-        let obstacle = match *state {
-            State { stopping: true, .. } => Some("stopping"),
-            State { crd: None, .. } => Some("the API server was not reached yet"),
-            State { crd: Some(false), .. } => {
-                Some("DatasetImportJobs can't be listed: is the CRD installed, and may the operator list them?")
+        if state.stopping {
+            return Some("shutting down".into());
+        }
+        match state.crd_served {
+            None => return Some("waiting for the first answer of the API server".into()),
+            Some(false) => {
+                return Some(
+                    "DatasetImportJobs can't be listed: is the CRD installed, and may the operator list them?".into(),
+                );
             }
-            // A replica that stands by has nothing to warm up.
-            State { leading: true, ref cold, .. } if cold.contains("") => Some("the cache is cold"),
-            State { leading: true, ref cold, .. } if !cold.is_empty() => {
-                let mut cold: Vec<&str> = cold.iter().map(String::as_str).collect();
-                cold.sort_unstable();
-                let cold = cold.join(", ");
-                return Some(format!("the cache is cold: DatasetImportJobs were not listed yet in {cold}; may the operator list them there? Until then nothing is submitted anywhere, for the order of all is not known").into());
-            }
-            State { .. } => None,
-        };
-        obstacle.map(Cow::Borrowed)
+            Some(true) => {}
+        }
+        // A standby replica is ready: it has nothing to list.
+        if !state.leading || state.unsynced.is_empty() {
+            return None;
+        }
+        if state.unsynced.contains("") {
+            return Some("the initial list of DatasetImportJobs is not complete".into());
+        }
+        let namespaces = state.unsynced.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        Some(
+            format!(
+                "the initial list of DatasetImportJobs is not complete in {namespaces}; may the operator list them there? \
+                 Nothing is submitted anywhere until then, because the order of all resources is not known"
+            )
+            .into(),
+        )
     }
 }
 
@@ -91,22 +103,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_replica_is_ready_once_the_crd_is_there_and_its_caches_are_warm() {
-        let health = Readiness::default();
-        assert!(health.obstacle().is_some());
-        health.crd(true);
-        assert_eq!(health.obstacle(), None);
-        health.leads(["a".to_owned(), "b".to_owned()]);
-        assert!(health.obstacle().is_some_and(|why| why.contains("listed yet in a, b")));
-        health.warm("a");
-        assert!(!health.is_warm());
-        health.warm("b");
-        assert!(health.is_warm());
-        assert_eq!(health.obstacle(), None);
-        health.crd(false);
-        assert!(health.obstacle().is_some());
-        health.crd(true);
-        health.stop();
-        assert_eq!(health.obstacle().as_deref(), Some("stopping"));
+    fn replica_is_ready_when_crd_is_served_and_initial_lists_are_complete() {
+        let readiness = Readiness::default();
+        assert!(readiness.not_ready_reason().is_some());
+        readiness.set_crd_served(true);
+        assert_eq!(readiness.not_ready_reason(), None);
+        readiness.set_leading(["b".to_owned(), "a".to_owned()]);
+        assert!(readiness.not_ready_reason().is_some_and(|reason| reason.contains("not complete in a, b")));
+        readiness.mark_synced("a");
+        assert!(!readiness.is_synced());
+        readiness.mark_synced("b");
+        assert!(readiness.is_synced());
+        assert_eq!(readiness.not_ready_reason(), None);
+        readiness.set_crd_served(false);
+        assert!(readiness.not_ready_reason().is_some());
+        readiness.set_crd_served(true);
+        readiness.set_stopping();
+        assert_eq!(readiness.not_ready_reason().as_deref(), Some("shutting down"));
     }
 }

@@ -1,14 +1,14 @@
-//! The ARNs that an import is about.
+//! The ARNs of datasets and import jobs.
 
 use std::fmt;
 use thiserror::Error;
 
-/// An ARN that can't be used.
+/// A text that is not the ARN of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0:?} is not the ARN of a Personalize dataset with a region and a 12-digit account")]
 pub struct InvalidDatasetArn(String);
 
-/// The account and region that a call goes to. Quotas, too, are per account and region.
+/// An account in a region: where a call goes, and what a quota applies to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AccountRegion {
     /// `aws`, `aws-cn`, …
@@ -25,7 +25,7 @@ impl fmt::Display for AccountRegion {
     }
 }
 
-/// The ARN of a dataset, known to name a region and an account.
+/// The valid ARN of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DatasetArn {
     arn: String,
@@ -36,7 +36,7 @@ impl DatasetArn {
     /// Parses `arn:{partition}:personalize:{region}:{account}:dataset/{name}`.
     ///
     /// # Errors
-    /// When a part is missing, or the account isn't 12 digits.
+    /// When a part is missing or invalid.
     pub fn parse(arn: &str) -> Result<Self, InvalidDatasetArn> {
         let invalid = || InvalidDatasetArn(arn.chars().take(256).collect());
         let parts: Vec<&str> = arn.splitn(6, ':').collect();
@@ -61,13 +61,13 @@ impl DatasetArn {
         Ok(Self { arn: arn.into(), account_region })
     }
 
-    /// The ARN as it was written.
+    /// The ARN as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.arn
     }
 
-    /// The account and region that calls about this dataset go to.
+    /// The account and region of the dataset.
     #[must_use]
     pub fn account_region(&self) -> &AccountRegion {
         &self.account_region
@@ -79,8 +79,8 @@ impl DatasetArn {
         self.arn.split_once(":dataset/").map_or(&self.arn, |(_, name)| name)
     }
 
-    /// The ARN that a job of this name has; the service derives it from the name, so a job whose ARN
-    /// was lost can be looked up.
+    /// The ARN of a job of this name in the same account and region. The service derives ARNs from names, so a job can be
+    /// looked up by its name.
     #[must_use]
     pub fn job(&self, job_name: &str) -> JobArn {
         let AccountRegion { partition, region, account } = &self.account_region;
@@ -103,14 +103,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dataset_arn_tells_where_calls_go() {
+    fn dataset_arn_contains_account_and_region() {
         let arn = DatasetArn::parse("arn:aws-cn:personalize:cn-north-1:123456789012:dataset/shop/ITEMS").unwrap();
         assert_eq!(arn.account_region().to_string(), "account 123456789012 in cn-north-1");
         assert_eq!(arn.job("nightly").0, "arn:aws-cn:personalize:cn-north-1:123456789012:dataset-import-job/nightly");
     }
 
     #[test]
-    fn an_arn_without_region_account_or_name_is_refused() {
+    fn arn_without_region_account_or_name_is_rejected() {
         for arn in [
             "",
             "arn:aws:personalize:::dataset/a",

@@ -1,61 +1,50 @@
-//! What can go wrong with a call, by what the operator should do about it.
+//! Errors of the service, classified by what the operator does about them.
 
 use crate::redact::sanitize;
+use strum::IntoStaticStr;
 use thiserror::Error;
 
-/// What a failure means for the operator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// The kind of an error. All but [`ErrorKind::Indeterminate`] prove that a create made no job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr)]
 pub enum ErrorKind {
-    /// The request is wrong as it stands (InvalidInputException, ValidationException and other
-    /// refusals): nothing was made.
+    /// The service rejects the request: InvalidInputException, ValidationException and every unknown code below 500.
     InvalidInput,
-    /// The caller may not do this, or may not pass the role: nothing was made.
+    /// The operator may not make this call, or may not pass the role.
     AccessDenied,
-    /// TooManyTagsException: nothing was made.
+    /// TooManyTagsException.
     TooManyTags,
-    /// LimitExceededException for the quota of running imports: nothing was made.
+    /// LimitExceededException for the quota of running imports.
     QuotaExceeded,
-    /// Too many requests: nothing was made.
+    /// Too many requests.
     Throttled,
     /// ResourceAlreadyExistsException: a job of this name exists.
     AlreadyExists,
     /// ResourceNotFoundException.
     NotFound,
-    /// ResourceInUseException: nothing was made.
+    /// ResourceInUseException.
     InUse,
-    /// No credentials, or expired or unknown ones, or a clock too skewed to sign with: nothing was
-    /// made.
+    /// The credentials are missing, expired or unknown, or the clock is too wrong to sign requests.
     Credentials,
-    /// No answer, or none that can be read: whether the call took effect is unknown.
+    /// There is no response, or a malformed one: whether the call took effect is unknown.
+    // Dashboards query this label, which is older than the name.
+    #[strum(serialize = "InDoubt")]
     Indeterminate,
 }
 
 impl ErrorKind {
-    /// A static name, fit for a metric label.
+    /// The name in metrics and logs.
     #[must_use]
     pub fn label(self) -> &'static str {
-        match self {
-            Self::InvalidInput => "InvalidInput",
-            Self::AccessDenied => "AccessDenied",
-            Self::TooManyTags => "TooManyTags",
-            Self::QuotaExceeded => "QuotaExceeded",
-            Self::Throttled => "Throttled",
-            Self::AlreadyExists => "AlreadyExists",
-            Self::NotFound => "NotFound",
-            Self::InUse => "InUse",
-            Self::Credentials => "Credentials",
-            Self::Indeterminate => "InDoubt",
-        }
+        self.into()
     }
 
-    /// The class of an error code of the service and its message.
-    ///
-    /// `status` is the HTTP status: a 5xx never proves that nothing was made.
+    /// The kind of an error response: its code, message and HTTP status. A status from 500 on never proves that the call
+    /// had no effect.
     #[must_use]
     pub fn of(code: &str, message: &str, status: u16) -> Self {
         if status >= 500 {
             return match code {
-                // The front door's own refusals: the request never reached the service.
+                // The gateway throttled the request before it reached the service.
                 "ThrottlingException" | "Throttling" | "SlowDown" => Self::Throttled,
                 _ => Self::Indeterminate,
             };
@@ -104,25 +93,25 @@ impl ErrorKind {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Error)]
 #[error("{code}: {message}")]
 pub struct ServiceError {
-    /// What it means.
+    /// The kind.
     pub kind: ErrorKind,
-    /// The service's error code, or a CamelCase word of ours where there was no answer.
+    /// The error code of the service; without a response, a CamelCase word of the operator.
     pub code: String,
-    /// What the service said, sanitised.
+    /// The message of the service, sanitised.
     pub message: String,
 }
 
-/// The code of a failure to become the role that is configured for an account.
+/// The code of a failure to assume the role that is configured for an account.
 pub(crate) const ROLE_NOT_ASSUMED: &str = "RoleNotAssumed";
 
 impl ServiceError {
-    /// A failure that the service answered.
+    /// An error response of the service.
     #[must_use]
     pub fn answered(code: &str, message: &str, status: u16) -> Self {
         Self { kind: ErrorKind::of(code, message, status), code: sanitize(code), message: sanitize(message) }
     }
 
-    /// A failure without a readable answer.
+    /// An error without a valid response.
     #[must_use]
     pub fn unanswered(kind: ErrorKind, code: &str, message: &str) -> Self {
         Self { kind, code: code.into(), message: sanitize(message) }
@@ -134,9 +123,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_error_of_the_service_has_a_class() {
+    fn error_codes_of_the_service_map_to_kinds() {
         let quota = "More than 5 resources with PENDING or IN_PROGRESS status.";
-        for (code, message, status, class) in [
+        for (code, message, status, kind) in [
             ("InvalidInputException", "", 400, ErrorKind::InvalidInput),
             ("ValidationException", "1 validation error detected", 400, ErrorKind::InvalidInput),
             ("LimitExceededException", quota, 400, ErrorKind::QuotaExceeded),
@@ -152,12 +141,12 @@ mod tests {
             ("InvalidSignatureException", "Signature expired", 403, ErrorKind::Credentials),
             ("SomethingNew", "", 400, ErrorKind::InvalidInput),
         ] {
-            assert_eq!(ErrorKind::of(code, message, status), class, "{code}");
+            assert_eq!(ErrorKind::of(code, message, status), kind, "{code}");
         }
     }
 
     #[test]
-    fn a_server_error_never_proves_that_nothing_was_made() {
+    fn server_error_is_always_indeterminate() {
         for status in [500, 502, 503, 504] {
             assert_eq!(ErrorKind::of("InternalFailure", "", status), ErrorKind::Indeterminate);
             assert_eq!(ErrorKind::of("ResourceNotFoundException", "", status), ErrorKind::Indeterminate);
@@ -165,8 +154,14 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_carries_no_secret() {
-        let failure = ServiceError::answered("X", "secretAccessKey=abc\r\n", 400);
-        assert_eq!(failure.message, "secretAccessKey=[redacted]");
+    fn labels_are_the_names_that_dashboards_query() {
+        assert_eq!(ErrorKind::QuotaExceeded.label(), "QuotaExceeded");
+        assert_eq!(ErrorKind::Indeterminate.label(), "InDoubt");
+    }
+
+    #[test]
+    fn error_message_contains_no_secret() {
+        let error = ServiceError::answered("X", "secretAccessKey=abc\r\n", 400);
+        assert_eq!(error.message, "secretAccessKey=[redacted]");
     }
 }

@@ -1,5 +1,4 @@
-//! What the operator shows of itself: logs and metrics.
+//! Logs and metrics.
 
-pub mod exposition;
 pub mod logging;
 pub mod metrics;

@@ -84,7 +84,7 @@ fn each_alert_queries_what_exists_and_has_a_runbook() {
         assert!(headings.any(|h| h.to_lowercase() == anchor), "{link} leads to a heading");
     }
     assert_eq!(unknown_in("rate(personalize_operator_nothing_total[5m])"), ["personalize_operator_nothing_total"]);
-    assert_eq!(unknown_in("workqueue_depth{nothing=\"x\"}"), ["workqueue_depth{nothing}"]);
+    assert_eq!(unknown_in("leader_election_master_status{nothing=\"x\"}"), ["leader_election_master_status{nothing}"]);
 }
 
 #[test]

@@ -138,10 +138,12 @@ fn a_replica_that_stands_by_tells_that_it_does_and_nothing_of_the_queue() {
     let other = bed.operator(&["--identity=second"]);
     let told = |operator: &Operator| scrape(operator, "*/*").1;
     assert!(told(&leader).contains("leader_election_master_status{name=\"personalize-operator\"} 1"));
-    eventually("the queue is told by who leads", || told(&leader).contains("workqueue_depth").then_some(()));
+    eventually("the queue is told by who leads", || {
+        told(&leader).contains("personalize_operator_resources").then_some(())
+    });
     let text = told(&other);
     assert!(text.contains("leader_election_master_status{name=\"personalize-operator\"} 0"));
-    for name in ["workqueue_depth", "personalize_operator_resources"] {
+    for name in ["personalize_operator_resources", "personalize_operator_poll_overdue_seconds"] {
         assert!(!text.contains(name), "{name}");
     }
 }

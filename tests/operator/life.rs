@@ -251,7 +251,7 @@ fn health_and_metrics_tell_the_truth() {
         "controller_runtime_reconcile_total{",
         "controller_runtime_reconcile_time_seconds_bucket{",
         "controller_runtime_active_workers{",
-        "workqueue_depth{",
+        "personalize_operator_resources{",
         "rest_client_requests_total{",
         "leader_election_master_status{name=\"personalize-operator\"} 1",
         "personalize_operator_imports_total{outcome=\"succeeded\"} 1",

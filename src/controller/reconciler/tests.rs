@@ -122,8 +122,8 @@ async fn reconcile(last: Option<(&'static str, usize)>) -> (Result<(), Error>, u
     let lease = LeaseHold::until(Instant::now() + Duration::from_secs(3600));
     let service = Arc::new(Service { asked: Mutex::default(), lease: lease.clone(), last });
     let readiness = Arc::new(Readiness::default());
-    readiness.leads(["shop".to_owned()]);
-    readiness.warm("shop");
+    readiness.set_leading(["shop".to_owned()]);
+    readiness.mark_synced("shop");
     let reporter = Reporter { controller: MANAGER.into(), instance: None };
     let context = Context {
         client: client.clone(),

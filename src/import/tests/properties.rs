@@ -6,7 +6,7 @@ use crate::api::conditions::Reason;
 use crate::api::{DatasetImportJob, DatasetImportJobStatus, suspended_by};
 use crate::import::{AfterWrite, Effect, ImportRequest, LocalState, Next, Observations, Trust, plan};
 use crate::personalize::{ACTIVE, ErrorKind};
-use crate::redact::LONGEST;
+use crate::redact::MAX_CHARS;
 use crate::testing::strategies::{
     SECRET, job, job_status, local_state, moment, observations, resource, result, service_error, summaries, tags, text,
 };
@@ -30,7 +30,7 @@ fn check_written(
 ) -> Result<(), TestCaseError> {
     let invisible = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}');
     for text in texts(after).filter(|text| texts(before).all(|old| old != *text)) {
-        prop_assert!(text.chars().count() <= LONGEST, "{} characters", text.chars().count());
+        prop_assert!(text.chars().count() <= MAX_CHARS, "{} characters", text.chars().count());
         prop_assert!(!text.contains(|c| char::is_control(c) || invisible(c)), "{text:?}");
         prop_assert!(!text.contains(SECRET), "{text:?}");
     }

@@ -7,7 +7,7 @@ use personalize_operator::api::{DatasetImportJob, DatasetImportJobStatus};
 use personalize_operator::import::timing::after;
 use personalize_operator::import::{AfterWrite, Effect, Timing};
 use personalize_operator::reconciliation::Reconciliation;
-use personalize_operator::redact::LONGEST;
+use personalize_operator::redact::MAX_CHARS;
 use serde_json::Value;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -62,7 +62,7 @@ pub(crate) fn check_written(before: &DatasetImportJob, status: &DatasetImportJob
     };
     let known = texts(&old);
     for text in texts(status).into_iter().filter(|text| !known.contains(text)).flatten() {
-        assert!(text.chars().count() <= LONGEST, "too long: {}", text.len());
+        assert!(text.chars().count() <= MAX_CHARS, "too long: {}", text.len());
         assert!(!text.contains(char::is_control), "not printable: {text:?}");
         assert!(!contains_secret(&text), "it contains the secret: {text}");
     }

@@ -1,0 +1,96 @@
+//! The clients of the AWS SDK, one per account and region, and the credentials that they use.
+
+use super::Aws;
+use super::error::{NO_CREDENTIALS, service_error, sts_code};
+use crate::personalize::{AccountRegion, ErrorKind, ROLE_NOT_ASSUMED, ServiceError};
+use aws_config::Region;
+use aws_config::sts::AssumeRoleProvider;
+use aws_sdk_personalize::Client;
+use aws_sdk_personalize::config::ProvideCredentials;
+use aws_sdk_personalize::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use std::collections::HashMap;
+use std::sync::{MutexGuard, PoisonError};
+use tokio::time::timeout;
+
+/// The maximum number of cached clients. Users choose the accounts and regions.
+const MAX_CLIENTS: usize = 1000;
+
+/// The session name in assumed roles, as CloudTrail shows it.
+const SESSION_NAME: &str = "personalize-operator";
+
+impl Aws {
+    /// The client for an account and region, made on first use.
+    pub(super) async fn client(&self, location: &AccountRegion) -> Result<Client, ServiceError> {
+        if let Some(client) = self.clients().get(location) {
+            return Ok(client.clone());
+        }
+        // The lock is not held while credentials are resolved, so a slow provider delays no other account.
+        let region = Region::new(location.region.clone());
+        let mut config = aws_sdk_personalize::config::Builder::from(&self.base).region(region.clone());
+        if let Some(role) = self.roles.get(&location.account) {
+            let provider = AssumeRoleProvider::builder(role)
+                .configure(&self.base)
+                .region(region)
+                .session_name(SESSION_NAME)
+                .build()
+                .await;
+            config = config.credentials_provider(provider);
+        } else if let Some(own) = self.own_account().await.filter(|own| *own != location.account) {
+            // The service has no access across accounts, so the call can't succeed.
+            return Err(ServiceError::unanswered(
+                ErrorKind::AccessDenied,
+                "NoRoleForAccount",
+                &format!("the operator's credentials are of account {own}: {}", no_role_message(&location.account)),
+            ));
+        }
+        let client = Client::from_conf(config.build());
+        let mut clients = self.clients();
+        if clients.len() >= MAX_CLIENTS {
+            // They are made again on their next use.
+            clients.clear();
+        }
+        Ok(clients.entry(location.clone()).or_insert(client).clone())
+    }
+
+    fn clients(&self) -> MutexGuard<'_, HashMap<AccountRegion, Client>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The account of the default credentials, if the provider reports it in time. The result is cached once it is
+    /// known.
+    async fn own_account(&self) -> Option<String> {
+        if let Some(account) = self.own_account.get() {
+            return Some(account.clone());
+        }
+        let provider = self.base.credentials_provider()?;
+        let credentials = timeout(self.credentials_timeout, provider.provide_credentials()).await.ok()?.ok()?;
+        let account = credentials.account_id()?.as_str();
+        Some(self.own_account.get_or_init(|| account.to_owned()).clone())
+    }
+
+    /// The error of a failed call, with what the credentials for the account have to do with it.
+    pub(super) fn error<E>(&self, location: &AccountRegion, error: &SdkError<E, HttpResponse>) -> ServiceError
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let account = &location.account;
+        let mapped = service_error(error);
+        match (self.roles.get(account), mapped.kind) {
+            (Some(role), ErrorKind::Credentials) if mapped.code == NO_CREDENTIALS => {
+                let message = format!("the role {role} for account {account} can't be assumed ({})", sts_code(error));
+                ServiceError::unanswered(ErrorKind::Credentials, ROLE_NOT_ASSUMED, &message)
+            }
+            (None, ErrorKind::AccessDenied) if self.own_account.get() != Some(account) => {
+                ServiceError { message: format!("{} ({})", mapped.message, no_role_message(account)), ..mapped }
+            }
+            _ => mapped,
+        }
+    }
+}
+
+fn no_role_message(account: &str) -> String {
+    format!(
+        "no role is configured for account {account}; if it is not the operator's own, add one with --account-roles"
+    )
+}

@@ -1,0 +1,76 @@
+//! The command `run`: connects to Kubernetes and AWS, starts the listener and the controller, and shuts down on a
+//! signal.
+
+use crate::aws::Aws;
+use crate::cli::{KubeArgs, RunArgs};
+use crate::controller::{self, kube_client::KubeClient};
+use crate::http;
+use crate::http::readiness::Readiness;
+use crate::telemetry::metrics::Metrics;
+use ::http::header::{HeaderValue, USER_AGENT};
+use kube::Config;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+/// Any error that ends the process.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs the operator until SIGTERM or SIGINT, and then until the reconciles in progress have finished.
+///
+/// # Errors
+/// When the configuration can't be used, the listener can't be bound, or a second signal cuts the shutdown short.
+pub async fn run(args: &RunArgs) -> Result<(), Error> {
+    let (stop_sender, stop) = watch::channel(false);
+    let readiness = Arc::new(Readiness::default());
+    let metrics = Arc::new(Metrics::default());
+    let config = kube_config(&args.kube).await?;
+    let options = args.options(&config.default_namespace);
+    let client = KubeClient::new(config, Arc::clone(&metrics))?;
+    let listener = TcpListener::bind(args.listen).await.map_err(|e| format!("--listen {}: {e}", args.listen))?;
+    info!(version = env!("CARGO_PKG_VERSION"), listen = %listener.local_addr()?, "starting");
+    let stopped = controller::stopped(stop.clone());
+    let server = tokio::spawn(http::serve(listener, Arc::clone(&readiness), Arc::clone(&metrics), stopped));
+    let aws = Arc::new(Aws::new(args.aws.options()).await);
+
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut next_signal = async || {
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+    };
+    let interrupted = async {
+        next_signal().await;
+        info!("shutting down: finishing in-flight submissions");
+        readiness.set_stopping();
+        let _ = stop_sender.send(true);
+        next_signal().await;
+    };
+    tokio::select! {
+        () = controller::run(client, aws, options, Arc::clone(&readiness), metrics, stop) => info!("stopped"),
+        () = interrupted => {
+            // An interrupted submission is safe: its intent is recorded.
+            warn!("second signal: exiting without finishing in-flight submissions");
+            return Err("a second signal interrupted the shutdown".into());
+        }
+    }
+    if let Ok(Ok(Err(error))) = tokio::time::timeout(Duration::from_secs(1), server).await {
+        error!(%error, "the listener failed");
+    }
+    Ok(())
+}
+
+async fn kube_config(args: &KubeArgs) -> Result<Config, Error> {
+    let mut config = Config::infer().await?;
+    config.connect_timeout = Some(args.kube_timeout);
+    // A watch that is silent for longer than its own timeout has lost its connection.
+    config.read_timeout = Some(args.watch_timeout + args.kube_timeout);
+    config.write_timeout = Some(args.kube_timeout);
+    // No client retries: a PUT that succeeded and is retried returns 409. The controller requeues instead.
+    config.default_retry = false;
+    // The name in audit logs.
+    let agent = HeaderValue::from_static(concat!("personalize-operator/", env!("CARGO_PKG_VERSION")));
+    config.headers.push((USER_AGENT, agent));
+    Ok(config)
+}
