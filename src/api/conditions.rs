@@ -40,45 +40,45 @@ pub enum State {
 /// Why a resource is in its state. A variant's documentation is the sentence in docs/states.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EnumMessage, EnumString, IntoStaticStr, VariantArray)]
 pub enum Reason {
-    /// Waits for its turn: for the quota of running imports, or for its dataset to be free.
+    /// Waits for another import to finish: for the quota of the account and region, or for the same dataset.
     Queued,
-    /// Waits for the dataset to exist and be ACTIVE.
+    /// Waits until the dataset exists and is ACTIVE.
     DatasetNotReady,
-    /// The import is being submitted, or what became of the submission is being looked up.
+    /// The import is being submitted, or the operator checks whether a submission created the job.
     Submitting,
-    /// The service has taken the job and not begun yet.
+    /// The service accepted the job and has not started it yet.
     Pending,
     /// The service is importing the data.
     Importing,
-    /// A job failed and another attempt will be made.
+    /// A job failed; another attempt follows.
     Retrying,
-    /// The service slows the operator down; it goes on by itself.
+    /// The service throttles requests; the operator retries automatically.
     Throttled,
-    /// The service can't be reached or doesn't answer sensibly; it goes on by itself.
+    /// The service is unreachable or gives no usable answer; the operator retries automatically.
     ServiceUnavailable,
-    /// The operator's AWS credentials are missing, expired or refused; it goes on once they are mended.
+    /// The operator's AWS credentials are missing, expired or rejected; the operator retries automatically.
     CredentialsRefused,
     /// The data is in the dataset.
     ImportSucceeded,
     /// The job ended with CREATE FAILED; status.failureReason says why.
     ImportFailed,
-    /// The service refused the request as it stands; tried again slowly.
+    /// The service rejected the request; the operator retries with growing delays.
     InvalidInput,
-    /// The operator, or the role it passes, lacks a permission; tried again slowly.
+    /// The operator, or the role it passes, lacks a permission; the operator retries with growing delays.
     AccessDenied,
-    /// The service counts more tags than it takes; tried again slowly.
+    /// The job has more tags than the service accepts; the operator retries with growing delays.
     TooManyTags,
-    /// A job of this name exists and isn't this resource's; tried again slowly.
+    /// A job of this name belongs to something else; the operator retries with growing delays.
     JobNameConflict,
     /// The namespace isn't allowed to use this dataset, role or data location.
     NotPermitted,
-    /// The spec can't be read; an old or bypassed CRD let it in.
+    /// The spec is invalid; an older CRD accepted it.
     InvalidSpec,
-    /// The job was submitted and can't be found any more; it is never submitted again.
+    /// The job was submitted and the service no longer knows it; it is never submitted again.
     JobNotFound,
-    /// A newer import into the dataset has landed, so this one, also if it is INCREMENTAL, is not made any more.
+    /// A newer import into the dataset has succeeded, so this one, also an INCREMENTAL one, is never submitted.
     Superseded,
-    /// Held back by spec.suspend or by the annotation personalize-operator.io/suspend.
+    /// Suspended by spec.suspend or by the annotation personalize-operator.io/suspend.
     Suspended,
 }
 

@@ -5,6 +5,7 @@
 
 use crate::api::conditions::{READY, Reason, State};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus};
+use crate::import::POLL_FAILED;
 use crate::personalize::ServiceError;
 use crate::redact::{sanitize, sanitize_display};
 use jiff::Timestamp;
@@ -88,7 +89,7 @@ pub(crate) fn events_for(
     if publish {
         let unavailable = matches!(reason, Reason::Throttled | Reason::ServiceUnavailable | Reason::CredentialsRefused);
         let poll_failed =
-            !new_reason && matches!(reason, Reason::Pending | Reason::Importing) && note.contains("can't be followed");
+            !new_reason && matches!(reason, Reason::Pending | Reason::Importing) && note.starts_with(POLL_FAILED);
         let response_lost = rejected && reason == Reason::Submitting;
         let failed = reason.state() == State::Failed || reason == Reason::Retrying;
         events.push(EventSpec {
@@ -249,7 +250,7 @@ mod tests {
         let queued = with_intent("a", status(Reason::Queued, "waits"));
         let retrying = with_job("a", Reason::Retrying, "attempt 1 failed");
         let resubmitted = with_job("b", Reason::Pending, "p");
-        let poll_failed = with_job("a", Reason::Importing, "the job can't be followed for now");
+        let poll_failed = with_job("a", Reason::Importing, "the job can't be polled at the moment");
         let cases = [
             ("first reconcile", none(), status(Reason::Queued, "waits"), None, vec!["Normal Queued: waits"]),
             ("intent", none(), submitting.clone(), None, vec![]),
@@ -313,7 +314,7 @@ mod tests {
                 running.clone(),
                 poll_failed.clone(),
                 None,
-                vec!["Warning Importing: the job can't be followed for now"],
+                vec!["Warning Importing: the job can't be polled at the moment"],
             ),
             ("poll succeeded again", poll_failed, running.clone(), None, vec!["Normal Importing: i"]),
             ("no change", running.clone(), running.clone(), None, vec![]),
