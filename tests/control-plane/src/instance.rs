@@ -1,8 +1,8 @@
 //! One running control plane, and the one that the tests of a process share.
 
 use crate::binaries::{path_of, tail};
-use crate::identity::Authority;
-use crate::tether::{Tethered, tether};
+use crate::certificates::Authority;
+use crate::child_guard::{Tethered, tether};
 use crate::{Error, io};
 use rustix::process::Signal;
 use std::collections::HashMap;

@@ -4,13 +4,13 @@
 //! instance with a directory of its own; [`shared`] is one for all tests of a process.
 
 mod binaries;
-mod identity;
+mod certificates;
+mod child_guard;
 mod instance;
-mod tether;
 
 pub use binaries::path_of;
+pub use child_guard::{Tethered, tether};
 pub use instance::{ControlPlane, Part, shared};
-pub use tether::{Tethered, tether};
 
 use std::path::PathBuf;
 use thiserror::Error;
