@@ -11,33 +11,29 @@ const TETHER: &str =
 
 /// A process that dies with its parent, even when that is killed. Dropping it kills it.
 #[derive(Debug)]
-pub struct Tethered {
+pub struct ChildGuard {
     child: Child,
     rope: Option<ChildStdin>,
 }
 
-/// Starts a program on a tether, in a process group of its own, so that Ctrl-C in a terminal reaches
-/// only the parent, which can then stop its children in order. Environment, directory and output are
-/// taken from `configure`.
-///
-/// # Errors
-/// When the shell can't be started. A program that can't be started shows as exit status 126 or 127.
-pub fn tether(
-    program: &std::path::Path,
-    args: &[String],
-    configure: impl FnOnce(&mut Command),
-) -> io::Result<Tethered> {
-    use std::os::unix::process::CommandExt;
-    let mut command = Command::new("sh");
-    command.arg("-c").arg(TETHER).arg("sh").arg(program).args(args);
-    command.stdin(Stdio::piped()).process_group(0);
-    configure(&mut command);
-    let mut child = command.spawn()?;
-    let rope = child.stdin.take();
-    Ok(Tethered { child, rope })
-}
+impl ChildGuard {
+    /// Starts a program on a tether, in a process group of its own, so that Ctrl-C in a terminal reaches
+    /// only the parent, which can then stop its children in order. Environment, directory and output are
+    /// taken from `configure`.
+    ///
+    /// # Errors
+    /// When the shell can't be started. A program that can't be started shows as exit status 126 or 127.
+    pub fn spawn(program: &std::path::Path, args: &[String], configure: impl FnOnce(&mut Command)) -> io::Result<Self> {
+        use std::os::unix::process::CommandExt;
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(TETHER).arg("sh").arg(program).args(args);
+        command.stdin(Stdio::piped()).process_group(0);
+        configure(&mut command);
+        let mut child = command.spawn()?;
+        let rope = child.stdin.take();
+        Ok(Self { child, rope })
+    }
 
-impl Tethered {
     /// The PID of the program itself.
     #[must_use]
     pub fn pid(&self) -> u32 {
@@ -85,7 +81,7 @@ impl Tethered {
     }
 }
 
-impl Drop for Tethered {
+impl Drop for ChildGuard {
     fn drop(&mut self) {
         // Reap first: the watcher then finds nobody under this PID.
         let _ = self.kill();

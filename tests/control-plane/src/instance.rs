@@ -2,7 +2,7 @@
 
 use crate::binaries::{path_of, tail};
 use crate::certificates::Authority;
-use crate::child_guard::{Tethered, tether};
+use crate::child_guard::ChildGuard;
 use crate::{Error, io};
 use rustix::process::Signal;
 use std::collections::HashMap;
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A part of the control plane that can be stopped, restarted and paused by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Part {
+pub enum Component {
     /// etcd.
     Etcd,
     /// kube-apiserver.
@@ -27,7 +27,7 @@ pub enum Part {
     ControllerManager,
 }
 
-impl Part {
+impl Component {
     fn program(self) -> &'static str {
         match self {
             Self::Etcd => "etcd",
@@ -44,7 +44,7 @@ pub struct ControlPlane {
     authority: Authority,
     kubectl: PathBuf,
     ports: [u16; 3],
-    parts: Mutex<HashMap<Part, Tethered>>,
+    parts: Mutex<HashMap<Component, ChildGuard>>,
     /// A directory that goes with the instance.
     _own: Option<tempfile::TempDir>,
 }
@@ -96,9 +96,9 @@ impl ControlPlane {
         self.authority.kubeconfig(&self.kubeconfig(), &server, "admin", &["system:masters"])?;
         let manager = self.dir.join("controller-manager.kubeconfig");
         self.authority.kubeconfig(&manager, &server, "system:kube-controller-manager", &["system:masters"])?;
-        self.start_part(Part::Etcd)?;
-        self.start_part(Part::ApiServer)?;
-        self.start_part(Part::ControllerManager)
+        self.start_component(Component::Etcd)?;
+        self.start_component(Component::ApiServer)?;
+        self.start_component(Component::ControllerManager)
     }
 
     /// The URL of the API server.
@@ -144,11 +144,15 @@ impl ControlPlane {
         child.wait_with_output().map_err(io("kubectl"))
     }
 
-    fn log(&self, part: Part) -> PathBuf {
+    fn log(&self, part: Component) -> PathBuf {
         self.dir.join(format!("{}.log", part.program()))
     }
 
-    fn with<T>(&self, part: Part, act: impl FnOnce(&mut Tethered) -> std::io::Result<T>) -> Result<Option<T>, Error> {
+    fn with<T>(
+        &self,
+        part: Component,
+        act: impl FnOnce(&mut ChildGuard) -> std::io::Result<T>,
+    ) -> Result<Option<T>, Error> {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         parts.get_mut(&part).map(act).transpose().map_err(io(part.program()))
     }
@@ -157,18 +161,18 @@ impl ControlPlane {
     ///
     /// # Errors
     /// When it doesn't get ready.
-    pub fn start_part(&self, part: Part) -> Result<(), Error> {
+    pub fn start_component(&self, part: Component) -> Result<(), Error> {
         let log = OpenOptions::new().create(true).append(true).open(self.log(part)).map_err(io("a log"))?;
         let err = log.try_clone().map_err(io("a log"))?;
-        let child = tether(&path_of(part.program())?, &self.args(part), |command| {
+        let child = ChildGuard::spawn(&path_of(part.program())?, &self.args(part), |command| {
             command.stdout(log).stderr(err).current_dir(&self.dir);
         });
         let child = child.map_err(io(part.program()))?;
         self.parts.lock().unwrap_or_else(PoisonError::into_inner).insert(part, child);
-        if part == Part::ApiServer { self.wait_ready(part) } else { Ok(()) }
+        if part == Component::ApiServer { self.wait_ready(part) } else { Ok(()) }
     }
 
-    fn wait_ready(&self, part: Part) -> Result<(), Error> {
+    fn wait_ready(&self, part: Component) -> Result<(), Error> {
         let end = Instant::now() + PATIENCE;
         loop {
             if self.kubectl(&["get", "--raw", "/readyz", "--request-timeout=5s"], None)?.status.success() {
@@ -188,7 +192,7 @@ impl ControlPlane {
     ///
     /// # Errors
     /// When it can't be stopped.
-    pub fn stop_part(&self, part: Part) -> Result<(), Error> {
+    pub fn stop_component(&self, part: Component) -> Result<(), Error> {
         let child = self.parts.lock().unwrap_or_else(PoisonError::into_inner).remove(&part);
         if let Some(mut child) = child {
             child.stop(Duration::from_secs(5)).map_err(io(part.program()))?;
@@ -200,7 +204,7 @@ impl ControlPlane {
     ///
     /// # Errors
     /// When it is gone.
-    pub fn pause(&self, part: Part) -> Result<(), Error> {
+    pub fn pause(&self, part: Component) -> Result<(), Error> {
         self.with(part, |child| child.signal(Signal::STOP)).map(drop)
     }
 
@@ -208,7 +212,7 @@ impl ControlPlane {
     ///
     /// # Errors
     /// When it is gone.
-    pub fn resume(&self, part: Part) -> Result<(), Error> {
+    pub fn resume(&self, part: Component) -> Result<(), Error> {
         self.with(part, |child| child.signal(Signal::CONT)).map(drop)
     }
 
@@ -232,11 +236,11 @@ impl ControlPlane {
     }
 
     fn offline(&self, act: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(), Error> {
-        self.stop_part(Part::ApiServer)?;
-        self.stop_part(Part::Etcd)?;
+        self.stop_component(Component::ApiServer)?;
+        self.stop_component(Component::Etcd)?;
         act(&self.dir.join("etcd")).map_err(io("etcd's data"))?;
-        self.start_part(Part::Etcd)?;
-        self.start_part(Part::ApiServer)
+        self.start_component(Component::Etcd)?;
+        self.start_component(Component::ApiServer)
     }
 
     /// Stops all parts, as dropping it does.
@@ -245,17 +249,17 @@ impl ControlPlane {
     }
 
     fn stop_all(&self) {
-        for part in [Part::ControllerManager, Part::ApiServer, Part::Etcd] {
+        for part in [Component::ControllerManager, Component::ApiServer, Component::Etcd] {
             // What can't be stopped is killed when it is dropped.
-            let _ = self.stop_part(part);
+            let _ = self.stop_component(part);
         }
     }
 
-    fn args(&self, part: Part) -> Vec<String> {
+    fn args(&self, part: Component) -> Vec<String> {
         let [client, peer, secure] = self.ports;
         let file = |name: &str| self.authority.file(name);
         match part {
-            Part::Etcd => vec![
+            Component::Etcd => vec![
                 format!("--data-dir={}", self.dir.join("etcd").display()),
                 format!("--listen-client-urls=http://127.0.0.1:{client}"),
                 format!("--advertise-client-urls=http://127.0.0.1:{client}"),
@@ -265,7 +269,7 @@ impl ControlPlane {
                 "--unsafe-no-fsync".into(),
                 "--log-level=warn".into(),
             ],
-            Part::ApiServer => vec![
+            Component::ApiServer => vec![
                 format!("--etcd-servers=http://127.0.0.1:{client}"),
                 "--bind-address=127.0.0.1".into(),
                 "--advertise-address=127.0.0.1".into(),
@@ -284,7 +288,7 @@ impl ControlPlane {
                 // In megabytes. A log that is rotated away can't be judged.
                 "--audit-log-maxsize=100000".into(),
             ],
-            Part::ControllerManager => vec![
+            Component::ControllerManager => vec![
                 format!("--kubeconfig={}", self.dir.join("controller-manager.kubeconfig").display()),
                 format!("--service-account-private-key-file={}", file("service-account.key")),
                 format!("--root-ca-file={}", file("ca.crt")),

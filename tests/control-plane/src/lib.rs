@@ -9,8 +9,8 @@ mod child_guard;
 mod instance;
 
 pub use binaries::path_of;
-pub use child_guard::{Tethered, tether};
-pub use instance::{ControlPlane, Part, shared};
+pub use child_guard::ChildGuard;
+pub use instance::{Component, ControlPlane, shared};
 
 use std::path::PathBuf;
 use thiserror::Error;

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may")]
 
-use control_plane::{ControlPlane, Part, path_of};
+use control_plane::{Component, ControlPlane, path_of};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -36,11 +36,11 @@ fn it_keeps_its_data_over_restarts_and_audits_writes() {
     let plane = ControlPlane::temporary().unwrap();
     let made = plane.kubectl(&["create", "namespace", "kept"], None).unwrap();
     assert!(made.status.success(), "{made:?}");
-    plane.stop_part(Part::ApiServer).unwrap();
-    plane.stop_part(Part::Etcd).unwrap();
+    plane.stop_component(Component::ApiServer).unwrap();
+    plane.stop_component(Component::Etcd).unwrap();
     assert!(!plane.kubectl(&["get", "ns", "--request-timeout=2s"], None).unwrap().status.success());
-    plane.start_part(Part::Etcd).unwrap();
-    plane.start_part(Part::ApiServer).unwrap();
+    plane.start_component(Component::Etcd).unwrap();
+    plane.start_component(Component::ApiServer).unwrap();
     let kept = plane.kubectl(&["get", "namespace", "kept"], None).unwrap();
     assert!(kept.status.success(), "{kept:?}");
     let audit = std::fs::read_to_string(plane.audit_log()).unwrap();

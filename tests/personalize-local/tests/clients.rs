@@ -14,7 +14,7 @@ use std::{
 use aws_config::{BehaviorVersion, Region, sts::AssumeRoleProvider};
 use aws_sdk_personalize::config::Credentials;
 use bed::Bed;
-use control_plane::tether;
+use control_plane::ChildGuard;
 use personalize_local::{Entry, Seed, Service, Throttle};
 
 /// Runs one of the scripts beside `judge.py` against a stand-in; it ends with a line that says so.
@@ -145,7 +145,7 @@ async fn tokens_of_an_sts_lead_to_their_account() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("moto.log");
     let arguments = ["-H", "127.0.0.1", "-p", "0"].map(str::to_owned);
-    let _moto = tether(&python::venv().join("moto_server"), &arguments, |command| {
+    let _moto = ChildGuard::spawn(&python::venv().join("moto_server"), &arguments, |command| {
         command.env("PYTHONUNBUFFERED", "1").stdout(File::create(&log).unwrap());
         command.stderr(File::options().append(true).open(&log).unwrap());
     });

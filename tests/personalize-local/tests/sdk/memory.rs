@@ -41,7 +41,7 @@ async fn a_gigabyte_takes_the_memory_of_a_megabyte() {
     let import = async |name: &str| {
         create_from(&client, name, &format!("s3://bucket/{name}.csv"), &items).await.unwrap();
         assert_eq!(ended(&client, name).await, ("ACTIVE".to_owned(), String::new()));
-        peak(process.tethered.pid())
+        peak(process.guard.pid())
     };
     let small = import("small").await;
     let writer = std::thread::spawn(move || write(&large, 1 << 30));

@@ -2,13 +2,13 @@
 
 use std::{fs, path::Path, path::PathBuf};
 
-use control_plane::{Tethered, tether};
+use control_plane::ChildGuard;
 
 use crate::bed;
 
 /// A running `personalize-local`. It ends with the test.
 pub(crate) struct Process {
-    pub(crate) tethered: Tethered,
+    pub(crate) guard: ChildGuard,
     pub(crate) url: String,
 }
 
@@ -29,12 +29,12 @@ pub(crate) async fn start(dir: &Path, more: &[&str]) -> Process {
     let (stdout, log) =
         (fs::File::create(&out).unwrap(), fs::File::options().create(true).append(true).open(dir.join("log")));
     let program = PathBuf::from(env!("CARGO_BIN_EXE_personalize-local"));
-    let tethered = tether(&program, &arguments, |command| {
+    let guard = ChildGuard::spawn(&program, &arguments, |command| {
         command.stdout(stdout).stderr(log.unwrap());
     });
     let url = bed::eventually("the stand-in listens", || {
         let told = fs::read_to_string(&out).unwrap();
         told.strip_prefix("listening on ").filter(|told| told.ends_with('\n')).map(|url| url.trim().to_owned())
     });
-    Process { tethered: tethered.unwrap(), url: url.await }
+    Process { guard: guard.unwrap(), url: url.await }
 }

@@ -46,7 +46,7 @@ async fn a_killed_stand_in_comes_back_with_jobs_tags_datasets_and_ledger() {
     };
     // The answer to this one has just arrived when the stand-in is killed.
     assert_eq!(create(&before, "running").await, Ok(Some(arn("running"))));
-    first.tethered.kill().unwrap();
+    first.guard.kill().unwrap();
 
     let mut second = process::start(dir.path(), &slow).await;
     let after = client(&second.url);
@@ -62,7 +62,7 @@ async fn a_killed_stand_in_comes_back_with_jobs_tags_datasets_and_ledger() {
     let names: Vec<_> = rest.dataset_import_jobs.unwrap().into_iter().map(|job| job.job_name.unwrap()).collect();
     assert_eq!(names, ["held", "running"], "a list goes on where it was");
     assert_eq!(ended(&after, "running").await.0, "ACTIVE", "an import that ran goes on");
-    let stopped = second.tethered.stop(std::time::Duration::from_secs(60)).unwrap();
+    let stopped = second.guard.stop(std::time::Duration::from_secs(60)).unwrap();
     assert!(stopped.success(), "SIGTERM ends it in order: {stopped}");
 
     let third = process::start(dir.path(), &slow).await;
@@ -180,7 +180,7 @@ async fn the_process_ends_although_data_is_being_read() {
         create_from(&client, name, &format!("s3://bucket/{name}.csv"), bed::DATASET).await.unwrap();
     }
     is_read(&fed).await;
-    let stopped = process.tethered.stop(std::time::Duration::from_secs(60)).unwrap();
+    let stopped = process.guard.stop(std::time::Duration::from_secs(60)).unwrap();
     assert!(stopped.success(), "{stopped}");
     writer.join().unwrap();
 }
