@@ -3,7 +3,7 @@
 
 use crate::judge::{self, Books};
 use crate::proxy::Proxy;
-use control_plane::{ControlPlane, Tethered, shared, tether};
+use control_plane::{ChildGuard, ControlPlane, shared};
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 use personalize_operator::api::{DatasetImportJob, DatasetImportJobStatus};
@@ -86,7 +86,7 @@ pub fn text(output: &Output) -> String {
 
 /// A running operator.
 pub struct Operator {
-    process: Tethered,
+    process: ChildGuard,
     log: PathBuf,
     pub url: String,
 }
@@ -369,7 +369,7 @@ impl Bed {
         args.retain(|arg| !extra.iter().any(|e| arg.split('=').next() == e.split('=').next()));
         args.extend(extra.iter().map(|s| (*s).to_owned()));
         let out = fs::File::create(&log).unwrap();
-        let process = tether(Path::new(env!("CARGO_BIN_EXE_personalize-operator")), &args, |command| {
+        let process = ChildGuard::spawn(Path::new(env!("CARGO_BIN_EXE_personalize-operator")), &args, |command| {
             command
                 .env_clear()
                 .env("PATH", std::env::var_os("PATH").unwrap_or_default())

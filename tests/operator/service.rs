@@ -1,7 +1,7 @@
 //! The stand-in service of one test: the real program, with a seed of its own.
 
 use crate::bed::{ACCOUNT, dataset_arn, eventually, http};
-use control_plane::{Tethered, tether};
+use control_plane::ChildGuard;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ const SCHEMA: &str = r#"{"type":"record","name":"Interactions","namespace":"com.
 
 /// A running stand-in. It ends with the test.
 pub struct Service {
-    _process: Tethered,
+    _process: ChildGuard,
     url: String,
     ledger: PathBuf,
 }
@@ -77,7 +77,7 @@ impl Service {
             .collect();
         let log = fs::File::create(dir.join("service.log")).unwrap();
         let stdout = fs::File::create(&out).unwrap();
-        let process = tether(&program(), &args, |command| {
+        let process = ChildGuard::spawn(&program(), &args, |command| {
             command.stdout(stdout).stderr(log);
         })
         .unwrap();

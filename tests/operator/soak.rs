@@ -7,7 +7,7 @@ use crate::bed::{Bed, Operator, block_on, dataset_arn, install_crd};
 use crate::draw::{Draw, seed};
 use crate::judge;
 use crate::proxy::{Call, Fate, Proxy};
-use control_plane::{ControlPlane, Part};
+use control_plane::{Component, ControlPlane};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use personalize_operator::api::DatasetImportJob;
 use serde_json::{Value, json};
@@ -295,10 +295,10 @@ impl Soak {
     }
 
     fn restart_api_server(&mut self) -> &'static str {
-        self.bed.plane.stop_part(Part::ApiServer).unwrap();
+        self.bed.plane.stop_component(Component::ApiServer).unwrap();
         self.replicas.iter_mut().for_each(|replica| replica.tend(&self.bed, false));
         std::thread::sleep(self.draw.millis(0, 5000));
-        self.bed.plane.start_part(Part::ApiServer).unwrap();
+        self.bed.plane.start_component(Component::ApiServer).unwrap();
         "restarts of the API server"
     }
 

@@ -4,7 +4,7 @@ use super::Image;
 use super::kubelet::Failure;
 use super::volumes::Context;
 use crate::bed::http;
-use control_plane::{Tethered, tether};
+use control_plane::ChildGuard;
 use k8s_openapi::api::core::v1::{ContainerPort, Pod, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use rustix::process::Signal;
@@ -45,7 +45,7 @@ pub(super) struct Ended {
 
 /// A container that was started.
 pub(super) struct Container {
-    process: Tethered,
+    process: ChildGuard,
     pub(super) started: String,
     since: Instant,
     readiness: Judged,
@@ -104,7 +104,7 @@ impl Container {
         }
         let log = File::create(log)?;
         let err = log.try_clone()?;
-        let process = tether(Path::new("unshare"), &args, |command| {
+        let process = ChildGuard::spawn(Path::new("unshare"), &args, |command| {
             command.env_clear().envs(environment).current_dir("/").stdout(log).stderr(err);
         })?;
         let judged = Judged::default;

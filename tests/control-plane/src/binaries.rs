@@ -1,5 +1,6 @@
-//! The programs: built once from pinned Go modules into a cache, or taken from the machine.
+//! Finds the programs on the machine, or builds them once from pinned Go modules into a cache.
 
+use crate::child_guard::ChildGuard;
 use crate::{Error, io};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
@@ -8,17 +9,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A Go module that pins programs. Its files are part of this binary, so nothing depends on where the
-/// checkout is: checkouts share what they compile.
+/// A Go module that pins programs. Its files are embedded in this binary, so that all checkouts share one cache.
 struct Module {
     files: &'static [(&'static str, &'static str)],
-    /// Flags for the linker beyond leaving out what only a debugger needs.
+    /// Linker flags besides those that strip debug information.
     link: &'static str,
     /// Build tags.
     tags: &'static str,
-    /// The programs and their packages.
-    programs: &'static [(&'static str, &'static str)],
+    programs: &'static [Program],
 }
+
+/// The name of a program and its Go package.
+type Program = (&'static str, &'static str);
 
 const MODULES: [Module; 4] = [
     Module {
@@ -48,7 +50,7 @@ const MODULES: [Module; 4] = [
     Module {
         files: &[("go.mod", include_str!("../go/promtool/go.mod")), ("go.sum", include_str!("../go/promtool/go.sum"))],
         link: "",
-        // Service discovery brings half of the clouds' SDKs with it, and twice the time to compile.
+        // Service discovery pulls in many cloud SDKs and doubles the compile time.
         tags: "remove_all_sd",
         programs: &[("promtool", "github.com/prometheus/prometheus/cmd/promtool")],
     },
@@ -64,35 +66,56 @@ const MODULES: [Module; 4] = [
     },
 ];
 
-/// The path of a program: from `KUBEBUILDER_ASSETS` or PATH where the version fits, else from the
-/// cache, where it is built first if it isn't there. Progress is told on standard error.
+/// The path of a program. See [`paths_of`].
 ///
 /// # Errors
-/// When it is unknown, or can't be built.
+/// As [`paths_of`].
 pub fn path_of(program: &str) -> Result<PathBuf, Error> {
-    let known = MODULES.iter().find_map(|module| {
-        module.programs.iter().find(|(name, _)| *name == program).map(|(name, package)| (module, *name, *package))
-    });
-    let Some((module, name, package)) = known else { return Err(Error::Unknown(program.into())) };
-    on_machine(name).map_or_else(|| build(module, name, package), Ok)
+    paths_of(&[program]).map(|mut paths| paths.remove(0))
 }
 
-/// A program of the machine's own, if it is new enough for the resource's CRD.
-fn on_machine(program: &str) -> Option<PathBuf> {
+/// The paths of programs, in the given order. A program comes from `KUBEBUILDER_ASSETS` or `PATH` if its version fits,
+/// else from the cache. Missing programs are built together, so that packages they share compile once. Progress goes to
+/// standard error.
+///
+/// # Errors
+/// When a program is unknown or can't be built.
+pub fn paths_of(programs: &[&str]) -> Result<Vec<PathBuf>, Error> {
+    let mut paths = Vec::new();
+    let mut missing: Vec<(&Module, Vec<Program>)> = Vec::new();
+    for name in programs {
+        let find = |module: &'static Module| Some((module, *module.programs.iter().find(|(known, _)| known == name)?));
+        let (module, program) = MODULES.iter().find_map(find).ok_or_else(|| Error::Unknown((*name).into()))?;
+        paths.push(installed(name).unwrap_or_else(|| {
+            match missing.iter_mut().find(|(other, _)| std::ptr::eq(*other, module)) {
+                Some((_, programs)) => programs.push(program),
+                None => missing.push((module, vec![program])),
+            }
+            module_dir(module).join(name)
+        }));
+    }
+    for (module, programs) in missing {
+        build(module, programs)?;
+    }
+    Ok(paths)
+}
+
+/// A program that is installed on the machine and supports the CRD.
+fn installed(program: &str) -> Option<PathBuf> {
     let assets = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
     assets
         .into_iter()
         .chain(std::env::split_paths(&path))
         .map(|dir| dir.join(program))
-        .find(|file| file.is_file() && fits(program, file))
+        .find(|file| file.is_file() && version_fits(program, file))
 }
 
-fn fits(program: &str, file: &Path) -> bool {
+fn version_fits(program: &str, file: &Path) -> bool {
     let arg: &[&str] = match program {
         "kubectl" => &["version", "--client"],
         "etcd" | "kube-apiserver" | "kube-controller-manager" => &["--version"],
-        // Of these, what one finds on a machine tells little of what it does.
+        // The tests need exactly the pinned version of the other programs.
         _ => return false,
     };
     let Ok(output) = Command::new(file).args(arg).stdin(Stdio::null()).output() else { return false };
@@ -102,14 +125,8 @@ fn fits(program: &str, file: &Path) -> bool {
     if program == "etcd" { (major, minor) >= (3, 5) } else { major == 1 && minor >= 33 }
 }
 
-fn cache() -> PathBuf {
-    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|p| p.is_absolute());
-    let home = || std::env::home_dir().unwrap_or_else(std::env::temp_dir).join(".cache");
-    base.unwrap_or_else(home).join("personalize-operator")
-}
-
-/// The cache's key: what the module says, how it is built, and for which machine.
-fn key(module: &Module) -> String {
+/// The cache directory of a module. Its name depends on the module's files, the build options and the machine type.
+fn module_dir(module: &Module) -> PathBuf {
     let mut hash = Sha256::new();
     for (name, text) in module.files {
         hash.update(name);
@@ -119,76 +136,124 @@ fn key(module: &Module) -> String {
     hash.update(module.tags);
     hash.update(std::env::consts::ARCH);
     hash.update(std::env::consts::OS);
-    hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect()
+    let key: String = hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect();
+    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|p| p.is_absolute());
+    let home = || std::env::home_dir().unwrap_or_else(std::env::temp_dir).join(".cache");
+    base.unwrap_or_else(home).join("personalize-operator").join(key)
 }
 
-fn build(module: &Module, program: &str, package: &str) -> Result<PathBuf, Error> {
-    let dir = cache().join(key(module));
-    let target = dir.join(program);
-    if target.is_file() {
-        return Ok(target);
-    }
-    fs::create_dir_all(&dir).map_err(io(dir.display().to_string()))?;
-    // Checkouts and processes that want the same program build it once.
-    let lock = File::create(dir.join(".lock")).map_err(io("the cache's lock"))?;
-    lock.lock().map_err(io("the cache's lock"))?;
-    if target.is_file() {
-        return Ok(target);
+fn build(module: &Module, mut programs: Vec<Program>) -> Result<(), Error> {
+    let dir = module_dir(module);
+    let is_missing = |(name, _): &Program| !dir.join(name).is_file();
+    programs.retain(is_missing);
+    if programs.is_empty() {
+        return Ok(());
     }
     let source = dir.join("module");
     fs::create_dir_all(&source).map_err(io(source.display().to_string()))?;
+    let lock = File::create(dir.join(".lock")).map_err(io("the lock of the cache"))?;
+    if lock.try_lock().is_err() {
+        print_line("waiting for another process that builds programs of the same module");
+        lock.lock().map_err(io("the lock of the cache"))?;
+        programs.retain(is_missing);
+        if programs.is_empty() {
+            return Ok(());
+        }
+    }
     for (name, text) in module.files {
         let file = source.join(name);
         fs::create_dir_all(file.parent().unwrap_or(&source)).map_err(io(*name))?;
         fs::write(file, text).map_err(io(*name))?;
     }
-    let half = dir.join(format!(".{program}.building"));
-    let mut command = Command::new("go");
-    command.current_dir(&source).env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=mod").env("GOTOOLCHAIN", "local");
-    command.args(["build", "-trimpath", "-tags", module.tags, "-ldflags"]).arg(format!("-s -w {}", module.link));
-    command.arg("-o").arg(&half).arg(package).stdin(Stdio::null()).stdout(Stdio::null());
-    let log = dir.join(format!("{program}.log"));
-    command.stderr(File::create(&log).map_err(io("the build's log"))?);
-    let mut child = match command.spawn() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::Missing("go (the Go compiler, 1.26 or newer)"));
-        }
-        child => child.map_err(io("go build"))?,
-    };
-    let began = Instant::now();
-    let mut told = Duration::ZERO;
+    let output = dir.join("building");
+    fs::create_dir_all(&output).map_err(io(output.display().to_string()))?;
+
+    let names = programs.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    print_line(&format!("building {names} from source; this takes minutes and happens once"));
+    let list = ["list", "-deps", "-tags", module.tags].map(String::from);
+    let downloading = |log: &str| format!("downloading modules: {}", log.lines().filter(|l| !is_package(l)).count());
+    let packages = go(&source, &list, &programs, &dir.join("list.log"), downloading)?;
+    let total = packages.lines().filter(|line| is_package(line)).count();
+    // The linker drops debug information anyway. Not generating it saves a sixth of the compile time.
+    let gcflags = "-gcflags=all=-dwarf=false";
+    let (ldflags, target) = (format!("-ldflags=-s -w {}", module.link), format!("-o={}/", output.display()));
+    let build = ["build", "-v", "-trimpath", gcflags, "-tags", module.tags, &ldflags, &target].map(String::from);
+    let compiling = |log: &str| format!("package {} of {total}", log.lines().filter(|line| is_package(line)).count());
+    go(&source, &build, &programs, &dir.join("build.log"), compiling)?;
+    for (name, package) in programs {
+        let target = dir.join(name);
+        fs::rename(output.join(executable(package)), &target).map_err(io(target.display().to_string()))?;
+    }
+    Ok(())
+}
+
+/// Whether a line of `go list` or `go build -v` is a package. Messages contain spaces.
+fn is_package(line: &str) -> bool {
+    !line.contains(' ')
+}
+
+/// The name that `go build` gives to a package's executable: the last element of its path that is not a version.
+fn executable(package: &str) -> &str {
+    let is_version = |element: &str| element.strip_prefix('v').is_some_and(|rest| rest.parse::<u32>().is_ok());
+    package.rsplit('/').find(|element| !is_version(element)).unwrap_or(package)
+}
+
+/// Runs a Go command on the programs' packages. Reports progress, which `describe` reads from the output, and returns
+/// the output.
+fn go(
+    source: &Path,
+    args: &[String],
+    programs: &[Program],
+    log: &Path,
+    describe: impl Fn(&str) -> String,
+) -> Result<String, Error> {
+    let output = File::create(log).map_err(io(log.display().to_string()))?;
+    let errors = output.try_clone().map_err(io(log.display().to_string()))?;
+    let args: Vec<String> =
+        args.iter().cloned().chain(programs.iter().map(|(_, package)| (*package).to_owned())).collect();
+    let mut child = ChildGuard::spawn(Path::new("go"), &args, |command| {
+        command.current_dir(source).env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=mod").env("GOTOOLCHAIN", "local");
+        command.stdout(output).stderr(errors);
+    })
+    .map_err(io("go"))?;
+    let is_terminal = std::io::stderr().is_terminal();
+    let interval = Duration::from_secs(if is_terminal { 1 } else { 5 });
+    let (started, mut shown) = (Instant::now(), Duration::ZERO);
+    let read = || fs::read_to_string(log).unwrap_or_default();
     let status = loop {
-        if let Some(status) = child.try_wait().map_err(io("go build"))? {
+        if let Some(status) = child.child().try_wait().map_err(io("go"))? {
             break status;
         }
-        let elapsed = began.elapsed();
-        let every = if std::io::stderr().is_terminal() { Duration::from_secs(1) } else { Duration::from_secs(15) };
-        if elapsed > told {
-            told = elapsed + every;
-            progress(program, elapsed);
+        if started.elapsed() >= shown + interval {
+            shown = started.elapsed();
+            let line = format!("{}, {} s", describe(&read()), shown.as_secs());
+            let _ = if is_terminal {
+                write!(std::io::stderr(), "\r{line}\x1b[K")
+            } else {
+                writeln!(std::io::stderr(), "{line}")
+            };
         }
         std::thread::sleep(Duration::from_millis(100));
     };
-    if std::io::stderr().is_terminal() {
-        let _ = writeln!(std::io::stderr());
+    if is_terminal && !shown.is_zero() {
+        print_line("");
     }
-    if !status.success() {
-        let output = fs::read_to_string(&log).unwrap_or_default();
-        let _ = writeln!(std::io::stderr(), "{output}");
-        return Err(Error::Build { program: program.into(), output: tail(&output) });
+    let text = read();
+    match status.code() {
+        Some(0) => Ok(text),
+        Some(127) => Err(Error::Missing("go (the Go compiler, 1.26 or newer)")),
+        _ => {
+            let messages: Vec<&str> = text.lines().filter(|line| !is_package(line)).collect();
+            let messages = messages.join("\n");
+            print_line(&messages);
+            let programs = programs.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+            Err(Error::Build { programs, output: tail(&messages) })
+        }
     }
-    fs::rename(&half, &target).map_err(io(target.display().to_string()))?;
-    Ok(target)
 }
 
-fn progress(program: &str, elapsed: Duration) {
-    let mut err = std::io::stderr();
-    let line = format!(
-        "building {program} from source, once ({}s so far; the longest take 5 minutes on 2 cores)",
-        elapsed.as_secs()
-    );
-    let _ = if err.is_terminal() { write!(err, "\r{line}") } else { writeln!(err, "{line}") };
-    let _ = err.flush();
+fn print_line(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 pub(crate) fn tail(text: &str) -> String {

@@ -1,8 +1,8 @@
-//! One running control plane, and the one that the tests of a process share.
+//! A running control plane, and the one that the tests of a process share.
 
-use crate::binaries::{path_of, tail};
-use crate::identity::Authority;
-use crate::tether::{Tethered, tether};
+use crate::binaries::{path_of, paths_of, tail};
+use crate::certificates::CertificateAuthority;
+use crate::child_guard::ChildGuard;
 use crate::{Error, io};
 use rustix::process::Signal;
 use std::collections::HashMap;
@@ -10,15 +10,15 @@ use std::fs::{self, OpenOptions};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a part may take to come up; these machines can be slow.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a component may take to become ready on a slow machine.
+const READY_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A part of the control plane that can be stopped, restarted and paused by itself.
+/// A component of the control plane. Each one can be stopped, started and paused alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Part {
+pub enum Component {
     /// etcd.
     Etcd,
     /// kube-apiserver.
@@ -27,7 +27,7 @@ pub enum Part {
     ControllerManager,
 }
 
-impl Part {
+impl Component {
     fn program(self) -> &'static str {
         match self {
             Self::Etcd => "etcd",
@@ -41,64 +41,78 @@ impl Part {
 #[derive(Debug)]
 pub struct ControlPlane {
     dir: PathBuf,
-    authority: Authority,
+    authority: CertificateAuthority,
     kubectl: PathBuf,
     ports: [u16; 3],
-    parts: Mutex<HashMap<Part, Tethered>>,
-    /// A directory that goes with the instance.
-    _own: Option<tempfile::TempDir>,
+    components: Mutex<HashMap<Component, ChildGuard>>,
+    /// Removes the directory of a temporary instance.
+    _temporary: Option<tempfile::TempDir>,
 }
 
 impl ControlPlane {
-    /// Starts etcd, kube-apiserver and kube-controller-manager, with all their files in `dir`, and
-    /// waits until they are ready. Blocks; builds the programs first where they are missing.
+    /// Starts etcd, kube-apiserver and kube-controller-manager, with all their files in `dir`, and waits until the API
+    /// server is ready. Blocks. Builds missing programs first.
     ///
     /// # Errors
-    /// When a program can't be had, or a part doesn't get ready.
+    /// When a program is not available, or a component doesn't become ready.
     pub fn start(dir: &Path) -> Result<Self, Error> {
-        Self::start_in(dir, None)
+        Self::start_in(dir, None, true)
     }
 
-    /// Starts an instance in a directory that is removed with it.
+    /// Starts etcd and kube-apiserver only.
+    ///
+    /// # Errors
+    /// As [`ControlPlane::start`].
+    pub fn start_without_controller_manager(dir: &Path) -> Result<Self, Error> {
+        Self::start_in(dir, None, false)
+    }
+
+    /// Starts an instance in a temporary directory, which is removed when the instance is dropped.
     ///
     /// # Errors
     /// As [`ControlPlane::start`].
     pub fn temporary() -> Result<Self, Error> {
-        let own = tempfile::Builder::new().prefix("control-plane-").tempdir().map_err(io("a temporary directory"))?;
-        let dir = own.path().to_owned();
-        Self::start_in(&dir, Some(own))
+        let temporary =
+            tempfile::Builder::new().prefix("control-plane-").tempdir().map_err(io("a temporary directory"))?;
+        let dir = temporary.path().to_owned();
+        Self::start_in(&dir, Some(temporary), true)
     }
 
-    fn start_in(dir: &Path, own: Option<tempfile::TempDir>) -> Result<Self, Error> {
+    fn start_in(dir: &Path, temporary: Option<tempfile::TempDir>, controller_manager: bool) -> Result<Self, Error> {
         fs::create_dir_all(dir).map_err(io(dir.display().to_string()))?;
-        let dir = dir.canonicalize().map_err(io("the directory"))?;
-        for program in ["etcd", "kubectl", "kube-apiserver", "kube-controller-manager"] {
-            path_of(program)?;
+        let dir = dir.canonicalize().map_err(io(dir.display().to_string()))?;
+        let mut programs = vec!["kubectl", "etcd", "kube-apiserver"];
+        if controller_manager {
+            programs.push("kube-controller-manager");
         }
-        let authority = Authority::create(&dir.join("pki"))?;
+        let kubectl = paths_of(&programs)?.remove(0);
+        let authority = CertificateAuthority::create(&dir.join("pki"))?;
         fs::write(dir.join("audit-policy.yaml"), AUDIT_POLICY).map_err(io("the audit policy"))?;
-        let kubectl = path_of("kubectl")?;
-        let mut instance = Self { dir, authority, kubectl, ports: [0; 3], parts: Mutex::default(), _own: own };
-        let mut tries = 0;
+        let mut instance =
+            Self { dir, authority, kubectl, ports: [0; 3], components: Mutex::default(), _temporary: temporary };
+        let mut attempts = 0;
         loop {
             instance.ports = free_ports()?;
-            tries += 1;
-            match instance.bring_up() {
-                // Somebody may have taken a port in between.
-                Err(Error::NotReady { .. }) if tries < 3 => instance.stop_all(),
-                outcome => return outcome.map(|()| instance),
+            attempts += 1;
+            match instance.start_components(controller_manager) {
+                // Another process may have taken a port since it was found free.
+                Err(Error::NotReady { .. }) if attempts < 3 => instance.shutdown(),
+                result => return result.map(|()| instance),
             }
         }
     }
 
-    fn bring_up(&self) -> Result<(), Error> {
+    fn start_components(&self, controller_manager: bool) -> Result<(), Error> {
         let server = self.server();
         self.authority.kubeconfig(&self.kubeconfig(), &server, "admin", &["system:masters"])?;
+        self.start_component(Component::Etcd)?;
+        self.start_component(Component::ApiServer)?;
+        if !controller_manager {
+            return Ok(());
+        }
         let manager = self.dir.join("controller-manager.kubeconfig");
         self.authority.kubeconfig(&manager, &server, "system:kube-controller-manager", &["system:masters"])?;
-        self.start_part(Part::Etcd)?;
-        self.start_part(Part::ApiServer)?;
-        self.start_part(Part::ControllerManager)
+        self.start_component(Component::ControllerManager)
     }
 
     /// The URL of the API server.
@@ -119,10 +133,10 @@ impl ControlPlane {
         self.dir.join("audit.log")
     }
 
-    /// Writes a kubeconfig for a user with these groups, by certificate.
+    /// Writes a kubeconfig with a client certificate for a user in these groups.
     ///
     /// # Errors
-    /// When it can't be written.
+    /// When a file can't be written.
     pub fn kubeconfig_for(&self, user: &str, groups: &[&str], path: &Path) -> Result<(), Error> {
         self.authority.kubeconfig(path, &self.server(), user, groups)
     }
@@ -130,7 +144,7 @@ impl ControlPlane {
     /// Runs kubectl as the administrator, with `input` on its standard input.
     ///
     /// # Errors
-    /// When it can't be run; that it fails is in the output.
+    /// When kubectl can't be started. Its own errors are in the output.
     pub fn kubectl(&self, args: &[&str], input: Option<&str>) -> Result<Output, Error> {
         use std::io::Write;
         let mut command = Command::new(&self.kubectl);
@@ -138,124 +152,128 @@ impl ControlPlane {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(io("kubectl"))?;
         if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) {
-            // A kubectl that refuses its arguments doesn't read.
+            // kubectl doesn't read its input if it rejects its arguments.
             let _ = stdin.write_all(input.as_bytes());
         }
         child.wait_with_output().map_err(io("kubectl"))
     }
 
-    fn log(&self, part: Part) -> PathBuf {
-        self.dir.join(format!("{}.log", part.program()))
+    fn log(&self, component: Component) -> PathBuf {
+        self.dir.join(format!("{}.log", component.program()))
     }
 
-    fn with<T>(&self, part: Part, act: impl FnOnce(&mut Tethered) -> std::io::Result<T>) -> Result<Option<T>, Error> {
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        parts.get_mut(&part).map(act).transpose().map_err(io(part.program()))
+    fn lock(&self) -> MutexGuard<'_, HashMap<Component, ChildGuard>> {
+        self.components.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a part that was stopped, on the port it had, and waits until it is ready.
+    /// Calls `action` with the component's process, if the component is started.
+    fn with_process<T>(
+        &self,
+        component: Component,
+        action: impl FnOnce(&mut ChildGuard) -> std::io::Result<T>,
+    ) -> Result<Option<T>, Error> {
+        self.lock().get_mut(&component).map(action).transpose().map_err(io(component.program()))
+    }
+
+    /// Starts a stopped component on its old port, and waits until the API server is ready.
     ///
     /// # Errors
-    /// When it doesn't get ready.
-    pub fn start_part(&self, part: Part) -> Result<(), Error> {
-        let log = OpenOptions::new().create(true).append(true).open(self.log(part)).map_err(io("a log"))?;
-        let err = log.try_clone().map_err(io("a log"))?;
-        let child = tether(&path_of(part.program())?, &self.args(part), |command| {
-            command.stdout(log).stderr(err).current_dir(&self.dir);
+    /// When the component can't be started or doesn't become ready.
+    pub fn start_component(&self, component: Component) -> Result<(), Error> {
+        let log = self.log(component);
+        let out = OpenOptions::new().create(true).append(true).open(&log).map_err(io(log.display().to_string()))?;
+        let err = out.try_clone().map_err(io(log.display().to_string()))?;
+        let child = ChildGuard::spawn(&path_of(component.program())?, &self.args(component), |command| {
+            command.stdout(out).stderr(err).current_dir(&self.dir);
         });
-        let child = child.map_err(io(part.program()))?;
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner).insert(part, child);
-        if part == Part::ApiServer { self.wait_ready(part) } else { Ok(()) }
+        self.lock().insert(component, child.map_err(io(component.program()))?);
+        if component == Component::ApiServer { self.wait_until_ready(component) } else { Ok(()) }
     }
 
-    fn wait_ready(&self, part: Part) -> Result<(), Error> {
-        let end = Instant::now() + PATIENCE;
+    fn wait_until_ready(&self, component: Component) -> Result<(), Error> {
+        let deadline = Instant::now() + READY_TIMEOUT;
         loop {
             if self.kubectl(&["get", "--raw", "/readyz", "--request-timeout=5s"], None)?.status.success() {
                 return Ok(());
             }
-            let ended = self.with(part, |child| child.child().try_wait())?.flatten().is_some();
-            if ended || Instant::now() > end {
-                let log = self.log(part);
+            let ended = self.with_process(component, |child| child.child().try_wait())?.flatten().is_some();
+            if ended || Instant::now() > deadline {
+                let log = self.log(component);
                 let tail = tail(&fs::read_to_string(&log).unwrap_or_default());
-                return Err(Error::NotReady { part: part.program(), log, tail });
+                return Err(Error::NotReady { component: component.program(), log, tail });
             }
             std::thread::sleep(Duration::from_millis(100));
         }
     }
 
-    /// Stops a part. Stop the API server before etcd: without etcd it takes minutes to end.
+    /// Stops a component. Stop the API server before etcd: without etcd it takes minutes to stop.
     ///
     /// # Errors
-    /// When it can't be stopped.
-    pub fn stop_part(&self, part: Part) -> Result<(), Error> {
-        let child = self.parts.lock().unwrap_or_else(PoisonError::into_inner).remove(&part);
+    /// When waiting for the process fails.
+    pub fn stop_component(&self, component: Component) -> Result<(), Error> {
+        let child = self.lock().remove(&component);
         if let Some(mut child) = child {
-            child.stop(Duration::from_secs(5)).map_err(io(part.program()))?;
+            child.stop(Duration::from_secs(5)).map_err(io(component.program()))?;
         }
         Ok(())
     }
 
-    /// Halts a part as it is: it neither answers nor closes anything.
+    /// Suspends a component with SIGSTOP. Its connections stay open, but it doesn't answer.
     ///
     /// # Errors
-    /// When it is gone.
-    pub fn pause(&self, part: Part) -> Result<(), Error> {
-        self.with(part, |child| child.signal(Signal::STOP)).map(drop)
+    /// When its process has ended.
+    pub fn pause(&self, component: Component) -> Result<(), Error> {
+        self.with_process(component, |child| child.signal(Signal::STOP)).map(drop)
     }
 
-    /// Lets a halted part go on.
+    /// Resumes a paused component.
     ///
     /// # Errors
-    /// When it is gone.
-    pub fn resume(&self, part: Part) -> Result<(), Error> {
-        self.with(part, |child| child.signal(Signal::CONT)).map(drop)
+    /// When its process has ended.
+    pub fn resume(&self, component: Component) -> Result<(), Error> {
+        self.with_process(component, |child| child.signal(Signal::CONT)).map(drop)
     }
 
-    /// Copies etcd's data while the API server and etcd are stopped for it, and starts them again.
+    /// Stops the API server and etcd, copies etcd's data to `to`, and starts both again.
     ///
     /// # Errors
-    /// When the parts can't be stopped, copied or started.
+    /// When a component can't be stopped or started, or copying fails.
     pub fn snapshot(&self, to: &Path) -> Result<(), Error> {
-        self.offline(|data| copy(data, to))
+        self.with_etcd_stopped(|data| copy(data, to))
     }
 
-    /// Puts etcd's data back to a snapshot.
+    /// Restores etcd's data from a snapshot.
     ///
     /// # Errors
     /// As [`ControlPlane::snapshot`].
     pub fn restore(&self, from: &Path) -> Result<(), Error> {
-        self.offline(|data| {
+        self.with_etcd_stopped(|data| {
             fs::remove_dir_all(data)?;
             copy(from, data)
         })
     }
 
-    fn offline(&self, act: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(), Error> {
-        self.stop_part(Part::ApiServer)?;
-        self.stop_part(Part::Etcd)?;
-        act(&self.dir.join("etcd")).map_err(io("etcd's data"))?;
-        self.start_part(Part::Etcd)?;
-        self.start_part(Part::ApiServer)
+    fn with_etcd_stopped(&self, action: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(), Error> {
+        self.stop_component(Component::ApiServer)?;
+        self.stop_component(Component::Etcd)?;
+        action(&self.dir.join("etcd")).map_err(io("etcd's data"))?;
+        self.start_component(Component::Etcd)?;
+        self.start_component(Component::ApiServer)
     }
 
-    /// Stops all parts, as dropping it does.
+    /// Stops all components. Dropping the instance does the same.
     pub fn shutdown(&self) {
-        self.stop_all();
-    }
-
-    fn stop_all(&self) {
-        for part in [Part::ControllerManager, Part::ApiServer, Part::Etcd] {
-            // What can't be stopped is killed when it is dropped.
-            let _ = self.stop_part(part);
+        for component in [Component::ControllerManager, Component::ApiServer, Component::Etcd] {
+            // If stopping fails, dropping the guard kills the process.
+            let _ = self.stop_component(component);
         }
     }
 
-    fn args(&self, part: Part) -> Vec<String> {
+    fn args(&self, component: Component) -> Vec<String> {
         let [client, peer, secure] = self.ports;
         let file = |name: &str| self.authority.file(name);
-        match part {
-            Part::Etcd => vec![
+        match component {
+            Component::Etcd => vec![
                 format!("--data-dir={}", self.dir.join("etcd").display()),
                 format!("--listen-client-urls=http://127.0.0.1:{client}"),
                 format!("--advertise-client-urls=http://127.0.0.1:{client}"),
@@ -265,7 +283,7 @@ impl ControlPlane {
                 "--unsafe-no-fsync".into(),
                 "--log-level=warn".into(),
             ],
-            Part::ApiServer => vec![
+            Component::ApiServer => vec![
                 format!("--etcd-servers=http://127.0.0.1:{client}"),
                 "--bind-address=127.0.0.1".into(),
                 "--advertise-address=127.0.0.1".into(),
@@ -281,10 +299,10 @@ impl ControlPlane {
                 "--authorization-mode=RBAC".into(),
                 format!("--audit-policy-file={}", self.dir.join("audit-policy.yaml").display()),
                 format!("--audit-log-path={}", self.audit_log().display()),
-                // In megabytes. A log that is rotated away can't be judged.
+                // In megabytes. The tests need the whole log, so it must not rotate.
                 "--audit-log-maxsize=100000".into(),
             ],
-            Part::ControllerManager => vec![
+            Component::ControllerManager => vec![
                 format!("--kubeconfig={}", self.dir.join("controller-manager.kubeconfig").display()),
                 format!("--service-account-private-key-file={}", file("service-account.key")),
                 format!("--root-ca-file={}", file("ca.crt")),
@@ -298,12 +316,12 @@ impl ControlPlane {
 
 impl Drop for ControlPlane {
     fn drop(&mut self) {
-        self.stop_all();
+        self.shutdown();
     }
 }
 
-/// What the audit log holds; later judgement reads it, so the operator's own group is told in full.
-/// Of members of the group `audited`, everything is told.
+/// The tests check invariants against the audit log. So it has the full content of writes to the operator's resources and
+/// events, and every request of the group `audited`.
 const AUDIT_POLICY: &str = "\
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -323,11 +341,11 @@ rules:
 ";
 
 fn free_ports() -> Result<[u16; 3], Error> {
-    // All are held until all are known, so that they differ.
+    // All listeners stay open until all ports are known, so that the ports differ.
     let bind = || TcpListener::bind("127.0.0.1:0").map_err(io("a free port"));
-    let held = [bind()?, bind()?, bind()?];
+    let listeners = [bind()?, bind()?, bind()?];
     let mut ports = [0; 3];
-    for (port, listener) in ports.iter_mut().zip(&held) {
+    for (port, listener) in ports.iter_mut().zip(&listeners) {
         *port = listener.local_addr().map_err(io("a free port"))?.port();
     }
     Ok(ports)
@@ -347,30 +365,30 @@ fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The instance that all tests of this process share, in `parent`/control-plane-PID; it ends with the
-/// process, however that ends. What earlier processes left in `parent` is removed.
+/// The instance that all tests of this process share, in `parent`/control-plane-PID. It stops when the process ends.
+/// Directories that earlier processes left in `parent` are removed.
 ///
 /// # Errors
-/// When it could not be started; every caller is told the same.
+/// When the instance could not be started. Every caller gets the same error.
 pub fn shared(parent: &Path) -> Result<&'static ControlPlane, &'static Error> {
     static SHARED: OnceLock<Result<ControlPlane, Error>> = OnceLock::new();
     SHARED
         .get_or_init(|| {
-            sweep(parent);
+            remove_stale_dirs(parent);
             ControlPlane::start(&parent.join(format!("control-plane-{}", std::process::id())))
         })
         .as_ref()
 }
 
-/// Removes the directories of processes that are gone.
-fn sweep(parent: &Path) {
+/// Removes the directories of processes that have ended.
+fn remove_stale_dirs(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let owner = name.strip_prefix("control-plane-").and_then(|pid| pid.parse::<i32>().ok());
         let Some(owner) = owner.and_then(rustix::process::Pid::from_raw) else { continue };
         if rustix::process::test_kill_process(owner).is_err() {
-            // Another process may sweep at the same time.
+            // Another process may remove it at the same time.
             let _ = fs::remove_dir_all(entry.path());
         }
     }

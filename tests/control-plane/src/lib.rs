@@ -1,56 +1,56 @@
-//! A real Kubernetes control plane on loopback: etcd, kube-apiserver, kube-controller-manager, kubectl.
+//! A real Kubernetes control plane on loopback: etcd, kube-apiserver, kube-controller-manager and kubectl.
 //!
-//! No root, no container engine, free ports; RBAC and the audit log are on. [`ControlPlane`] is one
-//! instance with a directory of its own; [`shared`] is one for all tests of a process.
+//! It needs no root and no container engine. It uses free ports, RBAC and an audit log. [`ControlPlane`] is one instance
+//! with its own directory; [`shared`] returns one instance for all tests of a process.
 
 mod binaries;
-mod identity;
+mod certificates;
+mod child_guard;
 mod instance;
-mod tether;
 
-pub use binaries::path_of;
-pub use instance::{ControlPlane, Part, shared};
-pub use tether::{Tethered, tether};
+pub use binaries::{path_of, paths_of};
+pub use child_guard::ChildGuard;
+pub use instance::{Component, ControlPlane, shared};
 
 use std::path::PathBuf;
 use thiserror::Error;
 
-/// Why a control plane can't be had.
+/// Why a control plane or one of its programs is not available.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// A file or process could not be handled.
+    /// A file or a process operation failed.
     #[error("{what}: {source}")]
     Io {
-        /// What was tried.
+        /// The file or the operation.
         what: String,
-        /// What went wrong.
+        /// The cause.
         source: std::io::Error,
     },
-    /// A program that has to be on the machine is missing.
+    /// A required program is not installed.
     #[error("{0} is not on PATH; install it (the README lists what is needed)")]
     Missing(&'static str),
-    /// No program of that name is pinned here.
-    #[error("no program {0:?} is known here; `control-plane path --help` tells which are")]
+    /// The program is not in the list of pinned programs.
+    #[error("unknown program {0:?}; `control-plane path --help` lists the known ones")]
     Unknown(String),
     /// The Go compiler failed.
-    #[error("building {program} failed; its output is above, and in short: {output}")]
+    #[error("building {programs} failed; the full output is above, its end is: {output}")]
     Build {
-        /// The program.
-        program: String,
-        /// The end of what the compiler said.
+        /// The programs.
+        programs: String,
+        /// The end of the compiler's output.
         output: String,
     },
-    /// A part did not come up.
-    #[error("{part} did not get ready; its log is {log}, which ends: {tail}")]
+    /// A component did not become ready.
+    #[error("{component} did not become ready; its log is {log}, the end of the log is: {tail}")]
     NotReady {
-        /// The part.
-        part: &'static str,
-        /// Where it logs to.
+        /// The component.
+        component: &'static str,
+        /// The component's log file.
         log: PathBuf,
         /// The end of the log.
         tail: String,
     },
-    /// A certificate could not be made.
+    /// Creating a certificate failed.
     #[error("certificate: {0}")]
     Certificate(#[from] rcgen::Error),
 }

@@ -1,7 +1,7 @@
 //! `control-plane`: a real Kubernetes control plane for people and scripts.
 
 use clap::{Parser, Subcommand};
-use control_plane::{ControlPlane, path_of};
+use control_plane::{ControlPlane, paths_of};
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,27 +19,35 @@ struct Cli {
 enum Command {
     /// Start etcd, kube-apiserver and kube-controller-manager, and run until SIGTERM or Ctrl-C.
     Up {
-        /// Where kubeconfig, audit.log, logs and data go.
+        /// The directory for kubeconfig, audit.log, logs and data.
         #[arg(long)]
         dir: PathBuf,
-        /// Stop when standard input ends, too: then it can't outlive who started it.
+        /// Also stop when standard input ends, so that the control plane can't outlive the process that started it.
         #[arg(long)]
         until_stdin_closes: bool,
+        /// Don't build or start kube-controller-manager. Garbage collection, namespace deletion and service accounts'
+        /// defaults then don't work.
+        #[arg(long)]
+        without_controller_manager: bool,
     },
-    /// Print the path of a program (etcd, kube-apiserver, kube-controller-manager, kubectl, helm, promtool,
-    /// argocd-lua or kstatus), building it first if need be.
+    /// Print the paths of programs, one per line, and build the missing ones first.
+    ///
+    /// Programs are etcd, kube-apiserver, kube-controller-manager, kubectl, helm, promtool, argocd-lua and kstatus.
     Path {
-        /// The program.
-        program: String,
+        /// The programs.
+        #[arg(required = true)]
+        programs: Vec<String>,
     },
 }
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::Up { dir, until_stdin_closes } => up(&dir, until_stdin_closes),
-        Command::Path { program } => path_of(&program).map(|path| say(&path.display().to_string())).map_err(Into::into),
+    let result = match Cli::parse().command {
+        Command::Up { dir, until_stdin_closes, without_controller_manager } => {
+            up(dir, until_stdin_closes, !without_controller_manager)
+        }
+        Command::Path { programs } => print_paths(&programs),
     };
-    match outcome {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "control-plane: {error}");
@@ -48,27 +56,43 @@ fn main() -> ExitCode {
     }
 }
 
-fn say(line: &str) {
+fn print_line(line: &str) {
     let mut out = std::io::stdout();
-    // A reader that has gone away is no reason to stop.
+    // A closed standard output is no reason to stop.
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
-fn up(dir: &std::path::Path, until_stdin_closes: bool) -> Result<(), Box<dyn std::error::Error>> {
-    let (stop, stopped) = mpsc::channel();
-    let on_signal = stop.clone();
+fn print_paths(programs: &[String]) -> Result<(), Box<dyn std::error::Error>> {
+    for path in paths_of(&programs.iter().map(String::as_str).collect::<Vec<_>>())? {
+        print_line(&path.display().to_string());
+    }
+    Ok(())
+}
+
+fn up(dir: PathBuf, until_stdin_closes: bool, controller_manager: bool) -> Result<(), Box<dyn std::error::Error>> {
+    // `None` means stop.
+    let (sender, events) = mpsc::channel();
+    let on_signal = sender.clone();
     ctrlc::set_handler(move || {
-        let _ = on_signal.send(());
+        let _ = on_signal.send(None);
     })?;
     if until_stdin_closes {
+        let on_end = sender.clone();
         std::thread::spawn(move || {
             let _ = std::io::stdin().read_to_end(&mut Vec::new());
-            let _ = stop.send(());
+            let _ = on_end.send(None);
         });
     }
-    let control_plane = ControlPlane::start(dir)?;
-    say(&format!("ready: export KUBECONFIG={}", control_plane.kubeconfig().display()));
-    stopped.recv()?;
-    drop(control_plane);
+    // Starting may take minutes. It runs in a thread, so that a signal ends it at once; its children end with this process.
+    std::thread::spawn(move || {
+        let start =
+            if controller_manager { ControlPlane::start } else { ControlPlane::start_without_controller_manager };
+        let _ = sender.send(Some(start(&dir)));
+    });
+    if let Some(started) = events.recv()? {
+        let control_plane = started?;
+        print_line(&format!("ready: export KUBECONFIG={}", control_plane.kubeconfig().display()));
+        events.recv()?;
+    }
     Ok(())
 }

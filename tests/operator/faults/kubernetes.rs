@@ -6,7 +6,7 @@ use super::{
 };
 use crate::bed::{Bed, block_on, eventually, text};
 use crate::proxy::{Call, Fate, Proxy};
-use control_plane::Part;
+use control_plane::Component;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -52,11 +52,11 @@ fn fault_12_kube_apiserver_restart() {
     let operator = bed.operator(&[]);
     nightly(&bed);
     bed.until("nightly", "Importing");
-    plane.stop_part(Part::ApiServer).unwrap();
+    plane.stop_component(Component::ApiServer).unwrap();
     // It stays away for longer than the lease.
     leads_no_more(&operator);
     is_not_ready(&operator);
-    plane.start_part(Part::ApiServer).unwrap();
+    plane.start_component(Component::ApiServer).unwrap();
     bed.import("after", "d1", json!({}));
     bed.until("after", "Importing");
     bed.service.durations(1, 1);
@@ -73,12 +73,12 @@ fn fault_13_etcd_restart() {
     let operator = bed.operator(&[]);
     nightly(&bed);
     bed.until("nightly", "Importing");
-    plane.stop_part(Part::Etcd).unwrap();
+    plane.stop_component(Component::Etcd).unwrap();
     // The API server lives and can neither read nor write, the lease included.
     bed.service.durations(1, 1);
     leads_no_more(&operator);
     is_not_ready(&operator);
-    plane.start_part(Part::Etcd).unwrap();
+    plane.start_component(Component::Etcd).unwrap();
     made_once(&bed);
 }
 

@@ -203,7 +203,7 @@ fn each_kind_of_call_is_slow() {
 
 /// A part of the control plane is halted as it is: it neither answers nor closes anything. An import is under way, and
 /// another is asked for as soon as it goes on.
-fn halted(part: control_plane::Part) {
+fn halted(part: control_plane::Component) {
     let (_mine, plane, bed) = rough_plane();
     bed.service.durations(100, 600_000);
     let operator = bed.operator(&[]);
@@ -226,12 +226,12 @@ fn halted(part: control_plane::Part) {
 
 #[test]
 fn an_api_server_that_is_halted_and_goes_on() {
-    halted(control_plane::Part::ApiServer);
+    halted(control_plane::Component::ApiServer);
 }
 
 #[test]
 fn an_etcd_that_is_halted_and_goes_on() {
-    halted(control_plane::Part::Etcd);
+    halted(control_plane::Component::Etcd);
 }
 
 #[test]
@@ -243,11 +243,11 @@ fn an_api_server_that_is_halted_in_mid_create() {
     let operator = bed.operator_behind(&proxy, &["--aws-timeout=60s", "--aws-read-timeout=60s"]);
     nightly(&bed);
     eventually("the create is on its way", || (proxy.count(CREATE) == 1).then_some(()));
-    plane.pause(control_plane::Part::ApiServer).unwrap();
+    plane.pause(control_plane::Component::ApiServer).unwrap();
     arrive.send(true).unwrap();
     leads_no_more(&operator);
     eventually("the service has taken the job", || (bed.accepted() == 1).then_some(()));
-    plane.resume(control_plane::Part::ApiServer).unwrap();
+    plane.resume(control_plane::Component::ApiServer).unwrap();
     made_once(&bed);
     assert_eq!(proxy.count(CREATE), 1, "what was accepted is found, not sent again");
 }

@@ -13,7 +13,7 @@ use std::{
 
 use aws_config::{BehaviorVersion, Region, sts::AssumeRoleProvider};
 use aws_sdk_personalize::config::Credentials;
-use control_plane::tether;
+use control_plane::ChildGuard;
 use env::TestEnv;
 use personalize_local::{LedgerEntry, Seed, Service, Throttle};
 
@@ -148,7 +148,7 @@ async fn sts_credentials_authenticate_as_their_account() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("moto.log");
     let arguments = ["-H", "127.0.0.1", "-p", "0"].map(str::to_owned);
-    let _moto = tether(&python::bin_dir().join("moto_server"), &arguments, |command| {
+    let _moto = ChildGuard::spawn(&python::bin_dir().join("moto_server"), &arguments, |command| {
         command.env("PYTHONUNBUFFERED", "1").stdout(File::create(&log).unwrap());
         command.stderr(File::options().append(true).open(&log).unwrap());
     });

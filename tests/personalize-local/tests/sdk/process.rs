@@ -2,13 +2,13 @@
 
 use std::{fs, path::Path, path::PathBuf};
 
-use control_plane::{Tethered, tether};
+use control_plane::ChildGuard;
 
 use crate::env;
 
 /// A running `personalize-local`. It stops when it is dropped.
 pub(crate) struct Process {
-    pub(crate) child: Tethered,
+    pub(crate) child: ChildGuard,
     pub(crate) url: String,
 }
 
@@ -29,7 +29,7 @@ pub(crate) async fn start(dir: &Path, extra_arguments: &[&str]) -> Process {
     let (stdout, log) =
         (fs::File::create(&out).unwrap(), fs::File::options().create(true).append(true).open(dir.join("log")));
     let program = PathBuf::from(env!("CARGO_BIN_EXE_personalize-local"));
-    let child = tether(&program, &arguments, |command| {
+    let child = ChildGuard::spawn(&program, &arguments, |command| {
         command.stdout(stdout).stderr(log.unwrap());
     });
     let url = env::eventually("the stand-in listens", || {

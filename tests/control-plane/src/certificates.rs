@@ -1,4 +1,4 @@
-//! Keys, certificates and kubeconfigs of one instance.
+//! Keys, certificates and kubeconfigs of an instance.
 
 use crate::{Error, io};
 use rcgen::{
@@ -9,16 +9,16 @@ use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A certificate authority for clients and for the API server.
-pub(crate) struct Authority {
+/// The certificate authority for clients and for the API server.
+pub(crate) struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
     pub(crate) pem: String,
     dir: PathBuf,
 }
 
-impl std::fmt::Debug for Authority {
+impl std::fmt::Debug for CertificateAuthority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Authority").field("dir", &self.dir).finish_non_exhaustive()
+        f.debug_struct("CertificateAuthority").field("dir", &self.dir).finish_non_exhaustive()
     }
 }
 
@@ -34,8 +34,8 @@ fn params(user: &str, groups: &[&str]) -> Result<CertificateParams, Error> {
     Ok(params)
 }
 
-impl Authority {
-    /// Makes an authority, the API server's certificate and the key of service accounts in `dir`.
+impl CertificateAuthority {
+    /// Creates an authority, the API server's certificate and the key of service accounts in `dir`.
     pub(crate) fn create(dir: &Path) -> Result<Self, Error> {
         fs::create_dir_all(dir).map_err(io(dir.display().to_string()))?;
         let mut ca = params("control-plane-ca", &[])?;
@@ -56,7 +56,7 @@ impl Authority {
         Ok(authority)
     }
 
-    /// A file of this authority.
+    /// The path of one of the authority's files.
     pub(crate) fn file(&self, name: &str) -> String {
         self.dir.join(name).display().to_string()
     }
@@ -71,7 +71,7 @@ impl Authority {
         Ok((certificate.pem(), key.serialize_pem()))
     }
 
-    /// Writes a kubeconfig for a user with these groups.
+    /// Writes a kubeconfig for a user in these groups.
     pub(crate) fn kubeconfig(&self, path: &Path, server: &str, user: &str, groups: &[&str]) -> Result<(), Error> {
         let (certificate, key) = self.sign(user, groups)?;
         let base = self.dir.join(format!(
@@ -82,7 +82,7 @@ impl Authority {
         let (crt, key_file) = (base.with_extension("crt"), base.with_extension("key"));
         fs::write(&crt, certificate).map_err(io("client certificate"))?;
         fs::write(&key_file, key).map_err(io("client key"))?;
-        // A kubeconfig may be JSON, which is YAML too.
+        // JSON is valid YAML.
         let config = json!({
             "apiVersion": "v1",
             "kind": "Config",
