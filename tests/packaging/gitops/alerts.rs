@@ -52,7 +52,7 @@ fn the_alerts_pass_their_unit_tests_and_each_is_tested() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     fs::copy(checkout(ALERTS), dir.path().join("alerts.yaml")).unwrap();
     let tests = dir.path().join("test.yaml");
-    fs::copy(checkout("tests/gitops/rules/alerts_test.yaml"), &tests).unwrap();
+    fs::copy(checkout("tests/packaging/gitops/rules/alerts_test.yaml"), &tests).unwrap();
     output("promtool", &["check", "rules", "--lint-fatal", dir.path().join("alerts.yaml").to_str().unwrap()], "");
     output("promtool", &["test", "rules", tests.to_str().unwrap()], "");
     let cases: Value = serde_yaml::from_str(&read(&tests)).unwrap();

@@ -14,18 +14,18 @@ mod accounts;
 mod alerts;
 mod argocd_scripts;
 mod argocd_sync;
-#[path = "../operator/bed.rs"]
+#[path = "../../operator/bed.rs"]
 mod bed;
 mod crds;
 mod dashboard;
-#[path = "../operator/judge.rs"]
+#[path = "../../operator/judge.rs"]
 mod judge;
 mod kstatus;
 mod manifests;
 mod metrics;
 mod pipelines;
-#[path = "../operator/proxy.rs"]
+#[path = "../../operator/proxy.rs"]
 mod proxy;
-#[path = "../operator/service.rs"]
+#[path = "../../operator/service.rs"]
 mod service;
 mod tool;

@@ -7,7 +7,7 @@ use std::fs;
 
 /// Each file in cases/ holds values; what they render is in snapshots/.
 fn cases() -> Vec<(String, Value)> {
-    let mut cases: Vec<_> = fs::read_dir(file("tests/chart/cases"))
+    let mut cases: Vec<_> = fs::read_dir(file("tests/packaging/chart/cases"))
         .unwrap()
         .map(|entry| {
             let path = entry.unwrap().path();
@@ -48,7 +48,7 @@ fn shortened(rendered: &str) -> String {
 #[test]
 fn each_case_renders_what_was_reviewed() {
     for (name, values) in cases() {
-        compare(&format!("tests/chart/snapshots/{name}.yaml"), &shortened(&rendered(&name, &values)));
+        compare(&format!("tests/packaging/chart/snapshots/{name}.yaml"), &shortened(&rendered(&name, &values)));
     }
 }
 
@@ -56,7 +56,7 @@ fn each_case_renders_what_was_reviewed() {
 fn helm_lint_finds_nothing() {
     let home = tempfile::tempdir().unwrap();
     for (name, _) in cases() {
-        let values = file(&format!("tests/chart/cases/{name}.yaml")).display().to_string();
+        let values = file(&format!("tests/packaging/chart/cases/{name}.yaml")).display().to_string();
         let chart = chart().display().to_string();
         let output = helm(home.path(), &["lint", "--strict", &chart, "--values", &values]);
         assert!(output.status.success(), "{name}: {}", text(&output));
@@ -66,7 +66,8 @@ fn helm_lint_finds_nothing() {
 #[test]
 fn the_api_server_takes_every_manifest_strictly_and_without_a_warning() {
     let plane = plane();
-    let prepare = ["apply", "--server-side", "-f", &file("tests/chart/prometheus-operator.yaml").display().to_string()];
+    let prepare =
+        ["apply", "--server-side", "-f", &file("tests/packaging/chart/prometheus-operator.yaml").display().to_string()];
     let prepared = plane.kubectl(&prepare, None).unwrap();
     assert!(prepared.status.success(), "{}", text(&prepared));
     for namespace in ["personalize", "team-a", "team-b", "2024", "on"] {
