@@ -1,7 +1,7 @@
 //! What hack/image writes is an image, and the one that the Dockerfile describes.
 
+use super::helm::{file, of_kind, read, resources};
 use crate::bed::text;
-use crate::helm::{file, of_kind, read, resources};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::fs;

@@ -1,36 +1,36 @@
-//! A release's life on a real API server: the pods that its Deployment makes are run as they are specified.
+//! The life of a release on a real API server, with the pods that its Deployment creates.
 
+use super::helm::{chart, file, helm, merged, read};
+use super::pods::Pods;
 use crate::bed::{Bed, eventually, plane, text};
-use crate::helm::{chart, file, helm, merged, read};
-use crate::node::{Image, Node};
 use crate::service::{ACCESS_KEY, SECRET_KEY};
 use control_plane::ControlPlane;
 use serde_json::{Value, json};
-use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 
 const CRD: &str = "crd/datasetimportjobs.personalize-operator.io";
 
-/// A namespace with the restricted Pod Security level, where a release lives and its pods run.
+/// A namespace with the restricted Pod Security level, for a release and its pods.
 struct Home {
     bed: Bed,
-    node: Node,
+    pods: Pods,
 }
 
 impl Home {
     fn new(plane: &'static ControlPlane) -> Self {
         let bed = Bed::on(plane);
-        restrict(plane, &bed.namespace);
-        let node = Node::start(&plane.kubeconfig(), &bed.namespace, &bed.dir().join("node"), images());
+        let label = ["label", "namespace", &bed.namespace, "pod-security.kubernetes.io/enforce=restricted"];
+        assert!(plane.kubectl(&label, None).unwrap().status.success());
+        let pods = Pods::run(plane, &bed.client, &bed.namespace, &bed.dir().join("pods"));
         let keys = [
             format!("--from-literal=AWS_ACCESS_KEY_ID={ACCESS_KEY}"),
             format!("--from-literal=AWS_SECRET_ACCESS_KEY={SECRET_KEY}"),
         ];
         let secret = bed.kubectl(&["create", "secret", "generic", "aws", &keys[0], &keys[1]]);
         assert!(secret.status.success(), "{}", text(&secret));
-        Self { bed, node }
+        Self { bed, pods }
     }
 
     fn helm(&self, args: &[&str]) -> Output {
@@ -39,27 +39,20 @@ impl Home {
         helm(&self.bed.dir().join("helm"), &[args, &common].concat())
     }
 
-    /// Runs helm, which has to succeed.
+    /// Runs helm, which must succeed.
     fn must(&self, args: &[&str]) -> String {
         let output = self.helm(args);
-        assert!(output.status.success(), "helm {args:?}: {}\n{}", text(&output), self.state());
+        let state = || text(&self.bed.kubectl(&["get", "events,pods", "-o", "wide"]));
+        assert!(output.status.success(), "helm {args:?}: {}\n{}\n{}", text(&output), state(), self.pods.logs());
         text(&output)
     }
 
-    /// What a person would look at next.
-    fn state(&self) -> String {
-        let events = self.bed.kubectl(&["get", "events,pods", "-o", "wide"]);
-        format!("{}\n{}", text(&events), self.node.logs())
-    }
-
-    /// A file with values for this home: the stand-in's address, and timings fit for tests.
+    /// A values file with the address of the fake service and timings for tests.
     fn values(&self, more: &Value) -> String {
         let values = json!({
             "aws": {"endpointUrl": self.bed.service.url(), "credentialsSecret": {"name": "aws"}},
             "leaderElection": {"leaseDuration": "3s"},
             "imports": {"pollMin": "200ms", "pollMax": "500ms", "grace": "1s", "backoffMin": "200ms"},
-            "livenessProbe": {"periodSeconds": 2},
-            "readinessProbe": {"periodSeconds": 1},
         });
         let file = self.bed.dir().join("values.json");
         fs::write(&file, merged(values, more).to_string()).unwrap();
@@ -72,110 +65,101 @@ impl Home {
         self.must(&[command, release, &chart, "--values", &values, "--wait", "--timeout", "5m"])
     }
 
-    fn is_there(&self, what: &[&str]) -> bool {
+    fn exists(&self, what: &[&str]) -> bool {
         self.bed.kubectl(&[&["get"], what].concat()).status.success()
+    }
+
+    /// What `kubectl get` prints of this resource by a JSONPath.
+    fn field(&self, what: &str, path: &str) -> String {
+        text(&self.bed.kubectl(&["get", what, "-o", &format!("jsonpath={path}")]))
+    }
+
+    fn crd_columns(&self) -> String {
+        self.field(CRD, "{.spec.versions[0].additionalPrinterColumns[*].name}")
     }
 }
 
-fn restrict(plane: &ControlPlane, namespace: &str) {
-    let label = ["label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted"];
-    assert!(plane.kubectl(&label, None).unwrap().status.success());
-}
-
-/// The images of this version and of a next one, which holds the same program.
-fn images() -> HashMap<String, Image> {
-    let image = Image {
-        binary: PathBuf::from(env!("CARGO_BIN_EXE_personalize-operator")),
-        entrypoint: "/personalize-operator".into(),
-        user: 65532,
-    };
-    let version = env!("CARGO_PKG_VERSION");
-    [version, "next"].map(|tag| (format!("localhost/personalize-operator:{tag}"), image.clone())).into()
-}
-
-/// A copy of the chart whose CRD has one more column for `kubectl get`.
-fn next_chart(dir: &Path) -> PathBuf {
-    let copy = dir.join("next-chart");
-    let copied = std::process::Command::new("cp").arg("-r").args([&chart(), &copy]).status().unwrap();
-    assert!(copied.success());
-    let file = copy.join("files/datasetimportjobs.yaml");
-    let crd = fs::read_to_string(&file).unwrap();
-    let column = "  - additionalPrinterColumns:\n    - jsonPath: .spec.roleArn\n      name: Role\n      type: string\n";
-    let changed = crd.replacen("  - additionalPrinterColumns:\n", column, 1);
-    assert_ne!(crd, changed);
-    fs::write(file, changed).unwrap();
+/// A copy of the chart with one change in one file.
+fn changed_chart(dir: &Path, path: &str, from: &str, to: &str) -> PathBuf {
+    let copy = dir.join("changed-chart");
+    assert!(Command::new("cp").arg("-r").args([&chart(), &copy]).status().unwrap().success());
+    let file = copy.join(path);
+    let before = fs::read_to_string(&file).unwrap();
+    let after = before.replacen(from, to, 1);
+    assert_ne!(before, after);
+    fs::write(&file, after).unwrap();
     copy
 }
 
 #[test]
-fn a_release_is_installed_tested_upgraded_rolled_back_and_uninstalled() {
-    // No CRD was installed here yet. The plane ends with the process.
+fn release_is_installed_upgraded_rolled_back_and_reinstalled_without_repeating_an_import() {
+    // This control plane has no CRD yet. It ends with the process.
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let plane = Box::leak(Box::new(ControlPlane::start(dir.path()).unwrap()));
     let home = Home::new(plane);
-    let (bed, next) = (&home.bed, next_chart(home.bed.dir()));
+    let bed = &home.bed;
     let notes = home.install("install", "imports", &chart(), &json!({}));
     let manifest = notes.split("apply -f - <<EOF\n").nth(1).and_then(|rest| rest.split("EOF").next()).unwrap();
     let manifest: Value = serde_yaml::from_str(manifest).unwrap();
-    assert!(bed.try_apply(&manifest).status.success(), "what the notes tell to apply is taken: {notes}");
+    assert!(bed.try_apply(&manifest).status.success(), "the API server accepts the manifest in the notes: {notes}");
     bed.delete("interactions");
     let tested = home.must(&["test", "imports", "--timeout", "5m"]);
     assert!(tested.contains("Phase:          Succeeded"), "{tested}");
 
     bed.import("first", "d0", json!({}));
     bed.until("first", "ImportSucceeded");
-    eventually("its events are told", || bed.events("first").contains(&"Submitted".to_owned()).then_some(()));
+    eventually("the operator publishes events", || bed.events("first").contains(&"Submitted".to_owned()).then_some(()));
 
-    // An upgrade in mid-import, with a new CRD and a new image.
-    bed.service.durations(1000, 600_000);
+    // Upgrade the CRD and the image while an import runs.
+    bed.service.durations(0, 600_000);
     bed.import("second", "d1", json!({}));
     bed.until("second", "Importing");
+    let columns = "  - additionalPrinterColumns:\n";
+    let role = format!("{columns}    - jsonPath: .spec.roleArn\n      name: Role\n      type: string\n");
+    let next = changed_chart(bed.dir(), "files/datasetimportjobs.yaml", columns, &role);
     let more = json!({"replicas": 2, "image": {"tag": "next"}, "podDisruptionBudget": {"enabled": true}});
     home.install("upgrade", "imports", &next, &more);
-    let columns =
-        text(&bed.kubectl(&["get", CRD, "-o", "jsonpath={.spec.versions[0].additionalPrinterColumns[*].name}"]));
-    assert!(columns.contains("Role"), "{columns}");
-    assert_eq!(text(&bed.kubectl(&["get", "deployment", "-o", "jsonpath={.items[0].status.readyReplicas}"])), "2");
+    assert!(home.crd_columns().contains("Role"), "{}", home.crd_columns());
+    assert_eq!(home.field("deployment", "{.items[0].status.readyReplicas}"), "2");
     bed.service.durations(0, 0);
     bed.until("second", "ImportSucceeded");
 
     home.must(&["rollback", "imports", "1", "--wait", "--timeout", "5m"]);
-    let columns =
-        text(&bed.kubectl(&["get", CRD, "-o", "jsonpath={.spec.versions[0].additionalPrinterColumns[*].name}"]));
+    let columns = home.crd_columns();
     assert!(!columns.contains("Role") && columns.contains("Status"), "{columns}");
 
     home.must(&["uninstall", "imports", "--wait", "--timeout", "5m"]);
-    eventually("the pods are gone", || {
+    eventually("all pods are deleted", || {
         text(&bed.kubectl(&["get", "pods", "-o", "name"])).trim().is_empty().then_some(())
     });
-    for gone in ["deployment", "service", "role", "rolebinding", "poddisruptionbudget"] {
-        assert!(text(&bed.kubectl(&["get", gone, "-o", "name"])).trim().is_empty(), "{gone}");
+    for kind in ["deployment", "service", "role", "rolebinding", "poddisruptionbudget"] {
+        assert!(text(&bed.kubectl(&["get", kind, "-o", "name"])).trim().is_empty(), "{kind}");
     }
-    let wide =
+    let cluster_wide =
         ["get", "clusterrole,clusterrolebinding,validatingadmissionpolicy", "-l", "app.kubernetes.io/instance=imports"];
-    assert!(text(&bed.plane.kubectl(&wide, None).unwrap()).contains("No resources found"));
-    for kept in [vec![CRD], vec!["dij", "first"], vec!["dij", "second"]] {
-        assert!(home.is_there(&kept), "{kept:?} stays");
+    assert!(text(&bed.plane.kubectl(&cluster_wide, None).unwrap()).contains("No resources found"));
+    for remaining in [vec![CRD], vec!["dij", "first"], vec!["dij", "second"]] {
+        assert!(home.exists(&remaining), "{remaining:?} survives the uninstall");
     }
-    let exits = home.node.exits();
-    assert!(exits.len() >= 4, "{exits:?}");
-    assert!(exits.iter().all(|exit| exit.code == Some(0) && !exit.killed), "each stopped by itself in time: {exits:?}");
+    // One pod of the install, two of the upgrade, one of the rollback, and the pod of `helm test`.
+    let exits = eventually("all containers have ended", || Some(home.pods.exits()).filter(|exits| exits.len() >= 5));
+    assert!(exits.iter().all(|exit| exit.code == Some(0)), "each pod stops within its grace period: {exits:?}");
 
-    // Installed again under its name, it takes the CRD over by itself. An import that is part of the release is
-    // waited for, and an upgrade keeps what the install was told.
+    // A reinstall under the same name takes over the CRD. `--wait` also waits for an import in the release, and an
+    // upgrade keeps the values of the install.
     let within = Bed::manifest("within", "d3", json!({}));
     home.install("install", "imports", &chart(), &json!({"replicas": 2, "extraObjects": [within]}));
-    assert_eq!(bed.status("within").status.as_deref(), Some("ACTIVE"), "--wait waited for it");
+    assert_eq!(bed.status("within").status.as_deref(), Some("ACTIVE"), "--wait waits for the import");
     let chart_dir = chart().display().to_string();
     let set = ["--reset-then-reuse-values", "--set", "concurrency=3", "--wait", "--timeout", "5m"];
     home.must(&[&["upgrade", "imports", &chart_dir], set.as_slice()].concat());
-    let spec = text(&bed.kubectl(&["get", "deployment", "-o", "jsonpath={.items[0].spec}"]));
+    let spec = home.field("deployment", "{.items[0].spec}");
     assert!(spec.contains("\"replicas\":2") && spec.contains("--concurrency=3"), "{spec}");
     home.must(&["uninstall", "imports", "--wait", "--timeout", "5m"]);
 
-    // Installed again under another name, it takes the CRD over when told to, and imports nothing again.
-    let (values, again) = (home.values(&json!({"crds": {"keep": false}})), chart().display().to_string());
-    let install = ["install", "again", &again, "--values", &values, "--wait", "--timeout", "5m"];
+    // A reinstall under another name takes over the CRD only with --take-ownership, and repeats no import.
+    let values = home.values(&json!({"crds": {"keep": false}}));
+    let install = ["install", "again", &chart_dir, "--values", &values, "--wait", "--timeout", "5m"];
     let refused = home.helm(&install);
     assert!(text(&refused).contains("invalid ownership metadata"), "{}", text(&refused));
     home.must(&[install.as_slice(), &["--take-ownership"]].concat());
@@ -183,47 +167,44 @@ fn a_release_is_installed_tested_upgraded_rolled_back_and_uninstalled() {
     bed.until("third", "ImportSucceeded");
     assert_eq!(bed.service.calls("CreateDatasetImportJob"), 4);
     home.must(&["uninstall", "again", "--wait", "--timeout", "5m"]);
-    eventually("the CRD is gone, which was not to be kept", || (!home.is_there(&[CRD])).then_some(()));
-    kustomize(bed.plane);
+    eventually("the CRD is deleted with crds.keep=false", || (!home.exists(&[CRD])).then_some(()));
+    kustomize(bed);
     plane.shutdown();
 }
 
-/// `kubectl apply -k` makes a working install, too. It comes after the release: both bring the CRD.
-fn kustomize(plane: &'static ControlPlane) {
-    let namespace = "personalize-operator";
+/// Installs with `kubectl apply -k`. This comes after the release, because both bring the CRD.
+fn kustomize(bed: &Bed) {
+    let (plane, namespace) = (bed.plane, "personalize-operator");
     let config = file("config/default").display().to_string();
     let applied = plane.kubectl(&["apply", "--validate=strict", "-k", &config], None).unwrap();
     assert!(applied.status.success(), "{}", text(&applied));
     assert!(!text(&applied).contains("Warning"), "{}", text(&applied));
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let node = Node::start(&plane.kubeconfig(), namespace, dir.path(), images());
+    let pods = Pods::run(plane, &bed.client, namespace, &bed.dir().join("kustomize"));
     let rollout = ["-n", namespace, "rollout", "status", "deployment/personalize-operator", "--timeout=5m"];
-    let rolled = plane.kubectl(&rollout, None).unwrap();
-    assert!(rolled.status.success(), "{}\n{}", text(&rolled), node.logs());
-    let level = ["get", "namespace", namespace, "-o", "jsonpath={.metadata.labels}"];
-    assert!(
-        text(&plane.kubectl(&level, None).unwrap()).contains("\"pod-security.kubernetes.io/enforce\":\"restricted\"")
-    );
+    let rolled_out = plane.kubectl(&rollout, None).unwrap();
+    assert!(rolled_out.status.success(), "{}\n{}", text(&rolled_out), pods.logs());
+    let labels = ["get", "namespace", namespace, "-o", "jsonpath={.metadata.labels}"];
+    let labels = text(&plane.kubectl(&labels, None).unwrap());
+    assert!(labels.contains("\"pod-security.kubernetes.io/enforce\":\"restricted\""), "{labels}");
     let deleted = plane.kubectl(&["delete", "--timeout=5m", "-k", &config], None).unwrap();
     assert!(deleted.status.success(), "{}", text(&deleted));
 }
 
 #[test]
-fn a_namespaced_install_works_with_roles_alone() {
+fn namespaced_release_imports_with_roles_only_and_leaves_other_namespaces_alone() {
     let home = Home::new(plane());
     let (bed, other) = (&home.bed, Bed::on(plane()));
-    let limited = "personalize-operator.io/allowed-dataset-arns=arn:aws:personalize:*:dataset/shop/d1";
-    let limit = ["annotate", "namespace", &other.namespace, limited];
-    assert!(other.kubectl(&limit).status.success());
+    let limit = "personalize-operator.io/allowed-dataset-arns=arn:aws:personalize:*:dataset/shop/d1";
+    assert!(other.kubectl(&["annotate", "namespace", &other.namespace, limit]).status.success());
     let unwatched = Bed::on(plane());
     unwatched.import("unseen", "d9", json!({}));
     let watched = json!({"crds": {"enabled": false}, "watchNamespaces": [bed.namespace, other.namespace]});
     home.install("install", "team", &chart(), &watched);
-    let wide = ["get", "clusterrole,clusterrolebinding", "-l", "app.kubernetes.io/instance=team", "-o", "name"];
-    assert!(text(&bed.plane.kubectl(&wide, None).unwrap()).trim().is_empty());
+    let cluster_wide = ["get", "clusterrole,clusterrolebinding", "-l", "app.kubernetes.io/instance=team", "-o", "name"];
+    assert!(text(&bed.plane.kubectl(&cluster_wide, None).unwrap()).trim().is_empty());
     bed.import("own", "d0", json!({}));
     bed.until("own", "ImportSucceeded");
-    // The Role lets the operator get the Namespace that it is in, so the limits are known.
+    // The Role lets the operator read the Namespace, so it knows the limits.
     other.import("listed", "d1", json!({}));
     other.until("listed", "ImportSucceeded");
     other.import("unlisted", "d2", json!({}));
@@ -234,48 +215,31 @@ fn a_namespaced_install_works_with_roles_alone() {
     home.must(&["uninstall", "team", "--wait", "--timeout", "5m"]);
 }
 
-/// A copy of the chart with a fault in one of its templates.
-fn broken_chart(dir: &Path, template: &str, good: &str, bad: &str) -> PathBuf {
-    let broken = dir.join("broken-chart");
-    assert!(std::process::Command::new("cp").arg("-r").args([&chart(), &broken]).status().unwrap().success());
-    let file = broken.join("templates").join(template);
-    let whole = fs::read_to_string(&file).unwrap();
-    let changed = whole.replacen(good, bad, 1);
-    assert_ne!(whole, changed);
-    fs::write(&file, changed).unwrap();
-    broken
-}
-
-/// Tries to install a chart that can't become ready.
-fn not_installed(home: &Home, chart: &Path) {
+/// Installs a faulty chart. Its operator logs this, and the release never becomes ready.
+fn never_ready(path: &str, from: &str, to: &str, log: &str) {
+    let home = Home::new(plane());
+    let chart = changed_chart(home.bed.dir(), path, from, to).display().to_string();
     let values = home.values(&json!({"crds": {"enabled": false}, "watchNamespaces": [home.bed.namespace]}));
-    let chart = chart.display().to_string();
-    let tried = home.helm(&["install", "lame", &chart, "--values", &values, "--wait", "--timeout", "15s"]);
-    assert!(!tried.status.success(), "{}", text(&tried));
+    home.must(&["install", "faulty", &chart, "--values", &values]);
+    eventually(log, || home.pods.logs().contains(log).then_some(()));
+    let upgraded = home.helm(&["upgrade", "faulty", &chart, "--values", &values, "--wait", "--timeout", "5s"]);
+    assert!(!upgraded.status.success(), "{}", text(&upgraded));
 }
 
 #[test]
-fn a_release_whose_operator_lacks_a_right_does_not_become_ready() {
-    let home = Home::new(plane());
-    let good = "verbs: [get, list, watch]";
-    not_installed(&home, &broken_chart(home.bed.dir(), "_helpers.tpl", good, "verbs: [get, watch]"));
-    eventually("the log tells which", || home.node.logs().contains("cannot list resource").then_some(()));
+fn missing_permission_keeps_the_release_unready() {
+    never_ready("templates/_helpers.tpl", "verbs: [get, list, watch]", "verbs: [get, watch]", "cannot list resource");
 }
 
 #[test]
-fn a_release_whose_readiness_probe_asks_in_the_wrong_place_does_not_become_ready() {
-    let home = Home::new(plane());
-    let broken = broken_chart(home.bed.dir(), "deployment.yaml", "path: /readyz", "path: /nowhere");
-    not_installed(&home, &broken);
-    eventually("the operator itself is well", || home.node.logs().contains("leading").then_some(()));
+fn wrong_path_of_the_readiness_probe_keeps_the_release_unready() {
+    never_ready("templates/deployment.yaml", "path: /readyz", "path: /nowhere", "leading");
 }
 
 #[test]
-fn the_image_of_the_chart_is_of_this_version() {
-    let about: Value = serde_yaml::from_str(&read("charts/personalize-operator/Chart.yaml")).unwrap();
-    assert_eq!(about["appVersion"], env!("CARGO_PKG_VERSION"));
-    assert!(
-        read("charts/personalize-operator/Chart.yaml")
-            .contains(&format!("personalize-operator:{}", env!("CARGO_PKG_VERSION")))
-    );
+fn chart_and_crate_have_the_same_version() {
+    let metadata: Value = serde_yaml::from_str(&read("charts/personalize-operator/Chart.yaml")).unwrap();
+    assert_eq!(metadata["appVersion"], env!("CARGO_PKG_VERSION"));
+    let images = metadata["annotations"]["artifacthub.io/images"].as_str().unwrap();
+    assert!(images.contains(&format!("personalize-operator:{}", env!("CARGO_PKG_VERSION"))), "{images}");
 }

@@ -1,7 +1,7 @@
 //! The kustomize folder holds what the chart renders with its default values.
 
+use super::helm::{chart, compare, documents, file, read, render_as};
 use crate::bed::{plane, text};
-use crate::helm::{chart, compare, documents, file, read, render_as};
 use serde_json::{Value, json};
 
 const NAME: &str = "personalize-operator";

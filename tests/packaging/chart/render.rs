@@ -1,7 +1,7 @@
 //! What the chart renders: reviewed, taken by a real API server, and refused in words where values are wrong.
 
+use super::helm::{chart, compare, documents, file, helm, of_kind, read, render_as, resources};
 use crate::bed::{plane, text};
-use crate::helm::{chart, compare, documents, file, helm, of_kind, read, render_as, resources};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -201,7 +201,7 @@ fn a_parent_chart_can_hold_this_one() {
     fs::write(parent.path().join("Chart.yaml"), about.to_string()).unwrap();
     for enabled in [true, false] {
         let values = json!({"global": {"team": "shop"}, "personalize-operator": {"enabled": enabled, "replicas": 2}});
-        let rendered = documents(&crate::helm::render_at(parent.path(), &values).unwrap());
+        let rendered = documents(&super::helm::render_at(parent.path(), &values).unwrap());
         assert_eq!(of_kind(&rendered, "Deployment").len(), usize::from(enabled));
     }
 }

@@ -1,7 +1,7 @@
 //! What values.schema.json and the templates refuse, and that nothing else is in the way of a pod that starts.
 
-use crate::helm::{merged, read, render};
-use crate::values::args;
+use super::helm::{merged, read, render};
+use super::values::args;
 use clap::Parser;
 use k8s_openapi::api::apps::v1::DeploymentStrategy;
 use k8s_openapi::api::core::v1::{Affinity, PodSecurityContext, SecurityContext};

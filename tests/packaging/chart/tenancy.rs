@@ -1,7 +1,7 @@
 //! The chart's ValidatingAdmissionPolicy: the operator's own rule, at admission.
 
+use super::helm::{of_kind, read, resources};
 use crate::bed::{Bed, eventually, plane, text};
-use crate::helm::{of_kind, read, resources};
 use personalize_operator::api::DatasetImportJobSpec;
 use personalize_operator::controller::namespace_policy::{
     ALLOWED_DATA_LOCATIONS, ALLOWED_DATASET_ARNS, ALLOWED_ROLE_ARNS, DefaultPolicy, PATTERN_CHARACTERS, barred,

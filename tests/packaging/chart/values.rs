@@ -1,6 +1,6 @@
 //! values.yaml, its schema, its documentation and the operator's flags say the same.
 
-use crate::helm::{compare, of_kind, read, resources};
+use super::helm::{compare, of_kind, read, resources};
 use clap::{CommandFactory, Parser};
 use personalize_operator::cli::{Cli, Command};
 use serde_json::{Value, json};

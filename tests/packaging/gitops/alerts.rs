@@ -1,6 +1,6 @@
 //! The alerts: their unit tests on promtool, what they query, and where their runbooks are.
 
-use crate::tool::{checkout, output, read};
+use super::tool::{checkout, output, read};
 use personalize_operator::api::conditions::Reason;
 use personalize_operator::telemetry::metrics::{Description, Metrics};
 use serde_json::{Value, json};
@@ -92,7 +92,7 @@ fn the_alerts_of_a_release_are_about_its_own_namespace() {
     let chart = checkout("charts/personalize-operator");
     let args =
         ["template", "r", chart.to_str().unwrap(), "--namespace=one", "--set=metrics.prometheusRule.enabled=true"];
-    let rendered = crate::manifests::documents(&output("helm", &args, ""));
+    let rendered = super::manifests::documents(&output("helm", &args, ""));
     let rule = rendered.iter().find(|r| r["kind"] == "PrometheusRule").unwrap();
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     fs::write(dir.path().join("alerts.yaml"), rule["spec"].to_string()).unwrap();
@@ -116,7 +116,7 @@ fn the_alerts_of_a_release_are_about_its_own_namespace() {
         let test = json!({"interval": "1m", "input_series": series, "alert_rule_test": [test]});
         let file = dir.path().join("test.yaml");
         fs::write(&file, json!({"rule_files": ["alerts.yaml"], "tests": [test]}).to_string()).unwrap();
-        let told = crate::tool::run("promtool", &["test", "rules", file.to_str().unwrap()], "");
+        let told = super::tool::run("promtool", &["test", "rules", file.to_str().unwrap()], "");
         if !told.status.success() {
             assert!(crate::bed::text(&told).contains("namespace=\"one\""), "{}", crate::bed::text(&told));
         }

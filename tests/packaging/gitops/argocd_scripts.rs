@@ -1,8 +1,8 @@
 //! The customization for Argo CD, on Argo CD's own Lua engine with the libraries that it allows to
 //! scripts from argocd-cm: over the cases in Argo CD's own layout, and over live resources.
 
+use super::tool::{checkout, compare, live, output, read};
 use crate::bed::{Bed, eventually, text};
-use crate::tool::{checkout, compare, live, output, read};
 use personalize_operator::api::GROUP;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -90,7 +90,7 @@ fn actions_are_offered_and_act_as_the_cases_expect() {
         }
         assert_eq!(made, expected, "{action} {input}");
     }
-    let mut scripts: Vec<String> = crate::tool::files(&dir, "lua")
+    let mut scripts: Vec<String> = super::tool::files(&dir, "lua")
         .iter()
         .filter(|f| f.ends_with("action.lua"))
         .map(|f| f.parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned())

@@ -1,10 +1,10 @@
 //! What Argo CD's syncs do to a resource, done by the commands that stand behind them: whatever it is,
 //! the ledger of the service shows one import.
 
-use crate::argocd_scripts::health;
+use super::argocd_scripts::health;
+use super::manifests::{blocks, documents};
+use super::tool::{checkout, live, read};
 use crate::bed::{Bed, dataset_arn, eventually, text};
-use crate::manifests::{blocks, documents};
-use crate::tool::{checkout, live, read};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::process::Output;
@@ -182,7 +182,7 @@ fn import_of(application: &Value) -> Value {
 #[test]
 fn a_dataset_that_leaves_the_list_and_comes_back_is_not_imported_again_and_a_new_month_is() {
     let bed = Bed::new();
-    crate::crds::install();
+    super::crds::install();
     bed.service.durations(1, 1);
     let _operator = bed.operator(&[]);
     let example = read(&checkout("examples/argocd/datasets.yaml"));

@@ -1,10 +1,10 @@
 //! The Grafana dashboard: each query parses, names what exists, and finds something in the samples of a
 //! real run, by Prometheus' own engine.
 
-use crate::alerts::unknown_in;
+use super::alerts::unknown_in;
+use super::metrics::{eventful, scrape};
+use super::tool::{checkout, output, read, run};
 use crate::bed::Bed;
-use crate::metrics::{eventful, scrape};
-use crate::tool::{checkout, output, read, run};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,9 +1,9 @@
 //! The states as Flux, Helm's `--wait` and cli-utils judge them: by kstatus itself and by Flux' own code for
 //! its expressions, over resources as the API server has them.
 
+use super::manifests::{blocks, documents};
+use super::tool::{checkout, live, output, read};
 use crate::bed::{Bed, eventually};
-use crate::manifests::{blocks, documents};
-use crate::tool::{checkout, live, output, read};
 use personalize_operator::api::conditions::{Reason, State};
 use serde_json::{Value, json};
 

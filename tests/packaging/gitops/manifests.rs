@@ -1,9 +1,9 @@
 //! The manifests that users copy: each in README, docs/, examples/ and gitops/ is taken by the real API
 //! server, with strict validation, against the real CRDs of the tools that it is for.
 
+use super::crds;
+use super::tool::{checkout, files, output, read};
 use crate::bed::{Bed, eventually, plane, text};
-use crate::crds;
-use crate::tool::{checkout, files, output, read};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,7 +1,7 @@
 //! The exposition, read by parsers that nobody here wrote: Prometheus' own, in both formats.
 
+use super::tool::output;
 use crate::bed::{Bed, Operator, eventually};
-use crate::tool::output;
 use personalize_operator::telemetry::metrics::{Description, Metrics};
 use serde_json::json;
 use std::collections::BTreeSet;

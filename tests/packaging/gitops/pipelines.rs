@@ -1,9 +1,9 @@
 //! The recipes for pipelines, run: their scripts by a shell, with the rights of the service account that they
 //! name, and their conditions over resources as the API server has them.
 
+use super::manifests::{blocks, documents, on_a_day};
+use super::tool::{checkout, live, read};
 use crate::bed::{Bed, eventually, plane, text};
-use crate::manifests::{blocks, documents, on_a_day};
-use crate::tool::{checkout, live, read};
 use personalize_operator::api::conditions::{Reason, set};
 use serde_json::Value;
 use std::fs;
