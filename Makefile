@@ -40,7 +40,7 @@ generate: ## What is made from something else: the CRD, tables in docs/, the sni
 	cp crds/datasetimportjobs.yaml charts/personalize-operator/files/
 	cp crds/datasetimportjobs.yaml config/crd/
 	GENERATE=1 cargo test --quiet --test generated
-	GENERATE=1 cargo test --quiet --test packaging -- each_case the_readme the_base the_snippet_for_argocd_cm
+	GENERATE=1 cargo test --quiet --test packaging -- snapshots readme kustomize_base argocd_cm_snippet_contains
 
 image: ## The container image, without a container engine: target/image/ (OCI layout) and target/image.tar.
 	hack/image

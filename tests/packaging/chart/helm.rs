@@ -1,4 +1,4 @@
-//! The real helm, and the files of the chart.
+//! Runs the real helm, and reads files of the repository.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -6,9 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// A file of this checkout.
-pub fn file(path: &str) -> PathBuf {
-    // At run time: checkouts may share what they compile.
+/// A path in the repository.
+pub fn file(path: impl AsRef<Path>) -> PathBuf {
+    // Read at run time, because worktrees may share compiled binaries.
     PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join(path)
 }
 
@@ -16,20 +16,21 @@ pub fn chart() -> PathBuf {
     file("charts/personalize-operator")
 }
 
-pub fn read(path: &str) -> String {
-    fs::read_to_string(file(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+pub fn read(path: impl AsRef<Path>) -> String {
+    let path = file(path);
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// Compares a file with what it should be; `make generate` mends it.
+/// Compares a generated file with its expected content. `make generate` updates it.
 pub fn compare(path: &str, expected: &str) {
     if std::env::var_os("GENERATE").is_some() {
         fs::write(file(path), expected).unwrap();
     }
-    let held = fs::read_to_string(file(path)).unwrap_or_default();
-    assert!(held == expected, "{path} is not what is made now; run `make generate` and look at the difference");
+    let actual = fs::read_to_string(file(path)).unwrap_or_default();
+    assert!(actual == expected, "{path} is out of date: run `make generate` and review the diff");
 }
 
-/// A helm that keeps its files in `home`.
+/// Runs helm with its files in `home`.
 pub fn helm(home: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(control_plane::path_of("helm").unwrap());
     command.env("HOME", home).args(args);
@@ -39,7 +40,7 @@ pub fn helm(home: &Path, args: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-/// What a chart renders as this release, in this namespace, with these values, or what helm says against it.
+/// Renders a chart with `helm template`. The error is what helm prints.
 pub fn render_as(release: &str, namespace: &str, chart: &Path, values: &Value) -> Result<String, String> {
     let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let file = home.path().join("values.yaml");
@@ -61,13 +62,14 @@ pub fn render(values: &Value) -> Result<String, String> {
     render_at(&chart(), values)
 }
 
-/// The resources in a stream of YAML documents.
+/// The documents of a YAML stream, without empty ones.
 pub fn documents(yaml: &str) -> Vec<Value> {
-    let all = serde_yaml::Deserializer::from_str(yaml).map(|document| Value::deserialize(document).unwrap());
+    let all = serde_yaml::Deserializer::from_str(yaml);
+    let all = all.map(|document| Value::deserialize(document).unwrap_or_else(|e| panic!("{e}\n{yaml}")));
     all.filter(|document| !document.is_null()).collect()
 }
 
-/// The resources that the chart makes with these values.
+/// The resources that the chart renders with these values.
 pub fn resources(values: &Value) -> Vec<Value> {
     documents(&render(values).unwrap_or_else(|e| panic!("{e}")))
 }
@@ -76,7 +78,7 @@ pub fn of_kind<'a>(resources: &'a [Value], kind: &str) -> Vec<&'a Value> {
     resources.iter().filter(|resource| resource["kind"] == kind).collect()
 }
 
-/// These values with others over them, as helm merges them.
+/// Overlays `more` on `values`, as helm merges values.
 pub fn merged(mut values: Value, more: &Value) -> Value {
     match (&mut values, more) {
         (Value::Object(into), Value::Object(more)) => {

@@ -1,4 +1,4 @@
-//! What hack/image writes is an image, and the one that the Dockerfile describes.
+//! The image that hack/image writes, compared with the Dockerfile.
 
 use super::helm::{file, of_kind, read, resources};
 use crate::bed::text;
@@ -12,7 +12,7 @@ fn json_file(path: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// The JSON of a blob that is what its digest and size say.
+/// The content of a blob, after a check of its digest and size.
 fn blob(layout: &Path, descriptor: &Value) -> Vec<u8> {
     let digest = descriptor["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
     let bytes = fs::read(layout.join("blobs/sha256").join(digest)).unwrap();
@@ -23,31 +23,31 @@ fn blob(layout: &Path, descriptor: &Value) -> Vec<u8> {
 }
 
 #[test]
-fn the_layout_leads_from_its_index_to_the_binary() {
-    // Any static program will do for this: the operator's release takes long to build.
+fn image_layout_holds_the_binary_and_matches_the_dockerfile() {
+    // Any static program serves here. A release build of the operator takes too long.
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let source = dir.path().join("stand-in.c");
-    let said = "personalize-operator says --unlisted-namespaces";
-    fs::write(&source, format!("#include <stdio.h>\nint main(void) {{ return puts(\"{said}\") < 0; }}\n")).unwrap();
-    let binary = dir.path().join("stand-in");
+    let source = dir.path().join("fake.c");
+    let output = "personalize-operator says --unlisted-namespaces";
+    fs::write(&source, format!("#include <stdio.h>\nint main(void) {{ return puts(\"{output}\") < 0; }}\n")).unwrap();
+    let binary = dir.path().join("fake");
     let compiled = Command::new("cc").args(["-static", "-o"]).arg(&binary).arg(&source).output().unwrap();
     assert!(compiled.status.success(), "{}", text(&compiled));
-    let made = Command::new(file("hack/image")).arg(&binary).arg(dir.path()).output().unwrap();
-    assert!(made.status.success(), "{}", text(&made));
-    assert!(text(&made).contains(&format!("it starts: {said}")), "{}", text(&made));
-    assert!(text(&made).contains("it finds a name"), "{}", text(&made));
+    let built = Command::new(file("hack/image")).arg(&binary).arg(dir.path()).output().unwrap();
+    assert!(built.status.success(), "{}", text(&built));
+    assert!(text(&built).contains(&format!("it starts: {output}")), "{}", text(&built));
+    assert!(text(&built).contains("it finds a name"), "{}", text(&built));
 
     let layout = dir.path().join("image");
     let index = json_file(&layout.join("index.json"));
     let manifest: Value = serde_json::from_slice(&blob(&layout, &index["manifests"][0])).unwrap();
     let config: Value = serde_json::from_slice(&blob(&layout, &manifest["config"])).unwrap();
     blob(&layout, &manifest["layers"][0]);
-    // A node takes the name as it stands: it has to be the one in the pod's spec, in full.
-    let deployments = resources(&json!({}));
-    let wanted = &of_kind(&deployments, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["image"];
-    assert_eq!(&index["manifests"][0]["annotations"]["io.containerd.image.name"], wanted);
-    assert_eq!(&json_file(&layout.join("manifest.json"))[0]["RepoTags"][0], wanted);
-    assert!(wanted.as_str().unwrap().starts_with("localhost/"), "no public registry is asked for it: {wanted}");
+    // A node looks up the image by the full name in the pod's spec.
+    let rendered = resources(&json!({}));
+    let name = &of_kind(&rendered, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["image"];
+    assert_eq!(&index["manifests"][0]["annotations"]["io.containerd.image.name"], name);
+    assert_eq!(&json_file(&layout.join("manifest.json"))[0]["RepoTags"][0], name);
+    assert!(name.as_str().unwrap().starts_with("localhost/"), "the name must not lead to a public registry: {name}");
     let listed = Command::new("tar").arg("-tf").arg(dir.path().join("image.tar")).output().unwrap();
     for part in ["oci-layout", "index.json", "manifest.json"] {
         assert!(text(&listed).contains(part), "{}", text(&listed));
@@ -75,9 +75,9 @@ fn the_layout_leads_from_its_index_to_the_binary() {
 }
 
 #[test]
-fn the_dockerfile_compiles_dependencies_before_it_copies_a_source_and_asks_nobody_for_a_parser() {
+fn dockerfile_compiles_dependencies_in_their_own_layer_and_needs_no_remote_parser() {
     let dockerfile = read("Dockerfile");
-    assert!(!dockerfile.contains("syntax="), "a parser by a floating tag");
+    assert!(!dockerfile.contains("syntax="), "the parser would come by a floating tag");
     let (before, _) = dockerfile.split_once("COPY . .").unwrap();
     assert!(before.contains("cargo build --release --locked"));
     let root: Vec<String> =
@@ -86,14 +86,14 @@ fn the_dockerfile_compiles_dependencies_before_it_copies_a_source_and_asks_nobod
     for member in serde_json::from_str::<Vec<String>>(members).unwrap().iter().filter(|member| *member != ".") {
         assert!(
             before.contains(&format!("COPY {member}/Cargo.toml {member}/\n")),
-            "{member}: cargo wants its manifest"
+            "{member}: cargo needs the manifest of every member"
         );
     }
 }
 
 #[test]
-fn a_program_that_needs_more_than_the_image_holds_is_found_out() {
+fn dynamically_linked_binary_is_rejected() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let made = Command::new(file("hack/image")).arg("/bin/true").arg(dir.path()).output().unwrap();
-    assert!(!made.status.success(), "/bin/true is linked dynamically: {}", text(&made));
+    let built = Command::new(file("hack/image")).arg("/bin/true").arg(dir.path()).output().unwrap();
+    assert!(!built.status.success(), "/bin/true is linked dynamically: {}", text(&built));
 }

@@ -1,4 +1,4 @@
-//! The kustomize folder holds what the chart renders with its default values.
+//! The kustomize base is what the chart renders with its default values.
 
 use super::helm::{chart, compare, documents, file, read, render_as};
 use crate::bed::{plane, text};
@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 const NAME: &str = "personalize-operator";
 
 #[test]
-fn the_base_is_what_the_chart_renders() {
+fn kustomize_base_matches_the_rendered_chart() {
     let rendered = documents(&render_as(NAME, NAME, &chart(), &json!({"crds": {"enabled": false}})).unwrap());
     let mut all = String::from("# Generated from the chart by `make generate`.\n");
     for mut resource in rendered.into_iter().filter(|resource| resource["kind"] != "Pod") {
         let labels = resource["metadata"]["labels"].as_object_mut().unwrap();
-        for of_helm in ["helm.sh/chart", "app.kubernetes.io/managed-by"] {
-            assert!(labels.remove(of_helm).is_some());
+        for label in ["helm.sh/chart", "app.kubernetes.io/managed-by"] {
+            assert!(labels.remove(label).is_some());
         }
         all += &format!("---\n{}", serde_yaml::to_string(&resource).unwrap());
     }
@@ -22,7 +22,7 @@ fn the_base_is_what_the_chart_renders() {
 }
 
 #[test]
-fn kustomize_builds_the_resources_with_the_image_of_this_version() {
+fn kustomize_builds_namespaced_resources_with_the_image_of_this_version() {
     let built = plane().kubectl(&["kustomize", &file("config/default").display().to_string()], None).unwrap();
     assert!(built.status.success(), "{}", text(&built));
     let resources = documents(&text(&built));

@@ -1,11 +1,11 @@
-//! What the chart renders: reviewed, taken by a real API server, and refused in words where values are wrong.
+//! What the chart renders: compared with reviewed snapshots, and accepted by a real API server.
 
 use super::helm::{chart, compare, documents, file, helm, of_kind, read, render_as, resources};
-use crate::bed::{plane, text};
+use crate::bed::{eventually, plane, text};
 use serde_json::{Value, json};
 use std::fs;
 
-/// Each file in cases/ holds values; what they render is in snapshots/.
+/// The values of each file in cases/. The rendered resources are in snapshots/.
 fn cases() -> Vec<(String, Value)> {
     let mut cases: Vec<_> = fs::read_dir(file("tests/packaging/chart/cases"))
         .unwrap()
@@ -20,43 +20,43 @@ fn cases() -> Vec<(String, Value)> {
     cases
 }
 
-/// What a case renders; releases may be named like numbers, too.
+/// Renders a case. A release name may look like a number.
 fn rendered(name: &str, values: &Value) -> String {
     let release = if name == "numeric" { "2024" } else { "shop" };
     render_as(release, "personalize", &chart(), values).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
-/// From which line on a resource of this kind holds what a file of the chart holds, and which file.
-const OF_FILES: [(&str, &str, &str); 3] = [
+/// Kinds that embed a file of the chart, the line after which they do, and the file.
+const EMBEDDED_FILES: [(&str, &str, &str); 3] = [
     ("kind: CustomResourceDefinition", "spec:", "datasetimportjobs.yaml"),
     ("kind: PrometheusRule", "spec:", "alerts.yaml"),
     ("kind: ConfigMap", "  personalize-operator.json: |", "dashboard.json"),
 ];
 
-/// Without what is in files of the chart already.
+/// Leaves out the embedded files.
 fn shortened(rendered: &str) -> String {
     let documents = rendered.split("---\n").map(|document| {
-        let of_file = OF_FILES.iter().find_map(|(kind, from, file)| {
+        let embedding = EMBEDDED_FILES.iter().find_map(|(kind, from, file)| {
             let at = document.find(&format!("\n{from}\n")).filter(|_| document.contains(&format!("\n{kind}\n")))?;
             Some(format!("{}\n{from} # as in files/{file}\n", &document[..at]))
         });
-        of_file.unwrap_or_else(|| format!("{}\n", document.trim_end()))
+        embedding.unwrap_or_else(|| format!("{}\n", document.trim_end()))
     });
     documents.skip(1).map(|document| format!("---\n{document}")).collect()
 }
 
 #[test]
-fn each_case_renders_what_was_reviewed() {
+fn rendered_cases_match_their_snapshots() {
     for (name, values) in cases() {
         compare(&format!("tests/packaging/chart/snapshots/{name}.yaml"), &shortened(&rendered(&name, &values)));
     }
 }
 
 #[test]
-fn helm_lint_finds_nothing() {
+fn helm_lint_accepts_every_case() {
     let home = tempfile::tempdir().unwrap();
     for (name, _) in cases() {
-        let values = file(&format!("tests/packaging/chart/cases/{name}.yaml")).display().to_string();
+        let values = file(format!("tests/packaging/chart/cases/{name}.yaml")).display().to_string();
         let chart = chart().display().to_string();
         let output = helm(home.path(), &["lint", "--strict", &chart, "--values", &values]);
         assert!(output.status.success(), "{name}: {}", text(&output));
@@ -64,7 +64,7 @@ fn helm_lint_finds_nothing() {
 }
 
 #[test]
-fn the_api_server_takes_every_manifest_strictly_and_without_a_warning() {
+fn api_server_accepts_every_rendered_manifest_without_a_warning() {
     let plane = plane();
     let prepare =
         ["apply", "--server-side", "-f", &file("tests/packaging/chart/prometheus-operator.yaml").display().to_string()];
@@ -74,42 +74,43 @@ fn the_api_server_takes_every_manifest_strictly_and_without_a_warning() {
         let restricted = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": {
             "pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"
         }}});
-        let made = plane.kubectl(&["apply", "-f", "-"], Some(&restricted.to_string())).unwrap();
-        assert!(made.status.success(), "{}", text(&made));
+        let created = plane.kubectl(&["apply", "-f", "-"], Some(&restricted.to_string())).unwrap();
+        assert!(created.status.success(), "{}", text(&created));
     }
-    for kind in ["servicemonitors", "podmonitors", "prometheusrules"] {
-        let crd = format!("crd/{kind}.monitoring.coreos.com");
-        let wait = ["wait", "--for=condition=Established", &crd, "--timeout=60s"];
-        assert!(plane.kubectl(&wait, None).unwrap().status.success());
-    }
+    // kubectl fails for a CRD that has no conditions yet.
+    eventually("all CRDs are established", || {
+        let wait = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"];
+        plane.kubectl(&wait, None).unwrap().status.success().then_some(())
+    });
     for (name, values) in cases() {
         let rendered = rendered(&name, &values);
         let args = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-"];
-        let taken = plane.kubectl(&args, Some(&rendered)).unwrap();
-        assert!(taken.status.success(), "{name}: {}", text(&taken));
-        assert!(!text(&taken).contains("Warning"), "{name}: {}", text(&taken));
-        assert_eq!(String::from_utf8_lossy(&taken.stdout).lines().count(), documents(&rendered).len(), "{name}");
+        let applied = plane.kubectl(&args, Some(&rendered)).unwrap();
+        assert!(applied.status.success(), "{name}: {}", text(&applied));
+        assert!(!text(&applied).contains("Warning"), "{name}: {}", text(&applied));
+        assert_eq!(String::from_utf8_lossy(&applied.stdout).lines().count(), documents(&rendered).len(), "{name}");
     }
 }
 
 #[test]
-fn the_api_server_takes_the_examples_of_artifact_hub() {
-    let about: Value = serde_yaml::from_str(&read("charts/personalize-operator/Chart.yaml")).unwrap();
-    let annotation = |name: &str| serde_yaml::from_str::<Value>(about["annotations"][name].as_str().unwrap()).unwrap();
+fn artifact_hub_annotations_match_the_crd_and_their_examples_are_valid() {
+    let metadata: Value = serde_yaml::from_str(&read("charts/personalize-operator/Chart.yaml")).unwrap();
+    let annotation =
+        |name: &str| serde_yaml::from_str::<Value>(metadata["annotations"][name].as_str().unwrap()).unwrap();
     let examples = annotation("artifacthub.io/crdsExamples");
     let list = json!({"apiVersion": "v1", "kind": "List", "items": examples});
     let args = ["apply", "--dry-run=server", "--validate=strict", "-f", "-"];
-    let taken = plane().kubectl(&args, Some(&list.to_string())).unwrap();
-    assert!(taken.status.success(), "{}", text(&taken));
+    let applied = plane().kubectl(&args, Some(&list.to_string())).unwrap();
+    assert!(applied.status.success(), "{}", text(&applied));
     let crd: Value = serde_yaml::from_str(&read("crds/datasetimportjobs.yaml")).unwrap();
-    let told = &annotation("artifacthub.io/crds")[0];
-    assert_eq!(told["name"], crd["metadata"]["name"]);
-    assert_eq!(told["kind"], crd["spec"]["names"]["kind"]);
-    assert_eq!(told["version"], crd["spec"]["versions"][0]["name"]);
+    let listed = &annotation("artifacthub.io/crds")[0];
+    assert_eq!(listed["name"], crd["metadata"]["name"]);
+    assert_eq!(listed["kind"], crd["spec"]["names"]["kind"]);
+    assert_eq!(listed["version"], crd["spec"]["versions"][0]["name"]);
 }
 
 #[test]
-fn the_crd_is_that_of_crds_with_metadata_of_the_release() {
+fn rendered_crd_is_the_generated_one_with_the_metadata_of_the_release() {
     assert_eq!(
         read("charts/personalize-operator/files/datasetimportjobs.yaml"),
         read("crds/datasetimportjobs.yaml"),
@@ -122,24 +123,24 @@ fn the_crd_is_that_of_crds_with_metadata_of_the_release() {
     assert_eq!(annotations["helm.sh/resource-policy"], "keep");
     assert_eq!(annotations["argocd.argoproj.io/sync-options"], "Prune=false,ServerSideApply=true");
     assert_eq!(metadata.remove("labels").unwrap()["app.kubernetes.io/instance"], "shop");
-    let held: Value = serde_yaml::from_str(&read("crds/datasetimportjobs.yaml")).unwrap();
-    assert_eq!(crd, held);
-    let unkept = resources(&json!({"crds": {"keep": false}}));
-    let annotations = &of_kind(&unkept, "CustomResourceDefinition")[0]["metadata"]["annotations"];
+    let generated: Value = serde_yaml::from_str(&read("crds/datasetimportjobs.yaml")).unwrap();
+    assert_eq!(crd, generated);
+    let not_kept = resources(&json!({"crds": {"keep": false}}));
+    let annotations = &of_kind(&not_kept, "CustomResourceDefinition")[0]["metadata"]["annotations"];
     assert_eq!(*annotations, json!({"argocd.argoproj.io/sync-options": "ServerSideApply=true"}));
     assert!(of_kind(&resources(&json!({"crds": {"enabled": false}})), "CustomResourceDefinition").is_empty());
 }
 
 #[test]
-fn alerts_and_dashboard_are_those_of_their_files() {
+fn rendered_alerts_and_dashboard_match_their_files() {
     let metrics = json!({"prometheusRule": {"enabled": true}, "dashboard": {"enabled": true}});
     let rendered = resources(&json!({"metrics": metrics}));
     let alerts = read("charts/personalize-operator/files/alerts.yaml").replace("~\".*\"", "\"personalize\"");
     let alerts: Value = serde_yaml::from_str(&alerts).unwrap();
     assert_eq!(of_kind(&rendered, "PrometheusRule")[0]["spec"], alerts);
     let rule = json!({"enabled": true, "runbookBase": "https://example.com/main/"});
-    let based = resources(&json!({"metrics": {"prometheusRule": rule}}));
-    let alert = of_kind(&based, "PrometheusRule")[0]["spec"]["groups"][0]["rules"][0].clone();
+    let with_base = resources(&json!({"metrics": {"prometheusRule": rule}}));
+    let alert = of_kind(&with_base, "PrometheusRule")[0]["spec"]["groups"][0]["rules"][0].clone();
     let runbook = alert["annotations"]["runbook_url"].as_str().unwrap();
     assert!(runbook.starts_with("https://example.com/main/docs/"), "{runbook}");
     let text = of_kind(&rendered, "ConfigMap")[0]["data"]["personalize-operator.json"].as_str().unwrap();
@@ -148,25 +149,24 @@ fn alerts_and_dashboard_are_those_of_their_files() {
 }
 
 #[test]
-fn a_namespaced_install_has_nothing_that_is_cluster_wide_but_the_crd() {
+fn namespaced_install_has_only_the_crd_as_cluster_wide_resource() {
     let rendered = resources(&json!({"watchNamespaces": ["team-a", "team-b"]}));
-    let wide: Vec<_> = rendered.iter().filter(|r| r["metadata"]["namespace"].is_null()).map(|r| &r["kind"]).collect();
-    assert_eq!(wide, ["CustomResourceDefinition"]);
+    let cluster_wide = rendered.iter().filter(|r| r["metadata"]["namespace"].is_null()).map(|r| &r["kind"]);
+    assert_eq!(cluster_wide.collect::<Vec<_>>(), ["CustomResourceDefinition"]);
 }
 
-/// What a selector looks for is on what it is to find.
-fn finds(selector: &Value, labels: &Value) {
+fn assert_selects(selector: &Value, labels: &Value) {
     for (label, value) in selector.as_object().unwrap() {
         assert_eq!(labels[label], *value, "{label}");
     }
 }
 
 #[test]
-fn no_label_of_the_user_hides_the_pods_or_the_service_from_what_selects_them() {
-    let zz = json!({"app.kubernetes.io/name": "zz", "app.kubernetes.io/instance": "zz"});
+fn user_labels_never_break_a_selector() {
+    let other = json!({"app.kubernetes.io/name": "zz", "app.kubernetes.io/instance": "zz"});
     for monitor in ["serviceMonitor", "podMonitor"] {
         let mut values = json!({
-            "commonLabels": zz, "podLabels": zz, "replicas": 2,
+            "commonLabels": other, "podLabels": other, "replicas": 2,
             "networkPolicy": {"enabled": true}, "podDisruptionBudget": {"enabled": true}, "metrics": {},
         });
         values["metrics"][monitor] = json!({"enabled": true});
@@ -174,31 +174,34 @@ fn no_label_of_the_user_hides_the_pods_or_the_service_from_what_selects_them() {
         let one = |kind: &str| of_kind(&rendered, kind)[0];
         let pod = &one("Deployment")["spec"]["template"]["metadata"]["labels"];
         let service = one("Service");
-        finds(&one("Deployment")["spec"]["selector"]["matchLabels"], pod);
-        finds(&service["spec"]["selector"], pod);
-        finds(&one("NetworkPolicy")["spec"]["podSelector"]["matchLabels"], pod);
-        finds(&one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"], pod);
+        assert_selects(&one("Deployment")["spec"]["selector"]["matchLabels"], pod);
+        assert_selects(&service["spec"]["selector"], pod);
+        assert_selects(&one("NetworkPolicy")["spec"]["podSelector"]["matchLabels"], pod);
+        assert_selects(&one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"], pod);
         match monitor {
             "serviceMonitor" => {
-                finds(&one("ServiceMonitor")["spec"]["selector"]["matchLabels"], &service["metadata"]["labels"]);
+                assert_selects(
+                    &one("ServiceMonitor")["spec"]["selector"]["matchLabels"],
+                    &service["metadata"]["labels"],
+                );
             }
-            _ => finds(&one("PodMonitor")["spec"]["selector"]["matchLabels"], pod),
+            _ => assert_selects(&one("PodMonitor")["spec"]["selector"]["matchLabels"], pod),
         }
-        // The pod of `helm test` is not the operator.
+        // No selector finds the pod of `helm test`.
         assert_ne!(one("Pod")["metadata"]["labels"]["app.kubernetes.io/name"], pod["app.kubernetes.io/name"]);
     }
 }
 
 #[test]
-fn a_parent_chart_can_hold_this_one() {
+fn parent_chart_can_enable_and_disable_this_one() {
     let parent = tempfile::tempdir().unwrap();
     let charts = parent.path().join("charts");
     fs::create_dir(&charts).unwrap();
     std::os::unix::fs::symlink(chart(), charts.join("personalize-operator")).unwrap();
     let dependency =
         json!({"name": "personalize-operator", "version": "*", "condition": "personalize-operator.enabled"});
-    let about = json!({"apiVersion": "v2", "name": "parent", "version": "1.0.0", "dependencies": [dependency]});
-    fs::write(parent.path().join("Chart.yaml"), about.to_string()).unwrap();
+    let metadata = json!({"apiVersion": "v2", "name": "parent", "version": "1.0.0", "dependencies": [dependency]});
+    fs::write(parent.path().join("Chart.yaml"), metadata.to_string()).unwrap();
     for enabled in [true, false] {
         let values = json!({"global": {"team": "shop"}, "personalize-operator": {"enabled": enabled, "replicas": 2}});
         let rendered = documents(&super::helm::render_at(parent.path(), &values).unwrap());

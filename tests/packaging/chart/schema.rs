@@ -1,4 +1,4 @@
-//! What values.schema.json and the templates refuse, and that nothing else is in the way of a pod that starts.
+//! values.schema.json and the templates reject wrong values, and the operator accepts all others.
 
 use super::helm::{merged, read, render};
 use super::values::args;
@@ -15,7 +15,7 @@ fn schema() -> Value {
 }
 
 #[test]
-fn wrong_values_are_refused_in_words_that_name_the_value() {
+fn wrong_value_is_rejected_with_a_message_that_names_it() {
     for (values, words) in [
         (json!({"replica": 2}), ["replica", "not allowed"]),
         (json!({"image": {"tagg": "1"}}), ["/image", "tagg"]),
@@ -49,7 +49,7 @@ fn wrong_values_are_refused_in_words_that_name_the_value() {
         (json!({"affinity": {"podAntiAffinity": {"required": []}}}), ["/affinity/podAntiAffinity", "required"]),
         (json!({"imports": {"pollMin": null}}), ["/imports", "missing property 'pollMin'"]),
         (json!({"aws": null}), ["missing property", "'aws'"]),
-        (json!({"extraArgs": ["--identity=me"]}), ["extraArgs", "--identity: each pod goes by its own name"]),
+        (json!({"extraArgs": ["--identity=me"]}), ["extraArgs", "--identity: each pod uses its own name"]),
         (json!({"extraArgs": ["--listen=0.0.0.0:1"]}), ["extraArgs", "--listen: set port"]),
         (json!({"drainTimeout": "30s"}), ["drainTimeout", "terminationGracePeriodSeconds"]),
         (json!({"serviceAccount": {"create": false}}), ["serviceAccount.create=false", "serviceAccount.name"]),
@@ -72,16 +72,15 @@ fn wrong_values_are_refused_in_words_that_name_the_value() {
         ),
         (
             json!({"metrics": {"serviceMonitor": {"enabled": true}, "podMonitor": {"enabled": true}}}),
-            ["metrics.podMonitor.enabled", "counted, twice"],
+            ["metrics.podMonitor.enabled", "counted twice"],
         ),
     ] {
-        let told = render(&values).expect_err(&values.to_string());
-        assert!(words.iter().all(|word| told.contains(word)), "{values}: {told}");
+        let error = render(&values).expect_err(&values.to_string());
+        assert!(words.iter().all(|word| error.contains(word)), "{values}: {error}");
     }
 }
 
-/// Durations by their definition in the schema: a flag with such a value, the outermost that are taken, and
-/// some that are not.
+/// Definitions of durations in the schema: the name, a flag of that type, four valid extremes, and invalid values.
 const DURATIONS: [(&str, &str, [&str; 4], &[&str]); 3] = [
     (
         "duration",
@@ -93,11 +92,11 @@ const DURATIONS: [(&str, &str, [&str; 4], &[&str]); 3] = [
     ("watchTimeout", "watch-timeout", ["1s", "290s", "4m", "99s"], &["500ms", "291s", "5m", "10m", "0s"]),
 ];
 
-/// An outermost value, the `turn`th, wherever the schema sets a limit.
-fn outermost(schema: &Value, turn: usize) -> Value {
+/// The `turn`th extreme value wherever the schema sets a limit.
+fn extreme(schema: &Value, turn: usize) -> Value {
     if let Some(name) = schema["$ref"].as_str() {
         let of = DURATIONS.iter().find(|(definition, ..)| name == format!("#/definitions/{definition}"));
-        return of.map(|(_, _, taken, _)| taken[turn].into()).unwrap_or_default();
+        return of.map(|(_, _, valid, _)| valid[turn].into()).unwrap_or_default();
     }
     if let Some(of) = schema["enum"].as_array() {
         return of[turn % of.len()].clone();
@@ -106,17 +105,17 @@ fn outermost(schema: &Value, turn: usize) -> Value {
         return schema[["minimum", "maximum"][turn % 2]].clone();
     }
     let properties = schema["properties"].as_object().into_iter().flatten();
-    let known = properties.map(|(key, schema)| (key.clone(), outermost(schema, turn)));
+    let known = properties.map(|(key, schema)| (key.clone(), extreme(schema, turn)));
     let known: Map<String, Value> = known.filter(|(_, value)| !value.is_null()).collect();
     if known.is_empty() { Value::Null } else { known.into() }
 }
 
 #[test]
-fn the_operator_takes_what_the_schema_takes_to_its_limits() {
+fn operator_accepts_the_extreme_values_of_the_schema() {
     for turn in 0..4 {
-        // This one is limited by another value.
+        // The limit of drainTimeout is another value.
         let drain = ["1ms", "3599s"][turn % 2];
-        let args = args(&merged(outermost(&schema(), turn), &json!({"drainTimeout": drain})));
+        let args = args(&merged(extreme(&schema(), turn), &json!({"drainTimeout": drain})));
         assert!(args.iter().any(|arg| arg == &format!("--watch-timeout={}", DURATIONS[2].2[turn])), "{args:?}");
         let parsed = Cli::try_parse_from(std::iter::once("x".to_owned()).chain(args));
         parsed.unwrap_or_else(|e| panic!("{turn}: {e}"));
@@ -124,48 +123,48 @@ fn the_operator_takes_what_the_schema_takes_to_its_limits() {
 }
 
 #[test]
-fn the_schema_refuses_the_durations_that_the_operator_refuses() {
-    for (definition, flag, _, refused) in DURATIONS {
-        for value in refused {
+fn schema_and_operator_reject_the_same_durations() {
+    for (definition, flag, _, invalid) in DURATIONS {
+        for value in invalid {
             assert!(Cli::try_parse_from(["x", "run", &format!("--{flag}={value}")]).is_err(), "--{flag}={value}");
             let values = match definition {
                 "leaseDuration" => json!({"leaderElection": {"leaseDuration": value}}),
                 "watchTimeout" => json!({"kubernetes": {"watchTimeout": value}}),
                 _ => json!({"imports": {"pollMin": value}}),
             };
-            let told = render(&values).expect_err(value);
-            assert!(told.contains("does not match pattern"), "{value}: {told}");
+            let error = render(&values).expect_err(value);
+            assert!(error.contains("does not match pattern"), "{value}: {error}");
         }
     }
 }
 
 /// Null for each value that the schema does not require.
-fn nothing(schema: &Value) -> Value {
+fn nulls(schema: &Value) -> Value {
     let required = schema["required"].as_array().cloned().unwrap_or_default();
     let properties = schema["properties"].as_object().into_iter().flatten();
     let chosen = properties.filter_map(|(key, schema)| match required.contains(&json!(key)) {
         false => Some((key.clone(), Value::Null)),
-        true if schema["properties"].is_object() => Some((key.clone(), nothing(schema))),
+        true if schema["properties"].is_object() => Some((key.clone(), nulls(schema))),
         true => None,
     });
     chosen.collect::<Map<_, _>>().into()
 }
 
 #[test]
-fn whatever_is_not_required_may_be_null() {
+fn value_that_is_not_required_may_be_null() {
     let enabled = json!({"enabled": true});
-    let everything = json!({
+    let all_enabled = json!({
         "networkPolicy": enabled, "podDisruptionBudget": enabled,
         "metrics": {"podMonitor": enabled, "prometheusRule": enabled, "dashboard": enabled},
     });
-    let values = merged(nothing(&schema()), &everything);
+    let values = merged(nulls(&schema()), &all_enabled);
     for nullable in ["/podLabels", "/livenessProbe", "/commonLabels", "/aws/accounts", "/securityContext"] {
         assert_eq!(values.pointer(nullable), Some(&Value::Null), "{nullable}");
     }
     render(&values).unwrap_or_else(|e| panic!("{e}"));
 }
 
-/// The schema of a field, where it is one of `$defs`.
+/// Follows a reference into `$defs`.
 fn resolved<'a>(field: &'a Value, all: &'a Value) -> &'a Value {
     let reference = |schema: &Value| schema["$ref"].as_str().map(str::to_owned);
     let of_list = |list: &str| field[list].as_array().into_iter().flatten().find_map(reference);
@@ -173,18 +172,19 @@ fn resolved<'a>(field: &'a Value, all: &'a Value) -> &'a Value {
     name.map_or(field, |name| &all[name.trim_start_matches("#/$defs/")])
 }
 
-fn alike(path: &str, own: &Value, definitions: &Value, theirs: &Value, all: &Value) {
+/// Both schemas have the same fields, at every depth that the chart's schema describes.
+fn assert_same_fields(path: &str, own: &Value, definitions: &Value, theirs: &Value, all: &Value) {
     let own = own["$ref"].as_str().map_or(own, |name| &definitions[name.trim_start_matches("#/definitions/")]);
     let Some(properties) = own["properties"].as_object() else { return };
     let fields = theirs["properties"].as_object().unwrap_or_else(|| panic!("{path}: {theirs}"));
     assert_eq!(properties.keys().collect::<BTreeSet<_>>(), fields.keys().collect::<BTreeSet<_>>(), "{path}");
     for (key, own) in properties {
-        alike(&format!("{path}.{key}"), own, definitions, resolved(&fields[key], all), all);
+        assert_same_fields(&format!("{path}.{key}"), own, definitions, resolved(&fields[key], all), all);
     }
 }
 
 #[test]
-fn types_of_kubernetes_have_the_fields_that_they_have_there() {
+fn kubernetes_types_in_the_schema_have_the_fields_of_the_api() {
     let definitions = schema()["definitions"].take();
     for (name, theirs) in [
         ("podSecurityContext", schema_for!(PodSecurityContext)),
@@ -194,6 +194,6 @@ fn types_of_kubernetes_have_the_fields_that_they_have_there() {
     ] {
         let theirs = theirs.to_value();
         assert!(definitions[name]["properties"].is_object(), "{name}");
-        alike(name, &definitions[name], &definitions, &theirs, &theirs["$defs"]);
+        assert_same_fields(name, &definitions[name], &definitions, &theirs, &theirs["$defs"]);
     }
 }

@@ -1,4 +1,4 @@
-//! The chart's ValidatingAdmissionPolicy: the operator's own rule, at admission.
+//! The chart's ValidatingAdmissionPolicy: it enforces the operator's rule at admission.
 
 use super::helm::{of_kind, read, resources};
 use crate::bed::{Bed, eventually, plane, text};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::process::{Command, Output};
 
-/// Installs the policy for namespaces that carry this label, and waits until it is in force.
+/// Installs the policy for namespaces with this label, and waits until it is effective.
 fn policy(name: &str, unlisted: &str) {
     let selector = json!({"matchLabels": {"tenancy-test": name}});
     let values = json!({
@@ -18,8 +18,8 @@ fn policy(name: &str, unlisted: &str) {
         "tenancy": {"unlisted": unlisted, "admissionPolicy": {"namespaceSelector": selector}},
     });
     let rendered = resources(&values);
-    let wanted = ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"];
-    let list: Vec<&Value> = wanted.into_iter().flat_map(|kind| of_kind(&rendered, kind)).collect();
+    let kinds = ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"];
+    let list: Vec<&Value> = kinds.into_iter().flat_map(|kind| of_kind(&rendered, kind)).collect();
     let roles: Vec<&Value> =
         of_kind(&rendered, "ClusterRole").into_iter().filter(|r| r["metadata"]["name"] != name).collect();
     assert_eq!((list.len(), roles.len()), (2, 2));
@@ -34,9 +34,9 @@ fn policy(name: &str, unlisted: &str) {
         (got["status"]["observedGeneration"] == got["metadata"]["generation"]).then(|| got["status"].clone())
     });
     assert!(status["typeChecking"]["expressionWarnings"].is_null(), "{status}");
-    // A namespace where nothing is permitted shows when the policy has arrived.
+    // A namespace without any permission shows when the policy is effective.
     let probe = namespace(&format!("{name}-probe"), name, &[(ALLOWED_ROLE_ARNS, "none")]);
-    eventually("the policy is in force", || {
+    eventually("the policy is effective", || {
         let tried = create(&probe, &[Bed::manifest("probe", "d0", json!({}))]);
         text(&tried).contains("is not permitted in this namespace").then_some(())
     });
@@ -48,8 +48,8 @@ fn namespace(name: &str, label: &str, annotations: &[(&str, &str)]) -> String {
     let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {
         "name": name, "labels": {"tenancy-test": label}, "annotations": annotations
     }});
-    let made = plane().kubectl(&["create", "-f", "-"], Some(&object.to_string())).unwrap();
-    assert!(made.status.success(), "{}", text(&made));
+    let created = plane().kubectl(&["create", "-f", "-"], Some(&object.to_string())).unwrap();
+    assert!(created.status.success(), "{}", text(&created));
     name
 }
 
@@ -60,7 +60,7 @@ fn create(namespace: &str, manifests: &[Value]) -> Output {
 }
 
 #[test]
-fn admission_and_the_operator_judge_alike() {
+fn admission_policy_and_operator_make_the_same_decision() {
     policy("open", "Open");
     policy("closed", "Closed");
     let datasets = ["d0", "d00", "d-1.x", "D0", "a/b/c"].map(|name| json!({"datasetArn": arn(name)}));
@@ -105,16 +105,16 @@ fn admission_and_the_operator_judge_alike() {
     for (label, unlisted) in [("open", DefaultPolicy::Allow), ("closed", DefaultPolicy::Deny)] {
         for (number, case) in cases.iter().enumerate() {
             let namespace = namespace(&format!("{label}-{number}"), label, case);
-            let told = text(&create(&namespace, &manifests));
+            let output = text(&create(&namespace, &manifests));
             let annotations = case.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
             for manifest in &manifests {
                 let spec: DatasetImportJobSpec = serde_json::from_value(manifest["spec"].clone()).unwrap();
                 let name = manifest["metadata"]["name"].as_str().unwrap();
-                let taken = told.contains(&format!("/{name} created"));
-                let refused = told.contains(&format!("\"{name}\" is forbidden"));
-                assert!(taken != refused, "{name} is taken or refused: {told}");
-                let own = barred(&annotations, unlisted, &spec);
-                assert_eq!(taken, own.is_none(), "{unlisted:?} {case:?} {spec:?}: {own:?}\n{told}");
+                let accepted = output.contains(&format!("/{name} created"));
+                let rejected = output.contains(&format!("\"{name}\" is forbidden"));
+                assert!(accepted != rejected, "{name} is either accepted or rejected: {output}");
+                let denial = barred(&annotations, unlisted, &spec);
+                assert_eq!(accepted, denial.is_none(), "{unlisted:?} {case:?} {spec:?}: {denial:?}\n{output}");
             }
         }
     }
@@ -125,7 +125,7 @@ fn arn(dataset: &str) -> String {
 }
 
 #[test]
-fn the_policy_knows_the_characters_of_patterns() {
+fn policy_allows_the_pattern_characters_of_the_operator() {
     let template = read("charts/personalize-operator/templates/admission-policy.yaml");
     let set: String = template.split("^[a-zA-Z0-9").nth(1).unwrap().split("]+$").next().unwrap().to_owned();
     let sorted = |text: &str| {
@@ -137,7 +137,7 @@ fn the_policy_knows_the_characters_of_patterns() {
 }
 
 #[test]
-fn the_built_in_roles_know_the_resource() {
+fn built_in_roles_get_their_usual_rights_except_on_the_status() {
     policy("roles", "Open");
     let namespace = namespace("roles", "roles", &[]);
     for role in ["view", "edit", "admin"] {
@@ -147,30 +147,29 @@ fn the_built_in_roles_know_the_resource() {
     }
     let may = |role: &str, verb: &str, subresource: &str| {
         let (user, subresource) = (format!("--as={role}-of-{namespace}"), format!("--subresource={subresource}"));
-        let what = "datasetimportjobs.personalize-operator.io";
-        let args = ["-n", &namespace, "auth", "can-i", verb, what, &user, &subresource];
+        let resource = "datasetimportjobs.personalize-operator.io";
+        let args = ["-n", &namespace, "auth", "can-i", verb, resource, &user, &subresource];
         plane().kubectl(&args, None).unwrap().status.success()
     };
     for (role, edits) in [("view", false), ("edit", true), ("admin", true)] {
-        eventually("the role has arrived", || may(role, "list", "").then_some(()));
+        eventually("the role can list", || may(role, "list", "").then_some(()));
         for verb in ["create", "update", "patch", "delete"] {
-            let verbs = |verb| may(role, verb, "");
             if edits {
-                eventually("the role has arrived", || verbs(verb).then_some(()));
+                eventually("the role can edit", || may(role, verb, "").then_some(()));
             } else {
-                assert!(!verbs(verb), "{role} {verb}");
+                assert!(!may(role, verb, ""), "{role} {verb}");
             }
         }
         assert!(may(role, "get", "status"), "{role}");
         assert!(
             !may(role, "update", "status") && !may(role, "patch", "status"),
-            "the status is the operator's: {role}"
+            "only the operator writes the status: {role}"
         );
     }
 }
 
 #[test]
-fn an_editor_of_a_namespace_does_not_get_round_the_policy() {
+fn namespace_editor_cannot_bypass_the_policy() {
     policy("edited", "Closed");
     let limits = [
         (ALLOWED_DATASET_ARNS, arn("d1")),
@@ -195,9 +194,11 @@ fn an_editor_of_a_namespace_does_not_get_round_the_policy() {
         }
         command.output().unwrap()
     };
-    // The chart's aggregated role is what lets an editor import at all.
+    // An editor may import only because of the chart's aggregated role.
     let listed = Bed::manifest("listed", "d1", json!({}));
-    eventually("an editor may import what is listed", || as_dana(&["create"], &listed).status.success().then_some(()));
+    eventually("an editor may import a listed dataset", || {
+        as_dana(&["create"], &listed).status.success().then_some(())
+    });
 
     let other = |edit: Value| Bed::manifest("other", "d1", edit);
     let elsewhere = json!({"datasetArn": arn("d2")});
@@ -209,13 +210,13 @@ fn an_editor_of_a_namespace_does_not_get_round_the_policy() {
     let mut moved = Bed::manifest("listed", "d2", json!({}));
     let free = format!("{ALLOWED_DATASET_ARNS}=*");
     for (how, args, input, why) in [
-        ("creates it", vec!["create"], other(elsewhere.clone()), "does not list it"),
+        ("creates another import", vec!["create"], other(elsewhere.clone()), "does not list it"),
         ("imports other data", vec!["create"], other(data), "does not list it"),
-        ("applies it", vec!["apply"], other(elsewhere.clone()), "does not list it"),
-        ("applies it server-side", vec!["apply", "--server-side"], other(elsewhere), "does not list it"),
+        ("applies another import", vec!["apply"], other(elsewhere.clone()), "does not list it"),
+        ("applies another import server-side", vec!["apply", "--server-side"], other(elsewhere), "does not list it"),
         ("annotates the resource", vec!["create"], annotated, "does not list it"),
-        ("lets the name be made", vec!["create"], generated, "does not list it"),
-        ("edits one that is listed", vec!["apply"], moved.clone(), "immutable"),
+        ("generates the name", vec!["create"], generated, "does not list it"),
+        ("edits a listed import", vec!["apply"], moved.clone(), "immutable"),
         (
             "writes the status",
             vec![
@@ -230,7 +231,7 @@ fn an_editor_of_a_namespace_does_not_get_round_the_policy() {
             Value::Null,
             "orbidden",
         ),
-        ("replaces one that is listed", vec!["replace", "--force"], moved.take(), "does not list it"),
+        ("replaces a listed import", vec!["replace", "--force"], moved.take(), "does not list it"),
         (
             "annotates the namespace",
             vec!["annotate", "--overwrite", "namespace", &namespace, &free],
@@ -254,8 +255,7 @@ fn an_editor_of_a_namespace_does_not_get_round_the_policy() {
         let tried = as_dana(&args, &input);
         assert!(!tried.status.success() && text(&tried).contains(why), "{how}: {}", text(&tried));
     }
-    let left =
-        plane().kubectl(&["-n", &namespace, "get", "dij", "-o", "jsonpath={.items[*].spec.datasetArn}"], None).unwrap();
-    let left = text(&left);
-    assert!(left.split_whitespace().all(|dataset| dataset == arn("d1")), "{left}");
+    let list = ["-n", &namespace, "get", "dij", "-o", "jsonpath={.items[*].spec.datasetArn}"];
+    let imported = text(&plane().kubectl(&list, None).unwrap());
+    assert!(imported.split_whitespace().all(|dataset| dataset == arn("d1")), "{imported}");
 }

@@ -1,6 +1,6 @@
-//! Whose credentials a call is made with: the operator's own by IRSA or EKS Pod Identity, and those of a
-//! role for each other account. STS and the Pod Identity agent are stand-ins that speak their protocols
-//! to the real SDK; that the credentials they give are good is for the service to say.
+//! Which credentials sign a call: the operator's own from IRSA or EKS Pod Identity, or those of a role in another
+//! account. Fakes of STS and of the Pod Identity agent speak their protocols with the real SDK. The fake service checks
+//! the issued credentials.
 
 use crate::bed::{ACCOUNT, Bed, REGION, dataset_arn};
 use crate::judge::accepted;
@@ -16,14 +16,14 @@ use std::sync::{Arc, Mutex};
 
 const ROLE: &str = "arn:aws:iam::210987654321:role/Importer";
 
-/// What STS or the agent was asked.
+/// A request to STS or to the agent.
 #[derive(Debug, Clone)]
-struct Asked {
+struct Request {
     head: String,
     body: String,
 }
 
-impl Asked {
+impl Request {
     fn form(&self, name: &str) -> String {
         let pairs = self.body.split('&').filter_map(|pair| pair.split_once('='));
         let value = pairs.into_iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value);
@@ -31,30 +31,29 @@ impl Asked {
     }
 }
 
-/// A stand-in for STS (POST) and the Pod Identity agent (GET).
-struct Issuer {
+/// A fake of STS (POST) and of the Pod Identity agent (GET).
+struct FakeIssuer {
     url: String,
-    asked: Arc<Mutex<Vec<Asked>>>,
-    refuses: Arc<AtomicBool>,
+    requests: Arc<Mutex<Vec<Request>>>,
+    rejects: Arc<AtomicBool>,
 }
 
-impl Issuer {
-    /// Gives out these credentials; the thread ends with the process.
+impl FakeIssuer {
+    /// Issues credentials with this key. The thread ends with the process.
     fn start(account: &'static str, key: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let (asked, refuses) = (Arc::<Mutex<Vec<Asked>>>::default(), Arc::<AtomicBool>::default());
-        let (log, refuse) = (Arc::clone(&asked), Arc::clone(&refuses));
+        let (requests, rejects) = (Arc::<Mutex<Vec<Request>>>::default(), Arc::<AtomicBool>::default());
+        let (log, reject) = (Arc::clone(&requests), Arc::clone(&rejects));
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let Some(request) = request(&stream) else { continue };
-                let refused = refuse.load(Ordering::SeqCst);
+                let Some(request) = read_request(&stream) else { continue };
                 let (status, kind, body) = if request.head.starts_with("GET") {
-                    ("200 OK", "application/json", agent_answer(account, key))
-                } else if refused {
-                    ("403 Forbidden", "text/xml", REFUSAL.to_owned())
+                    ("200 OK", "application/json", agent_response(account, key))
+                } else if reject.load(Ordering::SeqCst) {
+                    ("403 Forbidden", "text/xml", ACCESS_DENIED.to_owned())
                 } else {
-                    ("200 OK", "text/xml", sts_answer(&request.form("Action"), account, key))
+                    ("200 OK", "text/xml", sts_response(&request.form("Action"), account, key))
                 };
                 log.lock().unwrap().push(request);
                 let _ = write!(
@@ -64,15 +63,15 @@ impl Issuer {
                 );
             }
         });
-        Self { url, asked, refuses }
+        Self { url, requests, rejects }
     }
 
-    fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap().clone()
+    fn requests(&self) -> Vec<Request> {
+        self.requests.lock().unwrap().clone()
     }
 }
 
-fn request(mut stream: &TcpStream) -> Option<Asked> {
+fn read_request(mut stream: &TcpStream) -> Option<Request> {
     let mut bytes = Vec::new();
     let mut chunk = [0; 4096];
     loop {
@@ -81,7 +80,7 @@ fn request(mut stream: &TcpStream) -> Option<Asked> {
             let length =
                 head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
             if body.len() >= length.unwrap_or(0) {
-                return Some(Asked { head: head.into(), body: body.into() });
+                return Some(Request { head: head.into(), body: body.into() });
             }
         }
         let read = stream.read(&mut chunk).ok().filter(|n| *n > 0)?;
@@ -89,9 +88,9 @@ fn request(mut stream: &TcpStream) -> Option<Asked> {
     }
 }
 
-const REFUSAL: &str = "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>User: arn:aws:iam::123456789012:user/x is not authorized to perform: sts:AssumeRole</Message></Error><RequestId>r</RequestId></ErrorResponse>";
+const ACCESS_DENIED: &str = "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>User: arn:aws:iam::123456789012:user/x is not authorized to perform: sts:AssumeRole</Message></Error><RequestId>r</RequestId></ErrorResponse>";
 
-fn sts_answer(action: &str, account: &str, key: &str) -> String {
+fn sts_response(action: &str, account: &str, key: &str) -> String {
     format!(
         "<{action}Response xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><{action}Result>\
          <AssumedRoleUser><Arn>arn:aws:sts::{account}:assumed-role/Importer/s</Arn><AssumedRoleId>A:s</AssumedRoleId></AssumedRoleUser>\
@@ -101,101 +100,102 @@ fn sts_answer(action: &str, account: &str, key: &str) -> String {
     )
 }
 
-fn agent_answer(account: &str, key: &str) -> String {
+fn agent_response(account: &str, key: &str) -> String {
     let expires = "2099-01-01T00:00:00Z";
     json!({"AccessKeyId": key, "SecretAccessKey": TEMPORARY_SECRET_KEY, "Token": SESSION_TOKEN, "AccountId": account, "Expiration": expires}).to_string()
 }
 
-fn other() -> Issuer {
-    Issuer::start(OTHER_ACCOUNT, OTHER_ACCESS_KEY)
+fn sts_of_other_account() -> FakeIssuer {
+    FakeIssuer::start(OTHER_ACCOUNT, OTHER_ACCESS_KEY)
 }
 
-fn elsewhere(dataset: &str) -> Value {
+fn in_other_account(dataset: &str) -> Value {
     json!({"datasetArn": dataset_arn(dataset).replace(ACCOUNT, OTHER_ACCOUNT)})
 }
 
-fn message(bed: &Bed, name: &str) -> String {
+fn ready_message(bed: &Bed, name: &str) -> String {
     bed.status(name).conditions[0].message.clone()
 }
 
-fn keeps_secrets(bed: &Bed, log: &str) {
-    let told = format!("{log}{}", bed.writes().iter().map(Value::to_string).collect::<String>());
+fn assert_no_secrets(bed: &Bed, log: &str) {
+    let output = format!("{log}{}", bed.writes().iter().map(Value::to_string).collect::<String>());
     for secret in [SECRET_KEY, TEMPORARY_SECRET_KEY, SESSION_TOKEN] {
-        assert!(!told.contains(secret));
+        assert!(!output.contains(secret));
     }
 }
 
 #[test]
-fn an_import_into_another_account_is_made_with_the_role_for_that_account() {
+fn import_into_another_account_uses_the_role_for_that_account() {
     let bed = Bed::new();
-    let sts = other();
+    let sts = sts_of_other_account();
     let operator =
         bed.operator_with(&[("AWS_ENDPOINT_URL_STS", &sts.url)], &[&format!("--account-roles={OTHER_ACCOUNT}={ROLE}")]);
     bed.import("home", "d0", json!({}));
-    bed.import("away", "d0", elsewhere("d0"));
+    bed.import("away", "d0", in_other_account("d0"));
     bed.until("home", "ImportSucceeded");
     bed.until("away", "ImportSucceeded");
     let mut accounts: Vec<String> = accepted(&bed.service.ledger()).into_iter().map(|a| a.account).collect();
     accounts.sort();
     assert_eq!(accounts, [ACCOUNT, OTHER_ACCOUNT]);
-    let asked = sts.asked();
-    assert_eq!(asked.len(), 1, "the session is used as long as it lives");
+    let requests = sts.requests();
+    assert_eq!(requests.len(), 1, "the session is reused until it expires");
+    let request = &requests[0];
     assert_eq!(
-        (asked[0].form("Action"), asked[0].form("RoleArn"), asked[0].form("RoleSessionName")),
+        (request.form("Action"), request.form("RoleArn"), request.form("RoleSessionName")),
         ("AssumeRole".into(), ROLE.into(), "personalize-operator".into())
     );
     let signed = format!("Credential={ACCESS_KEY}/");
-    assert!(asked[0].head.contains(&signed) && asked[0].head.contains(&format!("/{REGION}/sts/")), "{}", asked[0].head);
-    keeps_secrets(&bed, &operator.log());
+    assert!(request.head.contains(&signed) && request.head.contains(&format!("/{REGION}/sts/")), "{}", request.head);
+    assert_no_secrets(&bed, &operator.log());
 }
 
 #[test]
-fn a_role_that_can_not_be_assumed_is_told_and_the_import_is_made_once_it_can() {
+fn role_that_cannot_be_assumed_is_reported_and_the_import_runs_once_it_can() {
     let bed = Bed::new();
-    let sts = other();
-    sts.refuses.store(true, Ordering::SeqCst);
+    let sts = sts_of_other_account();
+    sts.rejects.store(true, Ordering::SeqCst);
     let operator =
         bed.operator_with(&[("AWS_ENDPOINT_URL_STS", &sts.url)], &[&format!("--account-roles={OTHER_ACCOUNT}={ROLE}")]);
-    bed.import("away", "d0", elsewhere("d0"));
+    bed.import("away", "d0", in_other_account("d0"));
     bed.until("away", "CredentialsRefused");
-    let told = message(&bed, "away");
+    let message = ready_message(&bed, "away");
     assert!(
-        told.contains(&format!("the role {ROLE} for account {OTHER_ACCOUNT} can't be assumed (AccessDenied)")),
-        "{told}"
+        message.contains(&format!("the role {ROLE} for account {OTHER_ACCOUNT} can't be assumed (AccessDenied)")),
+        "{message}"
     );
-    assert_eq!(bed.service.ledger().len(), 0, "nothing was asked with other credentials");
-    sts.refuses.store(false, Ordering::SeqCst);
+    assert_eq!(bed.service.ledger().len(), 0, "no call uses other credentials");
+    sts.rejects.store(false, Ordering::SeqCst);
     bed.until("away", "ImportSucceeded");
-    keeps_secrets(&bed, &operator.log());
+    assert_no_secrets(&bed, &operator.log());
 }
 
 #[test]
-fn an_account_that_no_credentials_are_for_is_told_in_status() {
+fn account_without_credentials_is_reported_in_the_status() {
     let bed = Bed::new();
-    // These credentials don't tell their account: the service does.
+    // These credentials don't include their account, so the service has to reject the call.
     let operator = bed.operator(&[]);
-    bed.import("away", "d0", elsewhere("d0"));
+    bed.import("away", "d0", in_other_account("d0"));
     bed.until("away", "AccessDenied");
-    let told = message(&bed, "away");
-    assert!(told.contains(&format!("no role is configured for account {OTHER_ACCOUNT}")), "{told}");
-    assert!(told.contains("--account-roles"), "{told}");
+    let message = ready_message(&bed, "away");
+    assert!(message.contains(&format!("no role is configured for account {OTHER_ACCOUNT}")), "{message}");
+    assert!(message.contains("--account-roles"), "{message}");
     operator.kill();
-    // These do, so nothing needs to be asked.
+    // With a known account, the operator needs no call.
     let calls = bed.service.ledger().len();
     let _operator = bed.operator_with(&[("AWS_ACCOUNT_ID", ACCOUNT)], &[]);
-    bed.import("far", "d1", elsewhere("d1"));
+    bed.import("far", "d1", in_other_account("d1"));
     bed.until("far", "AccessDenied");
-    let told = message(&bed, "far");
-    assert!(told.contains(&format!("the operator's credentials are of account {ACCOUNT}")), "{told}");
+    let message = ready_message(&bed, "far");
+    assert!(message.contains(&format!("the operator's credentials are of account {ACCOUNT}")), "{message}");
     assert_eq!(bed.service.ledger().len(), calls);
     bed.import("home", "d2", json!({}));
     bed.until("home", "ImportSucceeded");
 }
 
 #[test]
-fn web_identity_as_irsa_gives_it_is_enough() {
+fn irsa_web_identity_is_sufficient() {
     let bed = Bed::new();
-    let sts = other();
+    let sts = sts_of_other_account();
     let token = bed.dir().join("token");
     fs::write(&token, "a.projected.token").unwrap();
     let _operator = bed.operator_with(
@@ -209,18 +209,18 @@ fn web_identity_as_irsa_gives_it_is_enough() {
         ],
         &[],
     );
-    bed.import("away", "d0", elsewhere("d0"));
+    bed.import("away", "d0", in_other_account("d0"));
     bed.until("away", "ImportSucceeded");
-    let asked = sts.asked();
-    assert_eq!(asked[0].form("Action"), "AssumeRoleWithWebIdentity");
-    assert_eq!(asked[0].form("WebIdentityToken"), "a.projected.token");
+    let requests = sts.requests();
+    assert_eq!(requests[0].form("Action"), "AssumeRoleWithWebIdentity");
+    assert_eq!(requests[0].form("WebIdentityToken"), "a.projected.token");
 }
 
 #[test]
-fn eks_pod_identity_is_enough_and_the_basis_for_roles_in_other_accounts() {
+fn eks_pod_identity_is_sufficient_and_can_assume_roles_in_other_accounts() {
     let bed = Bed::new();
-    let agent = Issuer::start(ACCOUNT, TEMPORARY_ACCESS_KEY);
-    let sts = other();
+    let agent = FakeIssuer::start(ACCOUNT, TEMPORARY_ACCESS_KEY);
+    let sts = sts_of_other_account();
     let token = bed.dir().join("token");
     fs::write(&token, "a.pod.token").unwrap();
     let _operator = bed.operator_with(
@@ -234,13 +234,10 @@ fn eks_pod_identity_is_enough_and_the_basis_for_roles_in_other_accounts() {
         &[&format!("--account-roles={OTHER_ACCOUNT}={ROLE}")],
     );
     bed.import("home", "d0", json!({}));
-    bed.import("away", "d0", elsewhere("d0"));
+    bed.import("away", "d0", in_other_account("d0"));
     bed.until("home", "ImportSucceeded");
     bed.until("away", "ImportSucceeded");
-    assert!(
-        agent.asked()[0].head.to_ascii_lowercase().contains("authorization: a.pod.token"),
-        "{}",
-        agent.asked()[0].head
-    );
-    assert_eq!(sts.asked()[0].form("RoleArn"), ROLE);
+    let head = agent.requests()[0].head.to_ascii_lowercase();
+    assert!(head.contains("authorization: a.pod.token"), "{head}");
+    assert_eq!(sts.requests()[0].form("RoleArn"), ROLE);
 }

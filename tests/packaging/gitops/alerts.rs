@@ -1,6 +1,8 @@
-//! The alerts: their unit tests on promtool, what they query, and where their runbooks are.
+//! The alerts: their unit tests in promtool, their queries, and their runbooks.
 
-use super::tool::{checkout, output, read};
+use super::tool::{output, run};
+use crate::bed::text;
+use crate::chart::helm::{chart, documents, file, read, render_as};
 use personalize_operator::api::conditions::Reason;
 use personalize_operator::telemetry::metrics::{Description, Metrics};
 use serde_json::{Value, json};
@@ -9,15 +11,15 @@ use std::fs;
 
 const ALERTS: &str = "charts/personalize-operator/files/alerts.yaml";
 
-/// Labels that a scrape adds.
-const OF_THE_SCRAPE: [&str; 3] = ["instance", "job", "namespace"];
+/// Labels that Prometheus adds to each sample.
+const SCRAPE_LABELS: [&str; 3] = ["instance", "job", "namespace"];
 
 fn rules() -> Vec<Value> {
-    let file: Value = serde_yaml::from_str(&read(&checkout(ALERTS))).unwrap();
-    file["groups"].as_array().unwrap().iter().flat_map(|g| g["rules"].as_array().unwrap().clone()).collect()
+    let alerts: Value = serde_yaml::from_str(&read(ALERTS)).unwrap();
+    alerts["groups"].as_array().unwrap().iter().flat_map(|g| g["rules"].as_array().unwrap().clone()).collect()
 }
 
-/// What keeps a query from finding anything: a metric that does not exist, or a label that it has not.
+/// The metrics of a query that the operator does not have, and the labels that a metric does not have.
 pub fn unknown_in(query: &str) -> Vec<String> {
     let described = Metrics::default().descriptions();
     let names = |d: &Description| match d.kind {
@@ -29,7 +31,7 @@ pub fn unknown_in(query: &str) -> Vec<String> {
     let mut unknown = Vec::new();
     for found in selector.captures_iter(query) {
         let name = &found[1];
-        // A function, or the label of a grouping.
+        // A function, or a label to group by.
         if found.get(3).is_some() || described.iter().any(|d| d.labels.contains(&name)) {
             continue;
         }
@@ -38,8 +40,8 @@ pub fn unknown_in(query: &str) -> Vec<String> {
             continue;
         };
         for found in label.captures_iter(found.get(2).map_or("", |m| m.as_str())) {
-            let known = metric.labels.contains(&&found[1]) || OF_THE_SCRAPE.contains(&&found[1]) || &found[1] == "le";
-            if !known {
+            let label = &found[1];
+            if !metric.labels.contains(&label) && !SCRAPE_LABELS.contains(&label) && label != "le" {
                 unknown.push(format!("{name}{{{}}}", &found[1]));
             }
         }
@@ -48,26 +50,30 @@ pub fn unknown_in(query: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_alerts_pass_their_unit_tests_and_each_is_tested() {
+fn every_alert_has_unit_tests_in_which_it_fires_and_stays_silent() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    fs::copy(checkout(ALERTS), dir.path().join("alerts.yaml")).unwrap();
+    fs::copy(file(ALERTS), dir.path().join("alerts.yaml")).unwrap();
     let tests = dir.path().join("test.yaml");
-    fs::copy(checkout("tests/packaging/gitops/rules/alerts_test.yaml"), &tests).unwrap();
+    fs::copy(file("tests/packaging/gitops/rules/alerts_test.yaml"), &tests).unwrap();
     output("promtool", &["check", "rules", "--lint-fatal", dir.path().join("alerts.yaml").to_str().unwrap()], "");
     output("promtool", &["test", "rules", tests.to_str().unwrap()], "");
     let cases: Value = serde_yaml::from_str(&read(&tests)).unwrap();
     let fires = |alert: &str, fires: bool| {
-        let cases = cases["tests"].as_array().unwrap().iter().flat_map(|t| t["alert_rule_test"].as_array().unwrap());
-        cases.into_iter().any(|c| c["alertname"] == alert && c["exp_alerts"].is_array() == fires)
+        let mut cases =
+            cases["tests"].as_array().unwrap().iter().flat_map(|t| t["alert_rule_test"].as_array().unwrap());
+        cases.any(|c| c["alertname"] == alert && c["exp_alerts"].is_array() == fires)
     };
     for rule in rules() {
         let alert = rule["alert"].as_str().unwrap();
-        assert!(fires(alert, true) && fires(alert, false), "{alert} is seen firing, and not firing");
+        assert!(
+            fires(alert, true) && fires(alert, false),
+            "{alert} needs a test in which it fires, and one in which it does not"
+        );
     }
 }
 
 #[test]
-fn each_alert_queries_what_exists_and_has_a_runbook() {
+fn every_alert_queries_existing_metrics_and_links_to_a_runbook() {
     let reasons: BTreeSet<&str> = Reason::ALL.iter().map(|r| r.as_str()).collect();
     let list_of_reasons = regex::Regex::new(r#"reason=~"([^"]*)""#).unwrap();
     for rule in rules() {
@@ -77,26 +83,25 @@ fn each_alert_queries_what_exists_and_has_a_runbook() {
             assert!(list[1].split('|').all(|reason| reasons.contains(reason)), "{alert}: {}", &list[1]);
         }
         let link = rule["annotations"]["runbook_url"].as_str().unwrap();
-        let (file, anchor) = link.split_once('#').unwrap();
-        assert!(file.starts_with("docs/"), "{link}");
-        let text = read(&checkout(file));
-        let mut headings = text.lines().filter_map(|l| l.strip_prefix("## "));
-        assert!(headings.any(|h| h.to_lowercase() == anchor), "{link} leads to a heading");
+        let (page, anchor) = link.split_once('#').unwrap();
+        assert!(page.starts_with("docs/"), "{link}");
+        let page = read(page);
+        let mut headings = page.lines().filter_map(|l| l.strip_prefix("## "));
+        assert!(headings.any(|h| h.to_lowercase() == anchor), "{link} must lead to a heading");
     }
     assert_eq!(unknown_in("rate(personalize_operator_nothing_total[5m])"), ["personalize_operator_nothing_total"]);
-    assert_eq!(unknown_in("workqueue_depth{nothing=\"x\"}"), ["workqueue_depth{nothing}"]);
+    let query = "personalize_operator_imports_queued{nothing=\"x\"}";
+    assert_eq!(unknown_in(query), ["personalize_operator_imports_queued{nothing}"]);
 }
 
 #[test]
-fn the_alerts_of_a_release_are_about_its_own_namespace() {
-    let chart = checkout("charts/personalize-operator");
-    let args =
-        ["template", "r", chart.to_str().unwrap(), "--namespace=one", "--set=metrics.prometheusRule.enabled=true"];
-    let rendered = super::manifests::documents(&output("helm", &args, ""));
+fn alerts_of_a_release_fire_only_for_its_own_namespace() {
+    let values = json!({"metrics": {"prometheusRule": {"enabled": true}}});
+    let rendered = documents(&render_as("r", "one", &chart(), &values).unwrap());
     let rule = rendered.iter().find(|r| r["kind"] == "PrometheusRule").unwrap();
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     fs::write(dir.path().join("alerts.yaml"), rule["spec"].to_string()).unwrap();
-    // Each alert has a reason to fire, in another namespace; in its own there is nothing, not even an operator.
+    // Series for which each alert fires. PersonalizeOperatorDown fires without any.
     let failing = [
         ("personalize_operator_imports_total", "outcome=\"failed\"", "0+1x60"),
         ("personalize_operator_resources", "reason=\"AccessDenied\"", "1x60"),
@@ -116,16 +121,15 @@ fn the_alerts_of_a_release_are_about_its_own_namespace() {
         let test = json!({"interval": "1m", "input_series": series, "alert_rule_test": [test]});
         let file = dir.path().join("test.yaml");
         fs::write(&file, json!({"rule_files": ["alerts.yaml"], "tests": [test]}).to_string()).unwrap();
-        let told = super::tool::run("promtool", &["test", "rules", file.to_str().unwrap()], "");
-        if !told.status.success() {
-            assert!(crate::bed::text(&told).contains("namespace=\"one\""), "{}", crate::bed::text(&told));
-        }
-        !told.status.success()
+        // The test expects no alert, so promtool fails if one fires.
+        let tested = run("promtool", &["test", "rules", file.to_str().unwrap()], "");
+        assert!(tested.status.success() || text(&tested).contains("namespace=\"one\""), "{}", text(&tested));
+        !tested.status.success()
     };
     for rule in rules() {
         let alert = rule["alert"].as_str().unwrap();
         let down = alert == "PersonalizeOperatorDown";
-        assert_eq!(fires(alert, &["two"]), down, "{alert}: another release's trouble");
-        assert_eq!(fires(alert, &["one", "two"]), !down, "{alert}: its own");
+        assert_eq!(fires(alert, &["two"]), down, "{alert}: another release has a problem");
+        assert_eq!(fires(alert, &["one", "two"]), !down, "{alert}: this release has a problem, too");
     }
 }

@@ -1,10 +1,11 @@
-//! What Argo CD's syncs do to a resource, done by the commands that stand behind them: whatever it is,
-//! the ledger of the service shows one import.
+//! Argo CD's sync operations, as the commands that Argo CD runs. After each one, the ledger of the fake service shows
+//! one import.
 
 use super::argocd_scripts::health;
-use super::manifests::{blocks, documents};
-use super::tool::{checkout, live, read};
+use super::manifests::blocks;
+use super::tool::live;
 use crate::bed::{Bed, dataset_arn, eventually, text};
+use crate::chart::helm::{documents, read};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::process::Output;
@@ -14,17 +15,17 @@ fn kubectl(bed: &Bed, args: &[&str], manifest: &Value) -> Output {
     bed.plane.kubectl(&args, Some(&manifest.to_string())).unwrap()
 }
 
-fn well(output: &Output) {
+fn assert_success(output: &Output) {
     assert!(output.status.success(), "{}", text(output));
 }
 
 /// A sync with `ServerSideApply=true`.
 fn server_side(bed: &Bed, manifest: &Value) {
     let args = ["apply", "--server-side", "--force-conflicts", "--field-manager=argocd-controller", "-f", "-"];
-    well(&kubectl(bed, &args, manifest));
+    assert_success(&kubectl(bed, &args, manifest));
 }
 
-/// As Argo CD tracks what it has applied.
+/// A manifest with the tracking annotation of Argo CD.
 fn tracked(name: &str, dataset: &str, edit: Value) -> Value {
     let mut manifest = Bed::manifest(name, dataset, edit);
     let id = format!("shop:personalize-operator.io/DatasetImportJob:shop/{name}");
@@ -37,7 +38,7 @@ fn uid(bed: &Bed, name: &str) -> String {
 }
 
 #[test]
-fn a_hook_that_is_deleted_and_made_anew_before_each_sync_imports_once() {
+fn hook_recreated_before_each_sync_imports_once() {
     let bed = Bed::new();
     bed.service.durations(100, 600_000);
     let _operator = bed.operator(&[]);
@@ -45,12 +46,12 @@ fn a_hook_that_is_deleted_and_made_anew_before_each_sync_imports_once() {
     hook["metadata"]["annotations"]["argocd.argoproj.io/hook"] = "PreSync".into();
     server_side(&bed, &hook);
     bed.until("hook", "Importing");
-    // BeforeHookCreation: in mid-flight, and after the end.
-    for again in ["in flight", "ended"] {
+    // BeforeHookCreation, while the import runs and after it finished.
+    for moment in ["running", "finished"] {
         let before = uid(&bed, "hook");
         bed.delete("hook");
         server_side(&bed, &hook);
-        assert_ne!(uid(&bed, "hook"), before, "{again}");
+        assert_ne!(uid(&bed, "hook"), before, "{moment}");
         bed.service.durations(1, 1);
         bed.until("hook", "ImportSucceeded");
     }
@@ -58,15 +59,15 @@ fn a_hook_that_is_deleted_and_made_anew_before_each_sync_imports_once() {
     bed.judged();
 }
 
-/// Waits until Argo CD takes it for ended, and tells as what.
-fn ended(bed: &Bed, name: &str) -> String {
-    eventually("it is neither on its way nor held", || {
-        let told = health(&live(bed, name))["status"].as_str().unwrap().to_owned();
-        ["Healthy", "Degraded"].contains(&told.as_str()).then_some(told)
+/// Waits until the resource is Healthy or Degraded.
+fn final_health(bed: &Bed, name: &str) -> String {
+    eventually("the resource is Healthy or Degraded", || {
+        let status = health(&live(bed, name))["status"].as_str().unwrap().to_owned();
+        ["Healthy", "Degraded"].contains(&status.as_str()).then_some(status)
     })
 }
 
-/// A sync in waves: each is applied once all of the one before it are healthy. Tells what it failed at.
+/// Applies each wave after all resources of the previous one are healthy. The error names the one that failed.
 fn sync(bed: &Bed, manifests: &[Value]) -> Result<(), String> {
     let mut waves: BTreeMap<i64, Vec<&Value>> = BTreeMap::new();
     for manifest in manifests {
@@ -77,7 +78,7 @@ fn sync(bed: &Bed, manifests: &[Value]) -> Result<(), String> {
         wave.iter().for_each(|manifest| server_side(bed, manifest));
         for manifest in wave {
             let name = manifest["metadata"]["name"].as_str().unwrap();
-            if ended(bed, name) != "Healthy" {
+            if final_health(bed, name) != "Healthy" {
                 return Err(name.to_owned());
             }
         }
@@ -86,31 +87,33 @@ fn sync(bed: &Bed, manifests: &[Value]) -> Result<(), String> {
 }
 
 #[test]
-fn a_later_wave_begins_when_the_data_of_the_earlier_one_is_there() {
+fn next_sync_wave_starts_only_after_the_import_succeeded() {
     let bed = Bed::new();
     bed.service.durations(100, 600_000);
     let _operator = bed.operator(&[]);
-    // The first is the import that the docs show, with the stand-in's dataset and data.
-    let markdown = read(&checkout("docs/argocd.md"));
+    // The first import is the example of the docs, with the dataset and the data of the fake service.
+    let markdown = read("docs/argocd.md");
     let mut first = blocks(&markdown, "yaml").into_iter().flat_map(|(_, text)| documents(&text)).next().unwrap();
-    let named = first["metadata"]["name"].as_str().unwrap().to_owned();
-    let stand_in = Bed::manifest(&named, "d0", json!({}));
-    first["spec"] = stand_in["spec"].clone();
+    let name = first["metadata"]["name"].as_str().unwrap().to_owned();
+    first["spec"] = Bed::manifest(&name, "d0", json!({}))["spec"].clone();
     assert_eq!(first["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"], "1");
     let mut second = tracked("second", "d0", json!({"importMode": "INCREMENTAL"}));
     second["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"] = "2".into();
-    // As Git lists them, which is no order.
+    // The order in Git does not matter.
     let application = [second, first];
     std::thread::scope(|scope| {
         let syncing = scope.spawn(|| sync(&bed, &application));
-        bed.until(&named, "Importing");
+        bed.until(&name, "Importing");
         assert!(bed.get("second").is_none(), "wave 2 waits");
         bed.service.durations(1, 1);
         assert_eq!(syncing.join().unwrap(), Ok(()));
     });
-    let (before, after) = (bed.status(&named), bed.status("second"));
-    assert!(before.completion_time.unwrap() <= after.creation_date_time.unwrap(), "one after the other");
-    assert_eq!(sync(&bed, &application), Ok(()), "another sync finds all of it done");
+    let (before, after) = (bed.status(&name), bed.status("second"));
+    assert!(
+        before.completion_time.unwrap() <= after.creation_date_time.unwrap(),
+        "the second import starts after the first one completed"
+    );
+    assert_eq!(sync(&bed, &application), Ok(()), "a second sync finds both imports finished");
     assert_eq!(bed.accepted(), 2);
 
     let mut failing = tracked("failing", "d1", json!({"dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
@@ -128,12 +131,12 @@ fn a_later_wave_begins_when_the_data_of_the_earlier_one_is_there() {
 }
 
 #[test]
-fn a_hook_that_is_deleted_once_it_has_ended_finds_its_job_at_the_next_sync() {
+fn hook_deleted_after_it_finished_finds_its_job_at_the_next_sync() {
     let bed = Bed::new();
     bed.service.durations(1, 1);
     let _operator = bed.operator(&[]);
     let few = json!({"dataSource": {"dataLocation": "s3://bucket/few.csv"}});
-    for (policy, dataset, edit, end) in
+    for (policy, dataset, edit, expected) in
         [("HookSucceeded", "d0", json!({}), "Healthy"), ("HookFailed", "d1", few, "Degraded")]
     {
         let name = policy.to_lowercase();
@@ -143,18 +146,18 @@ fn a_hook_that_is_deleted_once_it_has_ended_finds_its_job_at_the_next_sync() {
         annotations["argocd.argoproj.io/hook-delete-policy"] = policy.into();
         for round in 0..3 {
             server_side(&bed, &hook);
-            assert_eq!(ended(&bed, &name), end, "{policy}, sync {round}");
+            assert_eq!(final_health(&bed, &name), expected, "{policy}, sync {round}");
             bed.delete(&name);
         }
     }
-    assert_eq!(bed.accepted(), 2, "one for each of the two");
+    assert_eq!(bed.accepted(), 2, "one import for each policy");
     bed.judged();
 }
 
-/// The Applications that an ApplicationSet's list generator makes of its template.
+/// The Applications that the list generator of an ApplicationSet creates.
 fn applications(set: &Value, elements: &[Value]) -> Vec<Value> {
     let field = regex::Regex::new(r"\{\{ (lower )?\.(\w+) \}\}").unwrap();
-    let made = elements.iter().map(|element| {
+    let applications = elements.iter().map(|element| {
         let filled = set["spec"]["template"].to_string();
         let filled = field.replace_all(&filled, |found: &regex::Captures<'_>| {
             let value = element[&found[2]].as_str().unwrap();
@@ -166,10 +169,10 @@ fn applications(set: &Value, elements: &[Value]) -> Vec<Value> {
         application["kind"] = "Application".into();
         application
     });
-    made.collect()
+    applications.collect()
 }
 
-/// What the chart that the example speaks of would render for an Application, for the stand-in's service.
+/// The import that the chart of the example renders for an Application, with a dataset of the fake service.
 fn import_of(application: &Value) -> Value {
     let values = &application["spec"]["source"]["helm"]["valuesObject"];
     let arn = values["datasetArn"].as_str().unwrap();
@@ -180,12 +183,12 @@ fn import_of(application: &Value) -> Value {
 }
 
 #[test]
-fn a_dataset_that_leaves_the_list_and_comes_back_is_not_imported_again_and_a_new_month_is() {
+fn dataset_removed_and_readded_is_not_imported_again_but_a_new_month_is() {
     let bed = Bed::new();
     super::crds::install();
     bed.service.durations(1, 1);
     let _operator = bed.operator(&[]);
-    let example = read(&checkout("examples/argocd/datasets.yaml"));
+    let example = read("examples/argocd/datasets.yaml");
     let elements = documents(&example)[0]["spec"]["generators"][0]["list"]["elements"].as_array().unwrap().clone();
     for element in &elements {
         let name = format!("{}-{}", element["shop"].as_str().unwrap(), element["dataset"].as_str().unwrap());
@@ -197,22 +200,21 @@ fn a_dataset_that_leaves_the_list_and_comes_back_is_not_imported_again_and_a_new
     for (git, elements, expected) in
         [(&example, &all, 3), (&example, &some, 3), (&example, &all, 3), (&next_month, &all, 6)]
     {
-        let made = applications(&documents(git)[0], elements);
-        let list = json!({"apiVersion": "v1", "kind": "List", "items": made.iter().map(|a| {
-            let mut here = a.clone();
-            here["metadata"]["namespace"] = bed.namespace.clone().into();
-            here
+        let applications = applications(&documents(git)[0], elements);
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": applications.iter().cloned().map(|mut application| {
+            application["metadata"]["namespace"] = bed.namespace.clone().into();
+            application
         }).collect::<Vec<_>>()});
-        let taken = eventually("the API server serves Applications", || {
+        let applied = eventually("the API server serves Applications", || {
             let output = kubectl(&bed, &["apply", "--dry-run=server", "--validate=strict", "-f", "-"], &list);
             (!text(&output).contains("no matches for kind")).then_some(output)
         });
-        well(&taken);
-        let manifests: Vec<Value> = made.iter().map(import_of).collect();
+        assert_success(&applied);
+        let manifests: Vec<Value> = applications.iter().map(import_of).collect();
         let names: Vec<String> = manifests.iter().map(|m| m["metadata"]["name"].as_str().unwrap().to_owned()).collect();
-        // An Application that is no longer generated takes its resources with it.
-        for gone in imported.iter().filter(|name| !names.contains(name)) {
-            bed.delete(gone);
+        // Argo CD deletes the resources of an Application that is no longer generated.
+        for removed in imported.iter().filter(|name| !names.contains(name)) {
+            bed.delete(removed);
         }
         manifests.iter().for_each(|manifest| server_side(&bed, manifest));
         for name in &names {
@@ -229,62 +231,58 @@ fn replace_and_force_import_once_and_a_changed_import_needs_both() {
     let bed = Bed::new();
     let _operator = bed.operator(&[]);
     let manifest = tracked("nightly", "d0", json!({}));
-    well(&kubectl(&bed, &["create", "-f", "-"], &manifest));
+    assert_success(&kubectl(&bed, &["create", "-f", "-"], &manifest));
     bed.until("nightly", "ImportSucceeded");
     // Replace=true.
     let before = uid(&bed, "nightly");
-    well(&kubectl(&bed, &["replace", "-f", "-"], &manifest));
+    assert_success(&kubectl(&bed, &["replace", "-f", "-"], &manifest));
     assert_eq!(uid(&bed, "nightly"), before);
     // Replace=true,Force=true.
-    well(&kubectl(&bed, &["replace", "--force", "-f", "-"], &manifest));
+    assert_success(&kubectl(&bed, &["replace", "--force", "-f", "-"], &manifest));
     assert_ne!(uid(&bed, "nightly"), before);
     bed.until("nightly", "ImportSucceeded");
     assert_eq!(bed.accepted(), 1);
 
     let changed = tracked("nightly", "d1", json!({}));
     for args in [vec!["apply", "-f", "-"], vec!["replace", "-f", "-"]] {
-        let refused = kubectl(&bed, &args, &changed);
-        assert!(!refused.status.success());
-        assert!(
-            text(&refused).contains("datasetArn is immutable: to import into another dataset"),
-            "{}",
-            text(&refused)
-        );
+        let rejected = kubectl(&bed, &args, &changed);
+        assert!(!rejected.status.success());
+        let message = text(&rejected);
+        assert!(message.contains("datasetArn is immutable: to import into another dataset"), "{message}");
     }
-    well(&kubectl(&bed, &["replace", "--force", "-f", "-"], &changed));
+    assert_success(&kubectl(&bed, &["replace", "--force", "-f", "-"], &changed));
     bed.until("nightly", "ImportSucceeded");
-    assert_eq!(bed.accepted(), 2, "another import, made once");
+    assert_eq!(bed.accepted(), 2, "the changed import runs once");
     bed.judged();
 }
 
 #[test]
-fn pruned_and_applied_again_or_deleted_and_healed_it_is_the_same_import() {
+fn pruned_and_reapplied_resource_does_not_import_again() {
     let bed = Bed::new();
     let _operator = bed.operator(&[]);
     let manifest = tracked("nightly", "d0", json!({}));
     server_side(&bed, &manifest);
     bed.until("nightly", "ImportSucceeded");
     for _ in 0..2 {
-        // A prune is a delete with foreground propagation; it must not hang.
+        // A prune deletes with foreground propagation. It must not hang.
         let pruned = bed.kubectl(&["delete", "dij", "nightly", "--cascade=foreground", "--timeout=30s"]);
-        well(&pruned);
+        assert_success(&pruned);
         server_side(&bed, &manifest);
-        let done = bed.until("nightly", "ImportSucceeded");
-        assert_eq!(done.attempts, Some(1));
+        assert_eq!(bed.until("nightly", "ImportSucceeded").attempts, Some(1));
     }
     assert_eq!(bed.accepted(), 1);
     bed.judged();
 }
 
 #[test]
-fn self_heal_takes_back_what_git_says_and_leaves_what_actions_set() {
+fn self_heal_reverts_the_spec_and_keeps_the_annotations_of_actions() {
     let bed = Bed::new();
     bed.service.durations(100, 600_000);
     let _operator = bed.operator(&[]);
     let manifest = tracked("nightly", "d0", json!({"backoffLimit": 0, "suspend": false}));
     server_side(&bed, &manifest);
     bed.until("nightly", "Importing");
-    // Drift, and a click: both by other managers than Argo CD's controller.
+    // Drift and an action, both by other field managers than the controller of Argo CD.
     bed.patch("nightly", &json!({"spec": {"backoffLimit": 3}}));
     bed.annotate("nightly", "personalize-operator.io/reconcile-requested-at=2026-11-01T03:00:00Z");
     server_side(&bed, &manifest);
@@ -295,19 +293,19 @@ fn self_heal_takes_back_what_git_says_and_leaves_what_actions_set() {
         "2026-11-01T03:00:00Z"
     );
 
-    // A suspension by action survives; one in the spec would not, as Git says false.
-    let held = tracked("held", "nowhere", json!({"suspend": false}));
-    server_side(&bed, &held);
-    bed.until("held", "DatasetNotReady");
-    bed.annotate("held", "personalize-operator.io/suspend=true");
-    bed.until("held", "Suspended");
-    server_side(&bed, &held);
+    // A suspension by an action survives. One in the spec would not, because Git sets false.
+    let suspended = tracked("suspended", "nowhere", json!({"suspend": false}));
+    server_side(&bed, &suspended);
+    bed.until("suspended", "DatasetNotReady");
+    bed.annotate("suspended", "personalize-operator.io/suspend=true");
+    bed.until("suspended", "Suspended");
+    server_side(&bed, &suspended);
     bed.service.put_dataset("nowhere", "ACTIVE");
-    bed.annotate("held", "personalize-operator.io/reconcile-requested-at=now");
-    eventually("the request was handled", || {
-        (bed.status("held").last_handled_reconcile_at.as_deref() == Some("now")).then_some(())
+    bed.annotate("suspended", "personalize-operator.io/reconcile-requested-at=now");
+    eventually("the operator handles the request", || {
+        (bed.status("suspended").last_handled_reconcile_at.as_deref() == Some("now")).then_some(())
     });
-    bed.until("held", "Suspended");
+    bed.until("suspended", "Suspended");
     bed.service.durations(1, 1);
     bed.until("nightly", "ImportSucceeded");
     assert_eq!(bed.accepted(), 1);
@@ -315,7 +313,7 @@ fn self_heal_takes_back_what_git_says_and_leaves_what_actions_set() {
 }
 
 #[test]
-fn many_datasets_at_once_are_imported_once_each_however_often_they_are_synced() {
+fn many_datasets_synced_repeatedly_are_imported_once_each() {
     let bed = Bed::new();
     let _operator = bed.operator(&[]);
     let set: Vec<Value> = (0..12).map(|i| tracked(&format!("dataset-{i}"), &format!("d{i}"), json!({}))).collect();

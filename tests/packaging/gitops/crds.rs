@@ -1,14 +1,13 @@
-//! The CRDs of the tools that docs and examples speak of: the real ones, from the tools' own Go modules,
-//! pinned by their checksums.
+//! The real CRDs of the tools in docs and examples, from their Go modules, pinned by checksum.
 
 use super::tool::files;
-use crate::bed::{plane, text};
+use crate::bed::{eventually, plane, text};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Once;
 
-/// A Go module, its version and checksum, and where it keeps its CRDs.
+/// A Go module, its version and checksum, and the folder with its CRDs.
 const MODULES: [(&str, &str, &str, &str); 5] = [
     ("github.com/argoproj/argo-cd/v3", "v3.3.9", "h1:5etMk6bD18iIiSeRo/5zTsp6Bwn6heoVeHIeA3++SSI=", "manifests/crds"),
     (
@@ -37,7 +36,7 @@ const MODULES: [(&str, &str, &str, &str); 5] = [
     ),
 ];
 
-/// Kinds in these modules that nothing here speaks of take the API server's time.
+/// The files that docs and examples need. Others only cost the API server time.
 const USED: [&str; 6] = [
     "application-crd.yaml",
     "applicationset-crd.yaml",
@@ -47,21 +46,21 @@ const USED: [&str; 6] = [
     "source.toolkit.fluxcd.io_gitrepositories.yaml",
 ];
 
-/// Where a module is on this machine; it is downloaded if it isn't yet.
+/// The folder of a module, which is downloaded if it is missing.
 fn module(name: &str, version: &str, sum: &str) -> PathBuf {
     let output = Command::new("go")
         .args(["mod", "download", "-json", &format!("{name}@{version}")])
         .current_dir(std::env::temp_dir())
-        // The checksum is compared here, so no database needs to be asked for it.
+        // The checksum is compared below, so no checksum database is needed.
         .envs([("GOFLAGS", "-mod=mod"), ("GONOSUMDB", "*"), ("GOTOOLCHAIN", "local")])
         .output()
         .unwrap_or_else(|e| panic!("go: {e}"));
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
-    assert_eq!(told["Sum"], sum, "{name}: {told}");
-    PathBuf::from(told["Dir"].as_str().unwrap())
+    let module: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
+    assert_eq!(module["Sum"], sum, "{name}: {module}");
+    PathBuf::from(module["Dir"].as_str().unwrap())
 }
 
-/// Installs them into the shared control plane, once.
+/// Installs the CRDs into the shared control plane, once.
 pub fn install() {
     static DONE: Once = Once::new();
     DONE.call_once(|| {
@@ -75,8 +74,10 @@ pub fn install() {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let applied = plane().kubectl(&args, None).unwrap();
         assert!(applied.status.success(), "{}", text(&applied));
-        let wait =
-            plane().kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"], None).unwrap();
-        assert!(wait.status.success(), "{}", text(&wait));
+        // kubectl fails for a CRD that has no conditions yet.
+        eventually("all CRDs are established", || {
+            let wait = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"];
+            plane().kubectl(&wait, None).unwrap().status.success().then_some(())
+        });
     });
 }

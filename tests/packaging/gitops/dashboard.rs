@@ -1,21 +1,20 @@
-//! The Grafana dashboard: each query parses, names what exists, and finds something in the samples of a
-//! real run, by Prometheus' own engine.
+//! The Grafana dashboard: Prometheus parses each query, and each one finds samples of a real run.
 
 use super::alerts::unknown_in;
-use super::metrics::{eventful, scrape};
-use super::tool::{checkout, output, read, run};
-use crate::bed::Bed;
+use super::metrics::{run_with_all_metrics, scrape};
+use super::tool::{output, run};
+use crate::bed::{Bed, text};
+use crate::chart::helm::read;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 fn panels() -> Vec<Value> {
-    let file = checkout("charts/personalize-operator/files/dashboard.json");
-    let dashboard: Value = serde_json::from_str(&read(&file)).unwrap();
+    let dashboard: Value = serde_json::from_str(&read("charts/personalize-operator/files/dashboard.json")).unwrap();
     dashboard["panels"].as_array().unwrap().iter().filter(|p| p["type"] != "row").cloned().collect()
 }
 
-/// The queries with Grafana's variables filled in, and the panels that they are of.
+/// The title of the panel and the query, with values for Grafana's variables.
 fn queries() -> Vec<(String, String)> {
     let fill = |query: &str| {
         query
@@ -34,13 +33,13 @@ fn queries() -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_dashboard_loads_and_each_query_names_what_exists() {
+fn every_dashboard_query_parses_and_names_existing_metrics() {
     let ids: BTreeSet<i64> = panels().iter().map(|p| p["id"].as_i64().unwrap()).collect();
-    assert_eq!(ids.len(), panels().len(), "each panel has an id of its own");
+    assert_eq!(ids.len(), panels().len(), "panel ids are unique");
     for (title, query) in queries() {
         assert!(!query.contains('$'), "{title}: an unknown variable in {query}");
         let metrics = query.matches("_operator_").count() + query.matches("controller_runtime_").count();
-        assert!(query.matches("{namespace=~").count() >= metrics, "{title}: {query} is of one operator");
+        assert!(query.matches("{namespace=~").count() >= metrics, "{title}: {query} must select one operator");
         assert_eq!(unknown_in(&query), Vec::<String>::new(), "{title}");
     }
     let rules: Vec<Value> =
@@ -57,7 +56,7 @@ fn samples(text: &str) -> BTreeMap<String, String> {
     lines.filter_map(|l| l.rsplit_once(' ')).map(|(series, value)| (series.to_owned(), value.to_owned())).collect()
 }
 
-/// The series as Prometheus would keep it.
+/// The series with the labels that Prometheus adds.
 fn scraped(series: &str) -> String {
     let (name, labels) = series.split_once('{').map_or((series, ""), |(n, l)| (n, l.trim_end_matches('}')));
     let joint = if labels.is_empty() { "" } else { "," };
@@ -65,13 +64,13 @@ fn scraped(series: &str) -> String {
 }
 
 #[test]
-fn each_panel_shows_something_of_a_real_run() {
+fn every_panel_shows_samples_of_a_real_run() {
     let bed = Bed::new();
-    let quiet = bed.operator(&["--max-in-flight=1"]);
-    let before = samples(&scrape(&quiet, "*/*").1);
-    quiet.kill();
-    let (_operator, told) = eventful(&bed);
-    let after = samples(&told);
+    let idle = bed.operator(&["--max-in-flight=1"]);
+    let before = samples(&scrape(&idle, "*/*").1);
+    idle.kill();
+    let (_operator, metrics) = run_with_all_metrics(&bed);
+    let after = samples(&metrics);
     let series: Vec<Value> = after
         .iter()
         .map(|(series, value)| {
@@ -79,17 +78,17 @@ fn each_panel_shows_something_of_a_real_run() {
             json!({"series": scraped(series), "values": format!("{first} {value}x5")})
         })
         .collect();
-    // No sample is like this, so each query's outcome is told.
+    // No query returns this sample, so promtool prints the result of each one.
     let never = json!([{"labels": "never", "value": -1}]);
     let tests: Vec<Value> =
         queries().iter().map(|(_, q)| json!({"expr": q, "eval_time": "3m", "exp_samples": never})).collect();
     let file = bed.dir().join("test.yaml");
     let test = json!({"tests": [{"interval": "1m", "input_series": series, "promql_expr_test": tests}]});
     fs::write(&file, test.to_string()).unwrap();
-    let told = crate::bed::text(&run("promtool", &["test", "rules", file.to_str().unwrap()], ""));
-    let got: Vec<&str> = told.lines().filter_map(|l| l.trim().strip_prefix("got:")).collect();
-    assert_eq!(got.len(), queries().len(), "{told}");
+    let output = text(&run("promtool", &["test", "rules", file.to_str().unwrap()], ""));
+    let got: Vec<&str> = output.lines().filter_map(|l| l.trim().strip_prefix("got:")).collect();
+    assert_eq!(got.len(), queries().len(), "{output}");
     let empty: Vec<(String, String)> =
         queries().into_iter().zip(got).filter(|(_, got)| got.trim() == "nil").map(|(query, _)| query).collect();
-    assert!(empty.is_empty(), "{empty:#?}\n{told}");
+    assert!(empty.is_empty(), "{empty:#?}\n{output}");
 }

@@ -1,49 +1,49 @@
-//! The states as Flux, Helm's `--wait` and cli-utils judge them: by kstatus itself and by Flux' own code for
-//! its expressions, over resources as the API server has them.
+//! How Flux, Helm's `--wait` and cli-utils see the states: kstatus and Flux' own code for its expressions evaluate
+//! resources of the API server.
 
-use super::manifests::{blocks, documents};
-use super::tool::{checkout, live, output, read};
+use super::manifests::blocks;
+use super::tool::{live, output};
 use crate::bed::{Bed, eventually};
+use crate::chart::helm::{documents, read};
 use personalize_operator::api::conditions::{Reason, State};
 use serde_json::{Value, json};
 
-/// kstatus' verdict on each object.
-fn verdicts(objects: &[Value]) -> Vec<String> {
-    judge(&[], objects)
+/// The kstatus of each object.
+fn kstatus(objects: &[Value]) -> Vec<String> {
+    evaluate(&[], objects)
 }
 
-/// The same, or Flux' verdict by expressions.
-fn judge(expressions: &[&str], objects: &[Value]) -> Vec<String> {
+/// The kstatus of each object, or its status by expressions of Flux.
+fn evaluate(expressions: &[&str], objects: &[Value]) -> Vec<String> {
     let input: String = objects.iter().map(|o| format!("{o}\n")).collect();
-    let told = output("kstatus", expressions, &input);
+    let lines = output("kstatus", expressions, &input);
     let status = |line: &str| serde_json::from_str::<Value>(line).unwrap()["status"].as_str().unwrap().to_owned();
-    told.lines().map(status).collect()
+    lines.lines().map(status).collect()
 }
 
-/// What kstatus has to say of each state of the table.
+/// The expected kstatus of each state.
 fn expected(state: State) -> &'static str {
     match state {
         State::Succeeded => "Current",
         State::Failed => "Failed",
-        // What is held back is not done.
         State::InProgress | State::Suspended => "InProgress",
     }
 }
 
 #[test]
-fn each_state_of_the_table_is_judged_right_live() {
+fn kstatus_of_a_live_resource_follows_its_state() {
     let bed = Bed::new();
     bed.service.durations(2000, 2000);
-    let judged = |name: &str| verdicts(&[live(&bed, name)]).remove(0);
-    let told = |name: &str, reason: &str| {
+    let status = |name: &str| kstatus(&[live(&bed, name)]).remove(0);
+    let check = |name: &str, reason: &str| {
         bed.until(name, reason);
         let object = live(&bed, name);
         let now = object["status"]["conditions"][0]["reason"].as_str().unwrap().to_owned();
         let state = Reason::ALL.iter().find(|r| r.as_str() == now).unwrap().state();
-        assert_eq!(verdicts(&[object])[0], expected(state), "{name} {now}");
+        assert_eq!(kstatus(&[object])[0], expected(state), "{name} {now}");
     };
     bed.import("good", "d0", json!({}));
-    assert_eq!(judged("good"), "InProgress", "not seen yet");
+    assert_eq!(status("good"), "InProgress", "not observed yet");
     bed.import("bad", "d1", json!({"dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
     bed.import("held", "d2", json!({"suspend": true}));
     bed.import("waiting", "nowhere", json!({}));
@@ -54,22 +54,22 @@ fn each_state_of_the_table_is_judged_right_live() {
     }));
     bed.import("conflict", "d4", json!({"jobName": "taken"}));
     let _operator = bed.operator(&[]);
-    told("good", "Pending");
-    told("good", "Importing");
-    told("good", "ImportSucceeded");
-    told("bad", "ImportFailed");
-    told("held", "Suspended");
-    told("waiting", "DatasetNotReady");
-    told("rejected", "InvalidInput");
-    told("conflict", "JobNameConflict");
-    // An edit that changes nothing of the import is seen all the same.
+    check("good", "Pending");
+    check("good", "Importing");
+    check("good", "ImportSucceeded");
+    check("bad", "ImportFailed");
+    check("held", "Suspended");
+    check("waiting", "DatasetNotReady");
+    check("rejected", "InvalidInput");
+    check("conflict", "JobNameConflict");
+    // The operator also observes an edit that does not change the import.
     bed.patch("good", &json!({"spec": {"backoffLimit": 1}}));
-    eventually("the new generation was seen", || (judged("good") == "Current").then_some(()));
+    eventually("the operator observes the new generation", || (status("good") == "Current").then_some(()));
 }
 
-/// A resource for each reason that there is.
+/// A resource for each reason.
 fn each_reason() -> Vec<Value> {
-    let made = |reason: &Reason| {
+    let resource = |reason: &Reason| {
         let mut status = personalize_operator::api::DatasetImportJobStatus::default();
         personalize_operator::api::conditions::set(&mut status, 1, *reason, "", jiff::Timestamp::now());
         let mut object = Bed::manifest("x", "d0", json!({}));
@@ -77,43 +77,43 @@ fn each_reason() -> Vec<Value> {
         object["status"] = serde_json::to_value(status).unwrap();
         object
     };
-    Reason::ALL.iter().map(made).collect()
+    Reason::ALL.iter().map(resource).collect()
 }
 
 #[test]
-fn each_reason_there_is_is_judged_as_its_state() {
+fn kstatus_of_each_reason_follows_its_state() {
     let objects = each_reason();
-    for (verdict, reason) in verdicts(&objects).iter().zip(Reason::ALL) {
-        assert_eq!(verdict, expected(reason.state()), "{reason:?}");
+    for (status, reason) in kstatus(&objects).iter().zip(Reason::ALL) {
+        assert_eq!(status, expected(reason.state()), "{reason:?}");
     }
 }
 
 #[test]
-fn the_expressions_for_flux_hold_as_the_docs_say() {
+fn flux_expressions_of_the_docs_report_a_suspended_import_as_current() {
     let bed = Bed::new();
-    let markdown = read(&checkout("docs/flux.md"));
+    let markdown = read("docs/flux.md");
     let kustomizations = blocks(&markdown, "yaml").into_iter().flat_map(|(_, text)| documents(&text));
     let exprs = kustomizations.map(|k| k["spec"]["healthCheckExprs"][0].clone()).find(Value::is_object).unwrap();
     let exprs = exprs.to_string();
-    let judged = |name: &str| judge(&[&exprs], &[live(&bed, name)]).remove(0);
+    let status = |name: &str| evaluate(&[&exprs], &[live(&bed, name)]).remove(0);
     bed.service.durations(100, 600_000);
     bed.import("running", "d0", json!({}));
-    assert_eq!(judged("running"), "InProgress", "the operator has not seen it");
+    assert_eq!(status("running"), "InProgress", "not observed yet");
     bed.import("held", "d2", json!({"suspend": true}));
     bed.import("rejected", "d3", json!({"importMode": "INCREMENTAL"}));
     let _operator = bed.operator(&[]);
     bed.until("running", "Importing");
-    assert_eq!(judged("running"), "InProgress");
+    assert_eq!(status("running"), "InProgress");
     bed.until("held", "Suspended");
-    assert_eq!(judged("held"), "Current", "suspended is as good as done");
+    assert_eq!(status("held"), "Current");
     bed.until("rejected", "InvalidInput");
-    assert_eq!(judged("rejected"), "Failed");
+    assert_eq!(status("rejected"), "Failed");
     bed.service.durations(1, 1);
     bed.until("running", "ImportSucceeded");
-    assert_eq!(judged("running"), "Current");
+    assert_eq!(status("running"), "Current");
     let objects = each_reason();
-    for (verdict, reason) in judge(&[&exprs], &objects).iter().zip(Reason::ALL) {
+    for (status, reason) in evaluate(&[&exprs], &objects).iter().zip(Reason::ALL) {
         let suspended = reason.state() == State::Suspended;
-        assert_eq!(verdict, if suspended { "Current" } else { expected(reason.state()) }, "{reason:?}");
+        assert_eq!(status, if suspended { "Current" } else { expected(reason.state()) }, "{reason:?}");
     }
 }

@@ -1,25 +1,26 @@
-//! The manifests that users copy: each in README, docs/, examples/ and gitops/ is taken by the real API
-//! server, with strict validation, against the real CRDs of the tools that it is for.
+//! The manifests that users copy from README, docs/, examples/ and gitops/. The real API server validates them strictly,
+//! with the real CRDs of their tools.
 
 use super::crds;
-use super::tool::{checkout, files, output, read};
+use super::tool::files;
 use crate::bed::{Bed, eventually, plane, text};
+use crate::chart::helm::{documents, file, read, render};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The API server says no, and is meant to.
-const REFUSED: &str = "examples/4-refused.yaml";
+/// The example that the API server rejects.
+const REJECTED: &str = "examples/4-refused.yaml";
 
-/// A YAML text, and where it stands.
+/// A YAML text and its place.
 struct Found {
     place: String,
     text: String,
 }
 
-/// The fenced blocks of a language in a Markdown text, without the fence's indentation.
+/// The fenced blocks of a language in a Markdown text and their lines, without the indentation of the fence.
 pub fn blocks(markdown: &str, language: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     let mut open: Option<(usize, usize, String)> = None;
@@ -27,8 +28,8 @@ pub fn blocks(markdown: &str, language: &str) -> Vec<(usize, String)> {
         let indent = line.len() - line.trim_start().len();
         match &mut open {
             None if line.trim_start() == format!("```{language}") => open = Some((number + 1, indent, String::new())),
-            Some((began, _, text)) if line.trim() == "```" => {
-                found.push((*began, std::mem::take(text)));
+            Some((start, _, text)) if line.trim() == "```" => {
+                found.push((*start, std::mem::take(text)));
                 open = None;
             }
             Some((_, indent, text)) => {
@@ -38,46 +39,37 @@ pub fn blocks(markdown: &str, language: &str) -> Vec<(usize, String)> {
             None => {}
         }
     }
-    assert!(open.is_none(), "every fence is closed");
+    assert!(open.is_none(), "a fence is not closed");
     found
 }
 
 fn documentation() -> Vec<PathBuf> {
-    let mut all = files(&checkout("docs"), "md");
-    all.push(checkout("README.md"));
+    let mut all = files(&file("docs"), "md");
+    all.push(file("README.md"));
     all
 }
 
 fn all() -> Vec<Found> {
-    let relative = |path: &Path| path.strip_prefix(checkout("")).unwrap().display().to_string();
+    let relative = |path: &Path| path.strip_prefix(file("")).unwrap().display().to_string();
     let mut all = Vec::new();
     for file in documentation() {
         for (line, text) in blocks(&read(&file), "yaml") {
             all.push(Found { place: format!("{}:{line}", relative(&file)), text });
         }
     }
-    for file in files(&checkout("examples"), "yaml").into_iter().chain([checkout("gitops/argocd/argocd-cm.yaml")]) {
+    for file in files(&file("examples"), "yaml").into_iter().chain([file("gitops/argocd/argocd-cm.yaml")]) {
         all.push(Found { place: relative(&file), text: read(&file) });
     }
     all
 }
 
-pub fn documents(text: &str) -> Vec<Value> {
-    use serde::Deserialize;
-    let documents = serde_yaml::Deserializer::from_str(text);
-    documents
-        .map(|d| Value::deserialize(d).unwrap_or_else(|e| panic!("{e}\n{text}")))
-        .filter(|d| !d.is_null())
-        .collect()
-}
-
-/// The manifests that are text within something else: in a template of a workflow, or in a script.
+/// The manifests within scripts and within templates of workflows.
 fn embedded(found: &[Found]) -> Vec<Found> {
-    let here = regex::Regex::new(r"(?s)<<MANIFEST\n(.*?)\nMANIFEST").unwrap();
+    let heredoc = regex::Regex::new(r"(?s)<<MANIFEST\n(.*?)\nMANIFEST").unwrap();
     let mut all = Vec::new();
     for file in documentation() {
         for (line, text) in blocks(&read(&file), "python") {
-            for manifest in here.captures_iter(&text) {
+            for manifest in heredoc.captures_iter(&text) {
                 all.push(Found { place: format!("{}:{line}", file.display()), text: on_a_day(&manifest[1]) });
             }
         }
@@ -95,20 +87,20 @@ fn embedded(found: &[Found]) -> Vec<Found> {
     all
 }
 
-/// With the day filled in that a run of a workflow or of a DAG is of.
+/// Fills in the date of a workflow or DAG run.
 pub fn on_a_day(text: &str) -> String {
     let text = text.replace("{{workflow.parameters.day}}", "2026-11-24").replace("{{ ds }}", "2026-11-24");
     assert!(!text.contains("{{"), "{text}");
     text
 }
 
-/// A block that is no manifest says what it is.
+/// Whether a block is a snippet of chart values, not a manifest.
 fn is_snippet(text: &str) -> bool {
     text.starts_with("# values")
 }
 
 #[test]
-fn each_manifest_for_users_is_taken_by_the_api_server() {
+fn every_manifest_for_users_is_accepted_by_the_api_server() {
     let bed = Bed::new();
     crds::install();
     let mut all = all();
@@ -118,14 +110,14 @@ fn each_manifest_for_users_is_taken_by_the_api_server() {
         for document in documents(&found.text) {
             assert!(
                 is_snippet(&found.text) || document["kind"].is_string(),
-                "{} is a manifest, or begins with `# values`",
+                "{} must be a manifest or begin with `# values`",
                 found.place
             );
             namespaces.extend(document["metadata"]["namespace"].as_str().map(str::to_owned));
         }
     }
     for namespace in &namespaces {
-        // Another test may have made it.
+        // It may exist already.
         let _ = plane().kubectl(&["create", "namespace", namespace], None).unwrap();
     }
     let dry_run = |texts: &[&str], within: &[&str]| {
@@ -133,29 +125,29 @@ fn each_manifest_for_users_is_taken_by_the_api_server() {
             within.iter().copied().chain(["apply", "--dry-run=server", "--validate=strict", "-f", "-"]).collect();
         plane().kubectl(&args, Some(&texts.join("\n---\n"))).unwrap()
     };
-    let refused = all.iter().find(|f| f.place == REFUSED).unwrap();
-    let output = dry_run(&[&refused.text], &[]);
+    let rejected = all.iter().find(|f| f.place == REJECTED).unwrap();
+    let output = dry_run(&[&rejected.text], &[]);
     assert!(!output.status.success() && text(&output).contains("datasetArn must be"), "{}", text(&output));
-    let manifests = all.iter().filter(|f| !is_snippet(&f.text) && f.place != REFUSED);
-    // What names no namespace may be applied in any. All go in few calls: kubectl takes its time to begin.
-    let (named, free): (Vec<&Found>, Vec<&Found>) =
+    let manifests = all.iter().filter(|f| !is_snippet(&f.text) && f.place != REJECTED);
+    // Manifests without a namespace go into that of the test. Few calls suffice, because kubectl starts slowly.
+    let (namespaced, free): (Vec<&Found>, Vec<&Found>) =
         manifests.partition(|f| documents(&f.text).iter().any(|d| d["metadata"]["namespace"].is_string()));
-    assert!(named.len() > 8 && free.len() > 4, "{} {}", named.len(), free.len());
-    for (found, within) in [(named, vec![]), (free, vec!["-n", &bed.namespace])] {
+    assert!(namespaced.len() > 8 && free.len() > 4, "{} {}", namespaced.len(), free.len());
+    for (found, within) in [(namespaced, vec![]), (free, vec!["-n", &bed.namespace])] {
         let texts: Vec<&str> = found.iter().map(|f| f.text.as_str()).collect();
-        // Discovery learns of new CRDs a little later than their Established condition.
-        let told = eventually("the new kinds are served", || {
+        // Discovery lists new CRDs a little after their Established condition.
+        let (success, printed) = eventually("the API server serves the new kinds", || {
             let output = dry_run(&texts, &within);
-            let told = text(&output);
-            let late = told.contains("no matches for kind") || told.contains("failed to download openapi");
-            (!late).then_some((output.status.success(), told))
+            let printed = text(&output);
+            let early = printed.contains("no matches for kind") || printed.contains("failed to download openapi");
+            (!early).then_some((output.status.success(), printed))
         });
         let places: Vec<&str> = found.iter().map(|f| f.place.as_str()).collect();
-        assert!(told.0 && !told.1.contains("Warning"), "{places:?}: {}", told.1);
+        assert!(success && !printed.contains("Warning"), "{places:?}: {printed}");
     }
 }
 
-/// The values of the chart in these documents: a block of them, or what a tool passes to the chart.
+/// The chart values in these documents: a snippet of values, or the values of an Application or a HelmRelease.
 fn chart_values(text: &str) -> Vec<Value> {
     let of_operator = |d: &Value| d["metadata"]["name"] == "personalize-operator";
     documents(text)
@@ -172,20 +164,13 @@ fn chart_values(text: &str) -> Vec<Value> {
 }
 
 #[test]
-fn values_for_the_chart_are_taken_by_it_and_change_what_it_makes() {
-    let chart = checkout("charts/personalize-operator");
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let render = |values: &Value| {
-        let file = dir.path().join("values.yaml");
-        fs::write(&file, values.to_string()).unwrap();
-        let args = ["template", "p", chart.to_str().unwrap(), "--values", file.to_str().unwrap()];
-        output("helm", &args, "")
-    };
-    let plain = render(&serde_json::json!({}));
+fn documented_chart_values_are_valid_and_change_the_rendered_chart() {
+    let default = render(&serde_json::json!({}));
     let mut checked = 0;
     for found in all() {
         for values in chart_values(&found.text) {
-            assert!(render(&values) != plain, "{} changes nothing: {values}", found.place);
+            let rendered = render(&values);
+            assert!(rendered.is_ok() && rendered != default, "{}: {values}: {rendered:?}", found.place);
             checked += 1;
         }
     }
@@ -193,7 +178,7 @@ fn values_for_the_chart_are_taken_by_it_and_change_what_it_makes() {
 }
 
 #[test]
-fn links_between_the_documents_lead_somewhere() {
+fn links_between_documents_lead_to_existing_files_and_headings() {
     let link = regex::Regex::new(r"\]\(([^)#]*)(?:#([^)]*))?\)").unwrap();
     let mut broken = Vec::new();
     for file in documentation() {
@@ -215,13 +200,13 @@ fn links_between_the_documents_lead_somewhere() {
 }
 
 #[test]
-fn scripts_in_the_documents_parse() {
+fn scripts_in_documents_parse() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let check = |program: &str, args: &[&str], text: &str, place: &str| {
-        let file = dir.path().join("script");
-        fs::write(&file, text).unwrap();
-        let output = Command::new(program).args(args).arg(&file).output().unwrap();
-        assert!(output.status.success(), "{place}: {}", crate::bed::text(&output));
+    let check = |program: &str, args: &[&str], content: &str, place: &str| {
+        let script = dir.path().join("script");
+        fs::write(&script, content).unwrap();
+        let output = Command::new(program).args(args).arg(&script).output().unwrap();
+        assert!(output.status.success(), "{place}: {}", text(&output));
     };
     for file in documentation() {
         for (line, text) in blocks(&read(&file), "sh") {
@@ -238,12 +223,12 @@ fn scripts_in_the_documents_parse() {
 }
 
 #[test]
-fn what_flux_depends_on_and_reads_from_is_there() {
+fn dependencies_and_sources_in_the_flux_examples_exist() {
     let name = |d: &Value| d["metadata"]["name"].as_str().unwrap().to_owned();
     let all: Vec<(String, Value)> =
         all().into_iter().flat_map(|f| documents(&f.text).into_iter().map(move |d| (f.place.clone(), d))).collect();
-    // What docs/ shows stands for what examples/ holds.
-    let held = |kind: &str| -> BTreeSet<String> {
+    // Manifests in docs/ may refer to those in examples/.
+    let example = |kind: &str| -> BTreeSet<String> {
         let examples = all.iter().filter(|(place, _)| place.starts_with("examples/flux/"));
         examples.filter(|(_, d)| d["kind"] == kind).map(|(_, d)| name(d)).collect()
     };
@@ -252,14 +237,14 @@ fn what_flux_depends_on_and_reads_from_is_there() {
         let kind = document["kind"].as_str().unwrap_or_default();
         for wanted in document["spec"]["dependsOn"].as_array().into_iter().flatten() {
             let wanted = wanted["name"].as_str().unwrap();
-            assert!(held(kind).contains(wanted), "{place}: no {kind} is named {wanted}, so Flux would wait for ever");
+            assert!(example(kind).contains(wanted), "{place}: there is no {kind} {wanted}, so Flux would wait forever");
             depended += 1;
         }
         let sources = ["/spec/sourceRef", "/spec/chart/spec/sourceRef"];
         for source in sources.iter().filter_map(|path| document.pointer(path)) {
             let wanted = source["name"].as_str().unwrap();
-            // Flux makes this one itself when it is bootstrapped.
-            let known = wanted == "flux-system" || held(source["kind"].as_str().unwrap()).contains(wanted);
+            // The bootstrap of Flux creates this source.
+            let known = wanted == "flux-system" || example(source["kind"].as_str().unwrap()).contains(wanted);
             assert!(known, "{place}: {source}");
             read_from += 1;
         }

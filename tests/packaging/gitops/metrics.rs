@@ -1,4 +1,4 @@
-//! The exposition, read by parsers that nobody here wrote: Prometheus' own, in both formats.
+//! The metrics endpoint: the parsers of Prometheus read it in both formats.
 
 use super::tool::output;
 use crate::bed::{Bed, Operator, eventually};
@@ -7,23 +7,23 @@ use serde_json::json;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 
-/// The labels of a sample that its metric's description does not name.
-const OF_THE_FORMAT: &str = "le";
+/// The label that the histogram format adds.
+const BUCKET_LABEL: &str = "le";
 
-/// What a scraper gets that sends this Accept header: the media type and the text.
+/// The media type and the body of the response to a scrape with this Accept header.
 pub fn scrape(operator: &Operator, accept: &str) -> (String, String) {
     let host = operator.url.strip_prefix("http://").unwrap();
     let mut stream = std::net::TcpStream::connect(host).unwrap();
     write!(stream, "GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nAccept: {accept}\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
     let kind = head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("content-type: ").map(str::to_owned));
     (kind.unwrap(), body.to_owned())
 }
 
-/// An operator whose metrics have all something to tell, and what they tell then.
-pub fn eventful(bed: &Bed) -> (Operator, String) {
+/// Runs an operator until every metric has a sample, and returns them.
+pub fn run_with_all_metrics(bed: &Bed) -> (Operator, String) {
     let operator = bed.operator(&["--max-in-flight=1"]);
     bed.import("good", "d0", json!({}));
     bed.until("good", "ImportSucceeded");
@@ -42,24 +42,25 @@ pub fn eventful(bed: &Bed) -> (Operator, String) {
     bed.until("hostile-name", "Importing");
     bed.import("waiting", "d4", json!({}));
     bed.until("waiting", "Queued");
-    // The queue is told at intervals, so some time after it is so.
-    let text = eventually("the queue is told", || {
+    // The operator updates the metrics of the queue at intervals.
+    let text = eventually("the metrics show the queue", || {
         let text = scrape(&operator, "*/*").1;
-        let seen = |what: &str| text.contains(what);
-        (seen("operator_resources{reason=\"Queued\"} 1") && seen("operator_imports_in_flight{account=\"123456789012\""))
-            .then_some(text)
+        let shows = |sample: &str| text.contains(sample);
+        (shows("operator_resources{reason=\"Queued\"} 1")
+            && shows("operator_imports_in_flight{account=\"123456789012\""))
+        .then_some(text)
     });
     (operator, text)
 }
 
-/// The names of labels of each sample line, with the sample's own name.
+/// The name and the label names of each sample.
 fn samples(text: &str) -> Vec<(String, BTreeSet<String>)> {
     let label = regex::Regex::new(r#"([a-zA-Z_]\w*)="(?:[^"\\]|\\.)*""#).unwrap();
     text.lines()
         .filter(|l| !l.starts_with('#') && !l.is_empty())
         .map(|line| {
             let name = line.split(['{', ' ']).next().unwrap();
-            let labels = label.captures_iter(line).map(|c| c[1].to_owned()).filter(|l| l != OF_THE_FORMAT);
+            let labels = label.captures_iter(line).map(|c| c[1].to_owned()).filter(|l| l != BUCKET_LABEL);
             (name.to_owned(), labels.collect())
         })
         .collect()
@@ -71,11 +72,11 @@ fn describes(description: &Description, sample: &str) -> bool {
 }
 
 #[test]
-fn the_live_exposition_parses_is_described_and_holds_nothing_from_outside() {
+fn metrics_parse_match_their_descriptions_and_contain_no_user_input() {
     let bed = Bed::new();
-    let (operator, text) = eventful(&bed);
+    let (operator, text) = run_with_all_metrics(&bed);
     assert_eq!(scrape(&operator, "*/*").0, "text/plain; version=0.0.4; charset=utf-8");
-    // Parses it, and lints names, types and help.
+    // This also lints names, types and help texts.
     output("promtool", &["check", "metrics"], &text);
 
     let described = Metrics::default().descriptions();
@@ -89,13 +90,13 @@ fn the_live_exposition_parses_is_described_and_holds_nothing_from_outside() {
     for description in &described {
         assert!(samples.iter().any(|(name, _)| describes(description, name)), "{} has no sample", description.name);
     }
-    for outside in ["hostile", "elsewhere", &bed.namespace, "s3:", "arn:"] {
-        assert!(!text.contains(outside), "{outside} in\n{text}");
+    for input in ["hostile", "elsewhere", &bed.namespace, "s3:", "arn:"] {
+        assert!(!text.contains(input), "{input} in\n{text}");
     }
 
     let (kind, open) = scrape(&operator, "application/openmetrics-text;version=1.0.0,text/plain;q=0.5");
     assert!(kind.starts_with("application/openmetrics-text"), "{kind}");
-    // This reader of Prometheus' wants times, which an exposition needn't have.
+    // This parser requires timestamps, which are optional in the format.
     let timed: String =
         open.lines().map(|l| if l.starts_with('#') { format!("{l}\n") } else { format!("{l} 1700000000\n") }).collect();
     let file = bed.dir().join("open.txt");
@@ -108,40 +109,44 @@ fn the_live_exposition_parses_is_described_and_holds_nothing_from_outside() {
     );
 }
 
-/// The value of the one sample of that name.
+/// The value of the only sample of a metric.
 fn value(text: &str, name: &str) -> Option<f64> {
     text.lines().find_map(|l| l.strip_prefix(name)?.rsplit_once(' ')?.1.parse().ok())
 }
 
 #[test]
-fn a_running_job_that_can_not_be_looked_at_is_overdue_until_it_can() {
+fn poll_is_overdue_while_the_job_cannot_be_described() {
     let bed = Bed::new();
     bed.service.durations(100, 600_000);
     let operator = bed.operator(&[]);
     bed.import("nightly", "d0", json!({}));
     bed.until("nightly", "Importing");
     let overdue = || value(&scrape(&operator, "*/*").1, "personalize_operator_poll_overdue_seconds{");
-    eventually("it is looked at in time", || overdue().filter(|seconds| *seconds < 1.0));
-    let refusal = json!({"error": {"code": "InternalFailure", "message": "as ordered", "status": 500}});
-    bed.service.fault(&json!({"operation": "DescribeDatasetImportJob", "count": 0, "action": refusal}));
-    eventually("it is overdue", || overdue().filter(|seconds| *seconds > 3.0));
+    eventually("the poll is on time", || overdue().filter(|seconds| *seconds < 1.0));
+    let error = json!({"error": {"code": "InternalFailure", "message": "injected", "status": 500}});
+    bed.service.fault(&json!({"operation": "DescribeDatasetImportJob", "count": 0, "action": error}));
+    eventually("the poll is overdue", || overdue().filter(|seconds| *seconds > 3.0));
     bed.service.clear_faults();
-    eventually("it is in time again", || overdue().filter(|seconds| *seconds < 1.0));
+    eventually("the poll is on time again", || overdue().filter(|seconds| *seconds < 1.0));
 }
 
 #[test]
-fn a_replica_that_stands_by_tells_that_it_does_and_nothing_of_the_queue() {
+fn standby_replica_reports_that_it_does_not_lead_and_nothing_about_the_queue() {
     let bed = Bed::new();
     let leader = bed.operator(&["--identity=first"]);
     bed.import("good", "d0", json!({}));
     bed.until("good", "ImportSucceeded");
-    let other = bed.operator(&["--identity=second"]);
-    let told = |operator: &Operator| scrape(operator, "*/*").1;
-    assert!(told(&leader).contains("leader_election_master_status{name=\"personalize-operator\"} 1"));
-    eventually("the queue is told by who leads", || told(&leader).contains("workqueue_depth").then_some(()));
-    let text = told(&other);
-    assert!(text.contains("leader_election_master_status{name=\"personalize-operator\"} 0"));
-    for name in ["workqueue_depth", "personalize_operator_resources"] {
-        assert!(!text.contains(name), "{name}");
+    let standby = bed.operator(&["--identity=second"]);
+    let metrics = |operator: &Operator| scrape(operator, "*/*").1;
+    assert!(metrics(&leader).contains("leader_election_master_status{name=\"personalize-operator\"} 1"));
+    let queue = ["personalize_operator_imports_queued", "personalize_operator_resources"];
+    eventually("the leader reports the queue", || {
+        let metrics = metrics(&leader);
+        queue.iter().all(|name| metrics.contains(name)).then_some(())
+    });
+    let metrics = metrics(&standby);
+    assert!(metrics.contains("leader_election_master_status{name=\"personalize-operator\"} 0"));
+    for name in queue {
+        assert!(!metrics.contains(name), "{name}");
     }
 }

@@ -1,9 +1,10 @@
-//! The recipes for pipelines, run: their scripts by a shell, with the rights of the service account that they
-//! name, and their conditions over resources as the API server has them.
+//! The recipes for pipelines: their scripts run in a shell with the permissions of their service account, and their
+//! conditions are evaluated on resources of the API server.
 
-use super::manifests::{blocks, documents, on_a_day};
-use super::tool::{checkout, live, read};
-use crate::bed::{Bed, eventually, plane, text};
+use super::manifests::{blocks, on_a_day};
+use super::tool::live;
+use crate::bed::{Bed, dataset_arn, eventually, plane, text};
+use crate::chart::helm::{documents, read};
 use personalize_operator::api::conditions::{Reason, set};
 use serde_json::Value;
 use std::fs;
@@ -12,8 +13,8 @@ use std::process::{Command, Output};
 
 const RECIPE: &str = "docs/recipes/pipelines.md";
 
-/// A folder of programs: kubectl as it is in a pod of this service account, where it finds its namespace and
-/// credentials by itself, and scripts in the place of others.
+/// A folder of programs: a kubectl with the namespace and the credentials of this service account, as in a pod, and
+/// scripts that replace other programs.
 fn programs(bed: &Bed, account: &str, others: &[(&str, &str)]) -> PathBuf {
     let bin = bed.dir().join("bin");
     fs::create_dir_all(&bin).unwrap();
@@ -35,7 +36,7 @@ fn programs(bed: &Bed, account: &str, others: &[(&str, &str)]) -> PathBuf {
     bin
 }
 
-/// Runs a command in the bed's folder, with these programs before all others.
+/// Runs a command in the folder of the test, with these programs first in PATH.
 fn run(bed: &Bed, bin: &std::path::Path, command: &[&str], env: &[(&str, String)]) -> Output {
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     let mut run = Command::new(command[0]);
@@ -43,7 +44,7 @@ fn run(bed: &Bed, bin: &std::path::Path, command: &[&str], env: &[(&str, String)
     run.output().unwrap()
 }
 
-/// Runs the script of the weekly CronJob as its service account would, with that week's date.
+/// Runs the script of the weekly CronJob with the permissions of its service account, in this week.
 fn run_weekly(bed: &Bed, cron_job: &Value, week: &str) {
     let container = &cron_job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0];
     let bin = programs(bed, "weekly-import", &[("date", &format!("echo {week}"))]);
@@ -53,10 +54,10 @@ fn run_weekly(bed: &Bed, cron_job: &Value, week: &str) {
     let command = [strings(&container["command"]), strings(&container["args"])].concat();
     let command: Vec<&str> = command.iter().map(String::as_str).collect();
     let variables = container["env"].as_array().unwrap().iter().map(|variable| {
-        // The stand-in's datasets and data have other names.
+        // The fake service has other datasets and data.
         let (name, value) = (variable["name"].as_str().unwrap(), variable["value"].as_str().unwrap());
         let value = match name {
-            "DATASET" => crate::bed::dataset_arn("d0"),
+            "DATASET" => dataset_arn("d0"),
             "DATA" => "s3://bucket/interactions.csv".into(),
             _ => value.to_owned(),
         };
@@ -67,9 +68,9 @@ fn run_weekly(bed: &Bed, cron_job: &Value, week: &str) {
 }
 
 #[test]
-fn the_weekly_job_imports_once_a_week_however_often_it_runs_and_keeps_eight() {
+fn weekly_job_that_runs_twice_imports_once_and_keeps_eight_resources() {
     let bed = Bed::new();
-    let manifests = read(&checkout("examples/pipelines/weekly.yaml"));
+    let manifests = read("examples/pipelines/weekly.yaml");
     let here = manifests.replace("namespace: shop", &format!("namespace: {}", bed.namespace));
     let applied = plane().kubectl(&["apply", "-f", "-"], Some(&here)).unwrap();
     assert!(applied.status.success(), "{}", text(&applied));
@@ -85,32 +86,32 @@ fn the_weekly_job_imports_once_a_week_however_often_it_runs_and_keeps_eight() {
         bed.until(&format!("weekly-{week}"), "ImportSucceeded");
     }
     assert_eq!(bed.accepted(), 10);
-    let left = bed.kubectl(&["get", "dij", "-o", "name"]);
-    assert_eq!(text(&left).lines().count(), 8, "{}", text(&left));
+    let remaining = text(&bed.kubectl(&["get", "dij", "-o", "name"]));
+    assert_eq!(remaining.lines().count(), 8, "{remaining}");
     assert!(bed.get("weekly-2026-w11").is_none() && bed.get("weekly-2026-w12").is_some());
 }
 
-/// How an import may end, what makes it so, and whether that is well.
-const ENDS: [(&str, &str, &str, bool); 3] = [
+/// Outcomes of an import: the reason, the dataset and the data that lead to it, and whether it is a success.
+const OUTCOMES: [(&str, &str, &str, bool); 3] = [
     ("ImportSucceeded", "d0", "s3://bucket/interactions.csv", true),
     ("ImportFailed", "d1", "s3://bucket/few.csv", false),
-    // The service has no data to add to there.
+    // An incremental import needs existing data.
     ("InvalidInput", "d2", "s3://bucket/interactions.csv\n  importMode: INCREMENTAL", false),
 ];
 
-/// A manifest of the recipe for this bed, so that it ends in one of these ways.
-fn ending(manifest: &str, bed: &Bed, (_, dataset, data, _): (&str, &str, &str, bool)) -> String {
+/// Changes a manifest of the recipe so that its import has this outcome.
+fn with_outcome(manifest: &str, bed: &Bed, (_, dataset, data, _): (&str, &str, &str, bool)) -> String {
     let arn = regex::Regex::new(r"datasetArn: .*").unwrap();
     let location = regex::Regex::new(r"dataSource:\n +dataLocation: .*").unwrap();
-    let manifest = arn.replace(manifest, format!("datasetArn: {}", crate::bed::dataset_arn(dataset)));
+    let manifest = arn.replace(manifest, format!("datasetArn: {}", dataset_arn(dataset)));
     let (data, more) = data.split_once('\n').unwrap_or((data, ""));
     let manifest = location.replace(&manifest, format!("dataSource: {{dataLocation: {data}}}\n{more}"));
     manifest.replace("namespace: shop", &format!("namespace: {}", bed.namespace))
 }
 
-/// The service account that the recipe makes, with its rights.
-fn importer(bed: &Bed) {
-    let manifests: Vec<String> = blocks(&read(&checkout(RECIPE)), "yaml")
+/// Applies the service account and the permissions of the recipe.
+fn create_importer(bed: &Bed) {
+    let manifests: Vec<String> = blocks(&read(RECIPE), "yaml")
         .into_iter()
         .map(|(_, text)| text)
         .filter(|text| text.contains("kind: RoleBinding"))
@@ -122,66 +123,66 @@ fn importer(bed: &Bed) {
 }
 
 #[test]
-fn a_workflow_ends_when_the_import_does_and_as_it_does() {
+fn workflow_finishes_with_the_outcome_of_its_import() {
     let bed = Bed::new();
-    importer(&bed);
-    let markdown = read(&checkout(RECIPE));
+    create_importer(&bed);
+    let markdown = read(RECIPE);
     let workflow = blocks(&markdown, "yaml").into_iter().flat_map(|(_, text)| documents(&text)).next().unwrap();
     let templates = workflow["spec"]["templates"].as_array().unwrap();
     let resource = &templates.iter().find(|t| t["resource"].is_object()).unwrap()["resource"];
-    let place = regex::Regex::new(r"^status\.conditions\.(\d)\.status == True$").unwrap();
+    let index = regex::Regex::new(r"^status\.conditions\.(\d)\.status == True$").unwrap();
     let holds = |condition: &str, object: &Value| {
-        let at: usize = place.captures(resource[condition].as_str().unwrap()).unwrap()[1].parse().unwrap();
+        let at: usize = index.captures(resource[condition].as_str().unwrap()).unwrap()[1].parse().unwrap();
         object["status"]["conditions"][at]["status"] == "True"
     };
-    let told = |object: &Value| (holds("successCondition", object), holds("failureCondition", object));
+    let conditions = |object: &Value| (holds("successCondition", object), holds("failureCondition", object));
     let bin = programs(&bed, workflow["spec"]["serviceAccountName"].as_str().unwrap(), &[]);
     let action = resource["action"].as_str().unwrap();
     bed.service.durations(100, 600_000);
-    for (number, end) in ENDS.into_iter().enumerate() {
+    for (number, outcome) in OUTCOMES.into_iter().enumerate() {
         let name = format!("interactions-2026-11-2{}", 4 + number);
         let manifest = on_a_day(resource["manifest"].as_str().unwrap()).replace("interactions-2026-11-24", &name);
-        fs::write(bed.dir().join("manifest.yaml"), ending(&manifest, &bed, end)).unwrap();
+        fs::write(bed.dir().join("manifest.yaml"), with_outcome(&manifest, &bed, outcome)).unwrap();
         let applied = run(&bed, &bin, &["kubectl", action, "-f", "manifest.yaml"], &[]);
         assert!(applied.status.success(), "{}", text(&applied));
-        assert_eq!(told(&live(&bed, &name)), (false, false), "{} is not seen yet", end.0);
+        assert_eq!(conditions(&live(&bed, &name)), (false, false), "{} is not observed yet", outcome.0);
     }
     let _operator = bed.operator(&[]);
     bed.until("interactions-2026-11-24", "Importing");
-    assert_eq!(told(&live(&bed, "interactions-2026-11-24")), (false, false));
+    assert_eq!(conditions(&live(&bed, "interactions-2026-11-24")), (false, false));
     bed.service.durations(1, 1);
-    for (number, (reason, _, _, well)) in ENDS.into_iter().enumerate() {
+    for (number, (reason, _, _, success)) in OUTCOMES.into_iter().enumerate() {
         let name = format!("interactions-2026-11-2{}", 4 + number);
         bed.until(&name, reason);
-        assert_eq!(told(&live(&bed, &name)), (well, !well), "{reason}");
+        assert_eq!(conditions(&live(&bed, &name)), (success, !success), "{reason}");
     }
 }
 
 #[test]
-fn the_conditions_come_in_the_order_that_the_recipe_tells() {
-    let recipe = read(&checkout(RECIPE)).replace('\n', " ");
-    let told = regex::Regex::new(r"in the order ([^;]*);").unwrap().captures(&recipe).unwrap()[1].to_owned();
+fn conditions_have_the_order_that_the_recipe_documents() {
+    let recipe = read(RECIPE).replace('\n', " ");
+    let documented = regex::Regex::new(r"in the order ([^;]*);").unwrap().captures(&recipe).unwrap()[1].to_owned();
     for reason in Reason::ALL {
         let mut status = personalize_operator::api::DatasetImportJobStatus::default();
         set(&mut status, 1, *reason, "", jiff::Timestamp::now());
         let order = status.conditions.iter().enumerate().map(|(at, c)| format!("{} ({at})", c.type_));
-        assert_eq!(order.collect::<Vec<_>>().join(", "), told, "{reason:?}");
+        assert_eq!(order.collect::<Vec<_>>().join(", "), documented, "{reason:?}");
     }
 }
 
 #[test]
-fn the_scripts_that_wait_end_as_the_import_does() {
+fn waiting_scripts_exit_with_the_outcome_of_the_import() {
     let bed = Bed::new();
-    importer(&bed);
+    create_importer(&bed);
     let _operator = bed.operator(&[]);
     bed.service.durations(1, 1);
     let bin = programs(&bed, "importer", &[]);
-    let markdown = read(&checkout(RECIPE));
+    let markdown = read(RECIPE);
     let scripts: Vec<String> = blocks(&markdown, "sh").into_iter().map(|(_, text)| text).collect();
     let [wait, give_up] = scripts.as_slice() else { panic!("{scripts:?}") };
     let python = blocks(&markdown, "python").remove(0).1;
     let airflow = python.split("\"\"\"").nth(1).unwrap();
-    // A rejected import is found out at the second look; how long the first one lasts is the reader's to say.
+    // The script finds a rejected import only after this timeout, which is the user's choice.
     let give_up = give_up.replace("--timeout=60s", "--timeout=2s");
     let sh = |script: &str, name: &str| {
         let script = script.replace("interactions-2026-11-24", name);
@@ -189,28 +190,29 @@ fn the_scripts_that_wait_end_as_the_import_does() {
     };
     let manifest = Bed::manifest("interactions-2026-11-24", "any", serde_json::json!({}));
     let manifest = serde_yaml::to_string(&manifest).unwrap();
-    for (number, end) in ENDS.into_iter().enumerate() {
-        let (reason, _, _, well) = end;
+    for (number, outcome) in OUTCOMES.into_iter().enumerate() {
+        let (reason, _, _, success) = outcome;
         let name = format!("one-{number}");
-        let of_script = ending(&manifest, &bed, end).replace("interactions-2026-11-24", &name);
-        fs::write(bed.dir().join("import.yaml"), of_script).unwrap();
+        let manifest = with_outcome(&manifest, &bed, outcome).replace("interactions-2026-11-24", &name);
+        fs::write(bed.dir().join("import.yaml"), manifest).unwrap();
         if reason != "InvalidInput" {
             let waited = sh(wait, &name);
-            assert_eq!(waited.status.success(), well, "{reason}: {}", text(&waited));
-            let run = sh(&ending(&on_a_day(airflow), &bed, end), &format!("two-{number}"));
-            assert_eq!(run.status.success(), well, "{reason}: {}", text(&run));
+            assert_eq!(waited.status.success(), success, "{reason}: {}", text(&waited));
+            let task = with_outcome(&on_a_day(airflow), &bed, outcome);
+            let run = sh(&task, &format!("two-{number}"));
+            assert_eq!(run.status.success(), success, "{reason}: {}", text(&run));
             bed.until(&format!("two-{number}"), reason);
-            let again = sh(&ending(&on_a_day(airflow), &bed, end), &format!("two-{number}"));
-            assert_eq!(again.status.success(), well, "a repeated task finds its import: {}", text(&again));
+            let again = sh(&task, &format!("two-{number}"));
+            assert_eq!(again.status.success(), success, "a repeated task finds its import: {}", text(&again));
         } else {
             let applied = run(&bed, &bin, &["kubectl", "apply", "-f", "import.yaml"], &[]);
             assert!(applied.status.success(), "{}", text(&applied));
         }
-        // It goes on once the import has ended, and gives up on one that is rejected.
-        let gone_on = sh(&give_up, &name).status.success();
-        assert_eq!(gone_on, reason != "InvalidInput", "{reason}");
+        // This script succeeds after the import finished, and gives up on a rejected one.
+        let finished = sh(&give_up, &name).status.success();
+        assert_eq!(finished, reason != "InvalidInput", "{reason}");
         bed.until(&name, reason);
     }
-    eventually("each was made once", || (bed.accepted() == 4).then_some(()));
+    eventually("each import is submitted once", || (bed.accepted() == 4).then_some(()));
     bed.judged();
 }
