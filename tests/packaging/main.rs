@@ -1,5 +1,5 @@
-//! What users install: the Helm chart, the kustomize base, and the files for Argo CD, Flux and Prometheus. The tools'
-//! own code and a real control plane check them, with the real operator binary.
+//! What users install: the Helm chart, the kustomize base, and the files for Argo CD, Flux and Prometheus. The tests use
+//! the code of these tools, a real control plane and the real operator binary.
 
 #![allow(
     missing_docs,

@@ -160,8 +160,8 @@ fn release_is_installed_upgraded_rolled_back_and_reinstalled_without_repeating_a
     // A reinstall under another name takes over the CRD only with --take-ownership, and repeats no import.
     let values = home.values(&json!({"crds": {"keep": false}}));
     let install = ["install", "again", &chart_dir, "--values", &values, "--wait", "--timeout", "5m"];
-    let refused = home.helm(&install);
-    assert!(text(&refused).contains("invalid ownership metadata"), "{}", text(&refused));
+    let rejected = home.helm(&install);
+    assert!(text(&rejected).contains("invalid ownership metadata"), "{}", text(&rejected));
     home.must(&[install.as_slice(), &["--take-ownership"]].concat());
     bed.import("third", "d2", json!({}));
     bed.until("third", "ImportSucceeded");
@@ -202,8 +202,8 @@ fn namespaced_release_imports_with_roles_only_and_leaves_other_namespaces_alone(
     home.install("install", "team", &chart(), &watched);
     let cluster_wide = ["get", "clusterrole,clusterrolebinding", "-l", "app.kubernetes.io/instance=team", "-o", "name"];
     assert!(text(&bed.plane.kubectl(&cluster_wide, None).unwrap()).trim().is_empty());
-    bed.import("own", "d0", json!({}));
-    bed.until("own", "ImportSucceeded");
+    bed.import("import", "d0", json!({}));
+    bed.until("import", "ImportSucceeded");
     // The Role lets the operator read the Namespace, so it knows the limits.
     other.import("listed", "d1", json!({}));
     other.until("listed", "ImportSucceeded");

@@ -1,6 +1,6 @@
 //! Runs the pods of a namespace as processes, on a machine without containers and without root.
 //!
-//! kube-controller-manager creates the pods. Each one runs with its own arguments, environment and projected volumes in a
+//! kube-controller-manager creates the pods. Each one runs with its arguments, environment and projected volumes in a
 //! user and mount namespace, whose read-only root holds only what the image holds. Once the paths of its probes answer, the
 //! pod is reported as ready. When it is deleted, the process gets SIGTERM and the grace period.
 //!

@@ -1,5 +1,5 @@
-//! How Flux, Helm's `--wait` and cli-utils see the states: kstatus and Flux' own code for its expressions evaluate
-//! resources of the API server.
+//! How Flux, Helm's `--wait` and cli-utils see the states: kstatus, and the code of Flux for its expressions,
+//! evaluate resources of the API server.
 
 use super::manifests::blocks;
 use super::tool::{live, output};
@@ -45,20 +45,20 @@ fn kstatus_of_a_live_resource_follows_its_state() {
     bed.import("good", "d0", json!({}));
     assert_eq!(status("good"), "InProgress", "not observed yet");
     bed.import("bad", "d1", json!({"dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
-    bed.import("held", "d2", json!({"suspend": true}));
+    bed.import("suspended", "d2", json!({"suspend": true}));
     bed.import("waiting", "nowhere", json!({}));
     bed.import("rejected", "d3", json!({"importMode": "INCREMENTAL"}));
     bed.service.put_job(&json!({
-        "name": "taken", "datasetArn": crate::bed::dataset_arn("d4"), "dataLocation": "s3://bucket/interactions.csv",
+        "name": "existing", "datasetArn": crate::bed::dataset_arn("d4"), "dataLocation": "s3://bucket/interactions.csv",
         "roleArn": crate::bed::ROLE,
     }));
-    bed.import("conflict", "d4", json!({"jobName": "taken"}));
+    bed.import("conflict", "d4", json!({"jobName": "existing"}));
     let _operator = bed.operator(&[]);
     check("good", "Pending");
     check("good", "Importing");
     check("good", "ImportSucceeded");
     check("bad", "ImportFailed");
-    check("held", "Suspended");
+    check("suspended", "Suspended");
     check("waiting", "DatasetNotReady");
     check("rejected", "InvalidInput");
     check("conflict", "JobNameConflict");
@@ -99,13 +99,13 @@ fn flux_expressions_of_the_docs_report_a_suspended_import_as_current() {
     bed.service.durations(100, 600_000);
     bed.import("running", "d0", json!({}));
     assert_eq!(status("running"), "InProgress", "not observed yet");
-    bed.import("held", "d2", json!({"suspend": true}));
+    bed.import("suspended", "d2", json!({"suspend": true}));
     bed.import("rejected", "d3", json!({"importMode": "INCREMENTAL"}));
     let _operator = bed.operator(&[]);
     bed.until("running", "Importing");
     assert_eq!(status("running"), "InProgress");
-    bed.until("held", "Suspended");
-    assert_eq!(status("held"), "Current");
+    bed.until("suspended", "Suspended");
+    assert_eq!(status("suspended"), "Current");
     bed.until("rejected", "InvalidInput");
     assert_eq!(status("rejected"), "Failed");
     bed.service.durations(1, 1);

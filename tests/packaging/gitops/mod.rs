@@ -1,4 +1,4 @@
-//! Argo CD, Flux, Helm's `--wait`, pipelines and Prometheus: what their own code makes of the operator.
+//! Code of Argo CD, Flux, kstatus and Prometheus, run on the operator's manifests, resources and metrics.
 
 mod accounts;
 mod alerts;
