@@ -23,9 +23,7 @@ fn policy(name: &str, unlisted: &str) {
     let roles: Vec<&Value> =
         of_kind(&rendered, "ClusterRole").into_iter().filter(|r| r["metadata"]["name"] != name).collect();
     assert_eq!((list.len(), roles.len()), (2, 2));
-    let items = [list, roles].concat();
-    let all = json!({"apiVersion": "v1", "kind": "List", "items": items});
-    let applied = plane().kubectl(&["apply", "-f", "-"], Some(&all.to_string())).unwrap();
+    let applied = kubectl(&["apply", "-f", "-"], &[list, roles].concat());
     assert!(applied.status.success(), "{}", text(&applied));
     let policy = format!("{name}-tenancy");
     let status = eventually("the policy's types are checked", || {
@@ -36,27 +34,46 @@ fn policy(name: &str, unlisted: &str) {
     assert!(status["typeChecking"]["expressionWarnings"].is_null(), "{status}");
     // A namespace without any permission shows when the policy is effective.
     let probe = namespace(&format!("{name}-probe"), name, &[(ALLOWED_ROLE_ARNS, "none")]);
+    create_namespaces(std::slice::from_ref(&probe));
+    let import = import_in(&probe, Bed::manifest("probe", "d0", json!({})));
     eventually("the policy is effective", || {
-        let tried = create(&probe, &[Bed::manifest("probe", "d0", json!({}))]);
+        let tried = kubectl(&DRY_RUN, &[&import]);
         text(&tried).contains("is not permitted in this namespace").then_some(())
     });
 }
 
-fn namespace(name: &str, label: &str, annotations: &[(&str, &str)]) -> String {
-    let annotations: BTreeMap<_, _> = annotations.iter().copied().collect();
-    let name = format!("{name}-{}", std::process::id());
-    let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {
-        "name": name, "labels": {"tenancy-test": label}, "annotations": annotations
-    }});
-    let created = plane().kubectl(&["create", "-f", "-"], Some(&object.to_string())).unwrap();
-    assert!(created.status.success(), "{}", text(&created));
-    name
+const DRY_RUN: [&str; 4] = ["create", "--dry-run=server", "-f", "-"];
+
+/// Runs kubectl once for all of these objects, because it starts slowly.
+fn kubectl(args: &[&str], objects: &[&Value]) -> Output {
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+    plane().kubectl(args, Some(&list.to_string())).unwrap()
 }
 
-fn create(namespace: &str, manifests: &[Value]) -> Output {
-    let list = json!({"apiVersion": "v1", "kind": "List", "items": manifests});
-    let args = ["-n", namespace, "create", "--dry-run=server", "-f", "-"];
-    plane().kubectl(&args, Some(&list.to_string())).unwrap()
+fn namespace(name: &str, label: &str, annotations: &[(&str, &str)]) -> Value {
+    let annotations: BTreeMap<_, _> = annotations.iter().copied().collect();
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {
+        "name": format!("{name}-{}", std::process::id()),
+        "labels": {"tenancy-test": label},
+        "annotations": annotations,
+    }})
+}
+
+fn create_namespaces(namespaces: &[Value]) {
+    let created = kubectl(&["create", "-f", "-"], &namespaces.iter().collect::<Vec<_>>());
+    assert!(created.status.success(), "{}", text(&created));
+}
+
+/// Creates a namespace and returns its name.
+fn create_namespace(name: &str, annotations: &[(&str, &str)]) -> String {
+    let namespace = namespace(name, name, annotations);
+    create_namespaces(std::slice::from_ref(&namespace));
+    namespace["metadata"]["name"].as_str().unwrap().to_owned()
+}
+
+fn import_in(namespace: &Value, mut import: Value) -> Value {
+    import["metadata"]["namespace"] = namespace["metadata"]["name"].clone();
+    import
 }
 
 #[test]
@@ -69,12 +86,7 @@ fn admission_policy_and_operator_make_the_same_decision() {
             .map(|location| json!({"dataSource": {"dataLocation": location}}));
     let roles = ["Reader", "path/Reader", "Read+er,=@x"]
         .map(|role| json!({"roleArn": format!("arn:aws:iam::123456789012:role/{role}")}));
-    let manifests: Vec<Value> = [datasets.as_slice(), &locations, &roles]
-        .concat()
-        .into_iter()
-        .enumerate()
-        .map(|(i, edit)| Bed::manifest(&format!("v{i}"), "d0", edit))
-        .collect();
+    let edits: Vec<Value> = [datasets.as_slice(), &locations, &roles].concat();
     let many = (0..300).map(|i| arn(&format!("other{i}"))).chain([arn("d0")]).collect::<Vec<_>>().join("\n");
     let (exact, dotted) = (arn("d0"), arn("d-1.x"));
     let cases: Vec<Vec<(&str, &str)>> = vec![
@@ -103,19 +115,28 @@ fn admission_policy_and_operator_make_the_same_decision() {
         vec![("personalize-operator.io/allowed-anything", "none")],
     ];
     for (label, unlisted) in [("open", DefaultPolicy::Allow), ("closed", DefaultPolicy::Deny)] {
-        for (number, case) in cases.iter().enumerate() {
-            let namespace = namespace(&format!("{label}-{number}"), label, case);
-            let output = text(&create(&namespace, &manifests));
+        let namespaces: Vec<Value> =
+            (0..).zip(&cases).map(|(number, case)| namespace(&format!("{label}-{number}"), label, case)).collect();
+        create_namespaces(&namespaces);
+        let imports: Vec<(&Vec<(&str, &str)>, Value)> = cases
+            .iter()
+            .zip(&namespaces)
+            .flat_map(|(case, namespace)| edits.iter().map(move |edit| (case, namespace, edit)))
+            .enumerate()
+            .map(|(i, (case, namespace, edit))| {
+                (case, import_in(namespace, Bed::manifest(&format!("v{i}"), "d0", edit.clone())))
+            })
+            .collect();
+        let output = text(&kubectl(&DRY_RUN, &imports.iter().map(|(_, import)| import).collect::<Vec<_>>()));
+        for (case, import) in &imports {
             let annotations = case.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-            for manifest in &manifests {
-                let spec: DatasetImportJobSpec = serde_json::from_value(manifest["spec"].clone()).unwrap();
-                let name = manifest["metadata"]["name"].as_str().unwrap();
-                let accepted = output.contains(&format!("/{name} created"));
-                let rejected = output.contains(&format!("\"{name}\" is forbidden"));
-                assert!(accepted != rejected, "{name} is either accepted or rejected: {output}");
-                let denial = barred(&annotations, unlisted, &spec);
-                assert_eq!(accepted, denial.is_none(), "{unlisted:?} {case:?} {spec:?}: {denial:?}\n{output}");
-            }
+            let spec: DatasetImportJobSpec = serde_json::from_value(import["spec"].clone()).unwrap();
+            let name = import["metadata"]["name"].as_str().unwrap();
+            let accepted = output.contains(&format!("/{name} created"));
+            let rejected = output.contains(&format!("\"{name}\" is forbidden"));
+            assert!(accepted != rejected, "{name} is either accepted or rejected: {output}");
+            let denial = barred(&annotations, unlisted, &spec);
+            assert_eq!(accepted, denial.is_none(), "{name} {unlisted:?} {case:?} {spec:?}: {denial:?}\n{output}");
         }
     }
 }
@@ -139,7 +160,7 @@ fn policy_allows_the_pattern_characters_of_the_operator() {
 #[test]
 fn built_in_roles_get_their_usual_rights_except_on_the_status() {
     policy("roles", "Open");
-    let namespace = namespace("roles", "roles", &[]);
+    let namespace = create_namespace("roles", &[]);
     for role in ["view", "edit", "admin"] {
         let user = format!("--user={role}-of-{namespace}");
         let bind = ["-n", &namespace, "create", "rolebinding", role, &format!("--clusterrole={role}"), &user];
@@ -177,7 +198,7 @@ fn namespace_editor_cannot_bypass_the_policy() {
         (ALLOWED_DATA_LOCATIONS, "s3://bucket/*".to_owned()),
     ];
     let limits: Vec<(&str, &str)> = limits.iter().map(|(key, value)| (*key, value.as_str())).collect();
-    let namespace = namespace("edited", "edited", &limits);
+    let namespace = create_namespace("edited", &limits);
     let user = format!("dana-of-{namespace}");
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let kubeconfig = dir.path().join("kubeconfig");
