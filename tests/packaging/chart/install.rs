@@ -19,11 +19,11 @@ struct Home {
 }
 
 impl Home {
-    fn new(plane: &'static ControlPlane) -> Self {
-        let bed = Bed::on(plane);
+    fn new(control_plane: &'static ControlPlane) -> Self {
+        let bed = Bed::on(control_plane);
         let label = ["label", "namespace", &bed.namespace, "pod-security.kubernetes.io/enforce=restricted"];
-        assert!(plane.kubectl(&label, None).unwrap().status.success());
-        let pods = Pods::run(plane, &bed.client, &bed.namespace, &bed.dir().join("pods"));
+        assert!(control_plane.kubectl(&label, None).unwrap().status.success());
+        let pods = Pods::run(control_plane, &bed.client, &bed.namespace, &bed.dir().join("pods"));
         let keys = [
             format!("--from-literal=AWS_ACCESS_KEY_ID={ACCESS_KEY}"),
             format!("--from-literal=AWS_SECRET_ACCESS_KEY={SECRET_KEY}"),
@@ -95,8 +95,8 @@ fn changed_chart(dir: &Path, path: &str, from: &str, to: &str) -> PathBuf {
 fn release_is_installed_upgraded_rolled_back_and_reinstalled_without_repeating_an_import() {
     // This control plane has no CRD yet. It ends with the process.
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let plane = Box::leak(Box::new(ControlPlane::start(dir.path()).unwrap()));
-    let home = Home::new(plane);
+    let control_plane = Box::leak(Box::new(ControlPlane::start(dir.path()).unwrap()));
+    let home = Home::new(control_plane);
     let bed = &home.bed;
     let notes = home.install("install", "imports", &chart(), &json!({}));
     let manifest = notes.split("apply -f - <<EOF\n").nth(1).and_then(|rest| rest.split("EOF").next()).unwrap();
@@ -169,24 +169,24 @@ fn release_is_installed_upgraded_rolled_back_and_reinstalled_without_repeating_a
     home.must(&["uninstall", "again", "--wait", "--timeout", "5m"]);
     eventually("the CRD is deleted with crds.keep=false", || (!home.exists(&[CRD])).then_some(()));
     kustomize(bed);
-    plane.shutdown();
+    control_plane.shutdown();
 }
 
 /// Installs with `kubectl apply -k`. This comes after the release, because both bring the CRD.
 fn kustomize(bed: &Bed) {
-    let (plane, namespace) = (bed.plane, "personalize-operator");
+    let (control_plane, namespace) = (bed.plane, "personalize-operator");
     let config = file("config/default").display().to_string();
-    let applied = plane.kubectl(&["apply", "--validate=strict", "-k", &config], None).unwrap();
+    let applied = control_plane.kubectl(&["apply", "--validate=strict", "-k", &config], None).unwrap();
     assert!(applied.status.success(), "{}", text(&applied));
     assert!(!text(&applied).contains("Warning"), "{}", text(&applied));
-    let pods = Pods::run(plane, &bed.client, namespace, &bed.dir().join("kustomize"));
+    let pods = Pods::run(control_plane, &bed.client, namespace, &bed.dir().join("kustomize"));
     let rollout = ["-n", namespace, "rollout", "status", "deployment/personalize-operator", "--timeout=5m"];
-    let rolled_out = plane.kubectl(&rollout, None).unwrap();
+    let rolled_out = control_plane.kubectl(&rollout, None).unwrap();
     assert!(rolled_out.status.success(), "{}\n{}", text(&rolled_out), pods.logs());
     let labels = ["get", "namespace", namespace, "-o", "jsonpath={.metadata.labels}"];
-    let labels = text(&plane.kubectl(&labels, None).unwrap());
+    let labels = text(&control_plane.kubectl(&labels, None).unwrap());
     assert!(labels.contains("\"pod-security.kubernetes.io/enforce\":\"restricted\""), "{labels}");
-    let deleted = plane.kubectl(&["delete", "--timeout=5m", "-k", &config], None).unwrap();
+    let deleted = control_plane.kubectl(&["delete", "--timeout=5m", "-k", &config], None).unwrap();
     assert!(deleted.status.success(), "{}", text(&deleted));
 }
 

@@ -60,7 +60,7 @@ pub struct Pods {
 
 impl Pods {
     /// Runs the pods of `namespace`, with their files in `dir`.
-    pub fn run(plane: &'static ControlPlane, client: &Client, namespace: &str, dir: &Path) -> Self {
+    pub fn run(control_plane: &'static ControlPlane, client: &Client, namespace: &str, dir: &Path) -> Self {
         let tried = Command::new("unshare").args(["--user", "--map-root-user", "--mount", "true"]).output();
         assert!(
             tried.as_ref().is_ok_and(|output| output.status.success()),
@@ -70,7 +70,7 @@ impl Pods {
         fs::create_dir_all(&logs).unwrap();
         let (stop, exits) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let mut runner = Runner {
-            plane,
+            control_plane,
             api: Api::namespaced(client.clone(), namespace),
             namespace: namespace.into(),
             dir: dir.into(),
@@ -111,7 +111,7 @@ impl Drop for Pods {
 }
 
 struct Runner {
-    plane: &'static ControlPlane,
+    control_plane: &'static ControlPlane,
     api: Api<Pod>,
     namespace: String,
     dir: PathBuf,
@@ -231,7 +231,7 @@ impl Runner {
     fn kubectl(&self, args: &[&str]) -> String {
         let args = [&["-n", self.namespace.as_str()], args].concat();
         eventually(&format!("kubectl {args:?} succeeds"), || {
-            let output = self.plane.kubectl(&args, None).unwrap();
+            let output = self.control_plane.kubectl(&args, None).unwrap();
             output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
         })
     }
@@ -241,7 +241,7 @@ impl Runner {
     }
 
     fn environment(&self, pod: &Value, container: &Value) -> HashMap<String, String> {
-        let server = self.plane.server();
+        let server = self.control_plane.server();
         let (host, port) = server.trim_start_matches("https://").split_once(':').unwrap();
         let known = [("PATH", PATH), ("KUBERNETES_SERVICE_HOST", host), ("KUBERNETES_SERVICE_PORT", port)];
         let mut environment: HashMap<_, _> = known.map(|(name, value)| (name.to_owned(), value.to_owned())).into();

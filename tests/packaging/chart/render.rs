@@ -65,27 +65,27 @@ fn helm_lint_accepts_every_case() {
 
 #[test]
 fn api_server_accepts_every_rendered_manifest_without_a_warning() {
-    let plane = plane();
+    let control_plane = plane();
     let prepare =
         ["apply", "--server-side", "-f", &file("tests/packaging/chart/prometheus-operator.yaml").display().to_string()];
-    let prepared = plane.kubectl(&prepare, None).unwrap();
+    let prepared = control_plane.kubectl(&prepare, None).unwrap();
     assert!(prepared.status.success(), "{}", text(&prepared));
     for namespace in ["personalize", "team-a", "team-b", "2024", "on"] {
         let restricted = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": {
             "pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"
         }}});
-        let created = plane.kubectl(&["apply", "-f", "-"], Some(&restricted.to_string())).unwrap();
+        let created = control_plane.kubectl(&["apply", "-f", "-"], Some(&restricted.to_string())).unwrap();
         assert!(created.status.success(), "{}", text(&created));
     }
     // kubectl fails for a CRD that has no conditions yet.
     eventually("all CRDs are established", || {
         let wait = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"];
-        plane.kubectl(&wait, None).unwrap().status.success().then_some(())
+        control_plane.kubectl(&wait, None).unwrap().status.success().then_some(())
     });
     for (name, values) in cases() {
         let rendered = rendered(&name, &values);
         let args = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-"];
-        let applied = plane.kubectl(&args, Some(&rendered)).unwrap();
+        let applied = control_plane.kubectl(&args, Some(&rendered)).unwrap();
         assert!(applied.status.success(), "{name}: {}", text(&applied));
         assert!(!text(&applied).contains("Warning"), "{name}: {}", text(&applied));
         assert_eq!(String::from_utf8_lossy(&applied.stdout).lines().count(), documents(&rendered).len(), "{name}");

@@ -37,10 +37,14 @@ fn programs(bed: &Bed, account: &str, others: &[(&str, &str)]) -> PathBuf {
 }
 
 /// Runs a command in the folder of the test, with these programs first in PATH.
-fn run(bed: &Bed, bin: &std::path::Path, command: &[&str], env: &[(&str, String)]) -> Output {
+fn run(bed: &Bed, bin: &std::path::Path, command: &[&str], variables: &[(&str, String)]) -> Output {
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     let mut run = Command::new(command[0]);
-    run.args(&command[1..]).current_dir(bed.dir()).env("PATH", path).env("HOME", bed.dir()).envs(env.iter().cloned());
+    run.args(&command[1..])
+        .current_dir(bed.dir())
+        .env("PATH", path)
+        .env("HOME", bed.dir())
+        .envs(variables.iter().cloned());
     run.output().unwrap()
 }
 
