@@ -65,8 +65,7 @@ generate: ## Everything that is generated: CRDs, tables in docs/, the Argo CD sn
 	cp crds/datasetimportjobs.yaml charts/personalize-operator/files/
 	cp crds/datasetimportjobs.yaml config/crd/
 	GENERATE=1 cargo test --quiet --test generated
-	GENERATE=1 cargo test --quiet --test chart -- each_case the_readme the_base
-	GENERATE=1 cargo test --quiet --test gitops the_snippet_for_argocd_cm
+	GENERATE=1 cargo test --quiet --test packaging -- snapshots readme kustomize_base argocd_cm_snippet_contains
 
 docs: ## The documentation site in target/book.
 	hack/docs

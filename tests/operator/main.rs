@@ -7,7 +7,7 @@ mod bed;
 mod draw;
 mod effects;
 mod faults;
-#[path = "../chart/helm.rs"]
+#[path = "../packaging/chart/helm.rs"]
 #[allow(dead_code, reason = "the tests of the chart use all of it")]
 mod helm;
 mod judge;

@@ -48,11 +48,11 @@
 {{- end }}
 {{- end }}
 
-{{- /* Flags that more than the container depends on, and what to do instead. The last of any other flag wins. */ -}}
+{{- /* Flags that other resources of the release depend on, and what to do instead. For any other flag, the last one wins. */ -}}
 {{- define "personalize-operator.bound" -}}
-identity: each pod goes by its own name, or two would lead at once
-lease-name: the Role permits the Lease with the release's name and no other; set fullnameOverride
-lease-namespace: the Role permits the Lease in the release's namespace and no other
+identity: each pod uses its own name; with a fixed one, two replicas lead at once
+lease-name: the Role allows only the Lease with the name of the release; set fullnameOverride
+lease-namespace: the Role allows only a Lease in the namespace of the release
 leader-elect: set leaderElection.enabled
 listen: set port
 unlisted-namespaces: set tenancy.unlisted

@@ -19,17 +19,17 @@
 {{- if .Values.serviceAccount.create }}
 {{- default (include "personalize-operator.fullname" .) .Values.serviceAccount.name }}
 {{- else }}
-{{- required "serviceAccount.create=false needs serviceAccount.name: else the operator's rights go to every pod of the namespace that names no other" .Values.serviceAccount.name }}
+{{- required "serviceAccount.create=false needs serviceAccount.name: otherwise every pod in the namespace that names no ServiceAccount gets the operator's permissions" .Values.serviceAccount.name }}
 {{- end }}
 {{- end }}
 
-{{- /* Here and elsewhere toYaml quotes what else were a number or a boolean: a release may be named 2024. */ -}}
+{{- /* toYaml quotes strings that look like numbers or booleans: a release may be named 2024. */ -}}
 {{- define "personalize-operator.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "personalize-operator.name" . | toYaml }}
 app.kubernetes.io/instance: {{ toYaml .Release.Name }}
 {{- end }}
 
-{{- /* Of the pod of `helm test`: the Service must not take it for the operator. */ -}}
+{{- /* Labels of the pod of `helm test`: the Service must not select it. */ -}}
 {{- define "personalize-operator.testLabels" -}}
 app.kubernetes.io/name: {{ include "personalize-operator.name" . | trunc 58 | trimSuffix "-" }}-test
 app.kubernetes.io/instance: {{ toYaml .Release.Name }}
@@ -42,14 +42,14 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/part-of: personalize-operator
 {{- end }}
 
-{{- /* The metadata of a resource. Takes a dict: root, name, and optionally namespaced, labels, annotations. */ -}}
+{{- /* The metadata of a resource. The argument is a dict: root, name, and optionally namespaced, namespace, labels, annotations. */ -}}
 {{- define "personalize-operator.metadata" -}}
 name: {{ toYaml .name }}
 {{- if .namespaced }}
 namespace: {{ .namespace | default .root.Release.Namespace | toYaml }}
 {{- end }}
 {{- $labels := include "personalize-operator.labels" .root | fromYaml }}
-{{- /* What selectors look for wins over the user's labels. */}}
+{{- /* Selector labels override the user's labels. */}}
 {{- $selected := include "personalize-operator.selectorLabels" .root | fromYaml }}
 labels:
   {{- mergeOverwrite $labels (.root.Values.commonLabels | default dict) $selected (.labels | default dict) | toYaml | nindent 2 }}
@@ -66,7 +66,7 @@ annotations:
 {{- end }}
 {{- end }}
 
-{{- /* What the operator may do in a namespace that it watches. */ -}}
+{{- /* The operator's permissions in a namespace that it watches. */ -}}
 {{- define "personalize-operator.rules" -}}
 - apiGroups: [personalize-operator.io]
   resources: [datasetimportjobs]
@@ -79,7 +79,7 @@ annotations:
   verbs: [create]
 {{- end }}
 
-{{- /* Whether the operator watches all namespaces: not empty if it does. */ -}}
+{{- /* Non-empty if the operator watches all namespaces. */ -}}
 {{- define "personalize-operator.clusterWide" -}}
 {{- if not .Values.watchNamespaces }}true{{ end }}
 {{- end }}

@@ -1,6 +1,6 @@
--- The health of a DatasetImportJob, by its conditions: Healthy only when the data is in the dataset,
--- so that later sync waves and PostSync hooks find it there.
-local health = { status = "Progressing", message = "The operator has not seen this yet" }
+-- Derives the health of a DatasetImportJob from its conditions. It is Healthy only after the import succeeded, so that
+-- later sync waves and PostSync hooks find the data in the dataset.
+local health = { status = "Progressing", message = "Waiting for the operator to observe this resource" }
 local status = obj.status
 if status == nil or status.conditions == nil or status.observedGeneration ~= obj.metadata.generation then
   return health

@@ -1,4 +1,4 @@
--- Any new value makes the operator look again now.
+-- Any new value makes the operator reconcile now.
 local os = require("os")
 if obj.metadata.annotations == nil then
   obj.metadata.annotations = {}

@@ -1,4 +1,4 @@
--- Lets the import go. Argo CD can't remove the last annotation of a resource, so it is set to false.
+-- Resumes the import. Argo CD can't remove the last annotation of a resource, so this sets it to "false".
 if obj.metadata.annotations == nil then
   obj.metadata.annotations = {}
 end

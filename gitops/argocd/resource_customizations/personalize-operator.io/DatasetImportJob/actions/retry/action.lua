@@ -1,4 +1,4 @@
--- A new value grants one more attempt after CREATE FAILED.
+-- A new value allows one more attempt after CREATE FAILED.
 local os = require("os")
 if obj.metadata.annotations == nil then
   obj.metadata.annotations = {}

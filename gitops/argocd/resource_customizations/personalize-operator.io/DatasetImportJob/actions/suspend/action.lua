@@ -1,4 +1,4 @@
--- Holds the import back until it is resumed.
+-- Suspends the import until it is resumed.
 if obj.metadata.annotations == nil then
   obj.metadata.annotations = {}
 end

@@ -1,0 +1,245 @@
+//! The life of a release on a real API server, with the pods that its Deployment creates.
+
+use super::helm::{chart, file, helm, merged, read};
+use super::pods::Pods;
+use crate::bed::{Bed, eventually, plane, text};
+use crate::service::{ACCESS_KEY, SECRET_KEY};
+use control_plane::ControlPlane;
+use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const CRD: &str = "crd/datasetimportjobs.personalize-operator.io";
+
+/// A namespace with the restricted Pod Security level, for a release and its pods.
+struct Home {
+    bed: Bed,
+    pods: Pods,
+}
+
+impl Home {
+    fn new(control_plane: &'static ControlPlane) -> Self {
+        let bed = Bed::on(control_plane);
+        let label = ["label", "namespace", &bed.namespace, "pod-security.kubernetes.io/enforce=restricted"];
+        assert!(control_plane.kubectl(&label, None).unwrap().status.success());
+        let pods = Pods::run(control_plane, &bed.client, &bed.namespace, &bed.dir().join("pods"));
+        let keys = [
+            format!("--from-literal=AWS_ACCESS_KEY_ID={ACCESS_KEY}"),
+            format!("--from-literal=AWS_SECRET_ACCESS_KEY={SECRET_KEY}"),
+        ];
+        let secret = bed.kubectl(&["create", "secret", "generic", "aws", &keys[0], &keys[1]]);
+        assert!(secret.status.success(), "{}", text(&secret));
+        Self { bed, pods }
+    }
+
+    fn helm(&self, args: &[&str]) -> Output {
+        let kubeconfig = self.bed.plane.kubeconfig().display().to_string();
+        let common = ["--kubeconfig", &kubeconfig, "--namespace", &self.bed.namespace];
+        helm(&self.bed.dir().join("helm"), &[args, &common].concat())
+    }
+
+    /// Runs helm, which must succeed.
+    fn must(&self, args: &[&str]) -> String {
+        let output = self.helm(args);
+        let state = || text(&self.bed.kubectl(&["get", "events,pods", "-o", "wide"]));
+        assert!(output.status.success(), "helm {args:?}: {}\n{}\n{}", text(&output), state(), self.pods.logs());
+        text(&output)
+    }
+
+    /// A values file with the address of the fake service and timings for tests.
+    fn values(&self, more: &Value) -> String {
+        let values = json!({
+            "aws": {"endpointUrl": self.bed.service.url(), "credentialsSecret": {"name": "aws"}},
+            "leaderElection": {"leaseDuration": "3s"},
+            "imports": {"pollMin": "200ms", "pollMax": "500ms", "grace": "1s", "backoffMin": "200ms"},
+        });
+        let file = self.bed.dir().join("values.json");
+        fs::write(&file, merged(values, more).to_string()).unwrap();
+        file.display().to_string()
+    }
+
+    fn install(&self, command: &str, release: &str, chart: &Path, more: &Value) -> String {
+        let values = self.values(more);
+        let chart = chart.display().to_string();
+        self.must(&[command, release, &chart, "--values", &values, "--wait", "--timeout", "5m"])
+    }
+
+    fn exists(&self, what: &[&str]) -> bool {
+        self.bed.kubectl(&[&["get"], what].concat()).status.success()
+    }
+
+    /// What `kubectl get` prints of this resource by a JSONPath.
+    fn field(&self, what: &str, path: &str) -> String {
+        text(&self.bed.kubectl(&["get", what, "-o", &format!("jsonpath={path}")]))
+    }
+
+    fn crd_columns(&self) -> String {
+        self.field(CRD, "{.spec.versions[0].additionalPrinterColumns[*].name}")
+    }
+}
+
+/// A copy of the chart with one change in one file.
+fn changed_chart(dir: &Path, path: &str, from: &str, to: &str) -> PathBuf {
+    let copy = dir.join("changed-chart");
+    assert!(Command::new("cp").arg("-r").args([&chart(), &copy]).status().unwrap().success());
+    let file = copy.join(path);
+    let before = fs::read_to_string(&file).unwrap();
+    let after = before.replacen(from, to, 1);
+    assert_ne!(before, after);
+    fs::write(&file, after).unwrap();
+    copy
+}
+
+#[test]
+fn release_is_installed_upgraded_rolled_back_and_reinstalled_without_repeating_an_import() {
+    // This control plane has no CRD yet. It ends with the process.
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let control_plane = Box::leak(Box::new(ControlPlane::start(dir.path()).unwrap()));
+    let home = Home::new(control_plane);
+    let bed = &home.bed;
+    let notes = home.install("install", "imports", &chart(), &json!({}));
+    let manifest = notes.split("apply -f - <<EOF\n").nth(1).and_then(|rest| rest.split("EOF").next()).unwrap();
+    let manifest: Value = serde_yaml::from_str(manifest).unwrap();
+    assert!(bed.try_apply(&manifest).status.success(), "the API server accepts the manifest in the notes: {notes}");
+    bed.delete("interactions");
+    let tested = home.must(&["test", "imports", "--timeout", "5m"]);
+    assert!(tested.contains("Phase:          Succeeded"), "{tested}");
+
+    bed.import("first", "d0", json!({}));
+    bed.until("first", "ImportSucceeded");
+    eventually("the operator publishes events", || bed.events("first").contains(&"Submitted".to_owned()).then_some(()));
+
+    // Upgrade the CRD and the image while an import runs.
+    bed.service.durations(0, 600_000);
+    bed.import("second", "d1", json!({}));
+    bed.until("second", "Importing");
+    let columns = "  - additionalPrinterColumns:\n";
+    let role = format!("{columns}    - jsonPath: .spec.roleArn\n      name: Role\n      type: string\n");
+    let next = changed_chart(bed.dir(), "files/datasetimportjobs.yaml", columns, &role);
+    let more = json!({"replicas": 2, "image": {"tag": "next"}, "podDisruptionBudget": {"enabled": true}});
+    home.install("upgrade", "imports", &next, &more);
+    assert!(home.crd_columns().contains("Role"), "{}", home.crd_columns());
+    assert_eq!(home.field("deployment", "{.items[0].status.readyReplicas}"), "2");
+    bed.service.durations(0, 0);
+    bed.until("second", "ImportSucceeded");
+
+    home.must(&["rollback", "imports", "1", "--wait", "--timeout", "5m"]);
+    let columns = home.crd_columns();
+    assert!(!columns.contains("Role") && columns.contains("Status"), "{columns}");
+
+    home.must(&["uninstall", "imports", "--wait", "--timeout", "5m"]);
+    eventually("all pods are deleted", || {
+        text(&bed.kubectl(&["get", "pods", "-o", "name"])).trim().is_empty().then_some(())
+    });
+    for kind in ["deployment", "service", "role", "rolebinding", "poddisruptionbudget"] {
+        assert!(text(&bed.kubectl(&["get", kind, "-o", "name"])).trim().is_empty(), "{kind}");
+    }
+    let cluster_wide =
+        ["get", "clusterrole,clusterrolebinding,validatingadmissionpolicy", "-l", "app.kubernetes.io/instance=imports"];
+    assert!(text(&bed.plane.kubectl(&cluster_wide, None).unwrap()).contains("No resources found"));
+    for remaining in [vec![CRD], vec!["dij", "first"], vec!["dij", "second"]] {
+        assert!(home.exists(&remaining), "{remaining:?} survives the uninstall");
+    }
+    // One pod of the install, two of the upgrade, one of the rollback, and the pod of `helm test`.
+    let exits = eventually("all containers have ended", || Some(home.pods.exits()).filter(|exits| exits.len() >= 5));
+    assert!(exits.iter().all(|exit| exit.code == Some(0)), "each pod stops within its grace period: {exits:?}");
+
+    // A reinstall under the same name takes over the CRD. `--wait` also waits for an import in the release, and an
+    // upgrade keeps the values of the install.
+    let within = Bed::manifest("within", "d3", json!({}));
+    home.install("install", "imports", &chart(), &json!({"replicas": 2, "extraObjects": [within]}));
+    assert_eq!(bed.status("within").status.as_deref(), Some("ACTIVE"), "--wait waits for the import");
+    let chart_dir = chart().display().to_string();
+    let set = ["--reset-then-reuse-values", "--set", "concurrency=3", "--wait", "--timeout", "5m"];
+    home.must(&[&["upgrade", "imports", &chart_dir], set.as_slice()].concat());
+    let spec = home.field("deployment", "{.items[0].spec}");
+    assert!(spec.contains("\"replicas\":2") && spec.contains("--concurrency=3"), "{spec}");
+    home.must(&["uninstall", "imports", "--wait", "--timeout", "5m"]);
+
+    // A reinstall under another name takes over the CRD only with --take-ownership, and repeats no import.
+    let values = home.values(&json!({"crds": {"keep": false}}));
+    let install = ["install", "again", &chart_dir, "--values", &values, "--wait", "--timeout", "5m"];
+    let rejected = home.helm(&install);
+    assert!(text(&rejected).contains("invalid ownership metadata"), "{}", text(&rejected));
+    home.must(&[install.as_slice(), &["--take-ownership"]].concat());
+    bed.import("third", "d2", json!({}));
+    bed.until("third", "ImportSucceeded");
+    assert_eq!(bed.service.calls("CreateDatasetImportJob"), 4);
+    home.must(&["uninstall", "again", "--wait", "--timeout", "5m"]);
+    eventually("the CRD is deleted with crds.keep=false", || (!home.exists(&[CRD])).then_some(()));
+    kustomize(bed);
+    control_plane.shutdown();
+}
+
+/// Installs with `kubectl apply -k`. This comes after the release, because both bring the CRD.
+fn kustomize(bed: &Bed) {
+    let (control_plane, namespace) = (bed.plane, "personalize-operator");
+    let config = file("config/default").display().to_string();
+    let applied = control_plane.kubectl(&["apply", "--validate=strict", "-k", &config], None).unwrap();
+    assert!(applied.status.success(), "{}", text(&applied));
+    assert!(!text(&applied).contains("Warning"), "{}", text(&applied));
+    let pods = Pods::run(control_plane, &bed.client, namespace, &bed.dir().join("kustomize"));
+    let rollout = ["-n", namespace, "rollout", "status", "deployment/personalize-operator", "--timeout=5m"];
+    let rolled_out = control_plane.kubectl(&rollout, None).unwrap();
+    assert!(rolled_out.status.success(), "{}\n{}", text(&rolled_out), pods.logs());
+    let labels = ["get", "namespace", namespace, "-o", "jsonpath={.metadata.labels}"];
+    let labels = text(&control_plane.kubectl(&labels, None).unwrap());
+    assert!(labels.contains("\"pod-security.kubernetes.io/enforce\":\"restricted\""), "{labels}");
+    let deleted = control_plane.kubectl(&["delete", "--timeout=5m", "-k", &config], None).unwrap();
+    assert!(deleted.status.success(), "{}", text(&deleted));
+}
+
+#[test]
+fn namespaced_release_imports_with_roles_only_and_leaves_other_namespaces_alone() {
+    let home = Home::new(plane());
+    let (bed, other) = (&home.bed, Bed::on(plane()));
+    let limit = "personalize-operator.io/allowed-dataset-arns=arn:aws:personalize:*:dataset/shop/d1";
+    assert!(other.kubectl(&["annotate", "namespace", &other.namespace, limit]).status.success());
+    let unwatched = Bed::on(plane());
+    unwatched.import("unseen", "d9", json!({}));
+    let watched = json!({"crds": {"enabled": false}, "watchNamespaces": [bed.namespace, other.namespace]});
+    home.install("install", "team", &chart(), &watched);
+    let cluster_wide = ["get", "clusterrole,clusterrolebinding", "-l", "app.kubernetes.io/instance=team", "-o", "name"];
+    assert!(text(&bed.plane.kubectl(&cluster_wide, None).unwrap()).trim().is_empty());
+    bed.import("import", "d0", json!({}));
+    bed.until("import", "ImportSucceeded");
+    // The Role lets the operator read the Namespace, so it knows the limits.
+    other.import("listed", "d1", json!({}));
+    other.until("listed", "ImportSucceeded");
+    other.import("unlisted", "d2", json!({}));
+    let status = other.until("unlisted", "NotPermitted");
+    let message = status.conditions.iter().find(|c| c.type_ == "Ready").map(|c| c.message.clone()).unwrap_or_default();
+    assert!(message.contains("does not list it"), "{message}");
+    assert_eq!(unwatched.status("unseen").observed_generation, Some(-1));
+    home.must(&["uninstall", "team", "--wait", "--timeout", "5m"]);
+}
+
+/// Installs a faulty chart. Its operator logs this, and the release never becomes ready.
+fn never_ready(path: &str, from: &str, to: &str, log: &str) {
+    let home = Home::new(plane());
+    let chart = changed_chart(home.bed.dir(), path, from, to).display().to_string();
+    let values = home.values(&json!({"crds": {"enabled": false}, "watchNamespaces": [home.bed.namespace]}));
+    home.must(&["install", "faulty", &chart, "--values", &values]);
+    eventually(log, || home.pods.logs().contains(log).then_some(()));
+    let upgraded = home.helm(&["upgrade", "faulty", &chart, "--values", &values, "--wait", "--timeout", "5s"]);
+    assert!(!upgraded.status.success(), "{}", text(&upgraded));
+}
+
+#[test]
+fn missing_permission_keeps_the_release_unready() {
+    never_ready("templates/_helpers.tpl", "verbs: [get, list, watch]", "verbs: [get, watch]", "cannot list resource");
+}
+
+#[test]
+fn wrong_path_of_the_readiness_probe_keeps_the_release_unready() {
+    never_ready("templates/deployment.yaml", "path: /readyz", "path: /nowhere", "leading");
+}
+
+#[test]
+fn chart_and_crate_have_the_same_version() {
+    let metadata: Value = serde_yaml::from_str(&read("charts/personalize-operator/Chart.yaml")).unwrap();
+    assert_eq!(metadata["appVersion"], env!("CARGO_PKG_VERSION"));
+    let images = metadata["annotations"]["artifacthub.io/images"].as_str().unwrap();
+    assert!(images.contains(&format!("personalize-operator:{}", env!("CARGO_PKG_VERSION"))), "{images}");
+}
