@@ -30,7 +30,7 @@ deny: ## Licences, bans and sources of the dependencies; advisories where their 
 
 soak: ## Random life, faults and kills for MINUTES=10, judged at the end; SOAK_SEED= repeats one.
 	cargo build --workspace --bins
-	SOAK_MINUTES=$(or $(MINUTES),10) cargo test --test operator -- --exact --nocapture soak::a_random_life_breaks_no_invariant
+	SOAK_MINUTES=$(or $(MINUTES),10) cargo test --test e2e -- --exact --nocapture soak::a_random_life_breaks_no_invariant
 
 fuzz: ## The fuzz targets guided by coverage, for MINUTES=60 in all (needs cargo-bolero).
 	@MINUTES=$(MINUTES) hack/fuzz

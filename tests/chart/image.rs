@@ -1,6 +1,6 @@
 //! What hack/image writes is an image, and the one that the Dockerfile describes.
 
-use crate::bed::text;
+use crate::env::text;
 use crate::helm::{file, of_kind, read, resources};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};

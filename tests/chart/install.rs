@@ -1,9 +1,9 @@
 //! A release's life on a real API server: the pods that its Deployment makes are run as they are specified.
 
-use crate::bed::{Bed, eventually, plane, text};
+use crate::env::personalize_local::{ACCESS_KEY, SECRET_KEY};
+use crate::env::{Bed, eventually, plane, text};
 use crate::helm::{chart, file, helm, merged, read};
 use crate::node::{Image, Node};
-use crate::service::{ACCESS_KEY, SECRET_KEY};
 use control_plane::ControlPlane;
 use serde_json::{Value, json};
 use std::collections::HashMap;

@@ -1,6 +1,6 @@
 //! The kustomize folder holds what the chart renders with its default values.
 
-use crate::bed::{plane, text};
+use crate::env::{plane, text};
 use crate::helm::{chart, compare, documents, file, read, render_as};
 use serde_json::{Value, json};
 

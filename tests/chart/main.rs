@@ -3,23 +3,17 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "a test is told by its name")]
 
 #[allow(dead_code, reason = "the operator's own tests use the rest of it")]
-#[path = "../operator/bed.rs"]
-mod bed;
+#[path = "../e2e/env/mod.rs"]
+mod env;
 mod helm;
 mod image;
 mod install;
 #[allow(dead_code, reason = "the operator's own tests use the rest of it")]
-#[path = "../operator/judge.rs"]
-mod judge;
+#[path = "../e2e/invariants/mod.rs"]
+mod invariants;
 mod kustomize;
 mod node;
-#[allow(dead_code, reason = "the operator's own tests use the rest of it")]
-#[path = "../operator/proxy.rs"]
-mod proxy;
 mod render;
 mod schema;
-#[allow(dead_code, reason = "the operator's own tests use the rest of it")]
-#[path = "../operator/service.rs"]
-mod service;
 mod tenancy;
 mod values;

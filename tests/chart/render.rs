@@ -1,6 +1,6 @@
 //! What the chart renders: reviewed, taken by a real API server, and refused in words where values are wrong.
 
-use crate::bed::{plane, text};
+use crate::env::{plane, text};
 use crate::helm::{chart, compare, documents, file, helm, of_kind, read, render_as, resources};
 use serde_json::{Value, json};
 use std::fs;

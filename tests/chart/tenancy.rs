@@ -1,6 +1,6 @@
 //! The chart's ValidatingAdmissionPolicy: the operator's own rule, at admission.
 
-use crate::bed::{Bed, eventually, plane, text};
+use crate::env::{Bed, eventually, plane, text};
 use crate::helm::{of_kind, read, resources};
 use personalize_operator::api::DatasetImportJobSpec;
 use personalize_operator::controller::namespace_policy::{
@@ -121,7 +121,7 @@ fn admission_and_the_operator_judge_alike() {
 }
 
 fn arn(dataset: &str) -> String {
-    crate::bed::dataset_arn(dataset)
+    crate::env::dataset_arn(dataset)
 }
 
 #[test]

@@ -2,11 +2,11 @@
 //! role for each other account. STS and the Pod Identity agent are stand-ins that speak their protocols
 //! to the real SDK; that the credentials they give are good is for the service to say.
 
-use crate::bed::{ACCOUNT, Bed, REGION, dataset_arn};
-use crate::judge::accepted;
-use crate::service::{
+use crate::env::personalize_local::{
     ACCESS_KEY, OTHER_ACCESS_KEY, OTHER_ACCOUNT, SECRET_KEY, SESSION_TOKEN, TEMPORARY_ACCESS_KEY, TEMPORARY_SECRET_KEY,
 };
+use crate::env::{ACCOUNT, Bed, REGION, dataset_arn};
+use crate::invariants::accepted;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};

@@ -118,7 +118,7 @@ fn the_alerts_of_a_release_are_about_its_own_namespace() {
         fs::write(&file, json!({"rule_files": ["alerts.yaml"], "tests": [test]}).to_string()).unwrap();
         let told = crate::tool::run("promtool", &["test", "rules", file.to_str().unwrap()], "");
         if !told.status.success() {
-            assert!(crate::bed::text(&told).contains("namespace=\"one\""), "{}", crate::bed::text(&told));
+            assert!(crate::env::text(&told).contains("namespace=\"one\""), "{}", crate::env::text(&told));
         }
         !told.status.success()
     };

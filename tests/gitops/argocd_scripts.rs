@@ -1,7 +1,7 @@
 //! The customization for Argo CD, on Argo CD's own Lua engine with the libraries that it allows to
 //! scripts from argocd-cm: over the cases in Argo CD's own layout, and over live resources.
 
-use crate::bed::{Bed, eventually, text};
+use crate::env::{Bed, eventually, text};
 use crate::tool::{checkout, compare, live, output, read};
 use personalize_operator::api::GROUP;
 use serde_json::{Value, json};

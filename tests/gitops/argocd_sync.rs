@@ -2,7 +2,7 @@
 //! the ledger of the service shows one import.
 
 use crate::argocd_scripts::health;
-use crate::bed::{Bed, dataset_arn, eventually, text};
+use crate::env::{Bed, dataset_arn, eventually, text};
 use crate::manifests::{blocks, documents};
 use crate::tool::{checkout, live, read};
 use serde_json::{Value, json};

@@ -1,7 +1,7 @@
 //! The CRDs of the tools that docs and examples speak of: the real ones, from the tools' own Go modules,
 //! pinned by their checksums.
 
-use crate::bed::{plane, text};
+use crate::env::{plane, text};
 use crate::tool::files;
 use serde_json::Value;
 use std::path::PathBuf;

@@ -2,7 +2,7 @@
 //! real run, by Prometheus' own engine.
 
 use crate::alerts::unknown_in;
-use crate::bed::Bed;
+use crate::env::Bed;
 use crate::metrics::{eventful, scrape};
 use crate::tool::{checkout, output, read, run};
 use serde_json::{Value, json};
@@ -86,7 +86,7 @@ fn each_panel_shows_something_of_a_real_run() {
     let file = bed.dir().join("test.yaml");
     let test = json!({"tests": [{"interval": "1m", "input_series": series, "promql_expr_test": tests}]});
     fs::write(&file, test.to_string()).unwrap();
-    let told = crate::bed::text(&run("promtool", &["test", "rules", file.to_str().unwrap()], ""));
+    let told = crate::env::text(&run("promtool", &["test", "rules", file.to_str().unwrap()], ""));
     let got: Vec<&str> = told.lines().filter_map(|l| l.trim().strip_prefix("got:")).collect();
     assert_eq!(got.len(), queries().len(), "{told}");
     let empty: Vec<(String, String)> =

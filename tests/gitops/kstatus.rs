@@ -1,7 +1,7 @@
 //! The states as Flux, Helm's `--wait` and cli-utils judge them: by kstatus itself and by Flux' own code for
 //! its expressions, over resources as the API server has them.
 
-use crate::bed::{Bed, eventually};
+use crate::env::{Bed, eventually};
 use crate::manifests::{blocks, documents};
 use crate::tool::{checkout, live, output, read};
 use personalize_operator::api::conditions::{Reason, State};
@@ -49,8 +49,8 @@ fn each_state_of_the_table_is_judged_right_live() {
     bed.import("waiting", "nowhere", json!({}));
     bed.import("rejected", "d3", json!({"importMode": "INCREMENTAL"}));
     bed.service.put_job(&json!({
-        "name": "taken", "datasetArn": crate::bed::dataset_arn("d4"), "dataLocation": "s3://bucket/interactions.csv",
-        "roleArn": crate::bed::ROLE,
+        "name": "taken", "datasetArn": crate::env::dataset_arn("d4"), "dataLocation": "s3://bucket/interactions.csv",
+        "roleArn": crate::env::ROLE,
     }));
     bed.import("conflict", "d4", json!({"jobName": "taken"}));
     let _operator = bed.operator(&[]);

@@ -7,25 +7,21 @@
     dead_code,
     clippy::unwrap_used,
     clippy::panic,
-    reason = "a test is told by its name; the bed is shared with tests/operator, which uses all of it"
+    reason = "a test is told by its name; the bed is shared with tests/e2e, which uses all of it"
 )]
 
 mod accounts;
 mod alerts;
 mod argocd_scripts;
 mod argocd_sync;
-#[path = "../operator/bed.rs"]
-mod bed;
 mod crds;
 mod dashboard;
-#[path = "../operator/judge.rs"]
-mod judge;
+#[path = "../e2e/env/mod.rs"]
+mod env;
+#[path = "../e2e/invariants/mod.rs"]
+mod invariants;
 mod kstatus;
 mod manifests;
 mod metrics;
 mod pipelines;
-#[path = "../operator/proxy.rs"]
-mod proxy;
-#[path = "../operator/service.rs"]
-mod service;
 mod tool;

@@ -1,8 +1,8 @@
 //! The manifests that users copy: each in README, docs/, examples/ and gitops/ is taken by the real API
 //! server, with strict validation, against the real CRDs of the tools that it is for.
 
-use crate::bed::{Bed, eventually, plane, text};
 use crate::crds;
+use crate::env::{Bed, eventually, plane, text};
 use crate::tool::{checkout, files, output, read};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -221,7 +221,7 @@ fn scripts_in_the_documents_parse() {
         let file = dir.path().join("script");
         fs::write(&file, text).unwrap();
         let output = Command::new(program).args(args).arg(&file).output().unwrap();
-        assert!(output.status.success(), "{place}: {}", crate::bed::text(&output));
+        assert!(output.status.success(), "{place}: {}", crate::env::text(&output));
     };
     for file in documentation() {
         for (line, text) in blocks(&read(&file), "sh") {

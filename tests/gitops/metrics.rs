@@ -1,6 +1,6 @@
 //! The exposition, read by parsers that nobody here wrote: Prometheus' own, in both formats.
 
-use crate::bed::{Bed, Operator, eventually};
+use crate::env::{Bed, Operator, eventually};
 use crate::tool::output;
 use personalize_operator::telemetry::metrics::{Description, Metrics};
 use serde_json::json;
@@ -34,7 +34,7 @@ pub fn eventful(bed: &Bed) -> (Operator, String) {
     bed.import(
         "elsewhere",
         "d0",
-        json!({"datasetArn": crate::bed::dataset_arn("d0").replace("123456789012", "999999999999")}),
+        json!({"datasetArn": crate::env::dataset_arn("d0").replace("123456789012", "999999999999")}),
     );
     bed.until("elsewhere", "AccessDenied");
     bed.service.durations(100, 600_000);

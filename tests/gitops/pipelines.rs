@@ -1,7 +1,7 @@
 //! The recipes for pipelines, run: their scripts by a shell, with the rights of the service account that they
 //! name, and their conditions over resources as the API server has them.
 
-use crate::bed::{Bed, eventually, plane, text};
+use crate::env::{Bed, eventually, plane, text};
 use crate::manifests::{blocks, documents, on_a_day};
 use crate::tool::{checkout, live, read};
 use personalize_operator::api::conditions::{Reason, set};
@@ -56,7 +56,7 @@ fn run_weekly(bed: &Bed, cron_job: &Value, week: &str) {
         // The stand-in's datasets and data have other names.
         let (name, value) = (variable["name"].as_str().unwrap(), variable["value"].as_str().unwrap());
         let value = match name {
-            "DATASET" => crate::bed::dataset_arn("d0"),
+            "DATASET" => crate::env::dataset_arn("d0"),
             "DATA" => "s3://bucket/interactions.csv".into(),
             _ => value.to_owned(),
         };
@@ -102,7 +102,7 @@ const ENDS: [(&str, &str, &str, bool); 3] = [
 fn ending(manifest: &str, bed: &Bed, (_, dataset, data, _): (&str, &str, &str, bool)) -> String {
     let arn = regex::Regex::new(r"datasetArn: .*").unwrap();
     let location = regex::Regex::new(r"dataSource:\n +dataLocation: .*").unwrap();
-    let manifest = arn.replace(manifest, format!("datasetArn: {}", crate::bed::dataset_arn(dataset)));
+    let manifest = arn.replace(manifest, format!("datasetArn: {}", crate::env::dataset_arn(dataset)));
     let (data, more) = data.split_once('\n').unwrap_or((data, ""));
     let manifest = location.replace(&manifest, format!("dataSource: {{dataLocation: {data}}}\n{more}"));
     manifest.replace("namespace: shop", &format!("namespace: {}", bed.namespace))

@@ -3,7 +3,7 @@
 use super::Image;
 use super::kubelet::Failure;
 use super::volumes::Context;
-use crate::bed::http;
+use crate::env::http;
 use control_plane::{Tethered, tether};
 use k8s_openapi::api::core::v1::{ContainerPort, Pod, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;

@@ -1,7 +1,7 @@
 //! The node keeps pods to what they specify: what passes here would pass on a real one.
 
 use super::{Image, Node};
-use crate::bed::{Bed, eventually, text};
+use crate::env::{Bed, eventually, text};
 use serde_json::{Value, json};
 use std::fs;
 use std::process::Command;
