@@ -28,9 +28,9 @@ check: ## The quick lane: formatting, lints and the tests that need no control p
 deny: ## Licences, bans and sources of the dependencies; advisories where their database can be reached.
 	hack/deny
 
-soak: ## Random life, faults and kills for MINUTES=10, judged at the end; SOAK_SEED= repeats one.
+soak: ## A random workload with faults and kills for MINUTES=10, then a check of all invariants; SOAK_SEED= repeats one.
 	cargo build --workspace --bins
-	SOAK_MINUTES=$(or $(MINUTES),10) cargo test --test e2e -- --exact --nocapture soak::a_random_life_breaks_no_invariant
+	SOAK_MINUTES=$(or $(MINUTES),10) cargo test --test e2e -- --exact --nocapture soak::random_workload_with_faults_violates_no_invariant
 
 fuzz: ## The fuzz targets guided by coverage, for MINUTES=60 in all (needs cargo-bolero).
 	@MINUTES=$(MINUTES) hack/fuzz
@@ -40,6 +40,7 @@ generate: ## What is made from something else: the CRD, tables in docs/, the sni
 	cp crds/datasetimportjobs.yaml charts/personalize-operator/files/
 	cp crds/datasetimportjobs.yaml config/crd/
 	GENERATE=1 cargo test --quiet --test generated
+	GENERATE=1 cargo test --quiet --test e2e faults::catalog
 	GENERATE=1 cargo test --quiet --test chart -- each_case the_readme the_base
 	GENERATE=1 cargo test --quiet --test gitops the_snippet_for_argocd_cm
 

@@ -1,7 +1,7 @@
 //! A release's life on a real API server: the pods that its Deployment makes are run as they are specified.
 
 use crate::env::personalize_local::{ACCESS_KEY, SECRET_KEY};
-use crate::env::{Bed, eventually, plane, text};
+use crate::env::{TestEnv, eventually, shared_control_plane, text};
 use crate::helm::{chart, file, helm, merged, read};
 use crate::node::{Image, Node};
 use control_plane::ControlPlane;
@@ -15,28 +15,28 @@ const CRD: &str = "crd/datasetimportjobs.personalize-operator.io";
 
 /// A namespace with the restricted Pod Security level, where a release lives and its pods run.
 struct Home {
-    bed: Bed,
+    env: TestEnv,
     node: Node,
 }
 
 impl Home {
-    fn new(plane: &'static ControlPlane) -> Self {
-        let bed = Bed::on(plane);
-        restrict(plane, &bed.namespace);
-        let node = Node::start(&plane.kubeconfig(), &bed.namespace, &bed.dir().join("node"), images());
+    fn new(control_plane: &'static ControlPlane) -> Self {
+        let env = TestEnv::on(control_plane);
+        restrict(control_plane, &env.namespace);
+        let node = Node::start(&control_plane.kubeconfig(), &env.namespace, &env.dir().join("node"), images());
         let keys = [
             format!("--from-literal=AWS_ACCESS_KEY_ID={ACCESS_KEY}"),
             format!("--from-literal=AWS_SECRET_ACCESS_KEY={SECRET_KEY}"),
         ];
-        let secret = bed.kubectl(&["create", "secret", "generic", "aws", &keys[0], &keys[1]]);
+        let secret = env.kubectl(&["create", "secret", "generic", "aws", &keys[0], &keys[1]]);
         assert!(secret.status.success(), "{}", text(&secret));
-        Self { bed, node }
+        Self { env, node }
     }
 
     fn helm(&self, args: &[&str]) -> Output {
-        let kubeconfig = self.bed.plane.kubeconfig().display().to_string();
-        let common = ["--kubeconfig", &kubeconfig, "--namespace", &self.bed.namespace];
-        helm(&self.bed.dir().join("helm"), &[args, &common].concat())
+        let kubeconfig = self.env.control_plane.kubeconfig().display().to_string();
+        let common = ["--kubeconfig", &kubeconfig, "--namespace", &self.env.namespace];
+        helm(&self.env.dir().join("helm"), &[args, &common].concat())
     }
 
     /// Runs helm, which has to succeed.
@@ -48,20 +48,20 @@ impl Home {
 
     /// What a person would look at next.
     fn state(&self) -> String {
-        let events = self.bed.kubectl(&["get", "events,pods", "-o", "wide"]);
+        let events = self.env.kubectl(&["get", "events,pods", "-o", "wide"]);
         format!("{}\n{}", text(&events), self.node.logs())
     }
 
     /// A file with values for this home: the stand-in's address, and timings fit for tests.
     fn values(&self, more: &Value) -> String {
         let values = json!({
-            "aws": {"endpointUrl": self.bed.service.url(), "credentialsSecret": {"name": "aws"}},
+            "aws": {"endpointUrl": self.env.service.url(), "credentialsSecret": {"name": "aws"}},
             "leaderElection": {"leaseDuration": "3s"},
             "imports": {"pollMin": "200ms", "pollMax": "500ms", "grace": "1s", "backoffMin": "200ms"},
             "livenessProbe": {"periodSeconds": 2},
             "readinessProbe": {"periodSeconds": 1},
         });
-        let file = self.bed.dir().join("values.json");
+        let file = self.env.dir().join("values.json");
         fs::write(&file, merged(values, more).to_string()).unwrap();
         file.display().to_string()
     }
@@ -73,13 +73,13 @@ impl Home {
     }
 
     fn is_there(&self, what: &[&str]) -> bool {
-        self.bed.kubectl(&[&["get"], what].concat()).status.success()
+        self.env.kubectl(&[&["get"], what].concat()).status.success()
     }
 }
 
-fn restrict(plane: &ControlPlane, namespace: &str) {
+fn restrict(control_plane: &ControlPlane, namespace: &str) {
     let label = ["label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted"];
-    assert!(plane.kubectl(&label, None).unwrap().status.success());
+    assert!(control_plane.kubectl(&label, None).unwrap().status.success());
 }
 
 /// The images of this version and of a next one, which holds the same program.
@@ -109,51 +109,51 @@ fn next_chart(dir: &Path) -> PathBuf {
 
 #[test]
 fn a_release_is_installed_tested_upgraded_rolled_back_and_uninstalled() {
-    // No CRD was installed here yet. The plane ends with the process.
+    // No CRD was installed here yet. The control_plane ends with the process.
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let plane = Box::leak(Box::new(ControlPlane::start(dir.path()).unwrap()));
-    let home = Home::new(plane);
-    let (bed, next) = (&home.bed, next_chart(home.bed.dir()));
+    let control_plane = Box::leak(Box::new(ControlPlane::start(dir.path()).unwrap()));
+    let home = Home::new(control_plane);
+    let (env, next) = (&home.env, next_chart(home.env.dir()));
     let notes = home.install("install", "imports", &chart(), &json!({}));
     let manifest = notes.split("apply -f - <<EOF\n").nth(1).and_then(|rest| rest.split("EOF").next()).unwrap();
     let manifest: Value = serde_yaml::from_str(manifest).unwrap();
-    assert!(bed.try_apply(&manifest).status.success(), "what the notes tell to apply is taken: {notes}");
-    bed.delete("interactions");
+    assert!(env.try_apply(&manifest).status.success(), "what the notes tell to apply is taken: {notes}");
+    env.delete("interactions");
     let tested = home.must(&["test", "imports", "--timeout", "5m"]);
     assert!(tested.contains("Phase:          Succeeded"), "{tested}");
 
-    bed.import("first", "d0", json!({}));
-    bed.until("first", "ImportSucceeded");
-    eventually("its events are told", || bed.events("first").contains(&"Submitted".to_owned()).then_some(()));
+    env.import("first", "d0", json!({}));
+    env.wait_for_reason("first", "ImportSucceeded");
+    eventually("its events are told", || env.event_reasons("first").contains(&"Submitted".to_owned()).then_some(()));
 
     // An upgrade in mid-import, with a new CRD and a new image.
-    bed.service.durations(1000, 600_000);
-    bed.import("second", "d1", json!({}));
-    bed.until("second", "Importing");
+    env.service.set_durations(1000, 600_000);
+    env.import("second", "d1", json!({}));
+    env.wait_for_reason("second", "Importing");
     let more = json!({"replicas": 2, "image": {"tag": "next"}, "podDisruptionBudget": {"enabled": true}});
     home.install("upgrade", "imports", &next, &more);
     let columns =
-        text(&bed.kubectl(&["get", CRD, "-o", "jsonpath={.spec.versions[0].additionalPrinterColumns[*].name}"]));
+        text(&env.kubectl(&["get", CRD, "-o", "jsonpath={.spec.versions[0].additionalPrinterColumns[*].name}"]));
     assert!(columns.contains("Role"), "{columns}");
-    assert_eq!(text(&bed.kubectl(&["get", "deployment", "-o", "jsonpath={.items[0].status.readyReplicas}"])), "2");
-    bed.service.durations(0, 0);
-    bed.until("second", "ImportSucceeded");
+    assert_eq!(text(&env.kubectl(&["get", "deployment", "-o", "jsonpath={.items[0].status.readyReplicas}"])), "2");
+    env.service.set_durations(0, 0);
+    env.wait_for_reason("second", "ImportSucceeded");
 
     home.must(&["rollback", "imports", "1", "--wait", "--timeout", "5m"]);
     let columns =
-        text(&bed.kubectl(&["get", CRD, "-o", "jsonpath={.spec.versions[0].additionalPrinterColumns[*].name}"]));
+        text(&env.kubectl(&["get", CRD, "-o", "jsonpath={.spec.versions[0].additionalPrinterColumns[*].name}"]));
     assert!(!columns.contains("Role") && columns.contains("Status"), "{columns}");
 
     home.must(&["uninstall", "imports", "--wait", "--timeout", "5m"]);
     eventually("the pods are gone", || {
-        text(&bed.kubectl(&["get", "pods", "-o", "name"])).trim().is_empty().then_some(())
+        text(&env.kubectl(&["get", "pods", "-o", "name"])).trim().is_empty().then_some(())
     });
     for gone in ["deployment", "service", "role", "rolebinding", "poddisruptionbudget"] {
-        assert!(text(&bed.kubectl(&["get", gone, "-o", "name"])).trim().is_empty(), "{gone}");
+        assert!(text(&env.kubectl(&["get", gone, "-o", "name"])).trim().is_empty(), "{gone}");
     }
     let wide =
         ["get", "clusterrole,clusterrolebinding,validatingadmissionpolicy", "-l", "app.kubernetes.io/instance=imports"];
-    assert!(text(&bed.plane.kubectl(&wide, None).unwrap()).contains("No resources found"));
+    assert!(text(&env.control_plane.kubectl(&wide, None).unwrap()).contains("No resources found"));
     for kept in [vec![CRD], vec!["dij", "first"], vec!["dij", "second"]] {
         assert!(home.is_there(&kept), "{kept:?} stays");
     }
@@ -163,13 +163,13 @@ fn a_release_is_installed_tested_upgraded_rolled_back_and_uninstalled() {
 
     // Installed again under its name, it takes the CRD over by itself. An import that is part of the release is
     // waited for, and an upgrade keeps what the install was told.
-    let within = Bed::manifest("within", "d3", json!({}));
+    let within = TestEnv::manifest("within", "d3", json!({}));
     home.install("install", "imports", &chart(), &json!({"replicas": 2, "extraObjects": [within]}));
-    assert_eq!(bed.status("within").status.as_deref(), Some("ACTIVE"), "--wait waited for it");
+    assert_eq!(env.status("within").status.as_deref(), Some("ACTIVE"), "--wait waited for it");
     let chart_dir = chart().display().to_string();
     let set = ["--reset-then-reuse-values", "--set", "concurrency=3", "--wait", "--timeout", "5m"];
     home.must(&[&["upgrade", "imports", &chart_dir], set.as_slice()].concat());
-    let spec = text(&bed.kubectl(&["get", "deployment", "-o", "jsonpath={.items[0].spec}"]));
+    let spec = text(&env.kubectl(&["get", "deployment", "-o", "jsonpath={.items[0].spec}"]));
     assert!(spec.contains("\"replicas\":2") && spec.contains("--concurrency=3"), "{spec}");
     home.must(&["uninstall", "imports", "--wait", "--timeout", "5m"]);
 
@@ -179,55 +179,56 @@ fn a_release_is_installed_tested_upgraded_rolled_back_and_uninstalled() {
     let refused = home.helm(&install);
     assert!(text(&refused).contains("invalid ownership metadata"), "{}", text(&refused));
     home.must(&[install.as_slice(), &["--take-ownership"]].concat());
-    bed.import("third", "d2", json!({}));
-    bed.until("third", "ImportSucceeded");
-    assert_eq!(bed.service.calls("CreateDatasetImportJob"), 4);
+    env.import("third", "d2", json!({}));
+    env.wait_for_reason("third", "ImportSucceeded");
+    assert_eq!(env.service.call_count("CreateDatasetImportJob"), 4);
     home.must(&["uninstall", "again", "--wait", "--timeout", "5m"]);
     eventually("the CRD is gone, which was not to be kept", || (!home.is_there(&[CRD])).then_some(()));
-    kustomize(bed.plane);
-    plane.shutdown();
+    kustomize(env.control_plane);
+    control_plane.shutdown();
 }
 
 /// `kubectl apply -k` makes a working install, too. It comes after the release: both bring the CRD.
-fn kustomize(plane: &'static ControlPlane) {
+fn kustomize(control_plane: &'static ControlPlane) {
     let namespace = "personalize-operator";
     let config = file("config/default").display().to_string();
-    let applied = plane.kubectl(&["apply", "--validate=strict", "-k", &config], None).unwrap();
+    let applied = control_plane.kubectl(&["apply", "--validate=strict", "-k", &config], None).unwrap();
     assert!(applied.status.success(), "{}", text(&applied));
     assert!(!text(&applied).contains("Warning"), "{}", text(&applied));
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let node = Node::start(&plane.kubeconfig(), namespace, dir.path(), images());
+    let node = Node::start(&control_plane.kubeconfig(), namespace, dir.path(), images());
     let rollout = ["-n", namespace, "rollout", "status", "deployment/personalize-operator", "--timeout=5m"];
-    let rolled = plane.kubectl(&rollout, None).unwrap();
+    let rolled = control_plane.kubectl(&rollout, None).unwrap();
     assert!(rolled.status.success(), "{}\n{}", text(&rolled), node.logs());
     let level = ["get", "namespace", namespace, "-o", "jsonpath={.metadata.labels}"];
     assert!(
-        text(&plane.kubectl(&level, None).unwrap()).contains("\"pod-security.kubernetes.io/enforce\":\"restricted\"")
+        text(&control_plane.kubectl(&level, None).unwrap())
+            .contains("\"pod-security.kubernetes.io/enforce\":\"restricted\"")
     );
-    let deleted = plane.kubectl(&["delete", "--timeout=5m", "-k", &config], None).unwrap();
+    let deleted = control_plane.kubectl(&["delete", "--timeout=5m", "-k", &config], None).unwrap();
     assert!(deleted.status.success(), "{}", text(&deleted));
 }
 
 #[test]
 fn a_namespaced_install_works_with_roles_alone() {
-    let home = Home::new(plane());
-    let (bed, other) = (&home.bed, Bed::on(plane()));
+    let home = Home::new(shared_control_plane());
+    let (env, other) = (&home.env, TestEnv::on(shared_control_plane()));
     let limited = "personalize-operator.io/allowed-dataset-arns=arn:aws:personalize:*:dataset/shop/d1";
     let limit = ["annotate", "namespace", &other.namespace, limited];
     assert!(other.kubectl(&limit).status.success());
-    let unwatched = Bed::on(plane());
+    let unwatched = TestEnv::on(shared_control_plane());
     unwatched.import("unseen", "d9", json!({}));
-    let watched = json!({"crds": {"enabled": false}, "watchNamespaces": [bed.namespace, other.namespace]});
+    let watched = json!({"crds": {"enabled": false}, "watchNamespaces": [env.namespace, other.namespace]});
     home.install("install", "team", &chart(), &watched);
     let wide = ["get", "clusterrole,clusterrolebinding", "-l", "app.kubernetes.io/instance=team", "-o", "name"];
-    assert!(text(&bed.plane.kubectl(&wide, None).unwrap()).trim().is_empty());
-    bed.import("own", "d0", json!({}));
-    bed.until("own", "ImportSucceeded");
+    assert!(text(&env.control_plane.kubectl(&wide, None).unwrap()).trim().is_empty());
+    env.import("own", "d0", json!({}));
+    env.wait_for_reason("own", "ImportSucceeded");
     // The Role lets the operator get the Namespace that it is in, so the limits are known.
     other.import("listed", "d1", json!({}));
-    other.until("listed", "ImportSucceeded");
+    other.wait_for_reason("listed", "ImportSucceeded");
     other.import("unlisted", "d2", json!({}));
-    let status = other.until("unlisted", "NotPermitted");
+    let status = other.wait_for_reason("unlisted", "NotPermitted");
     let message = status.conditions.iter().find(|c| c.type_ == "Ready").map(|c| c.message.clone()).unwrap_or_default();
     assert!(message.contains("does not list it"), "{message}");
     assert_eq!(unwatched.status("unseen").observed_generation, Some(-1));
@@ -248,7 +249,7 @@ fn broken_chart(dir: &Path, template: &str, good: &str, bad: &str) -> PathBuf {
 
 /// Tries to install a chart that can't become ready.
 fn not_installed(home: &Home, chart: &Path) {
-    let values = home.values(&json!({"crds": {"enabled": false}, "watchNamespaces": [home.bed.namespace]}));
+    let values = home.values(&json!({"crds": {"enabled": false}, "watchNamespaces": [home.env.namespace]}));
     let chart = chart.display().to_string();
     let tried = home.helm(&["install", "lame", &chart, "--values", &values, "--wait", "--timeout", "15s"]);
     assert!(!tried.status.success(), "{}", text(&tried));
@@ -256,16 +257,16 @@ fn not_installed(home: &Home, chart: &Path) {
 
 #[test]
 fn a_release_whose_operator_lacks_a_right_does_not_become_ready() {
-    let home = Home::new(plane());
+    let home = Home::new(shared_control_plane());
     let good = "verbs: [get, list, watch]";
-    not_installed(&home, &broken_chart(home.bed.dir(), "_helpers.tpl", good, "verbs: [get, watch]"));
+    not_installed(&home, &broken_chart(home.env.dir(), "_helpers.tpl", good, "verbs: [get, watch]"));
     eventually("the log tells which", || home.node.logs().contains("cannot list resource").then_some(()));
 }
 
 #[test]
 fn a_release_whose_readiness_probe_asks_in_the_wrong_place_does_not_become_ready() {
-    let home = Home::new(plane());
-    let broken = broken_chart(home.bed.dir(), "deployment.yaml", "path: /readyz", "path: /nowhere");
+    let home = Home::new(shared_control_plane());
+    let broken = broken_chart(home.env.dir(), "deployment.yaml", "path: /readyz", "path: /nowhere");
     not_installed(&home, &broken);
     eventually("the operator itself is well", || home.node.logs().contains("leading").then_some(()));
 }

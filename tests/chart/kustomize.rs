@@ -1,6 +1,6 @@
 //! The kustomize folder holds what the chart renders with its default values.
 
-use crate::env::{plane, text};
+use crate::env::{shared_control_plane, text};
 use crate::helm::{chart, compare, documents, file, read, render_as};
 use serde_json::{Value, json};
 
@@ -23,7 +23,8 @@ fn the_base_is_what_the_chart_renders() {
 
 #[test]
 fn kustomize_builds_the_resources_with_the_image_of_this_version() {
-    let built = plane().kubectl(&["kustomize", &file("config/default").display().to_string()], None).unwrap();
+    let built =
+        shared_control_plane().kubectl(&["kustomize", &file("config/default").display().to_string()], None).unwrap();
     assert!(built.status.success(), "{}", text(&built));
     let resources = documents(&text(&built));
     let deployment = resources.iter().find(|r| r["kind"] == "Deployment").unwrap();

@@ -1,6 +1,6 @@
 //! What the chart renders: reviewed, taken by a real API server, and refused in words where values are wrong.
 
-use crate::env::{plane, text};
+use crate::env::{shared_control_plane, text};
 use crate::helm::{chart, compare, documents, file, helm, of_kind, read, render_as, resources};
 use serde_json::{Value, json};
 use std::fs;
@@ -65,26 +65,26 @@ fn helm_lint_finds_nothing() {
 
 #[test]
 fn the_api_server_takes_every_manifest_strictly_and_without_a_warning() {
-    let plane = plane();
+    let control_plane = shared_control_plane();
     let prepare = ["apply", "--server-side", "-f", &file("tests/chart/prometheus-operator.yaml").display().to_string()];
-    let prepared = plane.kubectl(&prepare, None).unwrap();
+    let prepared = control_plane.kubectl(&prepare, None).unwrap();
     assert!(prepared.status.success(), "{}", text(&prepared));
     for namespace in ["personalize", "team-a", "team-b", "2024", "on"] {
         let restricted = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": {
             "pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"
         }}});
-        let made = plane.kubectl(&["apply", "-f", "-"], Some(&restricted.to_string())).unwrap();
+        let made = control_plane.kubectl(&["apply", "-f", "-"], Some(&restricted.to_string())).unwrap();
         assert!(made.status.success(), "{}", text(&made));
     }
     for kind in ["servicemonitors", "podmonitors", "prometheusrules"] {
         let crd = format!("crd/{kind}.monitoring.coreos.com");
         let wait = ["wait", "--for=condition=Established", &crd, "--timeout=60s"];
-        assert!(plane.kubectl(&wait, None).unwrap().status.success());
+        assert!(control_plane.kubectl(&wait, None).unwrap().status.success());
     }
     for (name, values) in cases() {
         let rendered = rendered(&name, &values);
         let args = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-"];
-        let taken = plane.kubectl(&args, Some(&rendered)).unwrap();
+        let taken = control_plane.kubectl(&args, Some(&rendered)).unwrap();
         assert!(taken.status.success(), "{name}: {}", text(&taken));
         assert!(!text(&taken).contains("Warning"), "{name}: {}", text(&taken));
         assert_eq!(String::from_utf8_lossy(&taken.stdout).lines().count(), documents(&rendered).len(), "{name}");
@@ -98,7 +98,7 @@ fn the_api_server_takes_the_examples_of_artifact_hub() {
     let examples = annotation("artifacthub.io/crdsExamples");
     let list = json!({"apiVersion": "v1", "kind": "List", "items": examples});
     let args = ["apply", "--dry-run=server", "--validate=strict", "-f", "-"];
-    let taken = plane().kubectl(&args, Some(&list.to_string())).unwrap();
+    let taken = shared_control_plane().kubectl(&args, Some(&list.to_string())).unwrap();
     assert!(taken.status.success(), "{}", text(&taken));
     let crd: Value = serde_yaml::from_str(&read("crds/datasetimportjobs.yaml")).unwrap();
     let told = &annotation("artifacthub.io/crds")[0];

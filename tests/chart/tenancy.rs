@@ -1,6 +1,6 @@
 //! The chart's ValidatingAdmissionPolicy: the operator's own rule, at admission.
 
-use crate::env::{Bed, eventually, plane, text};
+use crate::env::{TestEnv, eventually, shared_control_plane, text};
 use crate::helm::{of_kind, read, resources};
 use personalize_operator::api::DatasetImportJobSpec;
 use personalize_operator::controller::namespace_policy::{
@@ -25,11 +25,12 @@ fn policy(name: &str, unlisted: &str) {
     assert_eq!((list.len(), roles.len()), (2, 2));
     let items = [list, roles].concat();
     let all = json!({"apiVersion": "v1", "kind": "List", "items": items});
-    let applied = plane().kubectl(&["apply", "-f", "-"], Some(&all.to_string())).unwrap();
+    let applied = shared_control_plane().kubectl(&["apply", "-f", "-"], Some(&all.to_string())).unwrap();
     assert!(applied.status.success(), "{}", text(&applied));
     let policy = format!("{name}-tenancy");
     let status = eventually("the policy's types are checked", || {
-        let got = plane().kubectl(&["get", "validatingadmissionpolicy", &policy, "-o", "json"], None).unwrap();
+        let got =
+            shared_control_plane().kubectl(&["get", "validatingadmissionpolicy", &policy, "-o", "json"], None).unwrap();
         let got: Value = serde_json::from_slice(&got.stdout).unwrap();
         (got["status"]["observedGeneration"] == got["metadata"]["generation"]).then(|| got["status"].clone())
     });
@@ -37,7 +38,7 @@ fn policy(name: &str, unlisted: &str) {
     // A namespace where nothing is permitted shows when the policy has arrived.
     let probe = namespace(&format!("{name}-probe"), name, &[(ALLOWED_ROLE_ARNS, "none")]);
     eventually("the policy is in force", || {
-        let tried = create(&probe, &[Bed::manifest("probe", "d0", json!({}))]);
+        let tried = create(&probe, &[TestEnv::manifest("probe", "d0", json!({}))]);
         text(&tried).contains("is not permitted in this namespace").then_some(())
     });
 }
@@ -48,7 +49,7 @@ fn namespace(name: &str, label: &str, annotations: &[(&str, &str)]) -> String {
     let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {
         "name": name, "labels": {"tenancy-test": label}, "annotations": annotations
     }});
-    let made = plane().kubectl(&["create", "-f", "-"], Some(&object.to_string())).unwrap();
+    let made = shared_control_plane().kubectl(&["create", "-f", "-"], Some(&object.to_string())).unwrap();
     assert!(made.status.success(), "{}", text(&made));
     name
 }
@@ -56,7 +57,7 @@ fn namespace(name: &str, label: &str, annotations: &[(&str, &str)]) -> String {
 fn create(namespace: &str, manifests: &[Value]) -> Output {
     let list = json!({"apiVersion": "v1", "kind": "List", "items": manifests});
     let args = ["-n", namespace, "create", "--dry-run=server", "-f", "-"];
-    plane().kubectl(&args, Some(&list.to_string())).unwrap()
+    shared_control_plane().kubectl(&args, Some(&list.to_string())).unwrap()
 }
 
 #[test]
@@ -73,7 +74,7 @@ fn admission_and_the_operator_judge_alike() {
         .concat()
         .into_iter()
         .enumerate()
-        .map(|(i, edit)| Bed::manifest(&format!("v{i}"), "d0", edit))
+        .map(|(i, edit)| TestEnv::manifest(&format!("v{i}"), "d0", edit))
         .collect();
     let many = (0..300).map(|i| arn(&format!("other{i}"))).chain([arn("d0")]).collect::<Vec<_>>().join("\n");
     let (exact, dotted) = (arn("d0"), arn("d-1.x"));
@@ -143,13 +144,13 @@ fn the_built_in_roles_know_the_resource() {
     for role in ["view", "edit", "admin"] {
         let user = format!("--user={role}-of-{namespace}");
         let bind = ["-n", &namespace, "create", "rolebinding", role, &format!("--clusterrole={role}"), &user];
-        assert!(plane().kubectl(&bind, None).unwrap().status.success());
+        assert!(shared_control_plane().kubectl(&bind, None).unwrap().status.success());
     }
     let may = |role: &str, verb: &str, subresource: &str| {
         let (user, subresource) = (format!("--as={role}-of-{namespace}"), format!("--subresource={subresource}"));
         let what = "datasetimportjobs.personalize-operator.io";
         let args = ["-n", &namespace, "auth", "can-i", verb, what, &user, &subresource];
-        plane().kubectl(&args, None).unwrap().status.success()
+        shared_control_plane().kubectl(&args, None).unwrap().status.success()
     };
     for (role, edits) in [("view", false), ("edit", true), ("admin", true)] {
         eventually("the role has arrived", || may(role, "list", "").then_some(()));
@@ -182,9 +183,9 @@ fn an_editor_of_a_namespace_does_not_get_round_the_policy() {
     let user = format!("dana-of-{namespace}");
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let kubeconfig = dir.path().join("kubeconfig");
-    plane().kubeconfig_for(&user, &["system:authenticated"], &kubeconfig).unwrap();
+    shared_control_plane().kubeconfig_for(&user, &["system:authenticated"], &kubeconfig).unwrap();
     let bind = ["-n", &namespace, "create", "rolebinding", "dana", "--clusterrole=edit", &format!("--user={user}")];
-    assert!(plane().kubectl(&bind, None).unwrap().status.success());
+    assert!(shared_control_plane().kubectl(&bind, None).unwrap().status.success());
     let as_dana = |args: &[&str], input: &Value| {
         let file = dir.path().join("input.json");
         std::fs::write(&file, input.to_string()).unwrap();
@@ -196,17 +197,17 @@ fn an_editor_of_a_namespace_does_not_get_round_the_policy() {
         command.output().unwrap()
     };
     // The chart's aggregated role is what lets an editor import at all.
-    let listed = Bed::manifest("listed", "d1", json!({}));
+    let listed = TestEnv::manifest("listed", "d1", json!({}));
     eventually("an editor may import what is listed", || as_dana(&["create"], &listed).status.success().then_some(()));
 
-    let other = |edit: Value| Bed::manifest("other", "d1", edit);
+    let other = |edit: Value| TestEnv::manifest("other", "d1", edit);
     let elsewhere = json!({"datasetArn": arn("d2")});
     let data = json!({"dataSource": {"dataLocation": "s3://bucket2/x.csv"}});
     let mut annotated = other(elsewhere.clone());
     annotated["metadata"]["annotations"] = json!({(ALLOWED_DATASET_ARNS): "*"});
     let mut generated = other(elsewhere.clone());
     generated["metadata"] = json!({"generateName": "other-"});
-    let mut moved = Bed::manifest("listed", "d2", json!({}));
+    let mut moved = TestEnv::manifest("listed", "d2", json!({}));
     let free = format!("{ALLOWED_DATASET_ARNS}=*");
     for (how, args, input, why) in [
         ("creates it", vec!["create"], other(elsewhere.clone()), "does not list it"),
@@ -254,8 +255,9 @@ fn an_editor_of_a_namespace_does_not_get_round_the_policy() {
         let tried = as_dana(&args, &input);
         assert!(!tried.status.success() && text(&tried).contains(why), "{how}: {}", text(&tried));
     }
-    let left =
-        plane().kubectl(&["-n", &namespace, "get", "dij", "-o", "jsonpath={.items[*].spec.datasetArn}"], None).unwrap();
+    let left = shared_control_plane()
+        .kubectl(&["-n", &namespace, "get", "dij", "-o", "jsonpath={.items[*].spec.datasetArn}"], None)
+        .unwrap();
     let left = text(&left);
     assert!(left.split_whitespace().all(|dataset| dataset == arn("d1")), "{left}");
 }

@@ -1,12 +1,12 @@
-//! The operator as users meet it: the real binary, a real control plane, and the stand-in service.
+//! End-to-end tests: the real operator binary, a real control plane, and the stand-in for Amazon Personalize.
 
-#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "a test is told by its name")]
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "the name documents a test")]
 
 mod crash_points;
 mod env;
 mod faults;
 #[path = "../chart/helm.rs"]
-#[allow(dead_code, reason = "the tests of the chart use all of it")]
+#[allow(dead_code, reason = "the tests of the chart use the rest")]
 mod helm;
 mod invariants;
 mod rng;

@@ -1,32 +1,32 @@
-//! Chance that can be repeated: the same seed draws the same.
+//! Reproducible randomness: the same seed yields the same numbers.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A small generator of numbers, good enough to draw by.
-pub struct Draw(u64);
+/// A linear congruential generator, good enough to choose what a test does next.
+pub struct Rng(u64);
 
-impl Draw {
+impl Rng {
     pub fn new(seed: u64) -> Self {
-        let mut draw = Self(seed);
-        // Seeds that are close together begin alike.
+        let mut rng = Self(seed);
+        // The first numbers of close seeds are alike.
         for _ in 0..8 {
-            draw.below(2);
+            rng.below(2);
         }
-        draw
+        rng
     }
 
-    /// A number below the limit, which is not 0.
+    /// A number below `limit`, which must not be 0.
     pub fn below(&mut self, limit: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(self.0 >> 33).unwrap() % limit
     }
 
-    /// True once in so many times.
-    pub fn once_in(&mut self, times: usize) -> bool {
+    /// True with a chance of one in `times`.
+    pub fn one_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
 
-    pub fn of<T: Clone>(&mut self, all: &[T]) -> T {
+    pub fn pick<T: Clone>(&mut self, all: &[T]) -> T {
         all[self.below(all.len())].clone()
     }
 
@@ -35,7 +35,7 @@ impl Draw {
     }
 }
 
-/// The seed that this variable gives, or else the time.
+/// The seed in this environment variable, or the current time.
 pub fn seed(variable: &str) -> u64 {
     let given = std::env::var(variable).ok().filter(|seed| !seed.is_empty());
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();

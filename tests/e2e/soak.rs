@@ -1,12 +1,11 @@
-//! A long random life: people, faults and kills from a seed, and at the end the judge over all of it.
+//! A long random workload with faults and kills from a seed. At the end all invariants are checked.
 //!
-//! `make soak MINUTES=…` runs it for long. The seed fixes what is done in which order; when it meets the
-//! operator is up to the machine.
+//! `make soak MINUTES=…` runs it for long. The seed determines the actions and their order; when they reach the
+//! operator depends on the machine.
 
-use crate::env::proxy::{Call, Fate, Proxy};
-use crate::env::{Bed, Operator, block_on, dataset_arn, install_crd};
-use crate::invariants;
-use crate::rng::{Draw, seed};
+use crate::env::proxy::{Call, Fault, Proxy};
+use crate::env::{OperatorProcess, TestEnv, block_on, dataset_arn, install_crd};
+use crate::rng::{Rng, seed};
 use control_plane::{ControlPlane, Part};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use personalize_operator::api::DatasetImportJob;
@@ -17,148 +16,148 @@ use std::time::{Duration, Instant};
 
 const NAMES: usize = 16;
 const DATASETS: usize = 6;
-/// How long everything may take to come to rest once the faults are over.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// How long imports may take to finish after the last fault.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// One of the two replicas of the operator, behind a proxy of its own.
+/// One of the two replicas, behind its own proxy.
 struct Replica {
     identity: &'static str,
     proxy: Proxy,
-    operator: Option<Operator>,
-    /// It is halted until then.
-    halted: Option<Instant>,
-    /// It is down until then.
-    down: Option<Instant>,
-    /// Its calls go wrong until then.
-    troubled: Option<Instant>,
+    operator: Option<OperatorProcess>,
+    /// Paused until then.
+    paused: Option<Instant>,
+    /// Stopped until then.
+    stopped: Option<Instant>,
+    /// Its calls meet faults until then.
+    faulty: Option<Instant>,
 }
 
 impl Replica {
-    fn new(bed: &Bed, identity: &'static str) -> Self {
-        let dir = bed.dir().join(identity);
+    fn new(env: &TestEnv, identity: &'static str) -> Self {
+        let dir = env.dir().join(identity);
         fs::create_dir_all(&dir).unwrap();
-        let proxy = Proxy::start(&dir, &bed.plane.kubeconfig(), bed.service.url());
-        Self { identity, proxy, operator: None, halted: None, down: None, troubled: None }
+        let proxy = Proxy::start(&dir, &env.control_plane.kubeconfig(), env.service.url());
+        Self { identity, proxy, operator: None, paused: None, stopped: None, faulty: None }
     }
 
-    fn start(&mut self, bed: &Bed) {
+    fn start(&mut self, env: &TestEnv) {
         let identity = format!("--identity={}", self.identity);
-        self.operator = Some(bed.operator_behind(&self.proxy, &[&identity, "--log-level=info"]));
+        self.operator = Some(env.spawn_operator_behind(&self.proxy, &[&identity, "--log-level=info"]));
     }
 
-    /// Brings it back when its time has come; with `now` at once.
-    fn tend(&mut self, bed: &Bed, now: bool) {
-        let over = |until: &mut Option<Instant>| until.take_if(|at| now || *at <= Instant::now()).is_some();
-        if over(&mut self.troubled) {
-            self.proxy.pass();
+    /// Ends what is due, or everything with `now`, and restarts a dead operator.
+    fn recover(&mut self, env: &TestEnv, now: bool) {
+        let is_due = |until: &mut Option<Instant>| until.take_if(|at| now || *at <= Instant::now()).is_some();
+        if is_due(&mut self.faulty) {
+            self.proxy.clear();
         }
-        if over(&mut self.halted)
+        if is_due(&mut self.paused)
             && let Some(operator) = &self.operator
         {
             operator.signal("-CONT");
         }
-        // A proxy may have killed it.
-        if self.halted.is_none() && self.operator.as_mut().is_some_and(Operator::has_ended) {
+        // A fault may have killed it.
+        if self.paused.is_none() && self.operator.as_mut().is_some_and(OperatorProcess::has_exited) {
             self.operator = None;
         }
-        if over(&mut self.down) || self.operator.is_none() && self.down.is_none() {
-            self.start(bed);
+        if is_due(&mut self.stopped) || self.operator.is_none() && self.stopped.is_none() {
+            self.start(env);
         }
     }
 }
 
 struct Soak {
-    bed: Bed,
-    draw: Draw,
+    env: TestEnv,
+    rng: Rng,
     replicas: [Replica; 2],
-    /// The manifest that a name had last.
+    /// The last manifest of each name.
     manifests: HashMap<String, Value>,
-    done: BTreeMap<&'static str, usize>,
-    began: Instant,
+    actions: BTreeMap<&'static str, usize>,
+    started: Instant,
 }
 
 impl Soak {
-    fn new(plane: &'static ControlPlane, seed: u64) -> Self {
-        let bed = Bed::on(plane);
-        let replicas = ["one", "two"].map(|identity| Replica::new(&bed, identity));
+    fn new(control_plane: &'static ControlPlane, seed: u64) -> Self {
+        let env = TestEnv::on(control_plane);
+        let replicas = ["one", "two"].map(|identity| Replica::new(&env, identity));
         Self {
-            bed,
-            draw: Draw::new(seed),
+            env,
+            rng: Rng::new(seed),
             replicas,
             manifests: HashMap::new(),
-            done: BTreeMap::new(),
-            began: Instant::now(),
+            actions: BTreeMap::new(),
+            started: Instant::now(),
         }
     }
 
     fn name(&mut self) -> String {
-        format!("import-{}", self.draw.below(NAMES))
+        format!("import-{}", self.rng.below(NAMES))
     }
 
-    /// One thing happens.
+    /// Takes one random action.
     fn act(&mut self) {
-        let what = match self.draw.below(100) {
-            0..30 => self.make(),
+        let action = match self.rng.below(100) {
+            0..30 => self.create_resource(),
             30..36 => self.delete(),
-            36..44 => self.make_again(),
+            36..44 => self.recreate(),
             44..54 => self.edit(),
             54..62 => self.annotate(),
-            62..78 => self.trouble_service(),
-            78..86 => self.trouble_calls(),
+            62..78 => self.inject_service_fault(),
+            78..86 => self.inject_call_faults(),
             86..89 => self.kill(),
-            89..92 => self.halt(),
+            89..92 => self.pause(),
             92..94 => self.stop(),
-            94..97 => self.foreign_job(),
-            97..99 => self.wipe_status(),
+            94..97 => self.create_foreign_job(),
+            97..99 => self.clear_status(),
             _ => self.restart_api_server(),
         };
-        *self.done.entry(what).or_default() += 1;
+        *self.actions.entry(action).or_default() += 1;
     }
 
     fn create(&self, manifest: Value) {
-        let (api, job) = (self.bed.api(), serde_json::from_value::<DatasetImportJob>(manifest).unwrap());
-        // Here and below: an API server that is away, or a name that is taken or not there, is part of it.
-        let _ = block_on(async move { api.create(&PostParams::default(), &job).await });
+        let (api, resource) = (self.env.api(), serde_json::from_value::<DatasetImportJob>(manifest).unwrap());
+        // Errors are expected, here and below: the API server may be down, and the name may be taken or missing.
+        let _ = block_on(async move { api.create(&PostParams::default(), &resource).await });
     }
 
     fn patch(&self, name: &str, patch: Value) {
-        let (api, name) = (self.bed.api(), name.to_owned());
+        let (api, name) = (self.env.api(), name.to_owned());
         let _ = block_on(async move { api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await });
     }
 
     fn remove(&self, name: &str) {
-        let (api, name) = (self.bed.api(), name.to_owned());
+        let (api, name) = (self.env.api(), name.to_owned());
         let _ = block_on(async move { api.delete(&name, &DeleteParams::default()).await });
     }
 
-    fn make(&mut self) -> &'static str {
+    fn create_resource(&mut self) -> &'static str {
         let name = self.name();
-        let dataset = format!("d{}", self.draw.below(DATASETS));
-        let file = self.draw.of(&["interactions", "interactions", "interactions", "few", "no-item"]);
+        let dataset = format!("d{}", self.rng.below(DATASETS));
+        let file = self.rng.pick(&["interactions", "interactions", "interactions", "few", "no-item"]);
         let mut spec = json!({
             "dataSource": {"dataLocation": format!("s3://bucket/{file}.csv")},
-            "importMode": self.draw.of(&["FULL", "INCREMENTAL"]),
-            "backoffLimit": self.draw.below(3),
-            "suspend": self.draw.once_in(10),
+            "importMode": self.rng.pick(&["FULL", "INCREMENTAL"]),
+            "backoffLimit": self.rng.below(3),
+            "suspend": self.rng.one_in(10),
         });
-        if self.draw.once_in(6) {
-            spec["jobName"] = json!(format!("chosen-{name}-{}", self.draw.below(3)));
+        if self.rng.one_in(6) {
+            spec["jobName"] = json!(format!("chosen-{name}-{}", self.rng.below(3)));
         }
-        let manifest = Bed::manifest(&name, &dataset, spec);
-        // As tools do it that replace what they can't change.
+        let manifest = TestEnv::manifest(&name, &dataset, spec);
+        // Like tools that replace what they can't change.
         self.remove(&name);
         self.create(manifest.clone());
         self.manifests.insert(name, manifest);
-        "made"
+        "created"
     }
 
-    fn make_again(&mut self) -> &'static str {
+    fn recreate(&mut self) -> &'static str {
         let name = self.name();
         if let Some(manifest) = self.manifests.get(&name).cloned() {
             self.remove(&name);
             self.create(manifest);
         }
-        "made again"
+        "recreated"
     }
 
     fn delete(&mut self) -> &'static str {
@@ -169,11 +168,11 @@ impl Soak {
 
     fn edit(&mut self) -> &'static str {
         let name = self.name();
-        let patch = match self.draw.below(4) {
+        let patch = match self.rng.below(4) {
             0 => json!({"spec": {"suspend": true}}),
             1 => json!({"spec": {"suspend": false}}),
-            2 => json!({"spec": {"backoffLimit": self.draw.below(4)}}),
-            _ => json!({"metadata": {"labels": {"edit": self.draw.below(1000).to_string()}}}),
+            2 => json!({"spec": {"backoffLimit": self.rng.below(4)}}),
+            _ => json!({"metadata": {"labels": {"edit": self.rng.below(1000).to_string()}}}),
         };
         self.patch(&name, patch);
         "edited"
@@ -181,17 +180,16 @@ impl Soak {
 
     fn annotate(&mut self) -> &'static str {
         let name = self.name();
-        let key = self.draw.of(&["reconcile-requested-at", "retry-requested-at"]);
-        let value = self.draw.below(1_000_000).to_string();
+        let key = self.rng.pick(&["reconcile-requested-at", "retry-requested-at"]);
+        let value = self.rng.below(1_000_000).to_string();
         self.patch(&name, json!({"metadata": {"annotations": {format!("personalize-operator.io/{key}"): value}}}));
         "annotated"
     }
 
-    fn trouble_service(&mut self) -> &'static str {
-        let error =
-            |code: &str, status: u16| json!({"error": {"code": code, "message": "as ordered", "status": status}});
+    fn inject_service_fault(&mut self) -> &'static str {
+        let error = |code: &str, status: u16| json!({"error": {"code": code, "message": "injected", "status": status}});
         let quota = "More than 5 resources with PENDING or IN_PROGRESS status.";
-        let action = self.draw.of(&[
+        let action = self.rng.pick(&[
             error("ThrottlingException", 400),
             error("InternalServerException", 500),
             error("ServiceUnavailable", 503),
@@ -212,7 +210,7 @@ impl Soak {
             json!("noArn"),
             json!({"notFoundFor": {"lookups": 1}}),
         ]);
-        let operation = self.draw.of(&[
+        let operation = self.rng.pick(&[
             "CreateDatasetImportJob",
             "CreateDatasetImportJob",
             "DescribeDatasetImportJob",
@@ -220,149 +218,149 @@ impl Soak {
             "ListDatasetImportJobs",
             "ListTagsForResource",
         ]);
-        // Elsewhere these two would be lies that the service does not tell.
-        let create = operation == "CreateDatasetImportJob";
-        if create || !(action.to_string().contains("noArn") || action.to_string().contains("notFoundFor")) {
-            let count = 1 + self.draw.below(3);
-            self.bed.service.fault(&json!({"operation": operation, "count": count, "action": action}));
+        // The service makes these two mistakes in creates only.
+        let is_create = operation == "CreateDatasetImportJob";
+        if is_create || !(action.to_string().contains("noArn") || action.to_string().contains("notFoundFor")) {
+            let count = 1 + self.rng.below(3);
+            self.env.service.inject_fault(&json!({"operation": operation, "count": count, "action": action}));
         }
-        if self.draw.once_in(4) {
-            let (pending, running) = (self.draw.below(1500), self.draw.below(2500));
-            self.bed.service.durations(u64::try_from(pending).unwrap(), u64::try_from(running).unwrap());
+        if self.rng.one_in(4) {
+            let (pending, running) = (self.rng.below(1500), self.rng.below(2500));
+            self.env.service.set_durations(u64::try_from(pending).unwrap(), u64::try_from(running).unwrap());
         }
-        "faults of the service"
+        "service faults"
     }
 
-    fn trouble_calls(&mut self) -> &'static str {
-        let mut draw = Draw::new(u64::try_from(self.draw.below(1 << 30)).unwrap());
-        let one_in = 4 + self.draw.below(40);
-        let time = self.draw.millis(300, 4000);
-        let replica = &mut self.replicas[self.draw.below(2)];
-        replica.proxy.rule(move |call| if draw.once_in(one_in) { mishap(&mut draw, call) } else { Fate::Pass });
-        replica.troubled = Some(Instant::now() + time);
-        "troubled networks"
+    fn inject_call_faults(&mut self) -> &'static str {
+        let mut rng = Rng::new(u64::try_from(self.rng.below(1 << 30)).unwrap());
+        let one_in = 4 + self.rng.below(40);
+        let time = self.rng.millis(300, 4000);
+        let replica = &mut self.replicas[self.rng.below(2)];
+        replica.proxy.inject(move |call| if rng.one_in(one_in) { random_fault(&mut rng, call) } else { Fault::None });
+        replica.faulty = Some(Instant::now() + time);
+        "faulty networks"
     }
 
     fn kill(&mut self) -> &'static str {
-        let time = self.draw.millis(0, 5000);
-        let replica = &mut self.replicas[self.draw.below(2)];
+        let time = self.rng.millis(0, 5000);
+        let replica = &mut self.replicas[self.rng.below(2)];
         if let Some(operator) = replica.operator.take() {
             operator.kill();
         }
-        (replica.halted, replica.down) = (None, Some(Instant::now() + time));
+        (replica.paused, replica.stopped) = (None, Some(Instant::now() + time));
         "kills"
     }
 
-    fn halt(&mut self) -> &'static str {
-        // The lease lives for 3 s.
-        let time = self.draw.millis(500, 6000);
-        let replica = &mut self.replicas[self.draw.below(2)];
-        if let Some(operator) = replica.operator.as_mut().filter(|_| replica.halted.is_none())
-            && !operator.has_ended()
+    fn pause(&mut self) -> &'static str {
+        // The lease expires after 3 s.
+        let time = self.rng.millis(500, 6000);
+        let replica = &mut self.replicas[self.rng.below(2)];
+        if let Some(operator) = replica.operator.as_mut().filter(|_| replica.paused.is_none())
+            && !operator.has_exited()
         {
             operator.signal("-STOP");
-            replica.halted = Some(Instant::now() + time);
+            replica.paused = Some(Instant::now() + time);
         }
-        "halts"
+        "pauses"
     }
 
     fn stop(&mut self) -> &'static str {
-        let time = self.draw.millis(0, 2000);
-        let replica = &mut self.replicas[self.draw.below(2)];
-        if replica.halted.is_none()
+        let time = self.rng.millis(0, 2000);
+        let replica = &mut self.replicas[self.rng.below(2)];
+        if replica.paused.is_none()
             && let Some(operator) = replica.operator.take()
         {
-            // Whether it ends well is for other tests: here its proxy may have killed it.
+            // Its exit status does not matter: a fault may have killed it.
             operator.stop();
-            replica.down = Some(Instant::now() + time);
+            replica.stopped = Some(Instant::now() + time);
         }
         "stops"
     }
 
-    fn foreign_job(&mut self) -> &'static str {
-        let (name, dataset) = (format!("elsewhere-{}", self.draw.below(1 << 30)), self.draw.below(DATASETS));
-        self.bed.service.put_job(
+    fn create_foreign_job(&mut self) -> &'static str {
+        let (name, dataset) = (format!("foreign-{}", self.rng.below(1 << 30)), self.rng.below(DATASETS));
+        self.env.service.put_job(
             &json!({"name": name, "datasetArn": dataset_arn(&format!("d{dataset}")), "status": "CREATE PENDING"}),
         );
         "foreign jobs"
     }
 
-    fn wipe_status(&mut self) -> &'static str {
-        let (name, api) = (self.name(), self.bed.api());
+    fn clear_status(&mut self) -> &'static str {
+        let (name, api) = (self.name(), self.env.api());
         let patch = Patch::Merge(json!({"status": null}));
         let _ = block_on(async move { api.patch_status(&name, &PatchParams::default(), &patch).await });
-        "wiped statuses"
+        "cleared statuses"
     }
 
     fn restart_api_server(&mut self) -> &'static str {
-        self.bed.plane.stop_part(Part::ApiServer).unwrap();
-        self.replicas.iter_mut().for_each(|replica| replica.tend(&self.bed, false));
-        std::thread::sleep(self.draw.millis(0, 5000));
-        self.bed.plane.start_part(Part::ApiServer).unwrap();
-        "restarts of the API server"
+        self.env.control_plane.stop_part(Part::ApiServer).unwrap();
+        self.replicas.iter_mut().for_each(|replica| replica.recover(&self.env, false));
+        std::thread::sleep(self.rng.millis(0, 5000));
+        self.env.control_plane.start_part(Part::ApiServer).unwrap();
+        "API server restarts"
     }
 
-    fn told(&self) -> String {
-        let done: Vec<String> = self.done.iter().map(|(what, count)| format!("{count} {what}")).collect();
-        let accepted = invariants::accepted(&self.bed.service.ledger()).len();
-        format!("{:4}s: {accepted} imports; {}", self.began.elapsed().as_secs(), done.join(", "))
+    fn summary(&self) -> String {
+        let actions: Vec<String> = self.actions.iter().map(|(action, count)| format!("{count} {action}")).collect();
+        let accepted = self.env.accepted_count();
+        format!("{:4}s: {accepted} imports; {}", self.started.elapsed().as_secs(), actions.join(", "))
     }
 
-    /// Things happen for so long.
+    /// Takes actions for this long.
     fn run(&mut self, time: Duration) {
-        let mut told = Instant::now();
-        while self.began.elapsed() < time {
+        let mut reported = Instant::now();
+        while self.started.elapsed() < time {
             self.act();
-            self.replicas.iter_mut().for_each(|replica| replica.tend(&self.bed, false));
-            if told.elapsed() > Duration::from_secs(5) {
-                told = Instant::now();
-                println!("{}", self.told());
+            self.replicas.iter_mut().for_each(|replica| replica.recover(&self.env, false));
+            if reported.elapsed() > Duration::from_secs(5) {
+                reported = Instant::now();
+                println!("{}", self.summary());
             }
-            std::thread::sleep(self.draw.millis(20, 300));
+            std::thread::sleep(self.rng.millis(20, 300));
         }
     }
 
-    /// Nothing happens any more, and everything comes to rest.
+    /// Ends all faults and waits until every import has finished. Returns the violations that remain.
     fn settle(&mut self) -> Vec<String> {
-        self.bed.service.clear_faults();
-        self.bed.service.durations(50, 50);
-        let end = Instant::now() + PATIENCE;
+        self.env.service.clear_faults();
+        self.env.service.set_durations(50, 50);
+        let deadline = Instant::now() + SETTLE_TIMEOUT;
         loop {
-            self.replicas.iter_mut().for_each(|replica| replica.tend(&self.bed, true));
-            let faults = self.bed.faults_settled();
-            if faults.is_empty() || Instant::now() > end {
-                return faults;
+            self.replicas.iter_mut().for_each(|replica| replica.recover(&self.env, true));
+            let violations = self.env.settled_violations();
+            if violations.is_empty() || Instant::now() > deadline {
+                return violations;
             }
             std::thread::sleep(Duration::from_secs(1));
         }
     }
 }
 
-/// What may go wrong with a call.
-fn mishap(draw: &mut Draw, call: &Call) -> Fate {
+/// A random fault for a call.
+fn random_fault(rng: &mut Rng, call: &Call) -> Fault {
     let retry = || vec![("retry-after", "1".to_owned())];
     let status = |code: u16, reason: &str| {
         json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code}).to_string()
     };
-    let kubernetes = call.label.contains(' ');
-    match draw.below(12) {
-        0 | 1 => Fate::Break,
-        2 | 3 => Fate::Lose,
-        // Below the time for which a late job is awaited.
-        4 | 5 => Fate::Delay(draw.millis(10, 700)),
-        6 => Fate::Silence,
-        7 => Fate::Forget,
-        8 => Fate::Freeze,
-        9 if kubernetes => Fate::Answer(429, retry(), status(429, "TooManyRequests")),
-        10 if kubernetes => Fate::Answer(500, Vec::new(), status(500, "InternalError")),
-        11 if draw.once_in(2) => Fate::KillBefore,
-        11 => Fate::KillAfter,
-        _ => Fate::Pass,
+    let kubernetes = call.is_kubernetes();
+    match rng.below(12) {
+        0 | 1 => Fault::DropRequest,
+        2 | 3 => Fault::DropResponse,
+        // Shorter than the grace period.
+        4 | 5 => Fault::Delay(rng.millis(10, 700)),
+        6 => Fault::HangRequest,
+        7 => Fault::HangResponse,
+        8 => Fault::HangBody,
+        9 if kubernetes => Fault::Respond(429, retry(), status(429, "TooManyRequests")),
+        10 if kubernetes => Fault::Respond(500, Vec::new(), status(500, "InternalError")),
+        11 if rng.one_in(2) => Fault::KillBefore,
+        11 => Fault::KillAfter,
+        _ => Fault::None,
     }
 }
 
 #[test]
-fn a_random_life_breaks_no_invariant() {
+fn random_workload_with_faults_violates_no_invariant() {
     let minutes = std::env::var("SOAK_MINUTES").ok().and_then(|minutes| minutes.parse::<u64>().ok());
     let (time, seed) = match minutes {
         Some(minutes) => (Duration::from_secs(60 * minutes), seed("SOAK_SEED")),
@@ -370,21 +368,21 @@ fn a_random_life_breaks_no_invariant() {
     };
     println!("SOAK_SEED={seed} for {} s", time.as_secs());
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    // Beds keep their control plane for good; this one is stopped by hand at the end.
-    let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start(dir.path()).unwrap()));
-    install_crd(plane);
-    let mut soak = Soak::new(plane, seed);
+    // An environment needs a static reference. This control plane is stopped at the end.
+    let control_plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start(dir.path()).unwrap()));
+    install_crd(control_plane);
+    let mut soak = Soak::new(control_plane, seed);
     soak.run(time);
-    println!("{}; coming to rest", soak.told());
-    let faults = soak.settle();
-    println!("{}", soak.told());
-    if !faults.is_empty() && std::env::var_os("SOAK_KEEP").is_some() {
-        println!("kept in {} and {}", dir.keep().display(), soak.bed.dir().display());
+    println!("{}; settling", soak.summary());
+    let violations = soak.settle();
+    println!("{}", soak.summary());
+    if !violations.is_empty() && std::env::var_os("SOAK_KEEP").is_some() {
+        println!("kept in {} and {}", dir.keep().display(), soak.env.dir().display());
         std::mem::forget(soak);
-        panic!("SOAK_SEED={seed}: {faults:#?}");
+        panic!("SOAK_SEED={seed}: {violations:#?}");
     }
-    assert_eq!(faults, Vec::<String>::new(), "SOAK_SEED={seed}");
-    soak.bed.judged_settled();
+    assert_eq!(violations, Vec::<String>::new(), "SOAK_SEED={seed}");
+    soak.env.check_invariants_settled();
     drop(soak);
-    plane.shutdown();
+    control_plane.shutdown();
 }

@@ -5,8 +5,8 @@
 use crate::env::personalize_local::{
     ACCESS_KEY, OTHER_ACCESS_KEY, OTHER_ACCOUNT, SECRET_KEY, SESSION_TOKEN, TEMPORARY_ACCESS_KEY, TEMPORARY_SECRET_KEY,
 };
-use crate::env::{ACCOUNT, Bed, REGION, dataset_arn};
-use crate::invariants::accepted;
+use crate::env::{ACCOUNT, REGION, TestEnv, dataset_arn};
+use crate::invariants::accepted_creates;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
@@ -114,12 +114,12 @@ fn elsewhere(dataset: &str) -> Value {
     json!({"datasetArn": dataset_arn(dataset).replace(ACCOUNT, OTHER_ACCOUNT)})
 }
 
-fn message(bed: &Bed, name: &str) -> String {
-    bed.status(name).conditions[0].message.clone()
+fn message(env: &TestEnv, name: &str) -> String {
+    env.status(name).conditions[0].message.clone()
 }
 
-fn keeps_secrets(bed: &Bed, log: &str) {
-    let told = format!("{log}{}", bed.writes().iter().map(Value::to_string).collect::<String>());
+fn keeps_secrets(env: &TestEnv, log: &str) {
+    let told = format!("{log}{}", env.audited_writes().iter().map(Value::to_string).collect::<String>());
     for secret in [SECRET_KEY, TEMPORARY_SECRET_KEY, SESSION_TOKEN] {
         assert!(!told.contains(secret));
     }
@@ -127,15 +127,17 @@ fn keeps_secrets(bed: &Bed, log: &str) {
 
 #[test]
 fn an_import_into_another_account_is_made_with_the_role_for_that_account() {
-    let bed = Bed::new();
+    let env = TestEnv::new();
     let sts = other();
-    let operator =
-        bed.operator_with(&[("AWS_ENDPOINT_URL_STS", &sts.url)], &[&format!("--account-roles={OTHER_ACCOUNT}={ROLE}")]);
-    bed.import("home", "d0", json!({}));
-    bed.import("away", "d0", elsewhere("d0"));
-    bed.until("home", "ImportSucceeded");
-    bed.until("away", "ImportSucceeded");
-    let mut accounts: Vec<String> = accepted(&bed.service.ledger()).into_iter().map(|a| a.account).collect();
+    let operator = env.start_operator_with(
+        &[("AWS_ENDPOINT_URL_STS", &sts.url)],
+        &[&format!("--account-roles={OTHER_ACCOUNT}={ROLE}")],
+    );
+    env.import("home", "d0", json!({}));
+    env.import("away", "d0", elsewhere("d0"));
+    env.wait_for_reason("home", "ImportSucceeded");
+    env.wait_for_reason("away", "ImportSucceeded");
+    let mut accounts: Vec<String> = accepted_creates(&env.service.ledger()).into_iter().map(|a| a.account).collect();
     accounts.sort();
     assert_eq!(accounts, [ACCOUNT, OTHER_ACCOUNT]);
     let asked = sts.asked();
@@ -146,59 +148,61 @@ fn an_import_into_another_account_is_made_with_the_role_for_that_account() {
     );
     let signed = format!("Credential={ACCESS_KEY}/");
     assert!(asked[0].head.contains(&signed) && asked[0].head.contains(&format!("/{REGION}/sts/")), "{}", asked[0].head);
-    keeps_secrets(&bed, &operator.log());
+    keeps_secrets(&env, &operator.log());
 }
 
 #[test]
 fn a_role_that_can_not_be_assumed_is_told_and_the_import_is_made_once_it_can() {
-    let bed = Bed::new();
+    let env = TestEnv::new();
     let sts = other();
     sts.refuses.store(true, Ordering::SeqCst);
-    let operator =
-        bed.operator_with(&[("AWS_ENDPOINT_URL_STS", &sts.url)], &[&format!("--account-roles={OTHER_ACCOUNT}={ROLE}")]);
-    bed.import("away", "d0", elsewhere("d0"));
-    bed.until("away", "CredentialsRefused");
-    let told = message(&bed, "away");
+    let operator = env.start_operator_with(
+        &[("AWS_ENDPOINT_URL_STS", &sts.url)],
+        &[&format!("--account-roles={OTHER_ACCOUNT}={ROLE}")],
+    );
+    env.import("away", "d0", elsewhere("d0"));
+    env.wait_for_reason("away", "CredentialsRefused");
+    let told = message(&env, "away");
     assert!(
         told.contains(&format!("the role {ROLE} for account {OTHER_ACCOUNT} can't be assumed (AccessDenied)")),
         "{told}"
     );
-    assert_eq!(bed.service.ledger().len(), 0, "nothing was asked with other credentials");
+    assert_eq!(env.service.ledger().len(), 0, "nothing was asked with other credentials");
     sts.refuses.store(false, Ordering::SeqCst);
-    bed.until("away", "ImportSucceeded");
-    keeps_secrets(&bed, &operator.log());
+    env.wait_for_reason("away", "ImportSucceeded");
+    keeps_secrets(&env, &operator.log());
 }
 
 #[test]
 fn an_account_that_no_credentials_are_for_is_told_in_status() {
-    let bed = Bed::new();
+    let env = TestEnv::new();
     // These credentials don't tell their account: the service does.
-    let operator = bed.operator(&[]);
-    bed.import("away", "d0", elsewhere("d0"));
-    bed.until("away", "AccessDenied");
-    let told = message(&bed, "away");
+    let operator = env.start_operator(&[]);
+    env.import("away", "d0", elsewhere("d0"));
+    env.wait_for_reason("away", "AccessDenied");
+    let told = message(&env, "away");
     assert!(told.contains(&format!("no role is configured for account {OTHER_ACCOUNT}")), "{told}");
     assert!(told.contains("--account-roles"), "{told}");
     operator.kill();
     // These do, so nothing needs to be asked.
-    let calls = bed.service.ledger().len();
-    let _operator = bed.operator_with(&[("AWS_ACCOUNT_ID", ACCOUNT)], &[]);
-    bed.import("far", "d1", elsewhere("d1"));
-    bed.until("far", "AccessDenied");
-    let told = message(&bed, "far");
+    let calls = env.service.ledger().len();
+    let _operator = env.start_operator_with(&[("AWS_ACCOUNT_ID", ACCOUNT)], &[]);
+    env.import("far", "d1", elsewhere("d1"));
+    env.wait_for_reason("far", "AccessDenied");
+    let told = message(&env, "far");
     assert!(told.contains(&format!("the operator's credentials are of account {ACCOUNT}")), "{told}");
-    assert_eq!(bed.service.ledger().len(), calls);
-    bed.import("home", "d2", json!({}));
-    bed.until("home", "ImportSucceeded");
+    assert_eq!(env.service.ledger().len(), calls);
+    env.import("home", "d2", json!({}));
+    env.wait_for_reason("home", "ImportSucceeded");
 }
 
 #[test]
 fn web_identity_as_irsa_gives_it_is_enough() {
-    let bed = Bed::new();
+    let env = TestEnv::new();
     let sts = other();
-    let token = bed.dir().join("token");
+    let token = env.dir().join("token");
     fs::write(&token, "a.projected.token").unwrap();
-    let _operator = bed.operator_with(
+    let _operator = env.start_operator_with(
         &[
             ("AWS_ENDPOINT_URL_STS", &sts.url),
             ("AWS_ACCESS_KEY_ID", ""),
@@ -209,8 +213,8 @@ fn web_identity_as_irsa_gives_it_is_enough() {
         ],
         &[],
     );
-    bed.import("away", "d0", elsewhere("d0"));
-    bed.until("away", "ImportSucceeded");
+    env.import("away", "d0", elsewhere("d0"));
+    env.wait_for_reason("away", "ImportSucceeded");
     let asked = sts.asked();
     assert_eq!(asked[0].form("Action"), "AssumeRoleWithWebIdentity");
     assert_eq!(asked[0].form("WebIdentityToken"), "a.projected.token");
@@ -218,12 +222,12 @@ fn web_identity_as_irsa_gives_it_is_enough() {
 
 #[test]
 fn eks_pod_identity_is_enough_and_the_basis_for_roles_in_other_accounts() {
-    let bed = Bed::new();
+    let env = TestEnv::new();
     let agent = Issuer::start(ACCOUNT, TEMPORARY_ACCESS_KEY);
     let sts = other();
-    let token = bed.dir().join("token");
+    let token = env.dir().join("token");
     fs::write(&token, "a.pod.token").unwrap();
-    let _operator = bed.operator_with(
+    let _operator = env.start_operator_with(
         &[
             ("AWS_ENDPOINT_URL_STS", &sts.url),
             ("AWS_ACCESS_KEY_ID", ""),
@@ -233,10 +237,10 @@ fn eks_pod_identity_is_enough_and_the_basis_for_roles_in_other_accounts() {
         ],
         &[&format!("--account-roles={OTHER_ACCOUNT}={ROLE}")],
     );
-    bed.import("home", "d0", json!({}));
-    bed.import("away", "d0", elsewhere("d0"));
-    bed.until("home", "ImportSucceeded");
-    bed.until("away", "ImportSucceeded");
+    env.import("home", "d0", json!({}));
+    env.import("away", "d0", elsewhere("d0"));
+    env.wait_for_reason("home", "ImportSucceeded");
+    env.wait_for_reason("away", "ImportSucceeded");
     assert!(
         agent.asked()[0].head.to_ascii_lowercase().contains("authorization: a.pod.token"),
         "{}",

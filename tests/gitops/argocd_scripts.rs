@@ -1,7 +1,7 @@
 //! The customization for Argo CD, on Argo CD's own Lua engine with the libraries that it allows to
 //! scripts from argocd-cm: over the cases in Argo CD's own layout, and over live resources.
 
-use crate::env::{Bed, eventually, text};
+use crate::env::{TestEnv, eventually, text};
 use crate::tool::{checkout, compare, live, output, read};
 use personalize_operator::api::GROUP;
 use serde_json::{Value, json};
@@ -132,75 +132,75 @@ fn the_snippet_for_argocd_cm_holds_the_same_scripts() {
 
 #[test]
 fn the_snippet_leaves_the_rest_of_argocd_cm_alone() {
-    let bed = Bed::new();
-    let made = bed.kubectl(&["create", "configmap", "argocd-cm", "--from-literal=url=https://argocd.example.org"]);
+    let env = TestEnv::new();
+    let made = env.kubectl(&["create", "configmap", "argocd-cm", "--from-literal=url=https://argocd.example.org"]);
     assert!(made.status.success(), "{}", text(&made));
     // The namespace is another one here; the rest is as users do it.
     let patch = read(&checkout("gitops/argocd/argocd-cm.yaml"))
-        .replace("namespace: argocd", &format!("namespace: {}", bed.namespace));
-    let file = bed.dir().join("patch.yaml");
+        .replace("namespace: argocd", &format!("namespace: {}", env.namespace));
+    let file = env.dir().join("patch.yaml");
     std::fs::write(&file, patch).unwrap();
-    let done = bed.kubectl(&["patch", "configmap", "argocd-cm", "--patch-file", file.to_str().unwrap()]);
+    let done = env.kubectl(&["patch", "configmap", "argocd-cm", "--patch-file", file.to_str().unwrap()]);
     assert!(done.status.success(), "{}", text(&done));
     let map: Value =
-        serde_json::from_slice(&bed.kubectl(&["get", "configmap", "argocd-cm", "-o", "json"]).stdout).unwrap();
+        serde_json::from_slice(&env.kubectl(&["get", "configmap", "argocd-cm", "-o", "json"]).stdout).unwrap();
     assert_eq!(map["data"]["url"], "https://argocd.example.org");
     let health = format!("resource.customizations.health.{GROUP}_DatasetImportJob");
     assert_eq!(map["data"][health], read(&customization().join("health.lua")));
 }
 
 /// Argo CD's health of a live resource, without its message.
-fn judged(bed: &Bed, name: &str) -> String {
-    health(&live(bed, name))["status"].as_str().unwrap().to_owned()
+fn judged(env: &TestEnv, name: &str) -> String {
+    health(&live(env, name))["status"].as_str().unwrap().to_owned()
 }
 
 /// Clicks on an action: only if it is offered, and then the patch that Argo CD would send.
-fn click(bed: &Bed, name: &str, action: &str) {
-    let before = live(bed, name);
+fn click(env: &TestEnv, name: &str, action: &str) {
+    let before = live(env, name);
     assert!(offered(&before).contains(&action.to_owned()), "{action} is offered for {name}: {:?}", offered(&before));
     let after = acted(action, &before);
     assert_eq!(after["spec"], before["spec"], "an action changes nothing that Git tracks");
-    bed.patch(name, &json!({"metadata": {"annotations": after["metadata"]["annotations"]}}));
+    env.patch(name, &json!({"metadata": {"annotations": after["metadata"]["annotations"]}}));
 }
 
 #[test]
 fn live_states_have_the_health_of_the_table_and_actions_that_work() {
-    let bed = Bed::new();
-    bed.service.durations(100, 600_000);
+    let env = TestEnv::new();
+    env.service.set_durations(100, 600_000);
     let few = json!({"dataSource": {"dataLocation": "s3://bucket/few.csv"}});
-    bed.import("good", "d0", json!({}));
-    assert_eq!(judged(&bed, "good"), "Progressing", "not seen yet");
-    bed.import("held", "d2", json!({"suspend": true}));
-    bed.import("waiting", "nowhere", json!({}));
-    let _operator = bed.operator(&[]);
-    bed.until("good", "Importing");
-    assert_eq!(judged(&bed, "good"), "Progressing");
-    assert_eq!(offered(&live(&bed, "good")), ["reconcile"]);
-    bed.until("held", "Suspended");
-    assert_eq!(judged(&bed, "held"), "Suspended");
-    assert_eq!(offered(&live(&bed, "held")), ["reconcile"], "Git holds it back, so Git has to resume it");
-    bed.until("waiting", "DatasetNotReady");
-    assert_eq!(judged(&bed, "waiting"), "Progressing");
+    env.import("good", "d0", json!({}));
+    assert_eq!(judged(&env, "good"), "Progressing", "not seen yet");
+    env.import("held", "d2", json!({"suspend": true}));
+    env.import("waiting", "nowhere", json!({}));
+    let _operator = env.start_operator(&[]);
+    env.wait_for_reason("good", "Importing");
+    assert_eq!(judged(&env, "good"), "Progressing");
+    assert_eq!(offered(&live(&env, "good")), ["reconcile"]);
+    env.wait_for_reason("held", "Suspended");
+    assert_eq!(judged(&env, "held"), "Suspended");
+    assert_eq!(offered(&live(&env, "held")), ["reconcile"], "Git holds it back, so Git has to resume it");
+    env.wait_for_reason("waiting", "DatasetNotReady");
+    assert_eq!(judged(&env, "waiting"), "Progressing");
 
-    click(&bed, "waiting", "suspend");
-    bed.until("waiting", "Suspended");
-    assert_eq!(judged(&bed, "waiting"), "Suspended");
-    bed.service.put_dataset("nowhere", "ACTIVE");
-    click(&bed, "waiting", "reconcile");
-    eventually("the request was handled", || bed.status("waiting").last_handled_reconcile_at.map(drop));
-    assert_eq!(bed.service.calls("CreateDatasetImportJob"), 1, "only the first was submitted");
-    click(&bed, "waiting", "resume");
-    bed.until("waiting", "Importing");
+    click(&env, "waiting", "suspend");
+    env.wait_for_reason("waiting", "Suspended");
+    assert_eq!(judged(&env, "waiting"), "Suspended");
+    env.service.put_dataset("nowhere", "ACTIVE");
+    click(&env, "waiting", "reconcile");
+    eventually("the request was handled", || env.status("waiting").last_handled_reconcile_at.map(drop));
+    assert_eq!(env.service.call_count("CreateDatasetImportJob"), 1, "only the first was submitted");
+    click(&env, "waiting", "resume");
+    env.wait_for_reason("waiting", "Importing");
 
-    bed.service.durations(1, 1);
-    bed.until("good", "ImportSucceeded");
-    assert_eq!(judged(&bed, "good"), "Healthy");
-    assert!(offered(&live(&bed, "good")).is_empty());
-    bed.import("bad", "d1", few);
-    bed.until("bad", "ImportFailed");
-    assert_eq!(judged(&bed, "bad"), "Degraded");
-    click(&bed, "bad", "retry");
+    env.service.set_durations(1, 1);
+    env.wait_for_reason("good", "ImportSucceeded");
+    assert_eq!(judged(&env, "good"), "Healthy");
+    assert!(offered(&live(&env, "good")).is_empty());
+    env.import("bad", "d1", few);
+    env.wait_for_reason("bad", "ImportFailed");
+    assert_eq!(judged(&env, "bad"), "Degraded");
+    click(&env, "bad", "retry");
     eventually("another attempt was made", || {
-        (bed.status("bad").attempts == Some(2) && bed.status("bad").completion_time.is_some()).then_some(())
+        (env.status("bad").attempts == Some(2) && env.status("bad").completion_time.is_some()).then_some(())
     });
 }

@@ -2,16 +2,16 @@
 //! the ledger of the service shows one import.
 
 use crate::argocd_scripts::health;
-use crate::env::{Bed, dataset_arn, eventually, text};
+use crate::env::{TestEnv, dataset_arn, eventually, text};
 use crate::manifests::{blocks, documents};
 use crate::tool::{checkout, live, read};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::process::Output;
 
-fn kubectl(bed: &Bed, args: &[&str], manifest: &Value) -> Output {
-    let args: Vec<&str> = ["-n", &bed.namespace].into_iter().chain(args.iter().copied()).collect();
-    bed.plane.kubectl(&args, Some(&manifest.to_string())).unwrap()
+fn kubectl(env: &TestEnv, args: &[&str], manifest: &Value) -> Output {
+    let args: Vec<&str> = ["-n", &env.namespace].into_iter().chain(args.iter().copied()).collect();
+    env.control_plane.kubectl(&args, Some(&manifest.to_string())).unwrap()
 }
 
 fn well(output: &Output) {
@@ -19,65 +19,65 @@ fn well(output: &Output) {
 }
 
 /// A sync with `ServerSideApply=true`.
-fn server_side(bed: &Bed, manifest: &Value) {
+fn server_side(env: &TestEnv, manifest: &Value) {
     let args = ["apply", "--server-side", "--force-conflicts", "--field-manager=argocd-controller", "-f", "-"];
-    well(&kubectl(bed, &args, manifest));
+    well(&kubectl(env, &args, manifest));
 }
 
 /// As Argo CD tracks what it has applied.
 fn tracked(name: &str, dataset: &str, edit: Value) -> Value {
-    let mut manifest = Bed::manifest(name, dataset, edit);
+    let mut manifest = TestEnv::manifest(name, dataset, edit);
     let id = format!("shop:personalize-operator.io/DatasetImportJob:shop/{name}");
     manifest["metadata"]["annotations"] = json!({"argocd.argoproj.io/tracking-id": id});
     manifest
 }
 
-fn uid(bed: &Bed, name: &str) -> String {
-    bed.get(name).and_then(|j| j.metadata.uid).unwrap()
+fn uid(env: &TestEnv, name: &str) -> String {
+    env.get(name).and_then(|j| j.metadata.uid).unwrap()
 }
 
 #[test]
 fn a_hook_that_is_deleted_and_made_anew_before_each_sync_imports_once() {
-    let bed = Bed::new();
-    bed.service.durations(100, 600_000);
-    let _operator = bed.operator(&[]);
+    let env = TestEnv::new();
+    env.service.set_durations(100, 600_000);
+    let _operator = env.start_operator(&[]);
     let mut hook = tracked("hook", "d0", json!({}));
     hook["metadata"]["annotations"]["argocd.argoproj.io/hook"] = "PreSync".into();
-    server_side(&bed, &hook);
-    bed.until("hook", "Importing");
+    server_side(&env, &hook);
+    env.wait_for_reason("hook", "Importing");
     // BeforeHookCreation: in mid-flight, and after the end.
     for again in ["in flight", "ended"] {
-        let before = uid(&bed, "hook");
-        bed.delete("hook");
-        server_side(&bed, &hook);
-        assert_ne!(uid(&bed, "hook"), before, "{again}");
-        bed.service.durations(1, 1);
-        bed.until("hook", "ImportSucceeded");
+        let before = uid(&env, "hook");
+        env.delete("hook");
+        server_side(&env, &hook);
+        assert_ne!(uid(&env, "hook"), before, "{again}");
+        env.service.set_durations(1, 1);
+        env.wait_for_reason("hook", "ImportSucceeded");
     }
-    assert_eq!(bed.accepted(), 1);
-    bed.judged();
+    assert_eq!(env.accepted_count(), 1);
+    env.check_invariants();
 }
 
 /// Waits until Argo CD takes it for ended, and tells as what.
-fn ended(bed: &Bed, name: &str) -> String {
+fn ended(env: &TestEnv, name: &str) -> String {
     eventually("it is neither on its way nor held", || {
-        let told = health(&live(bed, name))["status"].as_str().unwrap().to_owned();
+        let told = health(&live(env, name))["status"].as_str().unwrap().to_owned();
         ["Healthy", "Degraded"].contains(&told.as_str()).then_some(told)
     })
 }
 
 /// A sync in waves: each is applied once all of the one before it are healthy. Tells what it failed at.
-fn sync(bed: &Bed, manifests: &[Value]) -> Result<(), String> {
+fn sync(env: &TestEnv, manifests: &[Value]) -> Result<(), String> {
     let mut waves: BTreeMap<i64, Vec<&Value>> = BTreeMap::new();
     for manifest in manifests {
         let wave = manifest["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"].as_str();
         waves.entry(wave.map_or(0, |wave| wave.parse().unwrap())).or_default().push(manifest);
     }
     for wave in waves.values() {
-        wave.iter().for_each(|manifest| server_side(bed, manifest));
+        wave.iter().for_each(|manifest| server_side(env, manifest));
         for manifest in wave {
             let name = manifest["metadata"]["name"].as_str().unwrap();
-            if ended(bed, name) != "Healthy" {
+            if ended(env, name) != "Healthy" {
                 return Err(name.to_owned());
             }
         }
@@ -87,14 +87,14 @@ fn sync(bed: &Bed, manifests: &[Value]) -> Result<(), String> {
 
 #[test]
 fn a_later_wave_begins_when_the_data_of_the_earlier_one_is_there() {
-    let bed = Bed::new();
-    bed.service.durations(100, 600_000);
-    let _operator = bed.operator(&[]);
+    let env = TestEnv::new();
+    env.service.set_durations(100, 600_000);
+    let _operator = env.start_operator(&[]);
     // The first is the import that the docs show, with the stand-in's dataset and data.
     let markdown = read(&checkout("docs/argocd.md"));
     let mut first = blocks(&markdown, "yaml").into_iter().flat_map(|(_, text)| documents(&text)).next().unwrap();
     let named = first["metadata"]["name"].as_str().unwrap().to_owned();
-    let stand_in = Bed::manifest(&named, "d0", json!({}));
+    let stand_in = TestEnv::manifest(&named, "d0", json!({}));
     first["spec"] = stand_in["spec"].clone();
     assert_eq!(first["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"], "1");
     let mut second = tracked("second", "d0", json!({"importMode": "INCREMENTAL"}));
@@ -102,16 +102,16 @@ fn a_later_wave_begins_when_the_data_of_the_earlier_one_is_there() {
     // As Git lists them, which is no order.
     let application = [second, first];
     std::thread::scope(|scope| {
-        let syncing = scope.spawn(|| sync(&bed, &application));
-        bed.until(&named, "Importing");
-        assert!(bed.get("second").is_none(), "wave 2 waits");
-        bed.service.durations(1, 1);
+        let syncing = scope.spawn(|| sync(&env, &application));
+        env.wait_for_reason(&named, "Importing");
+        assert!(env.get("second").is_none(), "wave 2 waits");
+        env.service.set_durations(1, 1);
         assert_eq!(syncing.join().unwrap(), Ok(()));
     });
-    let (before, after) = (bed.status(&named), bed.status("second"));
+    let (before, after) = (env.status(&named), env.status("second"));
     assert!(before.completion_time.unwrap() <= after.creation_date_time.unwrap(), "one after the other");
-    assert_eq!(sync(&bed, &application), Ok(()), "another sync finds all of it done");
-    assert_eq!(bed.accepted(), 2);
+    assert_eq!(sync(&env, &application), Ok(()), "another sync finds all of it done");
+    assert_eq!(env.accepted_count(), 2);
 
     let mut failing = tracked("failing", "d1", json!({"dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
     let mut rejected = tracked("rejected", "d2", json!({"importMode": "INCREMENTAL"}));
@@ -121,17 +121,17 @@ fn a_later_wave_begins_when_the_data_of_the_earlier_one_is_there() {
     }
     for bad in [failing, rejected] {
         let name = bad["metadata"]["name"].as_str().unwrap().to_owned();
-        assert_eq!(sync(&bed, &[later.clone(), bad]), Err(name), "a failed import fails the sync");
-        assert!(bed.get("later").is_none());
+        assert_eq!(sync(&env, &[later.clone(), bad]), Err(name), "a failed import fails the sync");
+        assert!(env.get("later").is_none());
     }
-    bed.judged();
+    env.check_invariants();
 }
 
 #[test]
 fn a_hook_that_is_deleted_once_it_has_ended_finds_its_job_at_the_next_sync() {
-    let bed = Bed::new();
-    bed.service.durations(1, 1);
-    let _operator = bed.operator(&[]);
+    let env = TestEnv::new();
+    env.service.set_durations(1, 1);
+    let _operator = env.start_operator(&[]);
     let few = json!({"dataSource": {"dataLocation": "s3://bucket/few.csv"}});
     for (policy, dataset, edit, end) in
         [("HookSucceeded", "d0", json!({}), "Healthy"), ("HookFailed", "d1", few, "Degraded")]
@@ -142,13 +142,13 @@ fn a_hook_that_is_deleted_once_it_has_ended_finds_its_job_at_the_next_sync() {
         annotations["argocd.argoproj.io/hook"] = "Sync".into();
         annotations["argocd.argoproj.io/hook-delete-policy"] = policy.into();
         for round in 0..3 {
-            server_side(&bed, &hook);
-            assert_eq!(ended(&bed, &name), end, "{policy}, sync {round}");
-            bed.delete(&name);
+            server_side(&env, &hook);
+            assert_eq!(ended(&env, &name), end, "{policy}, sync {round}");
+            env.delete(&name);
         }
     }
-    assert_eq!(bed.accepted(), 2, "one for each of the two");
-    bed.judged();
+    assert_eq!(env.accepted_count(), 2, "one for each of the two");
+    env.check_invariants();
 }
 
 /// The Applications that an ApplicationSet's list generator makes of its template.
@@ -181,15 +181,15 @@ fn import_of(application: &Value) -> Value {
 
 #[test]
 fn a_dataset_that_leaves_the_list_and_comes_back_is_not_imported_again_and_a_new_month_is() {
-    let bed = Bed::new();
+    let env = TestEnv::new();
     crate::crds::install();
-    bed.service.durations(1, 1);
-    let _operator = bed.operator(&[]);
+    env.service.set_durations(1, 1);
+    let _operator = env.start_operator(&[]);
     let example = read(&checkout("examples/argocd/datasets.yaml"));
     let elements = documents(&example)[0]["spec"]["generators"][0]["list"]["elements"].as_array().unwrap().clone();
     for element in &elements {
         let name = format!("{}-{}", element["shop"].as_str().unwrap(), element["dataset"].as_str().unwrap());
-        bed.service.put_dataset(&name, "ACTIVE");
+        env.service.put_dataset(&name, "ACTIVE");
     }
     let (some, all): (Vec<Value>, _) = (elements[1..].to_vec(), elements);
     let mut imported: Vec<String> = Vec::new();
@@ -200,11 +200,11 @@ fn a_dataset_that_leaves_the_list_and_comes_back_is_not_imported_again_and_a_new
         let made = applications(&documents(git)[0], elements);
         let list = json!({"apiVersion": "v1", "kind": "List", "items": made.iter().map(|a| {
             let mut here = a.clone();
-            here["metadata"]["namespace"] = bed.namespace.clone().into();
+            here["metadata"]["namespace"] = env.namespace.clone().into();
             here
         }).collect::<Vec<_>>()});
         let taken = eventually("the API server serves Applications", || {
-            let output = kubectl(&bed, &["apply", "--dry-run=server", "--validate=strict", "-f", "-"], &list);
+            let output = kubectl(&env, &["apply", "--dry-run=server", "--validate=strict", "-f", "-"], &list);
             (!text(&output).contains("no matches for kind")).then_some(output)
         });
         well(&taken);
@@ -212,38 +212,38 @@ fn a_dataset_that_leaves_the_list_and_comes_back_is_not_imported_again_and_a_new
         let names: Vec<String> = manifests.iter().map(|m| m["metadata"]["name"].as_str().unwrap().to_owned()).collect();
         // An Application that is no longer generated takes its resources with it.
         for gone in imported.iter().filter(|name| !names.contains(name)) {
-            bed.delete(gone);
+            env.delete(gone);
         }
-        manifests.iter().for_each(|manifest| server_side(&bed, manifest));
+        manifests.iter().for_each(|manifest| server_side(&env, manifest));
         for name in &names {
-            bed.until(name, "ImportSucceeded");
+            env.wait_for_reason(name, "ImportSucceeded");
         }
-        assert_eq!(bed.accepted(), expected);
+        assert_eq!(env.accepted_count(), expected);
         imported = names;
     }
-    bed.judged();
+    env.check_invariants();
 }
 
 #[test]
 fn replace_and_force_import_once_and_a_changed_import_needs_both() {
-    let bed = Bed::new();
-    let _operator = bed.operator(&[]);
+    let env = TestEnv::new();
+    let _operator = env.start_operator(&[]);
     let manifest = tracked("nightly", "d0", json!({}));
-    well(&kubectl(&bed, &["create", "-f", "-"], &manifest));
-    bed.until("nightly", "ImportSucceeded");
+    well(&kubectl(&env, &["create", "-f", "-"], &manifest));
+    env.wait_for_reason("nightly", "ImportSucceeded");
     // Replace=true.
-    let before = uid(&bed, "nightly");
-    well(&kubectl(&bed, &["replace", "-f", "-"], &manifest));
-    assert_eq!(uid(&bed, "nightly"), before);
+    let before = uid(&env, "nightly");
+    well(&kubectl(&env, &["replace", "-f", "-"], &manifest));
+    assert_eq!(uid(&env, "nightly"), before);
     // Replace=true,Force=true.
-    well(&kubectl(&bed, &["replace", "--force", "-f", "-"], &manifest));
-    assert_ne!(uid(&bed, "nightly"), before);
-    bed.until("nightly", "ImportSucceeded");
-    assert_eq!(bed.accepted(), 1);
+    well(&kubectl(&env, &["replace", "--force", "-f", "-"], &manifest));
+    assert_ne!(uid(&env, "nightly"), before);
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    assert_eq!(env.accepted_count(), 1);
 
     let changed = tracked("nightly", "d1", json!({}));
     for args in [vec!["apply", "-f", "-"], vec!["replace", "-f", "-"]] {
-        let refused = kubectl(&bed, &args, &changed);
+        let refused = kubectl(&env, &args, &changed);
         assert!(!refused.status.success());
         assert!(
             text(&refused).contains("datasetArn is immutable: to import into another dataset"),
@@ -251,44 +251,44 @@ fn replace_and_force_import_once_and_a_changed_import_needs_both() {
             text(&refused)
         );
     }
-    well(&kubectl(&bed, &["replace", "--force", "-f", "-"], &changed));
-    bed.until("nightly", "ImportSucceeded");
-    assert_eq!(bed.accepted(), 2, "another import, made once");
-    bed.judged();
+    well(&kubectl(&env, &["replace", "--force", "-f", "-"], &changed));
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    assert_eq!(env.accepted_count(), 2, "another import, made once");
+    env.check_invariants();
 }
 
 #[test]
 fn pruned_and_applied_again_or_deleted_and_healed_it_is_the_same_import() {
-    let bed = Bed::new();
-    let _operator = bed.operator(&[]);
+    let env = TestEnv::new();
+    let _operator = env.start_operator(&[]);
     let manifest = tracked("nightly", "d0", json!({}));
-    server_side(&bed, &manifest);
-    bed.until("nightly", "ImportSucceeded");
+    server_side(&env, &manifest);
+    env.wait_for_reason("nightly", "ImportSucceeded");
     for _ in 0..2 {
         // A prune is a delete with foreground propagation; it must not hang.
-        let pruned = bed.kubectl(&["delete", "dij", "nightly", "--cascade=foreground", "--timeout=30s"]);
+        let pruned = env.kubectl(&["delete", "dij", "nightly", "--cascade=foreground", "--timeout=30s"]);
         well(&pruned);
-        server_side(&bed, &manifest);
-        let done = bed.until("nightly", "ImportSucceeded");
+        server_side(&env, &manifest);
+        let done = env.wait_for_reason("nightly", "ImportSucceeded");
         assert_eq!(done.attempts, Some(1));
     }
-    assert_eq!(bed.accepted(), 1);
-    bed.judged();
+    assert_eq!(env.accepted_count(), 1);
+    env.check_invariants();
 }
 
 #[test]
 fn self_heal_takes_back_what_git_says_and_leaves_what_actions_set() {
-    let bed = Bed::new();
-    bed.service.durations(100, 600_000);
-    let _operator = bed.operator(&[]);
+    let env = TestEnv::new();
+    env.service.set_durations(100, 600_000);
+    let _operator = env.start_operator(&[]);
     let manifest = tracked("nightly", "d0", json!({"backoffLimit": 0, "suspend": false}));
-    server_side(&bed, &manifest);
-    bed.until("nightly", "Importing");
+    server_side(&env, &manifest);
+    env.wait_for_reason("nightly", "Importing");
     // Drift, and a click: both by other managers than Argo CD's controller.
-    bed.patch("nightly", &json!({"spec": {"backoffLimit": 3}}));
-    bed.annotate("nightly", "personalize-operator.io/reconcile-requested-at=2026-11-01T03:00:00Z");
-    server_side(&bed, &manifest);
-    let healed = bed.get("nightly").unwrap();
+    env.patch("nightly", &json!({"spec": {"backoffLimit": 3}}));
+    env.annotate("nightly", "personalize-operator.io/reconcile-requested-at=2026-11-01T03:00:00Z");
+    server_side(&env, &manifest);
+    let healed = env.get("nightly").unwrap();
     assert_eq!(healed.spec.backoff_limit, 0);
     assert_eq!(
         healed.metadata.annotations.unwrap()["personalize-operator.io/reconcile-requested-at"],
@@ -297,36 +297,36 @@ fn self_heal_takes_back_what_git_says_and_leaves_what_actions_set() {
 
     // A suspension by action survives; one in the spec would not, as Git says false.
     let held = tracked("held", "nowhere", json!({"suspend": false}));
-    server_side(&bed, &held);
-    bed.until("held", "DatasetNotReady");
-    bed.annotate("held", "personalize-operator.io/suspend=true");
-    bed.until("held", "Suspended");
-    server_side(&bed, &held);
-    bed.service.put_dataset("nowhere", "ACTIVE");
-    bed.annotate("held", "personalize-operator.io/reconcile-requested-at=now");
+    server_side(&env, &held);
+    env.wait_for_reason("held", "DatasetNotReady");
+    env.annotate("held", "personalize-operator.io/suspend=true");
+    env.wait_for_reason("held", "Suspended");
+    server_side(&env, &held);
+    env.service.put_dataset("nowhere", "ACTIVE");
+    env.annotate("held", "personalize-operator.io/reconcile-requested-at=now");
     eventually("the request was handled", || {
-        (bed.status("held").last_handled_reconcile_at.as_deref() == Some("now")).then_some(())
+        (env.status("held").last_handled_reconcile_at.as_deref() == Some("now")).then_some(())
     });
-    bed.until("held", "Suspended");
-    bed.service.durations(1, 1);
-    bed.until("nightly", "ImportSucceeded");
-    assert_eq!(bed.accepted(), 1);
-    bed.judged();
+    env.wait_for_reason("held", "Suspended");
+    env.service.set_durations(1, 1);
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    assert_eq!(env.accepted_count(), 1);
+    env.check_invariants();
 }
 
 #[test]
 fn many_datasets_at_once_are_imported_once_each_however_often_they_are_synced() {
-    let bed = Bed::new();
-    let _operator = bed.operator(&[]);
+    let env = TestEnv::new();
+    let _operator = env.start_operator(&[]);
     let set: Vec<Value> = (0..12).map(|i| tracked(&format!("dataset-{i}"), &format!("d{i}"), json!({}))).collect();
     let list = json!({"apiVersion": "v1", "kind": "List", "items": set});
     for _ in 0..3 {
-        server_side(&bed, &list);
+        server_side(&env, &list);
     }
     for i in 0..12 {
-        bed.until(&format!("dataset-{i}"), "ImportSucceeded");
-        server_side(&bed, &list);
+        env.wait_for_reason(&format!("dataset-{i}"), "ImportSucceeded");
+        server_side(&env, &list);
     }
-    assert_eq!(bed.accepted(), 12);
-    bed.judged();
+    assert_eq!(env.accepted_count(), 12);
+    env.check_invariants();
 }

@@ -1,7 +1,7 @@
 //! The CRDs of the tools that docs and examples speak of: the real ones, from the tools' own Go modules,
 //! pinned by their checksums.
 
-use crate::env::{plane, text};
+use crate::env::{shared_control_plane, text};
 use crate::tool::files;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -73,10 +73,11 @@ pub fn install() {
         }
         assert_eq!(args.len(), 2 + USED.len(), "{args:?}");
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        let applied = plane().kubectl(&args, None).unwrap();
+        let applied = shared_control_plane().kubectl(&args, None).unwrap();
         assert!(applied.status.success(), "{}", text(&applied));
-        let wait =
-            plane().kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"], None).unwrap();
+        let wait = shared_control_plane()
+            .kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"], None)
+            .unwrap();
         assert!(wait.status.success(), "{}", text(&wait));
     });
 }

@@ -2,7 +2,7 @@
 //! real run, by Prometheus' own engine.
 
 use crate::alerts::unknown_in;
-use crate::env::Bed;
+use crate::env::TestEnv;
 use crate::metrics::{eventful, scrape};
 use crate::tool::{checkout, output, read, run};
 use serde_json::{Value, json};
@@ -66,11 +66,11 @@ fn scraped(series: &str) -> String {
 
 #[test]
 fn each_panel_shows_something_of_a_real_run() {
-    let bed = Bed::new();
-    let quiet = bed.operator(&["--max-in-flight=1"]);
+    let env = TestEnv::new();
+    let quiet = env.start_operator(&["--max-in-flight=1"]);
     let before = samples(&scrape(&quiet, "*/*").1);
     quiet.kill();
-    let (_operator, told) = eventful(&bed);
+    let (_operator, told) = eventful(&env);
     let after = samples(&told);
     let series: Vec<Value> = after
         .iter()
@@ -83,7 +83,7 @@ fn each_panel_shows_something_of_a_real_run() {
     let never = json!([{"labels": "never", "value": -1}]);
     let tests: Vec<Value> =
         queries().iter().map(|(_, q)| json!({"expr": q, "eval_time": "3m", "exp_samples": never})).collect();
-    let file = bed.dir().join("test.yaml");
+    let file = env.dir().join("test.yaml");
     let test = json!({"tests": [{"interval": "1m", "input_series": series, "promql_expr_test": tests}]});
     fs::write(&file, test.to_string()).unwrap();
     let told = crate::env::text(&run("promtool", &["test", "rules", file.to_str().unwrap()], ""));

@@ -7,7 +7,7 @@
     dead_code,
     clippy::unwrap_used,
     clippy::panic,
-    reason = "a test is told by its name; the bed is shared with tests/e2e, which uses all of it"
+    reason = "a test is told by its name; the environment is shared with tests/e2e, which uses all of it"
 )]
 
 mod accounts;

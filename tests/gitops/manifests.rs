@@ -2,7 +2,7 @@
 //! server, with strict validation, against the real CRDs of the tools that it is for.
 
 use crate::crds;
-use crate::env::{Bed, eventually, plane, text};
+use crate::env::{TestEnv, eventually, shared_control_plane, text};
 use crate::tool::{checkout, files, output, read};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -109,7 +109,7 @@ fn is_snippet(text: &str) -> bool {
 
 #[test]
 fn each_manifest_for_users_is_taken_by_the_api_server() {
-    let bed = Bed::new();
+    let env = TestEnv::new();
     crds::install();
     let mut all = all();
     all.extend(embedded(&all));
@@ -126,12 +126,12 @@ fn each_manifest_for_users_is_taken_by_the_api_server() {
     }
     for namespace in &namespaces {
         // Another test may have made it.
-        let _ = plane().kubectl(&["create", "namespace", namespace], None).unwrap();
+        let _ = shared_control_plane().kubectl(&["create", "namespace", namespace], None).unwrap();
     }
     let dry_run = |texts: &[&str], within: &[&str]| {
         let args: Vec<&str> =
             within.iter().copied().chain(["apply", "--dry-run=server", "--validate=strict", "-f", "-"]).collect();
-        plane().kubectl(&args, Some(&texts.join("\n---\n"))).unwrap()
+        shared_control_plane().kubectl(&args, Some(&texts.join("\n---\n"))).unwrap()
     };
     let refused = all.iter().find(|f| f.place == REFUSED).unwrap();
     let output = dry_run(&[&refused.text], &[]);
@@ -141,7 +141,7 @@ fn each_manifest_for_users_is_taken_by_the_api_server() {
     let (named, free): (Vec<&Found>, Vec<&Found>) =
         manifests.partition(|f| documents(&f.text).iter().any(|d| d["metadata"]["namespace"].is_string()));
     assert!(named.len() > 8 && free.len() > 4, "{} {}", named.len(), free.len());
-    for (found, within) in [(named, vec![]), (free, vec!["-n", &bed.namespace])] {
+    for (found, within) in [(named, vec![]), (free, vec!["-n", &env.namespace])] {
         let texts: Vec<&str> = found.iter().map(|f| f.text.as_str()).collect();
         // Discovery learns of new CRDs a little later than their Established condition.
         let told = eventually("the new kinds are served", || {

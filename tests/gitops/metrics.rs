@@ -1,6 +1,6 @@
 //! The exposition, read by parsers that nobody here wrote: Prometheus' own, in both formats.
 
-use crate::env::{Bed, Operator, eventually};
+use crate::env::{OperatorProcess, TestEnv, eventually};
 use crate::tool::output;
 use personalize_operator::telemetry::metrics::{Description, Metrics};
 use serde_json::json;
@@ -11,7 +11,7 @@ use std::io::{Read, Write};
 const OF_THE_FORMAT: &str = "le";
 
 /// What a scraper gets that sends this Accept header: the media type and the text.
-pub fn scrape(operator: &Operator, accept: &str) -> (String, String) {
+pub fn scrape(operator: &OperatorProcess, accept: &str) -> (String, String) {
     let host = operator.url.strip_prefix("http://").unwrap();
     let mut stream = std::net::TcpStream::connect(host).unwrap();
     write!(stream, "GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nAccept: {accept}\r\n\r\n").unwrap();
@@ -23,25 +23,25 @@ pub fn scrape(operator: &Operator, accept: &str) -> (String, String) {
 }
 
 /// An operator whose metrics have all something to tell, and what they tell then.
-pub fn eventful(bed: &Bed) -> (Operator, String) {
-    let operator = bed.operator(&["--max-in-flight=1"]);
-    bed.import("good", "d0", json!({}));
-    bed.until("good", "ImportSucceeded");
-    bed.import("bad", "d1", json!({"backoffLimit": 1, "dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
-    bed.until("bad", "ImportFailed");
-    bed.import("rejected", "d2", json!({"importMode": "INCREMENTAL"}));
-    bed.until("rejected", "InvalidInput");
-    bed.import(
+pub fn eventful(env: &TestEnv) -> (OperatorProcess, String) {
+    let operator = env.start_operator(&["--max-in-flight=1"]);
+    env.import("good", "d0", json!({}));
+    env.wait_for_reason("good", "ImportSucceeded");
+    env.import("bad", "d1", json!({"backoffLimit": 1, "dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
+    env.wait_for_reason("bad", "ImportFailed");
+    env.import("rejected", "d2", json!({"importMode": "INCREMENTAL"}));
+    env.wait_for_reason("rejected", "InvalidInput");
+    env.import(
         "elsewhere",
         "d0",
         json!({"datasetArn": crate::env::dataset_arn("d0").replace("123456789012", "999999999999")}),
     );
-    bed.until("elsewhere", "AccessDenied");
-    bed.service.durations(100, 600_000);
-    bed.import("hostile-name", "d3", json!({"tags": [{"tagKey": "hostile-key", "tagValue": "hostile-value"}]}));
-    bed.until("hostile-name", "Importing");
-    bed.import("waiting", "d4", json!({}));
-    bed.until("waiting", "Queued");
+    env.wait_for_reason("elsewhere", "AccessDenied");
+    env.service.set_durations(100, 600_000);
+    env.import("hostile-name", "d3", json!({"tags": [{"tagKey": "hostile-key", "tagValue": "hostile-value"}]}));
+    env.wait_for_reason("hostile-name", "Importing");
+    env.import("waiting", "d4", json!({}));
+    env.wait_for_reason("waiting", "Queued");
     // The queue is told at intervals, so some time after it is so.
     let text = eventually("the queue is told", || {
         let text = scrape(&operator, "*/*").1;
@@ -72,8 +72,8 @@ fn describes(description: &Description, sample: &str) -> bool {
 
 #[test]
 fn the_live_exposition_parses_is_described_and_holds_nothing_from_outside() {
-    let bed = Bed::new();
-    let (operator, text) = eventful(&bed);
+    let env = TestEnv::new();
+    let (operator, text) = eventful(&env);
     assert_eq!(scrape(&operator, "*/*").0, "text/plain; version=0.0.4; charset=utf-8");
     // Parses it, and lints names, types and help.
     output("promtool", &["check", "metrics"], &text);
@@ -89,7 +89,7 @@ fn the_live_exposition_parses_is_described_and_holds_nothing_from_outside() {
     for description in &described {
         assert!(samples.iter().any(|(name, _)| describes(description, name)), "{} has no sample", description.name);
     }
-    for outside in ["hostile", "elsewhere", &bed.namespace, "s3:", "arn:"] {
+    for outside in ["hostile", "elsewhere", &env.namespace, "s3:", "arn:"] {
         assert!(!text.contains(outside), "{outside} in\n{text}");
     }
 
@@ -98,9 +98,9 @@ fn the_live_exposition_parses_is_described_and_holds_nothing_from_outside() {
     // This reader of Prometheus' wants times, which an exposition needn't have.
     let timed: String =
         open.lines().map(|l| if l.starts_with('#') { format!("{l}\n") } else { format!("{l} 1700000000\n") }).collect();
-    let file = bed.dir().join("open.txt");
+    let file = env.dir().join("open.txt");
     std::fs::write(&file, timed).unwrap();
-    let blocks = bed.dir().join("blocks");
+    let blocks = env.dir().join("blocks");
     output(
         "promtool",
         &["tsdb", "create-blocks-from", "openmetrics", file.to_str().unwrap(), blocks.to_str().unwrap()],
@@ -115,28 +115,28 @@ fn value(text: &str, name: &str) -> Option<f64> {
 
 #[test]
 fn a_running_job_that_can_not_be_looked_at_is_overdue_until_it_can() {
-    let bed = Bed::new();
-    bed.service.durations(100, 600_000);
-    let operator = bed.operator(&[]);
-    bed.import("nightly", "d0", json!({}));
-    bed.until("nightly", "Importing");
+    let env = TestEnv::new();
+    env.service.set_durations(100, 600_000);
+    let operator = env.start_operator(&[]);
+    env.import("nightly", "d0", json!({}));
+    env.wait_for_reason("nightly", "Importing");
     let overdue = || value(&scrape(&operator, "*/*").1, "personalize_operator_poll_overdue_seconds{");
     eventually("it is looked at in time", || overdue().filter(|seconds| *seconds < 1.0));
     let refusal = json!({"error": {"code": "InternalFailure", "message": "as ordered", "status": 500}});
-    bed.service.fault(&json!({"operation": "DescribeDatasetImportJob", "count": 0, "action": refusal}));
+    env.service.inject_fault(&json!({"operation": "DescribeDatasetImportJob", "count": 0, "action": refusal}));
     eventually("it is overdue", || overdue().filter(|seconds| *seconds > 3.0));
-    bed.service.clear_faults();
+    env.service.clear_faults();
     eventually("it is in time again", || overdue().filter(|seconds| *seconds < 1.0));
 }
 
 #[test]
 fn a_replica_that_stands_by_tells_that_it_does_and_nothing_of_the_queue() {
-    let bed = Bed::new();
-    let leader = bed.operator(&["--identity=first"]);
-    bed.import("good", "d0", json!({}));
-    bed.until("good", "ImportSucceeded");
-    let other = bed.operator(&["--identity=second"]);
-    let told = |operator: &Operator| scrape(operator, "*/*").1;
+    let env = TestEnv::new();
+    let leader = env.start_operator(&["--identity=first"]);
+    env.import("good", "d0", json!({}));
+    env.wait_for_reason("good", "ImportSucceeded");
+    let other = env.start_operator(&["--identity=second"]);
+    let told = |operator: &OperatorProcess| scrape(operator, "*/*").1;
     assert!(told(&leader).contains("leader_election_master_status{name=\"personalize-operator\"} 1"));
     eventually("the queue is told by who leads", || told(&leader).contains("workqueue_depth").then_some(()));
     let text = told(&other);

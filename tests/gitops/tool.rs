@@ -63,7 +63,7 @@ pub fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
 }
 
 /// A resource as the API server has it.
-pub fn live(bed: &crate::env::Bed, name: &str) -> serde_json::Value {
-    let output = bed.kubectl(&["get", "datasetimportjobs", name, "-o", "json"]);
+pub fn live(env: &crate::env::TestEnv, name: &str) -> serde_json::Value {
+    let output = env.kubectl(&["get", "datasetimportjobs", name, "-o", "json"]);
     serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{name}: {e}: {}", crate::env::text(&output)))
 }

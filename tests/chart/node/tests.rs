@@ -1,7 +1,7 @@
 //! The node keeps pods to what they specify: what passes here would pass on a real one.
 
 use super::{Image, Node};
-use crate::env::{Bed, eventually, text};
+use crate::env::{TestEnv, eventually, text};
 use serde_json::{Value, json};
 use std::fs;
 use std::process::Command;
@@ -42,33 +42,33 @@ fn pod(name: &str, edit: &Value) -> Value {
 }
 
 /// A node whose one image, `tries:1`, holds the program of this source.
-fn node(bed: &Bed, source: &str) -> Node {
-    let (file, binary) = (bed.dir().join("tries.c"), bed.dir().join("tries"));
+fn node(env: &TestEnv, source: &str) -> Node {
+    let (file, binary) = (env.dir().join("tries.c"), env.dir().join("tries"));
     fs::write(&file, source).unwrap();
     let compiled = Command::new("cc").args(["-static", "-o"]).arg(&binary).arg(&file).output().unwrap();
     assert!(compiled.status.success(), "{}", text(&compiled));
     let image = Image { binary, entrypoint: "/tries".into(), user: 65532 };
     let images = [("tries:1".to_owned(), image)].into();
-    let node = Node::start(&bed.plane.kubeconfig(), &bed.namespace, &bed.dir().join("node"), images);
-    assert!(bed.kubectl(&["create", "secret", "generic", "told", "--from-literal=key=a-secret"]).status.success());
+    let node = Node::start(&env.control_plane.kubeconfig(), &env.namespace, &env.dir().join("node"), images);
+    assert!(env.kubectl(&["create", "secret", "generic", "told", "--from-literal=key=a-secret"]).status.success());
     eventually("the namespace has its ServiceAccount", || {
-        bed.kubectl(&["get", "serviceaccount", "default"]).status.success().then_some(())
+        env.kubectl(&["get", "serviceaccount", "default"]).status.success().then_some(())
     });
     node
 }
 
 /// A field of a pod's status.
-fn field(bed: &Bed, name: &str, path: &str) -> String {
-    text(&bed.kubectl(&["get", "pod", name, "-o", &format!("jsonpath={{.status{path}}}")]))
+fn field(env: &TestEnv, name: &str, path: &str) -> String {
+    text(&env.kubectl(&["get", "pod", name, "-o", &format!("jsonpath={{.status{path}}}")]))
 }
 
 #[test]
 fn a_pod_is_kept_to_its_specification() {
-    let bed = Bed::new();
-    let node = node(&bed, TRIES);
-    let status = |name: &str, path: &str| field(&bed, name, path);
+    let env = TestEnv::new();
+    let node = node(&env, TRIES);
+    let status = |name: &str, path: &str| field(&env, name, path);
 
-    bed.apply(&pod("tries", &json!({})));
+    env.apply(&pod("tries", &json!({})));
     eventually("it has ended", || (status("tries", ".phase") == "Failed").then_some(()));
     assert_eq!(status("tries", ".containerStatuses[0].state.terminated.exitCode"), "3");
     let told = node.logs();
@@ -93,7 +93,7 @@ fn a_pod_is_kept_to_its_specification() {
         ),
         ("unplayed", json!({"lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}), "does not play lifecycle"),
     ] {
-        bed.apply(&pod(name, &edit));
+        env.apply(&pod(name, &edit));
         let path = ".containerStatuses[0].state.waiting.message";
         eventually(&format!("{name} is refused"), || status(name, path).contains(why).then_some(()));
     }
@@ -108,31 +108,31 @@ int main(void) { signal(SIGTERM, SIG_IGN); for (;;) pause(); }
 
 #[test]
 fn a_pod_is_judged_by_its_probes_and_stopped_when_its_time_is_up() {
-    let bed = Bed::new();
-    let node = node(&bed, IDLES);
+    let env = TestEnv::new();
+    let node = node(&env, IDLES);
     let probe = json!({"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1, "failureThreshold": 2});
     let ports = json!([{"name": "http", "containerPort": 8080}]);
-    bed.apply(&pod("plain", &json!({})));
-    bed.apply(&pod("unready", &json!({"ports": ports, "readinessProbe": probe})));
+    env.apply(&pod("plain", &json!({})));
+    env.apply(&pod("unready", &json!({"ports": ports, "readinessProbe": probe})));
     let mut sick = pod("sick", &json!({"ports": ports, "livenessProbe": probe}));
     sick["spec"]["restartPolicy"] = "Always".into();
-    bed.apply(&sick);
+    env.apply(&sick);
     let mut stubborn = pod("stubborn", &json!({}));
     stubborn["spec"]["terminationGracePeriodSeconds"] = 2.into();
-    bed.apply(&stubborn);
-    let ready = |name: &str| field(&bed, name, ".conditions[?(@.type==\"Ready\")].status");
+    env.apply(&stubborn);
+    let ready = |name: &str| field(&env, name, ".conditions[?(@.type==\"Ready\")].status");
     for name in ["plain", "stubborn"] {
         eventually("what has no probe is ready once it runs", || (ready(name) == "True").then_some(()));
     }
-    let restarts = || field(&bed, "sick", ".containerStatuses[0].restartCount").parse::<u32>().unwrap_or(0);
+    let restarts = || field(&env, "sick", ".containerStatuses[0].restartCount").parse::<u32>().unwrap_or(0);
     eventually("what its liveness probe finds dead is begun anew, again and again", || (restarts() > 1).then_some(()));
     let exits = node.exits();
     assert!(exits.iter().filter(|exit| exit.pod == "sick").count() > 1, "{exits:?}");
     assert!(exits.iter().all(|exit| exit.pod == "sick" && exit.code.is_none()), "{exits:?}");
-    assert_eq!((field(&bed, "unready", ".phase"), ready("unready")), ("Running".into(), "False".into()));
+    assert_eq!((field(&env, "unready", ".phase"), ready("unready")), ("Running".into(), "False".into()));
 
     let told = Instant::now();
-    let deleted = bed.kubectl(&["delete", "pod", "stubborn", "--timeout=5m"]);
+    let deleted = env.kubectl(&["delete", "pod", "stubborn", "--timeout=5m"]);
     assert!(deleted.status.success(), "{}", text(&deleted));
     assert!(told.elapsed() >= Duration::from_secs(2), "it had its grace period");
     let exits = node.exits();

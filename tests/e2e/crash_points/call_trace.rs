@@ -1,98 +1,97 @@
-//! What is heard of one life: the calls that the operator makes in it, by names that are the same in every
-//! life of its kind, and the moments at which it dies.
+//! The calls of one run, by names that are the same in every run of the scenario, and the points at which it crashes.
 
-use crate::env::Bed;
-use crate::env::proxy::{Call, Fate};
+use crate::env::TestEnv;
+use crate::env::proxy::{Call, Fault};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 
-/// How a life goes.
+/// What happens in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Course {
-    /// Whatever can come before an import comes, once each; in the end the resource is made anew.
-    Hindered,
+pub enum Scenario {
+    /// Everything that can delay an import delays it once. At the end the resource is deleted and applied again.
+    Obstructed,
     /// The first attempt succeeds.
     Succeeds,
-    /// The first attempt fails, and there is one retry.
-    Fails,
+    /// The first attempt fails, and the second succeeds.
+    RetriesOnce,
 }
 
-/// A moment to die.
+/// The operator is killed before or after this call.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Death {
-    pub effect: String,
+pub struct CrashPoint {
+    pub call: String,
     pub after: bool,
 }
 
-impl Death {
-    pub fn both(effect: &str) -> [Self; 2] {
-        [false, true].map(|after| Self { effect: effect.into(), after })
+impl CrashPoint {
+    pub fn around(call: &str) -> [Self; 2] {
+        [false, true].map(|after| Self { call: call.into(), after })
     }
 
-    fn fate(&self) -> Fate {
-        if self.after { Fate::KillAfter } else { Fate::KillBefore }
+    fn fault(&self) -> Fault {
+        if self.after { Fault::KillAfter } else { Fault::KillBefore }
     }
 }
 
-/// The job that somebody else runs in a hindered life.
-pub const ELSEWHERE: &str = "elsewhere";
+/// The job that another tool runs in an obstructed run.
+pub const FOREIGN_JOB: &str = "foreign";
 
 /// The phase of a resource without a status.
-const NOTHING: &str = "nothing told";
+const NO_STATUS: &str = "no status";
 /// The phase of a resource that was deleted and applied again.
-const ANEW: &str = "applied anew";
-/// The resource is read because the cache may be behind; not every life comes to that.
-pub const BEHIND: &str = "the cache may be behind";
+const RECREATED: &str = "recreated";
+/// Marks a live read because the cache may be stale. Not every run makes one.
+pub const STALE_CACHE: &str = "stale cache";
 
-/// As good as for ever, in milliseconds.
-pub const HOURS: u64 = 36_000_000;
+/// Longer than any run, in milliseconds.
+pub const FOREVER_MS: u64 = 36_000_000;
 
-/// What was heard of one life so far.
-pub struct Story {
-    course: Course,
-    /// The status as it was written last, in short.
+/// The calls of one run so far.
+pub struct CallTrace {
+    scenario: Scenario,
+    /// The last written status, in short.
     phase: String,
     finished: bool,
     /// The resource was deleted and applied again.
-    anew: bool,
-    /// The process in this life has not asked for the lease yet.
+    recreated: bool,
+    /// The current process has not asked for the lease yet.
     fresh: bool,
-    /// The process watches.
-    watches: bool,
-    /// The process was told to stop.
+    /// The current process watches the resources.
+    watching: bool,
+    /// The current process was asked to stop.
     pub stopping: bool,
-    /// The process is as good as dead.
-    pub dying: bool,
-    deaths: VecDeque<Death>,
-    /// How many effects were heard up to each death.
-    pub died: Vec<usize>,
-    pub effects: Vec<String>,
-    pub calls: usize,
+    /// The current process is about to be killed.
+    pub crashing: bool,
+    crash_points: VecDeque<CrashPoint>,
+    /// How many calls there were up to and including each crash.
+    pub crashes: Vec<usize>,
+    pub calls: Vec<String>,
+    pub service_calls: usize,
 }
 
-impl Story {
-    pub fn new(course: Course, deaths: &[Death]) -> Self {
+impl CallTrace {
+    pub fn new(scenario: Scenario, crash_points: &[CrashPoint]) -> Self {
         Self {
-            course,
-            phase: NOTHING.into(),
+            scenario,
+            phase: NO_STATUS.into(),
             finished: false,
-            anew: false,
+            recreated: false,
             fresh: true,
-            watches: false,
+            watching: false,
             stopping: false,
-            dying: false,
-            deaths: deaths.iter().cloned().collect(),
-            died: Vec::new(),
-            effects: Vec::new(),
-            calls: 0,
+            crashing: false,
+            crash_points: crash_points.iter().cloned().collect(),
+            crashes: Vec::new(),
+            calls: Vec::new(),
+            service_calls: 0,
         }
     }
 
-    /// The name of a call: what is asked, and where in the life. How often a running job is looked at,
-    /// and when a lease is renewed, is chance and makes no difference.
-    fn effect(&mut self, call: &Call) -> String {
+    /// The name of a call: its label, and where in the run it happens. Polls of a running job and renewals of the
+    /// lease share one name each, because their number is random and makes no difference.
+    fn name(&mut self, call: &Call) -> String {
         let body: Value = serde_json::from_str(&call.body).unwrap_or_default();
-        let at = match call.label.as_str() {
+        let position = match call.label.as_str() {
             "GET leases" | "PUT leases" | "POST leases" if self.stopping => "stopping".into(),
             "GET leases" if std::mem::take(&mut self.fresh) => "starting".into(),
             "GET leases" | "PUT leases" | "POST leases" | "WATCH datasetimportjobs" => String::new(),
@@ -100,84 +99,83 @@ impl Story {
                 "probe".into()
             }
             "LIST datasetimportjobs" => "all".into(),
-            // Whether the cache is behind is chance, too.
-            "GET datasetimportjobs" if !self.before_intent() => BEHIND.into(),
-            "POST events" if self.anew => format!("{}, {ANEW}", text(&body["reason"])),
+            "GET datasetimportjobs" if !self.is_before_intent() => STALE_CACHE.into(),
+            "POST events" if self.recreated => format!("{}, {RECREATED}", text(&body["reason"])),
             "POST events" => text(&body["reason"]),
             "PUT datasetimportjobs/status" => format!("{} -> {}", self.phase, phase(&body["status"])),
-            "ListTagsForResource" if call.body.contains(ELSEWHERE) => format!("of another, {}", self.phase),
+            "ListTagsForResource" if call.body.contains(FOREIGN_JOB) => format!("foreign job, {}", self.phase),
             _ => self.phase.clone(),
         };
-        format!("{} [{at}]", call.label)
+        format!("{} [{position}]", call.label)
     }
 
-    /// The next thing to write is an intent.
-    fn before_intent(&self) -> bool {
-        let waits = ["Queued, attempt 0", "InvalidInput, attempt 0", "DatasetNotReady, attempt 0"];
-        self.phase == NOTHING || self.phase.starts_with("Retrying") || waits.contains(&self.phase.as_str())
+    /// Whether the operator records an intent next.
+    fn is_before_intent(&self) -> bool {
+        let waiting = ["Queued, attempt 0", "InvalidInput, attempt 0", "DatasetNotReady, attempt 0"];
+        self.phase == NO_STATUS || self.phase.starts_with("Retrying") || waiting.contains(&self.phase.as_str())
     }
 
-    /// Decides over a call, and keeps the service in step with what is told of it.
-    pub fn heard(&mut self, call: &Call, bed: &Bed) -> Fate {
-        if self.dying {
-            return Fate::Break;
+    /// Records a call, decides its fault, and moves the service on as the operator reports progress.
+    pub fn record(&mut self, call: &Call, env: &TestEnv) -> Fault {
+        if self.crashing {
+            return Fault::DropRequest;
         }
-        if !call.label.contains(' ') {
-            self.calls += 1;
+        if !call.is_kubernetes() {
+            self.service_calls += 1;
         }
-        let effect = self.effect(call);
-        self.watches |= call.label == "WATCH datasetimportjobs";
-        self.effects.push(effect.clone());
-        let mut fate = Fate::Pass;
-        if self.deaths.front().is_some_and(|death| death.effect == effect) {
-            fate = self.deaths.pop_front().map_or(Fate::Pass, |death| death.fate());
-            self.died.push(self.effects.len());
-            self.dying = true;
+        let name = self.name(call);
+        self.watching |= call.label == "WATCH datasetimportjobs";
+        self.calls.push(name.clone());
+        let mut fault = Fault::None;
+        if let Some(crash_point) = self.crash_points.pop_front_if(|crash_point| crash_point.call == name) {
+            fault = crash_point.fault();
+            self.crashes.push(self.calls.len());
+            self.crashing = true;
         }
-        if call.label == "PUT datasetimportjobs/status" && !matches!(fate, Fate::KillBefore) {
+        if call.label == "PUT datasetimportjobs/status" && !matches!(fault, Fault::KillBefore) {
             let body: Value = serde_json::from_str(&call.body).unwrap_or_default();
-            self.told(&body["status"], bed);
+            self.status_written(&body["status"], env);
         }
-        fate
+        fault
     }
 
-    pub fn has_heard(&self, effect: &str) -> bool {
-        self.effects.iter().any(|e| e == effect)
+    pub fn has(&self, name: &str) -> bool {
+        self.calls.iter().any(|call| call == name)
     }
 
-    /// Everything was told; an event that a crash cut off is not told again.
-    pub fn end_was_told(&self) -> bool {
-        let anew = if self.anew { format!(", {ANEW}") } else { String::new() };
-        self.finished && (self.has_heard(&format!("POST events [ImportSucceeded{anew}]")) || !self.died.is_empty())
+    /// The status and the event report the end. A crash may have lost the event; it is not sent again.
+    pub fn has_reported_the_end(&self) -> bool {
+        let recreated = if self.recreated { format!(", {RECREATED}") } else { String::new() };
+        self.finished && (self.has(&format!("POST events [ImportSucceeded{recreated}]")) || !self.crashes.is_empty())
     }
 
-    /// The import has ended, and all was heard that a process does besides.
+    /// The import has ended, and the process has also made the calls that do not depend on it.
     pub fn may_stop(&self) -> bool {
-        let last = self.anew || self.course != Course::Hindered;
-        last && self.watches && self.end_was_told() && self.has_heard("PUT leases []")
+        let last = self.recreated || self.scenario != Scenario::Obstructed;
+        last && self.watching && self.has_reported_the_end() && self.has("PUT leases []")
     }
 
-    /// The process has died, and another begins.
+    /// The process has died, and another one starts.
     pub fn next_process(&mut self) {
-        (self.dying, self.stopping, self.fresh, self.watches) = (false, false, true, false);
+        (self.crashing, self.stopping, self.fresh, self.watching) = (false, false, true, false);
     }
 
-    /// The resource is deleted, and will be applied again.
-    pub fn begins_anew(&mut self) {
-        (self.anew, self.finished, self.phase) = (true, false, ANEW.into());
+    /// The resource is deleted, and is applied again.
+    pub fn resource_recreated(&mut self) {
+        (self.recreated, self.finished, self.phase) = (true, false, RECREATED.into());
     }
 
-    /// A job waits, runs and ends when its resource has told the state before.
-    fn told(&mut self, status: &Value, bed: &Bed) {
+    /// A job waits, runs and ends only after the status reports the state before, so that every run has all states.
+    fn status_written(&mut self, status: &Value, env: &TestEnv) {
         self.phase = phase(status);
         let job = text(&status["jobName"]);
         match text(&ready(status)["reason"]).as_str() {
-            "Pending" if status["status"] == "CREATE PENDING" => bed.service.durations(1, HOURS),
-            "Importing" if self.course == Course::Fails && status["attempts"] == 1 => {
-                bed.service.finish_as(&job, &json!({"failed": "as ordered"}));
+            "Pending" if status["status"] == "CREATE PENDING" => env.service.set_durations(1, FOREVER_MS),
+            "Importing" if self.scenario == Scenario::RetriesOnce && status["attempts"] == 1 => {
+                env.service.finish_job_with(&job, &json!({"failed": "injected"}));
             }
-            "Importing" => bed.service.finish(&job),
-            "Retrying" => bed.service.durations(HOURS, HOURS),
+            "Importing" => env.service.finish_job(&job),
+            "Retrying" => env.service.set_durations(FOREVER_MS, FOREVER_MS),
             "ImportSucceeded" => self.finished = true,
             _ => {}
         }
@@ -193,13 +191,15 @@ fn ready(status: &Value) -> Value {
     all.and_then(|all| all.iter().find(|c| c["type"] == "Ready")).cloned().unwrap_or_default()
 }
 
-/// Where in its life a status is.
+/// Reason, service status and attempt of a status.
 fn phase(status: &Value) -> String {
     let attempt = status["submission"]["attempt"].as_i64().or(status["attempts"].as_i64()).unwrap_or(0);
-    let (mut reason, told) = (text(&ready(status)["reason"]), text(&status["status"]));
-    // One that waited says so until it has news; whether a next process comes to tell it is chance.
+    let (mut reason, service_status) = (text(&ready(status)["reason"]), text(&status["status"]));
+    // An import that was queued keeps this reason until there is news. Whether another process reports Submitting in
+    // between is random.
     if reason == "Queued" && status["submission"].is_object() {
         reason = "Submitting".into();
     }
-    [reason, told, format!("attempt {attempt}")].into_iter().filter(|s| !s.is_empty()).collect::<Vec<_>>().join(", ")
+    let parts = [reason, service_status, format!("attempt {attempt}")];
+    parts.into_iter().filter(|s| !s.is_empty()).collect::<Vec<_>>().join(", ")
 }

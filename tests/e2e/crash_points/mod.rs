@@ -1,22 +1,21 @@
-//! A crash at every effect. A whole life is told as the list of all calls that the operator makes in it,
-//! reads and writes, to Kubernetes and to AWS. Then it is lived again for each of them, and the operator
-//! is killed right before that call and right after it. Whatever the next operator does in turn is killed
-//! too.
+//! A crash before and after every call. A run records all calls of the operator, reads and writes, to Kubernetes and
+//! AWS. The run is then repeated for each call, and the operator is killed right before and right after it. The calls
+//! of recovery are crash points, too.
 
 mod call_trace;
 mod user_script;
 
-use crate::env::{Bed, eventually};
-use crate::rng::{Draw, seed};
-use call_trace::{BEHIND, Course, Death, HOURS, Story};
+use crate::env::{TestEnv, eventually};
+use crate::rng::{Rng, seed};
+use call_trace::{CallTrace, CrashPoint, FOREVER_MS, STALE_CACHE, Scenario};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
-use user_script::Person;
+use user_script::UserScript;
 
-/// Every kind of call in a life. One that is new has to be thought about.
+/// Every kind of call in a run. The test fails on a new kind, so that somebody decides whether it is safe to repeat.
 const KINDS: [&str; 14] = [
     "CreateDatasetImportJob",
     "DescribeDataset",
@@ -34,40 +33,39 @@ const KINDS: [&str; 14] = [
     "WATCH datasetimportjobs",
 ];
 
-/// How many lives run at once: most of their time they wait.
-const AT_ONCE: usize = 8;
+/// How many runs are concurrent. They mostly wait.
+const CONCURRENCY: usize = 8;
 
-/// How often a life is lived until all its deaths have come: a machine that is too busy makes it take
-/// another course.
+/// How often a run is tried until all its crash points are reached. A busy machine may take another path.
 const TRIES: usize = 3;
 
-/// How many lives have a second death at whatever the lot falls on.
-const LOTS: usize = 12;
+/// How many runs get a second crash point at random.
+const SAMPLES: usize = 12;
 
-/// What one life brought.
-struct Lived {
-    /// Its effects in order.
-    effects: Vec<String>,
-    /// How many effects there were up to each death.
-    died: Vec<usize>,
+/// A scenario and its crash points in order.
+type Run = (Scenario, Vec<CrashPoint>);
+
+struct RunResult {
+    /// The calls in order.
+    calls: Vec<String>,
+    /// How many calls there were up to and including each crash.
+    crashes: Vec<usize>,
 }
 
-type Life = (Course, Vec<Death>);
-
-/// Lives one life from the first start to the last stop, with these deaths in it in this order.
-fn live(course: Course, deaths: &[Death]) -> Lived {
-    let bed = Arc::new(Bed::new());
-    bed.service.durations(HOURS, HOURS);
-    let proxy = bed.proxy();
-    let story = Arc::new(Mutex::new(Story::new(course, deaths)));
-    let (heard, at) = (Arc::clone(&story), Arc::clone(&bed));
-    proxy.rule(move |call| heard.lock().unwrap().heard(call, &at));
-    let mut person = (course == Course::Hindered).then(|| Person::new(&bed));
-    let edit = if course == Course::Fails { json!({"backoffLimit": 1}) } else { json!({}) };
-    bed.import("nightly", "d0", edit);
+/// Runs a scenario from the first start to the last stop, with crashes at these points in this order.
+fn run(scenario: Scenario, crash_points: &[CrashPoint]) -> RunResult {
+    let env = Arc::new(TestEnv::new());
+    env.service.set_durations(FOREVER_MS, FOREVER_MS);
+    let proxy = env.start_proxy();
+    let trace = Arc::new(Mutex::new(CallTrace::new(scenario, crash_points)));
+    let (recorder, recorder_env) = (Arc::clone(&trace), Arc::clone(&env));
+    proxy.inject(move |call| recorder.lock().unwrap().record(call, &recorder_env));
+    let mut user = (scenario == Scenario::Obstructed).then(|| UserScript::new(&env));
+    let spec = if scenario == Scenario::RetriesOnce { json!({"backoffLimit": 1}) } else { json!({}) };
+    env.import("nightly", "d0", spec);
     let start = || {
         let flags = [
-            // Long enough for a busy machine: here nothing but death cuts a call short.
+            // Long timeouts: only a crash may interrupt a call, even on a busy machine.
             "--lease-duration=16s",
             "--kube-timeout=30s",
             "--aws-connect-timeout=30s",
@@ -78,141 +76,142 @@ fn live(course: Course, deaths: &[Death]) -> Lived {
             "--grace=3s",
             "--backoff-min=50ms",
             "--backoff-max=200ms",
-            // Long enough for a person to come in between.
+            // Long enough for the user to act in between.
             "--rejected-min=2s",
             "--rejected-max=2s",
             "--drain-timeout=30s",
         ];
-        bed.operator_behind(&proxy, &flags)
+        env.spawn_operator_behind(&proxy, &flags)
     };
     let mut starts = 0;
     loop {
         let mut operator = start();
         starts += 1;
-        let killed = eventually(&format!("the life of {deaths:?} goes on"), || {
-            if let Some(person) = &mut person {
-                person.tend(&story);
+        let crashed = eventually(&format!("the run with {crash_points:?} goes on"), || {
+            if let Some(user) = &mut user {
+                user.act(&trace);
             }
-            let story = story.lock().unwrap();
-            assert!(story.dying || !operator.has_ended(), "it ended by itself: {}", operator.log());
-            (story.dying || story.may_stop()).then_some(story.dying)
+            let trace = trace.lock().unwrap();
+            assert!(trace.crashing || !operator.has_exited(), "the operator exited: {}", operator.log());
+            (trace.crashing || trace.may_stop()).then_some(trace.crashing)
         });
-        if killed {
-            operator.ended();
+        if crashed {
+            operator.wait_for_exit();
         } else {
-            story.lock().unwrap().stopping = true;
+            trace.lock().unwrap().stopping = true;
             if operator.stop() {
                 break;
             }
         }
-        story.lock().unwrap().next_process();
+        trace.lock().unwrap().next_process();
     }
-    let story = story.lock().unwrap();
-    let attempts = if course == Course::Fails { 2 } else { 1 };
-    assert_eq!(bed.accepted(), attempts);
-    assert_eq!(starts, story.died.len() + 1, "it stops by itself, or is killed as ordered");
-    if deaths.is_empty() {
-        assert_eq!(bed.service.ledger().len(), story.calls, "no call goes past the proxy");
+    let trace = trace.lock().unwrap();
+    let attempts = if scenario == Scenario::RetriesOnce { 2 } else { 1 };
+    assert_eq!(env.accepted_count(), attempts);
+    assert_eq!(starts, trace.crashes.len() + 1, "the operator stops only when asked, or at a crash point");
+    if crash_points.is_empty() {
+        assert_eq!(env.service.ledger().len(), trace.service_calls, "every call goes through the proxy");
     }
-    bed.judged_settled();
-    Lived { effects: story.effects.clone(), died: story.died.clone() }
+    env.check_invariants_settled();
+    RunResult { calls: trace.calls.clone(), crashes: trace.crashes.clone() }
 }
 
-/// Lives these lives side by side; tells what each brought, or what went wrong in it.
-fn live_all(lives: Vec<Life>) -> Vec<(Life, Result<Lived, String>)> {
-    let (waiting, lived) = (Mutex::new(VecDeque::from(lives)), Mutex::new(Vec::new()));
+/// Runs all of these concurrently. Returns the result of each, or how it failed.
+fn run_all(runs: Vec<Run>) -> Vec<(Run, Result<RunResult, String>)> {
+    let (pending, done) = (Mutex::new(VecDeque::from(runs)), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
+        for _ in 0..CONCURRENCY {
             scope.spawn(|| {
-                while let Some((course, deaths)) = { waiting.lock().unwrap().pop_front() } {
-                    let outcome = catch_unwind(AssertUnwindSafe(|| live(course, &deaths)));
-                    let outcome = outcome.map_err(|panic| {
-                        let told = panic.downcast_ref::<String>().cloned();
-                        told.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default()
+                while let Some((scenario, crash_points)) = { pending.lock().unwrap().pop_front() } {
+                    let result = catch_unwind(AssertUnwindSafe(|| run(scenario, &crash_points)));
+                    let result = result.map_err(|panic| {
+                        let message = panic.downcast_ref::<String>().cloned();
+                        message.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default()
                     });
-                    lived.lock().unwrap().push(((course, deaths), outcome));
+                    done.lock().unwrap().push(((scenario, crash_points), result));
                 }
             });
         }
     });
-    lived.into_inner().unwrap()
+    done.into_inner().unwrap()
 }
 
-/// Lives each of these lives until its deaths have come, by another of its ways each time, and tells what
-/// they brought.
-fn live_until_died(lives: Vec<Vec<Life>>) -> Vec<(Life, Lived)> {
-    let (mut missing, mut done, mut faults) = (lives, Vec::new(), Vec::new());
-    for again in 0..TRIES {
-        let ways: BTreeMap<Life, Vec<Life>> =
-            missing.drain(..).map(|ways| (ways[again % ways.len()].clone(), ways)).collect();
-        for (life, lived) in live_all(ways.keys().cloned().collect()) {
-            match lived {
-                Ok(lived) if lived.died.len() == life.1.len() => done.push((life, lived)),
-                Ok(_) => missing.push(ways[&life].clone()),
-                Err(told) => faults.push(format!("{life:?}: {told}")),
+/// Runs one of each list of alternatives, and tries the next one until all crash points of a run are reached.
+fn run_until_crashed(runs: Vec<Vec<Run>>) -> Vec<(Run, RunResult)> {
+    let (mut missing, mut done, mut failures) = (runs, Vec::new(), Vec::new());
+    for attempt in 0..TRIES {
+        let alternatives: BTreeMap<Run, Vec<Run>> =
+            missing.drain(..).map(|runs| (runs[attempt % runs.len()].clone(), runs)).collect();
+        for (run, result) in run_all(alternatives.keys().cloned().collect()) {
+            match result {
+                Ok(result) if result.crashes.len() == run.1.len() => done.push((run, result)),
+                Ok(_) => missing.push(alternatives[&run].clone()),
+                Err(message) => failures.push(format!("{run:?}: {message}")),
             }
         }
     }
-    assert_eq!(faults, Vec::<String>::new());
-    assert_eq!(missing, Vec::<Vec<Life>>::new(), "each death that was ordered came");
+    assert_eq!(failures, Vec::<String>::new());
+    assert_eq!(missing, Vec::<Vec<Run>>::new(), "every crash point is reached");
     done
 }
 
-fn kinds_of<'a>(effects: impl IntoIterator<Item = &'a String>) -> BTreeSet<&'a str> {
-    effects.into_iter().filter_map(|effect| effect.split(" [").next()).collect()
+fn kinds_of<'a>(calls: impl IntoIterator<Item = &'a String>) -> BTreeSet<&'a str> {
+    calls.into_iter().filter_map(|call| call.split(" [").next()).collect()
 }
 
 #[test]
-fn a_crash_right_before_and_right_after_every_effect_costs_nothing_and_doubles_nothing() {
-    let began = Instant::now();
-    let mut undisturbed: BTreeMap<Course, BTreeSet<String>> = BTreeMap::new();
-    let courses = [Course::Hindered, Course::Succeeds, Course::Fails];
-    for ((course, _), lived) in live_all(courses.map(|course| (course, Vec::new())).to_vec()) {
-        let effects = lived.unwrap().effects.into_iter();
-        undisturbed.insert(course, effects.filter(|effect| !effect.contains(BEHIND)).collect());
+fn crash_before_or_after_any_call_neither_loses_nor_duplicates_an_import() {
+    let started = Instant::now();
+    let mut baseline: BTreeMap<Scenario, BTreeSet<String>> = BTreeMap::new();
+    let scenarios = [Scenario::Obstructed, Scenario::Succeeds, Scenario::RetriesOnce];
+    for ((scenario, _), result) in run_all(scenarios.map(|scenario| (scenario, Vec::new())).to_vec()) {
+        let calls = result.unwrap().calls.into_iter();
+        baseline.insert(scenario, calls.filter(|call| !call.contains(STALE_CACHE)).collect());
     }
-    let kinds = kinds_of(undisturbed.values().flatten());
-    assert_eq!(kinds, BTreeSet::from(KINDS), "every kind of call is known");
+    let kinds = kinds_of(baseline.values().flatten());
+    assert_eq!(kinds, BTreeSet::from(KINDS), "the kinds of calls");
 
-    // One death in each life, right before and right after each effect. What several kinds of life have in
-    // common is gone through in one of them.
-    let effects: BTreeMap<&String, Course> =
-        undisturbed.iter().flat_map(|(course, effects)| effects.iter().map(|e| (e, *course))).collect();
-    let single = |(effect, course): (&&String, &Course)| Death::both(effect).map(|death| vec![(*course, vec![death])]);
-    let singles = live_until_died(effects.iter().flat_map(single).collect());
-    println!("{} effects, {} s", effects.len(), began.elapsed().as_secs());
+    // One crash per run, before and after each call. A call that several scenarios make is tested in one of them.
+    let calls: BTreeMap<&String, Scenario> =
+        baseline.iter().flat_map(|(scenario, calls)| calls.iter().map(|call| (call, *scenario))).collect();
+    let single = |(call, scenario): (&&String, &Scenario)| {
+        CrashPoint::around(call).map(|crash_point| vec![(*scenario, vec![crash_point])])
+    };
+    let singles = run_until_crashed(calls.iter().flat_map(single).collect());
+    println!("{} calls, {} s", calls.len(), started.elapsed().as_secs());
 
-    // Two deaths in one life: at what only those do who come after a crash, and at whatever else follows
-    // the first, as the lot falls.
-    let mut recovery: BTreeMap<&String, Vec<(usize, Course, Death)>> = BTreeMap::new();
-    for ((course, deaths), lived) in &singles {
-        let after = lived.effects[lived.died[0]..].iter().enumerate();
-        // Whether a cache is behind is chance.
-        let news = after.filter(|(_, effect)| !effects.contains_key(effect) && !effect.contains(BEHIND)).rev();
-        for (effect, later) in news.map(|(later, effect)| (effect, later)).collect::<BTreeMap<_, _>>() {
-            recovery.entry(effect).or_default().push((later, *course, deaths[0].clone()));
+    // Two crashes per run: at each call that only a recovery makes, and at a random sample of the other calls.
+    let mut recovery: BTreeMap<&String, Vec<(usize, Scenario, CrashPoint)>> = BTreeMap::new();
+    for ((scenario, crash_points), result) in &singles {
+        let after = result.calls[result.crashes[0]..].iter().enumerate();
+        // Whether the cache is stale is random.
+        let new = after.filter(|(_, call)| !calls.contains_key(call) && !call.contains(STALE_CACHE)).rev();
+        for (call, distance) in new.map(|(distance, call)| (call, distance)).collect::<BTreeMap<_, _>>() {
+            recovery.entry(call).or_default().push((distance, *scenario, crash_points[0].clone()));
         }
     }
-    // On a busy machine much may follow by chance; what comes soonest follows from the death.
-    recovery.values_mut().for_each(|ways| ways.sort());
+    // Prefer the run in which the call comes soonest after the crash: it is the most reproducible.
+    recovery.values_mut().for_each(|runs| runs.sort());
     let kinds = kinds_of(recovery.keys().copied());
-    assert!(kinds.is_subset(&BTreeSet::from(KINDS)), "every kind of call is known: {kinds:?}");
-    let twice = |course: Course, first: &Death, second: &Death| (course, vec![first.clone(), second.clone()]);
-    let mut lives: Vec<Vec<Life>> = Vec::new();
-    for (effect, ways) in &recovery {
-        let second = |second| ways.iter().map(|(_, course, first)| twice(*course, first, &second)).collect();
-        lives.extend(Death::both(effect).map(second));
+    assert!(kinds.is_subset(&BTreeSet::from(KINDS)), "the kinds of calls: {kinds:?}");
+    let double =
+        |scenario: Scenario, first: &CrashPoint, second: &CrashPoint| (scenario, vec![first.clone(), second.clone()]);
+    let mut runs: Vec<Vec<Run>> = Vec::new();
+    for (call, alternatives) in &recovery {
+        let with = |second| alternatives.iter().map(|(_, scenario, first)| double(*scenario, first, &second)).collect();
+        runs.extend(CrashPoint::around(call).map(with));
     }
-    let seed = seed("EFFECTS_SEED");
-    println!("EFFECTS_SEED={seed}: {} lives with a crash in recovery", lives.len());
-    let mut draw = Draw::new(seed);
-    let mut lot = || {
-        let ((course, deaths), lived) = &singles[draw.below(singles.len())];
-        let after: Vec<&String> = lived.effects[lived.died[0]..].iter().filter(|e| effects.contains_key(e)).collect();
-        let second = Death { effect: after[draw.below(after.len())].clone(), after: draw.once_in(2) };
-        twice(*course, &deaths[0], &second)
+    let seed = seed("CRASH_SEED");
+    println!("CRASH_SEED={seed}: {} runs with a crash during recovery", runs.len());
+    let mut rng = Rng::new(seed);
+    let mut sample = || {
+        let ((scenario, crash_points), result) = &singles[rng.below(singles.len())];
+        let after: Vec<&String> =
+            result.calls[result.crashes[0]..].iter().filter(|call| calls.contains_key(call)).collect();
+        let second = CrashPoint { call: after[rng.below(after.len())].clone(), after: rng.one_in(2) };
+        double(*scenario, &crash_points[0], &second)
     };
-    lives.extend((0..LOTS).map(|_| (0..TRIES).map(|_| lot()).collect()));
-    live_until_died(lives);
-    println!("{} s", began.elapsed().as_secs());
+    runs.extend((0..SAMPLES).map(|_| (0..TRIES).map(|_| sample()).collect()));
+    run_until_crashed(runs);
+    println!("{} s", started.elapsed().as_secs());
 }

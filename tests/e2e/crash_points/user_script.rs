@@ -1,77 +1,77 @@
-//! Whoever puts obstacles in the way of a hindered life, and takes each away once the operator has told of
-//! it: also an operator that died in between.
+//! The user of [`Scenario::Obstructed`](super::Scenario): puts obstacles in the way, and removes each one when the
+//! operator has reported it, even if the operator crashes in between.
 
-use super::call_trace::{ELSEWHERE, Story};
-use crate::env::{Bed, block_on, dataset_arn};
+use super::call_trace::{CallTrace, FOREIGN_JOB};
+use crate::env::{TestEnv, block_on, dataset_arn, ready_condition};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 use std::sync::Mutex;
 
-/// What the person waits for.
-enum Waits {
+/// What the operator has to report next.
+enum Expects {
     Queued,
-    Refused,
+    Rejected,
     Suspended,
-    NotReady,
+    DatasetNotReady,
     Imported,
     Nothing,
 }
 
-pub struct Person<'a> {
-    bed: &'a Bed,
-    waits: Waits,
+pub struct UserScript<'a> {
+    env: &'a TestEnv,
+    expects: Expects,
 }
 
-impl<'a> Person<'a> {
-    /// Another job runs in the dataset, and no job is taken.
-    pub fn new(bed: &'a Bed) -> Self {
-        bed.service.put_job(
-            &json!({"name": ELSEWHERE, "datasetArn": dataset_arn("d0"), "status": "CREATE PENDING", "hold": true}),
+impl<'a> UserScript<'a> {
+    /// Another job runs in the dataset, and the service rejects every create.
+    pub fn new(env: &'a TestEnv) -> Self {
+        env.service.put_job(
+            &json!({"name": FOREIGN_JOB, "datasetArn": dataset_arn("d0"), "status": "CREATE PENDING", "hold": true}),
         );
-        let refusal = json!({"error": {"code": "InvalidInputException", "message": "not as it is"}});
-        bed.service.fault(&json!({"operation": "CreateDatasetImportJob", "count": 0, "action": refusal}));
-        Self { bed, waits: Waits::Queued }
+        let rejection = json!({"error": {"code": "InvalidInputException", "message": "not as it is"}});
+        env.service.inject_fault(&json!({"operation": "CreateDatasetImportJob", "count": 0, "action": rejection}));
+        Self { env, expects: Expects::Queued }
     }
 
     fn suspend(&self, suspend: bool) {
-        let (api, patch) = (self.bed.api(), json!({"spec": {"suspend": suspend}}));
+        let (api, patch) = (self.env.api(), json!({"spec": {"suspend": suspend}}));
         block_on(async move { api.patch("nightly", &PatchParams::default(), &Patch::Merge(&patch)).await }).unwrap();
     }
 
-    /// Goes on if what is awaited is told.
-    pub fn tend(&mut self, story: &Mutex<Story>) {
-        let status = self.bed.status("nightly");
-        let told = status.conditions.iter().find(|c| c.type_ == "Ready").map(|c| c.reason.as_str()).unwrap_or_default();
-        self.waits = match self.waits {
-            Waits::Queued if told == "Queued" => {
-                self.bed.service.finish(ELSEWHERE);
-                Waits::Refused
+    /// Takes the next step if the operator has reported what the user expects.
+    pub fn act(&mut self, trace: &Mutex<CallTrace>) {
+        let status = self.env.status("nightly");
+        let reason = ready_condition(&status).map(|ready| ready.reason.as_str()).unwrap_or_default();
+        self.expects = match self.expects {
+            Expects::Queued if reason == "Queued" => {
+                self.env.service.finish_job(FOREIGN_JOB);
+                Expects::Rejected
             }
-            // It has been tried again, was refused again, and this is recorded.
-            Waits::Refused
-                if told == "InvalidInput"
+            // Wait for a second rejection and its record.
+            Expects::Rejected
+                if reason == "InvalidInput"
                     && status.submission.is_none()
-                    && story.lock().unwrap().has_heard("CreateDatasetImportJob [InvalidInput, attempt 1]") =>
+                    && trace.lock().unwrap().has("CreateDatasetImportJob [InvalidInput, attempt 1]") =>
             {
                 self.suspend(true);
-                Waits::Suspended
+                Expects::Suspended
             }
-            Waits::Suspended if told == "Suspended" => {
-                self.bed.service.clear_faults();
-                self.bed.service.put_dataset("d0", "CREATE IN_PROGRESS");
+            Expects::Suspended if reason == "Suspended" => {
+                self.env.service.clear_faults();
+                self.env.service.put_dataset("d0", "CREATE IN_PROGRESS");
                 self.suspend(false);
-                Waits::NotReady
+                Expects::DatasetNotReady
             }
-            Waits::NotReady if told == "DatasetNotReady" => {
-                self.bed.service.put_dataset("d0", "ACTIVE");
-                Waits::Imported
+            Expects::DatasetNotReady if reason == "DatasetNotReady" => {
+                self.env.service.put_dataset("d0", "ACTIVE");
+                Expects::Imported
             }
-            Waits::Imported if told == "ImportSucceeded" && story.lock().unwrap().end_was_told() => {
-                let api = self.bed.api();
+            Expects::Imported if reason == "ImportSucceeded" && trace.lock().unwrap().has_reported_the_end() => {
+                let api = self.env.api();
                 block_on(async move { api.delete("nightly", &DeleteParams::default()).await }).unwrap();
-                story.lock().unwrap().begins_anew();
-                self.bed.import("nightly", "d0", json!({}));
-                Waits::Nothing
+                trace.lock().unwrap().resource_recreated();
+                self.env.import("nightly", "d0", json!({}));
+                Expects::Nothing
             }
             _ => return,
         };

@@ -1,13 +1,17 @@
-//! What a test works on: a namespace of the shared control plane, a stand-in service of its own, and
-//! the real operator as a process.
+//! The environment of one test: a namespace on a real control plane, a stand-in for Amazon Personalize, and the
+//! real operator as a process.
 
+mod operator;
 pub mod personalize_local;
 pub mod proxy;
 
-use crate::invariants::{self, Books};
-use control_plane::{ControlPlane, Tethered, shared, tether};
+use crate::invariants::{self, History, secrets};
+use control_plane::{ControlPlane, shared, tether};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
+pub use operator::OperatorProcess;
+use personalize_local::PersonalizeLocal;
 use personalize_operator::api::{DatasetImportJob, DatasetImportJobStatus};
 use proxy::Proxy;
 use serde_json::{Value, json};
@@ -23,45 +27,46 @@ use std::time::{Duration, Instant};
 pub const ACCOUNT: &str = "123456789012";
 pub const REGION: &str = "eu-west-1";
 pub const ROLE: &str = "arn:aws:iam::123456789012:role/Reader";
-/// These stand for a person's patience, not for how long anything takes.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// When a test gives up waiting. No test measures this time.
+const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Waits for a condition with a generous limit.
-pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
+/// Polls until a condition holds. `what` names the condition in the failure message.
+pub fn eventually<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + TIMEOUT;
     loop {
-        if let Some(found) = look() {
+        if let Some(found) = poll() {
             return found;
         }
-        assert!(Instant::now() < end, "gave up waiting: {what}");
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
 
-pub fn plane() -> &'static ControlPlane {
+/// The control plane that all tests of this process share, with the CRD installed.
+pub fn shared_control_plane() -> &'static ControlPlane {
     static CRD: Once = Once::new();
-    let plane = shared(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap_or_else(|e| panic!("{e}"));
-    CRD.call_once(|| install_crd(plane));
-    plane
+    let control_plane = shared(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap_or_else(|e| panic!("{e}"));
+    CRD.call_once(|| install_crd(control_plane));
+    control_plane
 }
 
-pub fn install_crd(plane: &ControlPlane) {
-    // At run time: checkouts may share what they compile.
+pub fn install_crd(control_plane: &ControlPlane) {
+    // Read at run time, because several checkouts may share compiled tests.
     let crds = format!("{}/crds", std::env::var("CARGO_MANIFEST_DIR").unwrap());
-    let applied = plane.kubectl(&["apply", "--server-side", "-f", &crds], None).unwrap();
+    let applied = control_plane.kubectl(&["apply", "--server-side", "-f", &crds], None).unwrap();
     assert!(applied.status.success(), "{}", text(&applied));
-    assert!(!text(&applied).contains("Warning"), "the API server takes the CRD without a warning: {}", text(&applied));
+    assert!(!text(&applied).contains("Warning"), "the API server warns about the CRD: {}", text(&applied));
     let wait =
         ["wait", "--for=condition=Established", "crd", "datasetimportjobs.personalize-operator.io", "--timeout=60s"];
-    assert!(plane.kubectl(&wait, None).unwrap().status.success());
-    // Established comes before discovery and the schema are served.
+    assert!(control_plane.kubectl(&wait, None).unwrap().status.success());
+    // The CRD is Established before discovery and the schema are served.
     let explain = ["explain", "datasetimportjobs", "--api-version=personalize-operator.io/v1alpha1"];
     eventually("the API server explains the resource", || {
-        plane.kubectl(&explain, None).unwrap().status.success().then_some(())
+        control_plane.kubectl(&explain, None).unwrap().status.success().then_some(())
     });
 }
 
-/// Runs a future to its end, from a thread or from within a runtime.
+/// Runs a future to completion, from any thread, also from within a runtime.
 pub fn block_on<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     let runtime = RUNTIME.get_or_init(|| tokio::runtime::Runtime::new().unwrap());
@@ -70,9 +75,9 @@ pub fn block_on<T: Send + 'static>(future: impl Future<Output = T> + Send + 'sta
     receiver.recv().unwrap()
 }
 
-/// The administrator's client. Tests read with it, because kubectl takes a tenth of a second to start.
-fn client(plane: &ControlPlane) -> Client {
-    let kubeconfig = Kubeconfig::read_from(plane.kubeconfig()).unwrap();
+/// The administrator's client. Tests read with it, because starting kubectl takes 100 ms.
+fn admin_client(control_plane: &ControlPlane) -> Client {
+    let kubeconfig = Kubeconfig::read_from(control_plane.kubeconfig()).unwrap();
     block_on(async {
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
         config.connect_timeout = Some(Duration::from_secs(5));
@@ -82,61 +87,12 @@ fn client(plane: &ControlPlane) -> Client {
     })
 }
 
-/// Both outputs of a command.
+/// Standard output and standard error of a command.
 pub fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// A running operator.
-pub struct Operator {
-    process: Tethered,
-    log: PathBuf,
-    pub url: String,
-}
-
-impl Operator {
-    pub fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.process.pid()
-    }
-
-    /// Waits for its end, which somebody else brings.
-    pub fn ended(mut self) {
-        eventually("the operator has ended", || self.process.child().try_wait().unwrap());
-    }
-
-    /// Whether somebody else has brought its end.
-    pub fn has_ended(&mut self) -> bool {
-        self.process.child().try_wait().unwrap().is_some()
-    }
-
-    pub fn signal(&self, signal: &str) {
-        let sent = std::process::Command::new("kill").args([signal, &self.pid().to_string()]).status();
-        assert!(sent.unwrap().success());
-    }
-
-    pub fn kill(mut self) {
-        self.process.kill().unwrap();
-    }
-
-    /// Sends SIGTERM and waits for the end; tells whether it ended by itself and well.
-    pub fn stop(mut self) -> bool {
-        self.process.stop(Duration::from_secs(60)).unwrap().success()
-    }
-
-    pub fn get(&self, path: &str) -> Option<(u16, String)> {
-        http("GET", &format!("{}{path}", self.url), "")
-    }
-
-    pub fn ready(&self) -> bool {
-        self.get("/readyz").is_some_and(|(status, _)| status == 200)
-    }
-}
-
-/// The smallest HTTP client that serves here.
+/// A minimal HTTP client: one request per connection. Returns status and body.
 pub fn http(method: &str, url: &str, body: &str) -> Option<(u16, String)> {
     use std::io::{Read, Write};
     let rest = url.strip_prefix("http://")?;
@@ -149,75 +105,87 @@ pub fn http(method: &str, url: &str, body: &str) -> Option<(u16, String)> {
         body.len()
     )
     .ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let status = answer.split(' ').nth(1)?.parse().ok()?;
-    Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
+    let mut response = String::new();
+    stream.read_to_string(&mut response).ok()?;
+    let status = response.split(' ').nth(1)?.parse().ok()?;
+    Some((status, response.split_once("\r\n\r\n")?.1.to_owned()))
+}
+
+pub fn dataset_arn(name: &str) -> String {
+    format!("arn:aws:personalize:{REGION}:{ACCOUNT}:dataset/shop/{name}")
+}
+
+pub fn ready_condition(status: &DatasetImportJobStatus) -> Option<&Condition> {
+    status.conditions.iter().find(|condition| condition.type_ == "Ready")
 }
 
 static NAMESPACES: AtomicU32 = AtomicU32::new(0);
 static OPERATORS: AtomicU32 = AtomicU32::new(0);
 
-/// A namespace, a service, and the files of both.
-pub struct Bed {
+/// One operator that a test started. The handle may be gone when the invariants are checked.
+#[derive(Clone)]
+struct Started {
+    pid: u32,
+    url: String,
+    log: PathBuf,
+}
+
+/// A namespace, a stand-in service, and the files of both.
+pub struct TestEnv {
     pub namespace: String,
-    pub plane: &'static ControlPlane,
-    pub service: personalize_local::Service,
+    pub control_plane: &'static ControlPlane,
+    pub service: PersonalizeLocal,
     pub client: Client,
     dir: tempfile::TempDir,
-    operators: AtomicU32,
-    /// Process and URL of each operator that was started.
-    started: Mutex<Vec<(u32, String)>>,
-    made_in: &'static str,
-    judged: AtomicBool,
+    started: Mutex<Vec<Started>>,
+    created_in: &'static str,
+    checked: AtomicBool,
 }
 
-/// No test of a fault forgets the judge.
-impl Drop for Bed {
+impl Drop for TestEnv {
     fn drop(&mut self) {
-        let forgotten = self.made_in.contains("/faults/") && !self.judged.load(Ordering::Relaxed);
-        assert!(!forgotten || std::thread::panicking(), "a fault was staged, and the judge was not asked");
+        let unchecked = self.created_in.contains("/faults/") && !self.checked.load(Ordering::Relaxed);
+        assert!(!unchecked || std::thread::panicking(), "a fault test must check the invariants");
     }
 }
 
-impl Bed {
+impl TestEnv {
+    /// An environment on the shared control plane.
     #[track_caller]
     pub fn new() -> Self {
-        Self::on(plane())
+        Self::on(shared_control_plane())
     }
 
     #[track_caller]
-    pub fn on(plane: &'static ControlPlane) -> Self {
-        let dir = tempfile::Builder::new().prefix("bed-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    pub fn on(control_plane: &'static ControlPlane) -> Self {
+        let dir = tempfile::Builder::new().prefix("env-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let namespace = format!("test-{}-{}", std::process::id(), NAMESPACES.fetch_add(1, Ordering::Relaxed));
-        let made = plane.kubectl(&["create", "namespace", &namespace], None).unwrap();
-        assert!(made.status.success(), "{}", text(&made));
-        let service = personalize_local::Service::start(dir.path());
+        let created = control_plane.kubectl(&["create", "namespace", &namespace], None).unwrap();
+        assert!(created.status.success(), "{}", text(&created));
         Self {
             namespace,
-            plane,
-            service,
-            client: client(plane),
+            control_plane,
+            service: PersonalizeLocal::start(dir.path()),
+            client: admin_client(control_plane),
             dir,
-            operators: AtomicU32::new(0),
             started: Mutex::default(),
-            made_in: Location::caller().file(),
-            judged: AtomicBool::new(false),
+            created_in: Location::caller().file(),
+            checked: AtomicBool::new(false),
         }
     }
 
-    /// A directory of this test's own.
+    /// A temporary directory of this test.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
     pub fn kubectl(&self, args: &[&str]) -> Output {
         let args: Vec<&str> = ["-n", &self.namespace].into_iter().chain(args.iter().copied()).collect();
-        self.plane.kubectl(&args, None).unwrap()
+        self.control_plane.kubectl(&args, None).unwrap()
     }
 
     pub fn try_apply(&self, manifest: &Value) -> Output {
-        self.plane.kubectl(&["-n", &self.namespace, "apply", "-f", "-"], Some(&manifest.to_string())).unwrap()
+        self.control_plane.kubectl(&["-n", &self.namespace, "apply", "-f", "-"], Some(&manifest.to_string())).unwrap()
     }
 
     pub fn apply(&self, manifest: &Value) {
@@ -225,8 +193,8 @@ impl Bed {
         assert!(applied.status.success(), "{}", text(&applied));
     }
 
-    /// A valid manifest; `edit` changes its spec.
-    pub fn manifest(name: &str, dataset: &str, edit: Value) -> Value {
+    /// A valid manifest. `spec` overrides fields of its spec.
+    pub fn manifest(name: &str, dataset: &str, spec: Value) -> Value {
         let mut manifest = json!({
             "apiVersion": "personalize-operator.io/v1alpha1",
             "kind": "DatasetImportJob",
@@ -237,19 +205,20 @@ impl Bed {
                 "roleArn": ROLE,
             },
         });
-        if let (Some(spec), Value::Object(edit)) = (manifest["spec"].as_object_mut(), edit) {
-            spec.extend(edit);
+        if let (Some(defaults), Value::Object(spec)) = (manifest["spec"].as_object_mut(), spec) {
+            defaults.extend(spec);
         }
         manifest
     }
 
-    pub fn import(&self, name: &str, dataset: &str, edit: Value) {
-        self.apply(&Self::manifest(name, dataset, edit));
+    /// Applies a manifest.
+    pub fn import(&self, name: &str, dataset: &str, spec: Value) {
+        self.apply(&Self::manifest(name, dataset, spec));
     }
 
+    /// The resource; `None` if it does not exist or the API server can't be reached.
     pub fn get(&self, name: &str) -> Option<DatasetImportJob> {
         let (api, name) = (self.api(), name.to_owned());
-        // An API server that is away tells as little as one that knows no such resource.
         block_on(async move { api.get_opt(&name).await.ok().flatten() })
     }
 
@@ -258,7 +227,11 @@ impl Bed {
     }
 
     pub fn status(&self, name: &str) -> DatasetImportJobStatus {
-        self.get(name).and_then(|job| job.status).unwrap_or_default()
+        self.get(name).and_then(|resource| resource.status).unwrap_or_default()
+    }
+
+    pub fn uid(&self, name: &str) -> Option<String> {
+        self.get(name).and_then(|resource| resource.metadata.uid)
     }
 
     pub fn delete(&self, name: &str) {
@@ -267,46 +240,54 @@ impl Bed {
     }
 
     pub fn annotate(&self, name: &str, annotation: &str) {
-        let done = self.kubectl(&["annotate", "--overwrite", "datasetimportjobs", name, annotation]);
-        assert!(done.status.success(), "{}", text(&done));
+        let annotated = self.kubectl(&["annotate", "--overwrite", "datasetimportjobs", name, annotation]);
+        assert!(annotated.status.success(), "{}", text(&annotated));
     }
 
     pub fn patch(&self, name: &str, patch: &Value) {
-        let done = self.kubectl(&["patch", "datasetimportjobs", name, "--type=merge", "-p", &patch.to_string()]);
-        assert!(done.status.success(), "{}", text(&done));
+        let patched = self.kubectl(&["patch", "datasetimportjobs", name, "--type=merge", "-p", &patch.to_string()]);
+        assert!(patched.status.success(), "{}", text(&patched));
     }
 
-    /// Waits for the reason that the Ready condition tells.
-    pub fn until(&self, name: &str, reason: &str) -> DatasetImportJobStatus {
-        let mut last = String::new();
-        let end = Instant::now() + PATIENCE;
-        while Instant::now() < end {
+    pub fn patch_status(&self, name: &str, patch: &Value) {
+        let patch = patch.to_string();
+        let patched = self.kubectl(&["patch", "dij", name, "--subresource=status", "--type=merge", "-p", &patch]);
+        assert!(patched.status.success(), "{}", text(&patched));
+    }
+
+    /// Waits until the Ready condition has this reason.
+    pub fn wait_for_reason(&self, name: &str, reason: &str) -> DatasetImportJobStatus {
+        self.wait_for_ready(name, reason, |ready| ready.reason == reason)
+    }
+
+    /// Waits until the message of the Ready condition contains this text. Returns the whole message.
+    pub fn wait_for_message(&self, name: &str, part: &str) -> String {
+        let status = self.wait_for_ready(name, part, |ready| ready.message.contains(part));
+        ready_condition(&status).unwrap().message.clone()
+    }
+
+    fn wait_for_ready(
+        &self,
+        name: &str,
+        expected: &str,
+        matches: impl Fn(&Condition) -> bool,
+    ) -> DatasetImportJobStatus {
+        let (deadline, mut last) = (Instant::now() + TIMEOUT, String::new());
+        while Instant::now() < deadline {
             let status = self.status(name);
-            let ready = status.conditions.iter().find(|c| c.type_ == "Ready");
-            if ready.is_some_and(|c| c.reason == reason) {
-                return status;
-            }
-            last = format!("{:?}", ready.map(|c| (&c.reason, &c.message)));
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        panic!("{name} does not become {reason}; last seen: {last}");
-    }
-
-    /// Waits until the Ready condition's message tells this, and gives the whole message.
-    pub fn until_told(&self, name: &str, what: &str) -> String {
-        let (end, mut told) = (Instant::now() + PATIENCE, String::new());
-        while Instant::now() < end {
-            let ready = self.status(name).conditions.into_iter().find(|c| c.type_ == "Ready");
-            told = ready.map(|c| c.message).unwrap_or_default();
-            if told.contains(what) {
-                return told;
+            if let Some(ready) = ready_condition(&status) {
+                if matches(ready) {
+                    return status;
+                }
+                last = format!("{}: {}", ready.reason, ready.message);
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        panic!("{name} does not tell {what}; last seen: {told}");
+        panic!("timed out waiting until {name} reports {expected:?}; last seen: {last}");
     }
 
-    pub fn events(&self, name: &str) -> Vec<String> {
+    /// The reasons of all events about a resource.
+    pub fn event_reasons(&self, name: &str) -> Vec<String> {
         let output =
             self.kubectl(&["get", "events", "-o", "json", "--field-selector", &format!("involvedObject.name={name}")]);
         let list: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
@@ -314,37 +295,55 @@ impl Bed {
         events.iter().map(|e| e["reason"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
-    /// Starts an operator for this namespace alone, with delays fit for tests, and waits until it
-    /// answers. `extra` goes on its command line.
-    pub fn operator(&self, extra: &[&str]) -> Operator {
-        self.operator_with(&[], extra)
+    /// Starts an operator for this namespace, with delays that suit tests, and waits until it is ready.
+    /// `flags` override its default flags.
+    pub fn start_operator(&self, flags: &[&str]) -> OperatorProcess {
+        self.start_operator_with(&[], flags)
     }
 
-    /// The same, with other variables in its environment.
-    pub fn operator_with(&self, env: &[(&str, &str)], extra: &[&str]) -> Operator {
-        let operator = self.start(env, extra);
-        eventually("the operator is ready", || operator.ready().then_some(()));
+    /// Like [`Self::start_operator`], with environment variables.
+    pub fn start_operator_with(&self, vars: &[(&str, &str)], flags: &[&str]) -> OperatorProcess {
+        let operator = self.spawn(vars, flags);
+        eventually("the operator is ready", || operator.is_ready().then_some(()));
         operator
     }
 
-    /// Starts an operator that may have to wait for something before it is ready.
-    pub fn operator_unready(&self) -> Operator {
-        self.start(&[], &[])
+    /// Starts an operator without waiting until it is ready.
+    pub fn spawn_operator(&self) -> OperatorProcess {
+        self.spawn(&[], &[])
     }
 
-    /// The same, with other variables in its environment.
-    pub fn operator_unready_with(&self, env: &[(&str, &str)]) -> Operator {
-        self.start(env, &[])
+    /// Like [`Self::spawn_operator`], with environment variables.
+    pub fn spawn_operator_with(&self, vars: &[(&str, &str)]) -> OperatorProcess {
+        self.spawn(vars, &[])
     }
 
-    /// Starts an operator and doesn't wait.
-    fn start(&self, env: &[(&str, &str)], extra: &[&str]) -> Operator {
-        // On an address of its own: no connection out of this machine takes the port before it is bound again.
-        let many = OPERATORS.fetch_add(1, Ordering::Relaxed);
-        let host = format!("127.{}.{}.{}", 64 + std::process::id() % 64, many / 250 % 250, 1 + many % 250);
+    /// Starts an operator whose calls go through a proxy, without waiting until it is ready. All of them have the
+    /// same identity by default, so a successor leads at once.
+    pub fn spawn_operator_behind(&self, proxy: &Proxy, flags: &[&str]) -> OperatorProcess {
+        self.spawn_operator_behind_with(proxy, &[], flags)
+    }
+
+    /// Like [`Self::spawn_operator_behind`], with environment variables.
+    pub fn spawn_operator_behind_with(&self, proxy: &Proxy, vars: &[(&str, &str)], flags: &[&str]) -> OperatorProcess {
+        let kubeconfig = proxy.kubeconfig.display().to_string();
+        let to_proxy = [("KUBECONFIG", kubeconfig.as_str()), ("AWS_ENDPOINT_URL_PERSONALIZE", &proxy.service_url)];
+        let vars: Vec<(&str, &str)> = to_proxy.into_iter().chain(vars.iter().copied()).collect();
+        let named = flags.iter().any(|flag| flag.starts_with("--identity="));
+        let identity = (!named).then_some("--identity=one");
+        let flags: Vec<&str> = identity.into_iter().chain(flags.iter().copied()).collect();
+        let operator = self.spawn(&vars, &flags);
+        proxy.set_operator(operator.pid());
+        operator
+    }
+
+    fn spawn(&self, vars: &[(&str, &str)], flags: &[&str]) -> OperatorProcess {
+        // Each operator has its own loopback address, so no outgoing connection takes the port before it binds it.
+        let count = OPERATORS.fetch_add(1, Ordering::Relaxed);
+        let host = format!("127.{}.{}.{}", 64 + std::process::id() % 64, count / 250 % 250, 1 + count % 250);
         let listen = TcpListener::bind((host, 0)).unwrap().local_addr().unwrap();
-        let number = self.operators.fetch_add(1, Ordering::Relaxed);
-        let log = self.dir.path().join(format!("operator-{number}.log"));
+        let mut started = self.started.lock().unwrap();
+        let log = self.dir.path().join(format!("operator-{}.log", started.len()));
         let mut args: Vec<String> = [
             "run",
             "--log-level=info,personalize_operator=debug",
@@ -368,122 +367,95 @@ impl Bed {
         args.push(format!("--watch-namespaces={}", self.namespace));
         args.push(format!("--lease-namespace={}", self.namespace));
         args.push(format!("--listen={listen}"));
-        // A later flag overrides an earlier one only if the parser lets it.
-        args.retain(|arg| !extra.iter().any(|e| arg.split('=').next() == e.split('=').next()));
-        args.extend(extra.iter().map(|s| (*s).to_owned()));
+        // The parser rejects a flag that is given twice.
+        args.retain(|arg| !flags.iter().any(|flag| arg.split('=').next() == flag.split('=').next()));
+        args.extend(flags.iter().map(|flag| (*flag).to_owned()));
         let out = fs::File::create(&log).unwrap();
         let process = tether(Path::new(env!("CARGO_BIN_EXE_personalize-operator")), &args, |command| {
             command
                 .env_clear()
                 .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-                .env("KUBECONFIG", self.plane.kubeconfig())
+                .env("KUBECONFIG", self.control_plane.kubeconfig())
                 .env("AWS_ENDPOINT_URL_PERSONALIZE", self.service.url())
                 .env("AWS_ACCESS_KEY_ID", personalize_local::ACCESS_KEY)
                 .env("AWS_SECRET_ACCESS_KEY", personalize_local::SECRET_KEY)
                 .env("AWS_EC2_METADATA_DISABLED", "true")
-                .envs(env.iter().copied())
+                .envs(vars.iter().copied())
                 .stdout(out.try_clone().unwrap())
                 .stderr(out);
         })
         .unwrap();
         let url = format!("http://{listen}");
-        self.started.lock().unwrap().push((process.pid(), url.clone()));
-        Operator { process, log, url }
+        started.push(Started { pid: process.pid(), url: url.clone(), log: log.clone() });
+        OperatorProcess { process, log, url }
     }
 
-    /// No invariant is broken.
-    pub fn judged(&self) {
-        let (ledger, jobs, writes) = (self.service.ledger(), self.service.jobs(), self.writes());
-        let books = Books { ledger: &ledger, jobs: &jobs, writes: &writes, ..Books::default() };
-        self.judged_by(invariants::judge_books(&books));
+    /// Starts a proxy in front of the API server and the service.
+    pub fn start_proxy(&self) -> Proxy {
+        Proxy::start(self.dir.path(), &self.control_plane.kubeconfig(), self.service.url())
     }
 
-    /// No invariant is broken, and everything that can end has ended.
-    pub fn judged_settled(&self) {
-        self.judged_by(self.faults_settled());
+    /// Checks the invariants that hold at any moment.
+    pub fn check_invariants(&self) {
+        let (ledger, jobs, writes) = (self.service.ledger(), self.service.jobs(), self.audited_writes());
+        let history = History { ledger: &ledger, jobs: &jobs, writes: &writes, ..History::default() };
+        self.assert_no_violations(invariants::check(&history));
     }
 
-    /// Nothing was found in the books, nor is there anything in what the operators tell and take.
-    pub fn judged_by(&self, mut faults: Vec<String>) {
-        self.judged.store(true, Ordering::Relaxed);
-        faults.extend(self.faults_of_operators());
-        assert_eq!(faults, Vec::<String>::new());
+    /// Checks all invariants. Every import must have finished, or must be stalled or suspended for a real reason.
+    pub fn check_invariants_settled(&self) {
+        self.assert_no_violations(self.settled_violations());
     }
 
-    /// Which invariants are broken, and what has not ended.
-    pub fn faults_settled(&self) -> Vec<String> {
+    /// Fails if there is a violation, here or in what the operators report and consume.
+    pub fn assert_no_violations(&self, mut violations: Vec<String>) {
+        self.checked.store(true, Ordering::Relaxed);
+        violations.extend(self.process_violations());
+        assert_eq!(violations, Vec::<String>::new());
+    }
+
+    /// The violations of all invariants, once every import should have finished.
+    pub fn settled_violations(&self) -> Vec<String> {
         let output = self.kubectl(&["get", "datasetimportjobs", "-o", "json"]);
         let list: Value = serde_json::from_slice(&output.stdout).unwrap();
         let resources = list["items"].as_array().cloned().unwrap_or_default();
-        let (_, faults) = http("GET", &format!("{}/_local/faults", self.service.url()), "").unwrap();
-        let faults: Vec<Value> = serde_json::from_str(&faults).unwrap();
-        let (ledger, jobs, writes) = (self.service.ledger(), self.service.jobs(), self.writes());
-        invariants::judge_settled(&Books {
+        let (faults, ledger, jobs) = (self.service.faults(), self.service.ledger(), self.service.jobs());
+        invariants::check_settled(&History {
             ledger: &ledger,
             jobs: &jobs,
             faults: &faults,
-            writes: &writes,
+            writes: &self.audited_writes(),
             resources: &resources,
         })
     }
 
-    /// F beyond statuses: no event, log line or metric holds a secret. And G: the memory of each operator that lives.
-    fn faults_of_operators(&self) -> Vec<String> {
+    /// F for events, logs and metrics, and G for the memory of each operator that still runs.
+    fn process_violations(&self) -> Vec<String> {
         let started = self.started.lock().unwrap().clone();
-        let logs = (0..started.len())
-            .map(|number| fs::read_to_string(self.dir().join(format!("operator-{number}.log"))).unwrap())
-            .collect::<Vec<_>>();
-        let metrics = started.iter().filter_map(|(_, url)| Some(http("GET", &format!("{url}/metrics"), "")?.1));
-        let events = invariants::events(&self.plane.audit_log(), &self.namespace);
-        let mut faults = invariants::told(&events, &logs, &metrics.collect::<Vec<_>>());
-        faults.extend(invariants::bounded_memory(
-            &started.iter().filter_map(|(pid, _)| most_memory(*pid)).collect::<Vec<_>>(),
-        ));
-        faults
+        let events = invariants::events(&self.control_plane.audit_log(), &self.namespace);
+        let events = events.iter().map(|event| ("an event", event.to_string()));
+        let logs = started.iter().map(|operator| ("a log", fs::read_to_string(&operator.log).unwrap()));
+        let metrics = started
+            .iter()
+            .filter_map(|operator| Some(("a metric", http("GET", &format!("{}/metrics", operator.url), "")?.1)));
+        let outputs: Vec<(&str, String)> = events.chain(logs).chain(metrics).collect();
+        let peaks: Vec<u64> = started.iter().filter_map(|o| operator::memory_kb(o.pid, "VmHWM:")).collect();
+        [secrets::leaks(&outputs, &secrets::PLANTED), invariants::check_peak_memory(&peaks)].concat()
     }
 
     /// How many imports the service has accepted.
-    pub fn accepted(&self) -> usize {
-        invariants::accepted(&self.service.ledger()).len()
+    pub fn accepted_count(&self) -> usize {
+        invariants::accepted_creates(&self.service.ledger()).len()
     }
 
-    /// Starts a proxy before the API server and the service.
-    pub fn proxy(&self) -> Proxy {
-        Proxy::start(self.dir.path(), &self.plane.kubeconfig(), self.service.url())
+    /// All successful writes to resources of this namespace in the API server's audit log.
+    pub fn audited_writes(&self) -> Vec<Value> {
+        invariants::resource_writes(&self.control_plane.audit_log(), &self.namespace)
     }
 
-    /// Starts an operator behind a proxy. It leads at once, for it is the same replica unless told otherwise.
-    pub fn operator_behind(&self, proxy: &Proxy, extra: &[&str]) -> Operator {
-        self.operator_behind_with(proxy, &[], extra)
+    /// How often the operator has written a resource.
+    pub fn operator_write_count(&self, name: &str) -> usize {
+        let writes = self.audited_writes();
+        invariants::operator_writes(&writes).filter(|write| write["objectRef"]["name"] == name).count()
     }
-
-    /// The same, with other variables in its environment.
-    pub fn operator_behind_with(&self, proxy: &Proxy, env: &[(&str, &str)], extra: &[&str]) -> Operator {
-        let kubeconfig = proxy.kubeconfig.display().to_string();
-        let to_proxy = [("KUBECONFIG", kubeconfig.as_str()), ("AWS_ENDPOINT_URL_PERSONALIZE", &proxy.service_url)];
-        let env: Vec<(&str, &str)> = to_proxy.into_iter().chain(env.iter().copied()).collect();
-        let named = extra.iter().any(|arg| arg.starts_with("--identity="));
-        let identity = (!named).then_some("--identity=one");
-        let extra: Vec<&str> = identity.into_iter().chain(extra.iter().copied()).collect();
-        let operator = self.start(&env, &extra);
-        proxy.victim(operator.pid());
-        operator
-    }
-
-    /// The writes to resources that the API server's audit log tells, in this namespace.
-    pub fn writes(&self) -> Vec<Value> {
-        invariants::writes(&self.plane.audit_log(), &self.namespace)
-    }
-}
-
-/// The most memory that an operator has had so far, in kB; nothing if it has ended.
-fn most_memory(pid: u32) -> Option<u64> {
-    let program = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse().ok().filter(|_| program.ends_with("personalize-operator"))
-}
-
-pub fn dataset_arn(name: &str) -> String {
-    format!("arn:aws:personalize:{REGION}:{ACCOUNT}:dataset/shop/{name}")
 }

@@ -1,6 +1,6 @@
-//! The stand-in service of one test: the real program, with a seed of its own.
+//! The stand-in service of one test: the real `personalize-local` with a seed for this test.
 
-use crate::env::{ACCOUNT, dataset_arn, eventually, http};
+use super::{ACCOUNT, dataset_arn, eventually, http};
 use control_plane::{Tethered, tether};
 use serde_json::{Value, json};
 use std::fs;
@@ -8,35 +8,36 @@ use std::path::{Path, PathBuf};
 
 pub const ACCESS_KEY: &str = "AKIATESTTESTTESTTEST";
 pub const SECRET_KEY: &str = "a-secret-that-must-not-show/+anywhere+01";
-/// Another account, which the key above is no good for.
+/// Another account. The key above is not valid for it.
 pub const OTHER_ACCOUNT: &str = "210987654321";
 pub const OTHER_ACCESS_KEY: &str = "ASIAOTHEROTHEROTHERO";
-/// A key of the first account that is as temporary as the other account's.
+/// A temporary key of the first account.
 pub const TEMPORARY_ACCESS_KEY: &str = "ASIATEMPTEMPTEMPTEMP";
 pub const TEMPORARY_SECRET_KEY: &str = "TempSecretThatMustNotShow/0+anywhere0123";
 pub const SESSION_TOKEN: &str = "IQoJb3JpZ2luX2VjEJr//////////wEaCWV1LXdlc3QtMSJGMEQCIGxThisTokenMustNotShowAnywhere0123456789/AbCdEfGhIjKlMnOpQrStUvWxYz+ThisTokenMustNotShow==";
+/// Data that the service may not read.
 pub const UNREADABLE: &str = "s3://locked/interactions.csv";
 
 const SCHEMA: &str = r#"{"type":"record","name":"Interactions","namespace":"com.amazonaws.personalize.schema","fields":[{"name":"USER_ID","type":"string"},{"name":"ITEM_ID","type":"string"},{"name":"TIMESTAMP","type":"long"}],"version":"1.0"}"#;
 
-/// A running stand-in. It ends with the test.
-pub struct Service {
+/// A running stand-in. It stops when the test ends.
+pub struct PersonalizeLocal {
     _process: Tethered,
     url: String,
     ledger: PathBuf,
 }
 
-/// The stand-in beside the test's own program.
+/// The stand-in's program, next to the test binary.
 fn program() -> PathBuf {
-    let own = std::env::current_exe().unwrap();
-    let path = own.parent().unwrap().parent().unwrap().join("personalize-local");
+    let test_binary = std::env::current_exe().unwrap();
+    let path = test_binary.parent().unwrap().parent().unwrap().join("personalize-local");
     assert!(path.is_file(), "{} is missing: run `cargo build --workspace --bins` first", path.display());
     path
 }
 
-impl Service {
-    /// Starts it with 30 datasets `d0` … `d29` that are ACTIVE, in each of two regions and in another
-    /// account, and a CSV of 1500 interactions.
+impl PersonalizeLocal {
+    /// Starts it with 30 ACTIVE datasets `d0` … `d29`, in two regions and in another account, and a CSV of 1500
+    /// interactions.
     pub fn start(dir: &Path) -> Self {
         let data = dir.join("data/bucket");
         fs::create_dir_all(&data).unwrap();
@@ -56,10 +57,10 @@ impl Service {
             .map(|arn| json!({"arn": arn, "type": "Interactions", "status": "ACTIVE", "schema": SCHEMA}))
             .collect();
         let temporary = |id: &str| json!({"id": id, "secret": TEMPORARY_SECRET_KEY, "sessionToken": SESSION_TOKEN});
-        let own = json!({"id": ACCESS_KEY, "secret": SECRET_KEY});
+        let permanent = json!({"id": ACCESS_KEY, "secret": SECRET_KEY});
         let seed = json!({
             "accounts": [
-                {"id": ACCOUNT, "accessKeys": [own, temporary(TEMPORARY_ACCESS_KEY)]},
+                {"id": ACCOUNT, "accessKeys": [permanent, temporary(TEMPORARY_ACCESS_KEY)]},
                 {"id": OTHER_ACCOUNT, "accessKeys": [temporary(OTHER_ACCESS_KEY)]},
             ],
             "datasets": datasets,
@@ -82,9 +83,9 @@ impl Service {
         })
         .unwrap();
         let url = eventually("the stand-in listens", || {
-            let told = fs::read_to_string(&out).ok()?;
-            let at = told.find("http://")?;
-            told[at..].contains('\n').then(|| told[at..].trim().to_owned())
+            let output = fs::read_to_string(&out).ok()?;
+            let start = output.find("http://")?;
+            output[start..].contains('\n').then(|| output[start..].trim().to_owned())
         });
         Self { _process: process, url, ledger }
     }
@@ -93,67 +94,72 @@ impl Service {
         &self.url
     }
 
+    /// One JSON object per request so far.
     pub fn ledger(&self) -> Vec<Value> {
         let text = fs::read_to_string(&self.ledger).unwrap_or_default();
-        // The last line may be half written.
+        // The last line may be incomplete.
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// How often this operation was called.
-    pub fn calls(&self, operation: &str) -> usize {
+    pub fn call_count(&self, operation: &str) -> usize {
         self.ledger().iter().filter(|line| line["operation"] == operation).count()
     }
 
-    fn local(&self, method: &str, path: &str, body: &Value) -> String {
+    /// Calls the control endpoints under `/_local/`.
+    fn control(&self, method: &str, path: &str, body: &Value) -> String {
         let body = if body.is_null() { String::new() } else { body.to_string() };
-        let (status, answer) = http(method, &format!("{}/_local/{path}", self.url), &body).unwrap();
-        assert!(status < 300, "{path}: {status} {answer}");
-        answer
+        let (status, response) = http(method, &format!("{}/_local/{path}", self.url), &body).unwrap();
+        assert!(status < 300, "{path}: {status} {response}");
+        response
     }
 
-    pub fn fault(&self, fault: &Value) {
-        self.local("POST", "faults", fault);
+    pub fn inject_fault(&self, fault: &Value) {
+        self.control("POST", "faults", fault);
+    }
+
+    /// The injected faults that are not used up.
+    pub fn faults(&self) -> Vec<Value> {
+        serde_json::from_str(&self.control("GET", "faults", &Value::Null)).unwrap()
     }
 
     pub fn clear_faults(&self) {
-        self.local("DELETE", "faults", &Value::Null);
+        self.control("DELETE", "faults", &Value::Null);
     }
 
-    /// Jobs take so long from now on, in milliseconds; those under way, too.
-    pub fn durations(&self, pending: u64, in_progress: u64) {
-        self.local("POST", "durations", &json!({"pendingMs": pending, "inProgressMs": in_progress}));
+    /// Sets how long jobs take, in milliseconds. This also applies to running jobs.
+    pub fn set_durations(&self, pending: u64, in_progress: u64) {
+        self.control("POST", "durations", &json!({"pendingMs": pending, "inProgressMs": in_progress}));
     }
 
     pub fn jobs(&self) -> Vec<Value> {
-        serde_json::from_str(&self.local("GET", "jobs", &Value::Null)).unwrap()
+        serde_json::from_str(&self.control("GET", "jobs", &Value::Null)).unwrap()
     }
 
-    pub fn running(&self) -> usize {
+    pub fn running_count(&self) -> usize {
         self.jobs().iter().filter(|j| j["status"] != "ACTIVE" && j["status"] != "CREATE FAILED").count()
     }
 
-    /// Makes a job that somebody else started.
+    /// Creates a job without the operator.
     pub fn put_job(&self, job: &Value) {
-        self.local("POST", "jobs", job);
+        self.control("POST", "jobs", job);
     }
 
-    /// Ends a job well, now.
-    pub fn finish(&self, name: &str) {
-        self.finish_as(name, &json!("active"));
+    /// Makes a job succeed now.
+    pub fn finish_job(&self, name: &str) {
+        self.finish_job_with(name, &json!("active"));
     }
 
-    /// Ends a job as told, now.
-    pub fn finish_as(&self, name: &str, outcome: &Value) {
-        self.local("POST", "jobs/finish", &json!({"job": name, "outcome": outcome}));
+    pub fn finish_job_with(&self, name: &str, outcome: &Value) {
+        self.control("POST", "jobs/finish", &json!({"job": name, "outcome": outcome}));
     }
 
-    /// The next look at the job finds that it never was.
-    pub fn vanish(&self, name: &str) {
-        self.fault(&json!({"operation": "DescribeDatasetImportJob", "name": name, "action": "vanish"}));
+    /// The next describe call removes the job and returns not found.
+    pub fn vanish_job(&self, name: &str) {
+        self.inject_fault(&json!({"operation": "DescribeDatasetImportJob", "name": name, "action": "vanish"}));
     }
 
     pub fn put_dataset(&self, name: &str, status: &str) {
-        self.local(
+        self.control(
             "POST",
             "datasets",
             &json!({"arn": dataset_arn(name), "type": "Interactions", "status": status, "schema": SCHEMA}),

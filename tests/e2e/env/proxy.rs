@@ -1,4 +1,4 @@
-//! A proxy between the operator and the two services that it calls. A test decides over each call.
+//! A proxy between the operator and the two services that it calls. A test decides what happens to each call.
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, SinkExt, StreamExt, TryStreamExt};
@@ -21,68 +21,75 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-type Failed = Box<dyn std::error::Error + Send + Sync>;
-type Answer = Response<BoxBody<Bytes, Failed>>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+type ProxyResponse = Response<BoxBody<Bytes, BoxError>>;
 
 /// One call of the operator.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// What is done to what: `PUT datasetimportjobs/status`, `WATCH datasetimportjobs`,
-    /// `CreateDatasetImportJob`.
+    /// The Kubernetes verb and resource, or the operation of the service: `PUT datasetimportjobs/status`,
+    /// `WATCH datasetimportjobs`, `CreateDatasetImportJob`.
     pub label: String,
-    /// Which call of that label it is, from 1.
+    /// The number of this call among those with the same label, from 1.
     pub nth: usize,
     /// Path and query.
     pub path: String,
     pub body: String,
 }
 
-/// What becomes of a call.
+impl Call {
+    /// Whether the call goes to the API server, not to the service.
+    pub fn is_kubernetes(&self) -> bool {
+        self.label.contains(' ')
+    }
+}
+
+/// What happens to a call.
 #[derive(Debug, Clone)]
-pub enum Fate {
-    /// It passes.
-    Pass,
-    /// It passes after a while.
+pub enum Fault {
+    /// The call is forwarded as it is.
+    None,
+    /// The call is forwarded after a delay.
     Delay(Duration),
-    /// It arrives after a while, even if nobody waits for the answer any more.
-    Late(Duration),
-    /// It is on its way until the test lets it arrive, even if nobody waits for the answer any more.
-    Hold(watch::Receiver<bool>),
-    /// It passes, and so does each part of the answer, late.
-    Trickle(Duration),
-    /// It does not arrive; this is answered.
-    Answer(u16, Vec<(&'static str, String)>, String),
-    /// It arrives, and this is answered all the same.
-    AnswerAfter(u16, Vec<(&'static str, String)>, String),
-    /// It does not arrive, and the connection breaks.
-    Break,
-    /// It arrives, and the connection breaks before the answer.
-    Lose,
-    /// Half of it arrives, and the connection breaks.
-    Half,
-    /// It does not arrive, and nothing ever answers.
-    Silence,
-    /// It arrives, and nothing ever answers.
-    Forget,
-    /// It arrives, the answer begins, and nothing follows.
-    Freeze,
-    /// The operator is killed before it arrives.
+    /// The call is forwarded after a delay, even if the operator has given up by then.
+    ForwardLate(Duration),
+    /// The call is forwarded when the test says so, even if the operator has given up by then.
+    HoldUntil(watch::Receiver<bool>),
+    /// The call is forwarded. Each part of the response is delayed.
+    SlowResponse(Duration),
+    /// The call is not forwarded. The proxy responds with status, headers and body.
+    Respond(u16, Vec<(&'static str, String)>, String),
+    /// The call is forwarded, but the proxy replaces the response.
+    ForwardThenRespond(u16, Vec<(&'static str, String)>, String),
+    /// The connection closes before the call is forwarded.
+    DropRequest,
+    /// The call is forwarded. The connection closes before the response.
+    DropResponse,
+    /// Half of the request is forwarded, then the operator is killed.
+    KillMidRequest,
+    /// The call is not forwarded, and no response ever comes.
+    HangRequest,
+    /// The call is forwarded, and no response ever comes.
+    HangResponse,
+    /// The call is forwarded. The response stops after its headers.
+    HangBody,
+    /// The operator is killed before the call is forwarded.
     KillBefore,
-    /// It arrives and is answered, and the operator is killed before it hears of that.
+    /// The call is forwarded, and the operator is killed before it gets the response.
     KillAfter,
 }
 
-type Rule = Box<dyn FnMut(&Call) -> Fate + Send>;
+type Injector = Box<dyn FnMut(&Call) -> Fault + Send>;
 
 struct State {
-    rule: Mutex<Rule>,
+    injector: Mutex<Injector>,
     counts: Mutex<HashMap<String, usize>>,
     calls: Mutex<Vec<Call>>,
-    victim: AtomicU32,
+    operator: AtomicU32,
     service: String,
 }
 
-/// A running proxy. It ends with the test.
+/// A running proxy. It stops when the test ends.
 pub struct Proxy {
     state: Arc<State>,
     pub kubeconfig: PathBuf,
@@ -91,14 +98,14 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts it before an API server and a service; its files go to `dir`.
+    /// Starts it in front of an API server and a service. Writes a kubeconfig for the operator to `dir`.
     pub fn start(dir: &Path, kubeconfig: &Path, service_url: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let state = Arc::new(State {
-            rule: Mutex::new(Box::new(|_| Fate::Pass)),
+            injector: Mutex::new(Box::new(|_| Fault::None)),
             counts: Mutex::default(),
             calls: Mutex::default(),
-            victim: AtomicU32::new(0),
+            operator: AtomicU32::new(0),
             service: service_url.trim_start_matches("http://").to_owned(),
         });
         let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
@@ -124,19 +131,36 @@ impl Proxy {
         Self { state, kubeconfig: path, service_url: personalize, _runtime: runtime }
     }
 
-    /// From now on this decides over each call.
-    pub fn rule(&self, rule: impl FnMut(&Call) -> Fate + Send + 'static) {
-        *self.state.rule.lock().unwrap() = Box::new(rule);
+    /// Sets what decides the fault of each call from now on.
+    pub fn inject(&self, injector: impl FnMut(&Call) -> Fault + Send + 'static) {
+        *self.state.injector.lock().unwrap() = Box::new(injector);
     }
 
-    /// Everything passes again.
-    pub fn pass(&self) {
-        self.rule(|_| Fate::Pass);
+    /// Injects a fault into the first call that matches.
+    pub fn inject_once(&self, fault: Fault, matches: impl Fn(&Call) -> bool + Send + 'static) {
+        self.inject_times(1, fault, matches);
     }
 
-    /// Whom to kill.
-    pub fn victim(&self, pid: u32) {
-        self.state.victim.store(pid, Ordering::SeqCst);
+    /// Injects a fault into the first `count` calls that match.
+    pub fn inject_times(&self, count: usize, fault: Fault, matches: impl Fn(&Call) -> bool + Send + 'static) {
+        let mut left = count;
+        self.inject(move |call| {
+            if left > 0 && matches(call) {
+                left -= 1;
+                return fault.clone();
+            }
+            Fault::None
+        });
+    }
+
+    /// Stops injecting faults.
+    pub fn clear(&self) {
+        self.inject(|_| Fault::None);
+    }
+
+    /// Sets which process the kill faults kill.
+    pub fn set_operator(&self, pid: u32) {
+        self.state.operator.store(pid, Ordering::SeqCst);
     }
 
     /// All calls so far, in order.
@@ -144,7 +168,7 @@ impl Proxy {
         self.state.calls.lock().unwrap().clone()
     }
 
-    /// How many calls of this label there were.
+    /// How many calls with this label there were.
     pub fn count(&self, label: &str) -> usize {
         self.state.counts.lock().unwrap().get(label).copied().unwrap_or(0)
     }
@@ -158,7 +182,7 @@ async fn listen(state: Arc<State>, upstream: Client, kubernetes: bool) -> String
             let (state, upstream) = (Arc::clone(&state), upstream.clone());
             tokio::spawn(async move {
                 let serve = service_fn(|request| handle(&state, &upstream, kubernetes, request));
-                // A connection that breaks is what a test asked for.
+                // Faults close connections on purpose.
                 let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), serve).await;
             });
         }
@@ -171,11 +195,11 @@ async fn handle(
     upstream: &Client,
     kubernetes: bool,
     request: Request<Incoming>,
-) -> Result<Answer, Failed> {
+) -> Result<ProxyResponse, BoxError> {
     let (mut head, body) = request.into_parts();
     let body = body.collect().await?.to_bytes();
     let label = if kubernetes {
-        label(head.method.as_str(), head.uri.path(), head.uri.query().unwrap_or_default())
+        kubernetes_label(head.method.as_str(), head.uri.path(), head.uri.query().unwrap_or_default())
     } else {
         let target = head.headers.get("x-amz-target").and_then(|t| t.to_str().ok()).unwrap_or_default();
         target.rsplit('.').next().unwrap_or_default().to_owned()
@@ -188,96 +212,98 @@ async fn handle(
     };
     let path = head.uri.to_string();
     let call = Call { label, nth, path, body: String::from_utf8_lossy(&body).into_owned() };
-    let fate = (state.rule.lock().unwrap())(&call);
+    let fault = (state.injector.lock().unwrap())(&call);
     state.calls.lock().unwrap().push(call);
     if kubernetes {
         head.headers.remove("host");
     }
-    let mut late = None;
-    let mut way: Option<BoxFuture<'static, ()>> = None;
-    match &fate {
-        Fate::Answer(status, headers, body) => return answered(*status, headers, body),
-        Fate::Break => return Err("broken as ordered".into()),
-        Fate::Half => {
-            half(&state.service, &head, &body)?;
-            kill(state);
-            return Err("broken half-way as ordered".into());
+    let mut hold: Option<BoxFuture<'static, ()>> = None;
+    match &fault {
+        Fault::Respond(status, headers, body) => return respond(*status, headers, body),
+        Fault::DropRequest => return Err("injected: request dropped".into()),
+        Fault::KillMidRequest => {
+            send_half(&state.service, &head, &body)?;
+            kill_operator(state);
+            return Err("injected: killed mid-request".into());
         }
-        Fate::Silence => return std::future::pending().await,
-        Fate::KillBefore => {
-            kill(state);
-            return Err("killed before".into());
+        Fault::HangRequest => return std::future::pending().await,
+        Fault::KillBefore => {
+            kill_operator(state);
+            return Err("injected: killed before the request".into());
         }
-        Fate::Delay(time) => tokio::time::sleep(*time).await,
-        Fate::Trickle(time) => late = Some(*time),
-        Fate::Late(time) => way = Some(tokio::time::sleep(*time).boxed()),
-        Fate::Hold(open) => {
-            let mut open = open.clone();
-            way = Some(async move { drop(open.wait_for(|open| *open).await) }.boxed());
+        Fault::Delay(delay) => tokio::time::sleep(*delay).await,
+        Fault::ForwardLate(delay) => hold = Some(tokio::time::sleep(*delay).boxed()),
+        Fault::HoldUntil(released) => {
+            let mut released = released.clone();
+            hold = Some(async move { drop(released.wait_for(|released| *released).await) }.boxed());
         }
-        Fate::AnswerAfter(..) | Fate::Pass | Fate::Lose | Fate::Forget | Fate::Freeze | Fate::KillAfter => {}
+        Fault::ForwardThenRespond(..)
+        | Fault::None
+        | Fault::DropResponse
+        | Fault::HangResponse
+        | Fault::HangBody
+        | Fault::SlowResponse(_)
+        | Fault::KillAfter => {}
     }
-    let watch = head.uri.query().is_some_and(|q| q.contains("watch=true"));
+    let is_watch = head.uri.query().is_some_and(|q| q.contains("watch=true"));
     let request = Request::from_parts(head, kube::client::Body::from(body.to_vec()));
-    let answer = if let Some(way) = way {
+    let response = if let Some(hold) = hold {
         let upstream = upstream.clone();
-        let arrival = async move {
-            way.await;
+        // A separate task, so that it goes on when the operator closes the connection.
+        let forward = async move {
+            hold.await;
             upstream.send(request).await
         };
-        tokio::spawn(arrival).await?
+        tokio::spawn(forward).await?
     } else {
         upstream.send(request).await
     };
-    if let (Fate::KillAfter, Err(_)) = (&fate, &answer) {
-        // It may or may not have arrived; the operator dies all the same.
-        kill(state);
+    if let (Fault::KillAfter, Err(_)) = (&fault, &response) {
+        // The request may or may not have taken effect. The operator is killed in both cases.
+        kill_operator(state);
     }
-    let answer = answer?;
-    let (head, body) = answer.into_parts();
-    let body: BoxBody<Bytes, Failed> = match fate {
-        Fate::AnswerAfter(status, headers, text) => {
+    let (head, body) = response?.into_parts();
+    let body: BoxBody<Bytes, BoxError> = match fault {
+        Fault::ForwardThenRespond(status, headers, text) => {
             body.collect().await?;
-            return answered(status, &headers, &text);
+            return respond(status, &headers, &text);
         }
-        Fate::Lose | Fate::Forget | Fate::KillAfter => {
-            if !watch {
+        Fault::DropResponse | Fault::HangResponse | Fault::KillAfter => {
+            if !is_watch {
                 body.collect().await?;
             }
-            match fate {
-                Fate::Forget => return std::future::pending().await,
-                Fate::KillAfter => kill(state),
+            match fault {
+                Fault::HangResponse => return std::future::pending().await,
+                Fault::KillAfter => kill_operator(state),
                 _ => {}
             }
-            return Err("broken after the effect, as ordered".into());
+            return Err("injected: response dropped".into());
         }
-        Fate::Freeze => BodyExt::boxed(StreamBody::new(futures::stream::pending::<Result<_, Failed>>())),
-        _ if late.is_some() => {
-            let pause = late.unwrap_or_default();
+        Fault::HangBody => BodyExt::boxed(StreamBody::new(futures::stream::pending::<Result<_, BoxError>>())),
+        Fault::SlowResponse(delay) => {
             let parts = BodyStream::new(body).then(move |part| async move {
-                tokio::time::sleep(pause).await;
-                part.map_err(Failed::from)
+                tokio::time::sleep(delay).await;
+                part.map_err(BoxError::from)
             });
             boxed(parts)
         }
-        _ => boxed(TryStreamExt::map_err(BodyStream::new(body), Failed::from)),
+        _ => boxed(TryStreamExt::map_err(BodyStream::new(body), BoxError::from)),
     };
     Ok(Response::from_parts(head, body))
 }
 
-fn answered(status: u16, headers: &[(&'static str, String)], body: &str) -> Result<Answer, Failed> {
-    let mut answer = Response::builder().status(status).header("content-type", "application/json");
+fn respond(status: u16, headers: &[(&'static str, String)], body: &str) -> Result<ProxyResponse, BoxError> {
+    let mut response = Response::builder().status(status).header("content-type", "application/json");
     for (name, value) in headers {
-        answer = answer.header(*name, value);
+        response = response.header(*name, value);
     }
-    Ok(answer.body(Full::new(Bytes::from(body.to_owned())).map_err(Failed::from).boxed())?)
+    Ok(response.body(Full::new(Bytes::from(body.to_owned())).map_err(BoxError::from).boxed())?)
 }
 
-/// A body of these parts. The stream of an upstream body may not be shared between threads; a channel
-/// may.
+/// A body of these parts. A channel, because the stream of an upstream body is not `Sync`.
 fn boxed(
-    parts: impl futures::Stream<Item = Result<hyper::body::Frame<Bytes>, Failed>> + Send + 'static,
-) -> BoxBody<Bytes, Failed> {
+    parts: impl futures::Stream<Item = Result<hyper::body::Frame<Bytes>, BoxError>> + Send + 'static,
+) -> BoxBody<Bytes, BoxError> {
     let (mut sender, receiver) = futures::channel::mpsc::channel(16);
     tokio::spawn(async move {
         let mut parts = std::pin::pin!(parts);
@@ -290,14 +316,14 @@ fn boxed(
     BodyExt::boxed(StreamBody::new(receiver))
 }
 
-fn kill(state: &State) {
-    let pid = state.victim.load(Ordering::SeqCst);
-    assert_ne!(pid, 0, "whom to kill must be said first");
+fn kill_operator(state: &State) {
+    let pid = state.operator.load(Ordering::SeqCst);
+    assert_ne!(pid, 0, "set_operator must be called before a kill fault");
     let _ = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
 }
 
 /// Sends the head and half of the body to the service.
-fn half(service: &str, head: &Parts, body: &[u8]) -> std::io::Result<()> {
+fn send_half(service: &str, head: &Parts, body: &[u8]) -> std::io::Result<()> {
     let mut stream = std::net::TcpStream::connect(service)?;
     write!(stream, "{} {} HTTP/1.1\r\n", head.method, head.uri.path())?;
     for (name, value) in &head.headers {
@@ -310,8 +336,8 @@ fn half(service: &str, head: &Parts, body: &[u8]) -> std::io::Result<()> {
     stream.flush()
 }
 
-/// `PUT datasetimportjobs/status` and the like, from a path of the Kubernetes API.
-fn label(method: &str, path: &str, query: &str) -> String {
+/// The label of a Kubernetes call, such as `PUT datasetimportjobs/status`.
+fn kubernetes_label(method: &str, path: &str, query: &str) -> String {
     let mut parts = path.trim_matches('/').split('/').peekable();
     let skip = if parts.peek() == Some(&"api") { 2 } else { 3 };
     let rest: Vec<&str> = parts.skip(skip).collect();

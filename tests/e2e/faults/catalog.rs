@@ -1,89 +1,43 @@
-//! docs/faults.md and the tests agree: each fault is in the table, each test that it names exists where
-//! it says, and no test of a fault is left out.
+//! Generates the test column of docs/faults.md from the tests of this binary. `make generate` updates it.
 
-use regex::Regex;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::process::Command;
 
-/// A row: the fault's number, and each test that it names with its file.
-struct Row {
-    number: u32,
-    tests: Vec<(String, String)>,
-}
-
-fn root() -> PathBuf {
-    PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").unwrap())
-}
-
-fn rows() -> Vec<Row> {
-    let table = fs::read_to_string(root().join("docs/faults.md")).unwrap();
-    let row = Regex::new(r"^\| (\d+) ([^|]+)\|([^|]+)\|([^|]+)\|([^|]+)\|$").unwrap();
-    let file = Regex::new(r"`((?:src|tests)/[\w/]+\.rs)`((?:[ ,]*`\w+`)+)").unwrap();
-    let name = Regex::new(r"`(\w+)`").unwrap();
-    let numbered = table.lines().filter(|line| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit());
-    numbered
-        .map(|line| {
-            let cells = row.captures(line).unwrap_or_else(|| panic!("not four full cells: {line}"));
-            let blank = cells.iter().flatten().any(|cell| cell.as_str().trim().is_empty());
-            assert!(!blank, "a cell is blank: {line}");
-            let tests = file.captures_iter(&cells[3]).flat_map(|of| {
-                let path = of[1].to_owned();
-                name.captures_iter(&of[2]).map(|n| (path.clone(), n[1].to_owned())).collect::<Vec<_>>()
-            });
-            Row { number: cells[1].parse().unwrap(), tests: tests.collect() }
-        })
-        .collect()
-}
-
-fn sources(dir: &Path, found: &mut BTreeMap<String, String>) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            let name = path.strip_prefix(root()).unwrap().display().to_string();
-            found.insert(name, fs::read_to_string(&path).unwrap());
-        }
+/// The paths of all fault tests, by the number in their names.
+fn fault_tests() -> BTreeMap<u32, Vec<String>> {
+    let listed = Command::new(std::env::current_exe().unwrap()).args(["--list", "--format=terse"]).output().unwrap();
+    let mut tests: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    for path in String::from_utf8(listed.stdout).unwrap().lines().filter_map(|line| line.strip_suffix(": test")) {
+        let number = path.split("::fault_").nth(1).and_then(|name| name.get(..2)?.parse().ok());
+        number.into_iter().for_each(|number| tests.entry(number).or_default().push(format!("`{path}`")));
     }
-}
-
-/// Every test of a file: file and name.
-fn tests() -> BTreeSet<(String, String)> {
-    let mut found = BTreeMap::new();
-    for dir in ["src", "tests/e2e"] {
-        sources(&root().join(dir), &mut found);
-    }
-    let test = Regex::new(r"#\[(?:tokio::)?test[^\]]*\]\s+(?:async )?fn (\w+)").unwrap();
-    let of = |(file, text): (&String, &String)| {
-        test.captures_iter(text).map(|t| (file.clone(), t[1].to_owned())).collect::<Vec<_>>()
-    };
-    found.iter().flat_map(of).collect()
+    tests
 }
 
 #[test]
-fn the_table_holds_each_of_the_76_faults_once_and_in_order() {
-    assert_eq!(rows().iter().map(|row| row.number).collect::<Vec<_>>(), (1..=76).collect::<Vec<_>>());
-}
-
-#[test]
-fn each_test_that_the_table_names_exists_and_one_of_them_bears_the_number() {
-    let tests = tests();
-    for Row { number, tests: named } in rows() {
-        for test in &named {
-            assert!(tests.contains(test), "{number}: there is no {test:?}");
-        }
-        let prefix = format!("fault_{number:02}_");
-        assert!(named.iter().any(|(_, name)| name.starts_with(&prefix)), "{number}: no test is named {prefix}…");
+fn every_fault_in_the_docs_has_a_test_and_every_fault_test_has_a_row() {
+    let file = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("docs/faults.md");
+    let page = fs::read_to_string(&file).unwrap();
+    let (mut tests, mut numbers, mut expected) = (fault_tests(), Vec::new(), String::new());
+    for line in page.lines() {
+        let number = line.strip_prefix("| ").and_then(|line| line.split(' ').next()?.parse().ok());
+        let Some(number) = number else {
+            expected.extend([line, "\n"]);
+            continue;
+        };
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        assert!(cells.len() == 4 && cells.iter().all(|cell| !cell.is_empty()), "the row needs four cells: {line}");
+        let tests = tests.remove(&number).unwrap_or_else(|| panic!("fault {number} has no test"));
+        expected.push_str(&format!("| {} | {} | {} | {} |\n", cells[0], tests.join(", "), cells[2], cells[3]));
+        numbers.push(number);
     }
-}
-
-#[test]
-fn each_test_of_a_fault_is_in_its_row() {
-    let rows = rows();
-    for (file, name) in tests() {
-        let Some(number) = name.strip_prefix("fault_").and_then(|n| n.get(..2)?.parse::<u32>().ok()) else { continue };
-        let row = rows.iter().find(|row| row.number == number).unwrap_or_else(|| panic!("{name} has no row"));
-        assert!(row.tests.contains(&(file.clone(), name.clone())), "row {number} leaves out {name} in {file}");
+    assert_eq!(numbers, (1..=76).collect::<Vec<_>>(), "docs/faults.md has every fault once and in order");
+    assert_eq!(tests, BTreeMap::new(), "these tests have no row in docs/faults.md");
+    if std::env::var_os("GENERATE").is_some() {
+        fs::write(&file, &expected).unwrap();
     }
+    let page = fs::read_to_string(&file).unwrap();
+    assert!(page == expected, "the test column of docs/faults.md is out of date; run `make generate`");
 }

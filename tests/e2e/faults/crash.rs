@@ -1,130 +1,131 @@
-//! Crash (kill -9) and restart.
+//! Crash (kill -9) and restart. Each test kills the operator at one point and replaces it.
 
-use super::{CREATE, DESCRIBE, STATUS, killed_and_replaced, made_once, nightly};
-use crate::env::proxy::{Call, Fate};
-use crate::env::{Bed, eventually};
+use super::{CREATE, DESCRIBE, STATUS, assert_imported_once, import_nightly, kill_and_replace};
+use crate::env::proxy::{Call, Fault};
+use crate::env::{TestEnv, eventually};
 use serde_json::json;
 
-fn intent(call: &Call) -> bool {
+fn writes_intent(call: &Call) -> bool {
     call.label == STATUS && call.body.contains("\"submission\"") && !call.body.contains("datasetImportJobArn")
 }
 
-fn submitted(call: &Call) -> bool {
+fn writes_job_arn(call: &Call) -> bool {
     call.label == STATUS && call.body.contains("datasetImportJobArn")
 }
 
-fn finished(call: &Call) -> bool {
+fn writes_end(call: &Call) -> bool {
     call.label == STATUS && call.body.contains("\"ACTIVE\"")
 }
 
 #[test]
-fn fault_01_killed_before_the_intent() {
-    let (_bed, proxy) = killed_and_replaced(Fate::KillBefore, intent);
+fn fault_01_killed_before_the_intent_submits_once() {
+    let (_bed, proxy) = kill_and_replace(Fault::KillBefore, writes_intent);
     assert_eq!(proxy.count(CREATE), 1);
 }
 
 #[test]
-fn fault_02_intent_applied_reply_lost() {
-    let (_bed, proxy) = killed_and_replaced(Fate::KillAfter, intent);
+fn fault_02_killed_before_the_response_to_the_intent_submits_once() {
+    let (_bed, proxy) = kill_and_replace(Fault::KillAfter, writes_intent);
     assert_eq!(proxy.count(CREATE), 1);
 }
 
 #[test]
-fn fault_02_intent_applied_reply_lost_to_an_operator_that_lives_on() {
-    let bed = Bed::new();
-    let proxy = bed.proxy();
-    super::once(&proxy, Fate::Lose, intent);
-    let _operator = bed.operator_behind(&proxy, &[]);
-    nightly(&bed);
-    made_once(&bed);
+fn fault_02_lost_response_to_the_intent_submits_once() {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    proxy.inject_once(Fault::DropResponse, writes_intent);
+    let _operator = env.spawn_operator_behind(&proxy, &[]);
+    import_nightly(&env);
+    assert_imported_once(&env);
 }
 
 #[test]
-fn fault_03_killed_after_the_intent_before_sending() {
-    let (_bed, proxy) = killed_and_replaced(Fate::KillBefore, |call| call.label == CREATE);
+fn fault_03_killed_between_intent_and_create_submits_again() {
+    let (_bed, proxy) = kill_and_replace(Fault::KillBefore, |call| call.label == CREATE);
     assert_eq!(proxy.count(CREATE), 2);
 }
 
 #[test]
-fn fault_04_request_half_sent() {
-    let (_bed, proxy) = killed_and_replaced(Fate::Half, |call| call.label == CREATE);
+fn fault_04_killed_while_sending_the_create_submits_again() {
+    let (_bed, proxy) = kill_and_replace(Fault::KillMidRequest, |call| call.label == CREATE);
     assert_eq!(proxy.count(CREATE), 2);
 }
 
 #[test]
-fn fault_05_accepted_reply_lost() {
-    let (_bed, proxy) = killed_and_replaced(Fate::KillAfter, |call| call.label == CREATE);
-    assert_eq!(proxy.count(CREATE), 1, "what was accepted is found, not sent again");
+fn fault_05_killed_before_the_response_to_the_create_adopts_the_job() {
+    let (_bed, proxy) = kill_and_replace(Fault::KillAfter, |call| call.label == CREATE);
+    assert_eq!(proxy.count(CREATE), 1, "the accepted job is found, not created again");
 }
 
 #[test]
-fn fault_05_accepted_reply_lost_to_an_operator_that_lives_on() {
-    let bed = Bed::new();
-    let proxy = bed.proxy();
-    super::once(&proxy, Fate::Lose, |call| call.label == CREATE);
-    let _operator = bed.operator_behind(&proxy, &[]);
-    nightly(&bed);
-    made_once(&bed);
+fn fault_05_lost_response_to_the_create_adopts_the_job() {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    proxy.inject_once(Fault::DropResponse, |call| call.label == CREATE);
+    let _operator = env.spawn_operator_behind(&proxy, &[]);
+    import_nightly(&env);
+    assert_imported_once(&env);
     assert_eq!(proxy.count(CREATE), 1);
 }
 
 #[test]
-fn fault_06_reply_read_status_not_written() {
-    let (_bed, proxy) = killed_and_replaced(Fate::KillBefore, submitted);
+fn fault_06_killed_before_recording_the_job_adopts_it() {
+    let (_bed, proxy) = kill_and_replace(Fault::KillBefore, writes_job_arn);
     assert_eq!(proxy.count(CREATE), 1);
 }
 
 #[test]
-fn fault_07_status_applied_reply_lost() {
-    let (_bed, proxy) = killed_and_replaced(Fate::KillAfter, submitted);
+fn fault_07_killed_after_recording_the_job_polls_it() {
+    let (_bed, proxy) = kill_and_replace(Fault::KillAfter, writes_job_arn);
     assert_eq!(proxy.count(CREATE), 1);
 }
 
 #[test]
-fn fault_08_killed_between_polls() {
-    let bed = Bed::new();
-    bed.service.durations(100, 600_000);
-    let operator = bed.operator(&["--identity=one"]);
-    nightly(&bed);
-    bed.until("nightly", "Importing");
-    let looks = bed.service.calls(DESCRIBE);
-    eventually("it was looked at again", || (bed.service.calls(DESCRIBE) > looks).then_some(()));
+fn fault_08_killed_between_polls_resumes_polling() {
+    let env = TestEnv::new();
+    env.service.set_durations(100, 600_000);
+    let operator = env.start_operator(&["--identity=one"]);
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "Importing");
+    let polls = env.service.call_count(DESCRIBE);
+    eventually("the job is polled again", || (env.service.call_count(DESCRIBE) > polls).then_some(()));
     operator.kill();
-    let _operator = bed.operator(&["--identity=one"]);
-    bed.service.durations(1, 1);
-    made_once(&bed);
+    let _operator = env.start_operator(&["--identity=one"]);
+    env.service.set_durations(1, 1);
+    assert_imported_once(&env);
 }
 
 #[test]
-fn fault_09_terminal_seen_not_written() {
-    let (_bed, proxy) = killed_and_replaced(Fate::KillBefore, finished);
+fn fault_09_killed_before_recording_the_end_records_it_after_restart() {
+    let (_bed, proxy) = kill_and_replace(Fault::KillBefore, writes_end);
     assert_eq!(proxy.count(CREATE), 1);
 }
 
 #[test]
-fn fault_10_sigterm_in_mid_create_drains() {
-    let bed = Bed::new();
-    bed.service.fault(&json!({"operation": CREATE, "count": 1, "action": {"delay": {"ms": 1500}}}));
-    let operator = bed.operator(&[]);
-    nightly(&bed);
-    eventually("the call is under way", || (bed.service.calls(CREATE) == 1).then_some(()));
+fn fault_10_sigterm_during_create_records_the_job_before_exit() {
+    let env = TestEnv::new();
+    env.service.inject_fault(&json!({"operation": CREATE, "count": 1, "action": {"delay": {"ms": 1500}}}));
+    let operator = env.start_operator(&[]);
+    import_nightly(&env);
+    eventually("the create is in flight", || (env.service.call_count(CREATE) == 1).then_some(()));
     assert!(operator.stop());
-    assert!(bed.status("nightly").dataset_import_job_arn.is_some(), "it was brought to a safe point");
-    let _operator = bed.operator(&[]);
-    made_once(&bed);
+    assert!(env.status("nightly").dataset_import_job_arn.is_some(), "the status names the job");
+    let _operator = env.start_operator(&[]);
+    assert_imported_once(&env);
 }
 
 #[test]
-fn fault_10_sigterm_in_mid_create_leaves_the_intent_when_the_drain_is_over() {
-    let bed = Bed::new();
-    let proxy = bed.proxy();
-    super::once(&proxy, Fate::Forget, |call| call.label == CREATE);
-    let operator = bed.operator_behind(&proxy, &["--drain-timeout=1s", "--aws-timeout=60s", "--aws-read-timeout=60s"]);
-    nightly(&bed);
-    eventually("the service has taken the job", || (bed.accepted() == 1).then_some(()));
+fn fault_10_drain_timeout_during_create_leaves_the_intent() {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    proxy.inject_once(Fault::HangResponse, |call| call.label == CREATE);
+    let operator =
+        env.spawn_operator_behind(&proxy, &["--drain-timeout=1s", "--aws-timeout=60s", "--aws-read-timeout=60s"]);
+    import_nightly(&env);
+    eventually("the service accepts the job", || (env.accepted_count() == 1).then_some(()));
     operator.stop();
-    assert!(bed.status("nightly").submission.is_some(), "the intent tells the next one where to look");
-    proxy.pass();
-    let _operator = bed.operator_behind(&proxy, &[]);
-    made_once(&bed);
+    assert!(env.status("nightly").submission.is_some(), "the successor finds the intent");
+    proxy.clear();
+    let _operator = env.spawn_operator_behind(&proxy, &[]);
+    assert_imported_once(&env);
 }

@@ -1,5 +1,5 @@
-/* A machine whose wall clock and name service a test turns while a program runs on it: preloaded into the program, with
-   the directory that tells how they stand in MACHINE. The monotonic clock is left alone, as a machine's own is. */
+/* Preloaded into a program, this controls its wall clock and name resolution. The files in FAKE_HOST_DIR hold the
+   settings, and may change while the program runs. The monotonic clock is real, as on any host. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -11,10 +11,10 @@
 #include <time.h>
 #include <unistd.h>
 
-/* What stands in this file; nothing if there is none. */
-static const char *told(const char *name, char *text, size_t size) {
+/* Reads a file of FAKE_HOST_DIR; empty if there is none. */
+static const char *setting(const char *name, char *text, size_t size) {
     char path[PATH_MAX];
-    const char *directory = getenv("MACHINE");
+    const char *directory = getenv("FAKE_HOST_DIR");
     text[0] = 0;
     if (!directory || snprintf(path, sizeof path, "%s/%s", directory, name) >= (int)sizeof path)
         return text;
@@ -34,7 +34,7 @@ int clock_gettime(clockid_t clock, struct timespec *time) {
         real = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
     int result = real(clock, time);
     if (result == 0 && clock == CLOCK_REALTIME)
-        time->tv_sec += atol(told("clock", text, sizeof text));
+        time->tv_sec += atol(setting("clock-offset", text, sizeof text));
     return result;
 }
 
@@ -43,7 +43,7 @@ int getaddrinfo(const char *node, const char *service, const struct addrinfo *hi
     char text[32];
     if (!real)
         real = (int (*)(const char *, const char *, const struct addrinfo *, struct addrinfo **))dlsym(RTLD_NEXT, "getaddrinfo");
-    if (atol(told("no-names", text, sizeof text)))
+    if (atol(setting("no-names", text, sizeof text)))
         return EAI_AGAIN;
     return real(node, service, hints, found);
 }

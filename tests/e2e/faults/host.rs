@@ -1,21 +1,21 @@
-//! A machine whose wall clock and name service a test turns, for a real operator that runs on it.
+//! A host whose wall clock and name resolution a test controls, for a real operator on it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// How the machine's clock and names stand, and what lets a process see them so.
-pub(super) struct Machine {
+/// The directory with the state of the host, and the library that applies it to a process.
+pub(super) struct Host {
     library: String,
     dir: PathBuf,
 }
 
-impl Machine {
-    /// A machine whose files are in this directory of a test's. It stands as the real one does.
+impl Host {
+    /// A host with its files in this directory, and the real clock and names.
     pub(super) fn new(dir: &Path) -> Self {
         fs::create_dir_all(dir).unwrap();
-        let library = dir.join("machine.so");
-        // At run time: checkouts may share what they compile.
+        let library = dir.join("host.so");
+        // Read at run time, because several checkouts may share compiled tests.
         let source = format!("{}/tests/e2e/faults/host.c", std::env::var("CARGO_MANIFEST_DIR").unwrap());
         let mut compiler = Command::new("cc");
         compiler.args(["-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-o"]).arg(&library).arg(source);
@@ -23,23 +23,23 @@ impl Machine {
         Self { library: library.display().to_string(), dir: dir.to_owned() }
     }
 
-    /// For the environment of a process that runs on it.
-    pub(super) fn env(&self) -> [(&str, &str); 2] {
-        [("LD_PRELOAD", &self.library), ("MACHINE", self.dir.to_str().unwrap())]
+    /// The environment variables of a process on this host.
+    pub(super) fn vars(&self) -> [(&str, &str); 2] {
+        [("LD_PRELOAD", &self.library), ("FAKE_HOST_DIR", self.dir.to_str().unwrap())]
     }
 
-    /// From now on the wall clock is so many seconds ahead of the real one, or behind it.
-    pub(super) fn clock(&self, ahead: i64) {
-        self.write("clock", ahead);
+    /// Sets how many seconds the wall clock is ahead of the real one.
+    pub(super) fn set_clock_offset(&self, seconds: i64) {
+        self.write("clock-offset", seconds);
     }
 
-    /// From now on names are found, or none is.
-    pub(super) fn names(&self, found: bool) {
-        self.write("no-names", i64::from(!found));
+    /// Sets whether names can be resolved.
+    pub(super) fn set_names_resolve(&self, resolve: bool) {
+        self.write("no-names", i64::from(!resolve));
     }
 
     fn write(&self, name: &str, value: i64) {
-        // By a rename, so that nobody reads half of it.
+        // Rename, so that no process reads a partial file.
         let new = self.dir.join("new");
         fs::write(&new, value.to_string()).unwrap();
         fs::rename(new, self.dir.join(name)).unwrap();

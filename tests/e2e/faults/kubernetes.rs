@@ -1,11 +1,11 @@
 //! Faults of the Kubernetes API.
 
 use super::{
-    CREATE, DESCRIBE, STATUS, errors, is_not_ready, leads_no_more, made_once, nightly, not_found, once, rough_plane,
-    times,
+    CREATE, DESCRIBE, STATUS, assert_imported_once, dedicated_control_plane, error_count, import_nightly,
+    job_not_found, records_intent, wait_until_not_leader, wait_until_unready,
 };
-use crate::env::proxy::{Call, Fate, Proxy};
-use crate::env::{Bed, block_on, eventually, text};
+use crate::env::proxy::{Call, Fault, Proxy};
+use crate::env::{TestEnv, block_on, eventually, text};
 use control_plane::Part;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
@@ -16,314 +16,315 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 fn status(code: u16, reason: &str) -> String {
-    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code, "message": "as ordered"}).to_string()
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code, "message": "injected"}).to_string()
 }
 
-fn refused(code: u16, reason: &str) -> Fate {
-    refused_for(code, reason, Duration::ZERO)
+fn reject(code: u16, reason: &str) -> Fault {
+    reject_for(code, reason, Duration::ZERO)
 }
 
-/// Refused, and asked to come back after so long.
-fn refused_for(code: u16, reason: &str, pause: Duration) -> Fate {
-    Fate::Answer(code, vec![("retry-after", pause.as_secs().to_string())], status(code, reason))
+/// Rejects a call and asks the operator to retry after a while.
+fn reject_for(code: u16, reason: &str, retry_after: Duration) -> Fault {
+    Fault::Respond(code, vec![("retry-after", retry_after.as_secs().to_string())], status(code, reason))
 }
 
-/// A watch's event that the history from its version on is gone.
-fn expired() -> Fate {
+/// The watch event for a resource version that is no longer available.
+fn version_expired() -> Fault {
     let gone = json!({"type": "ERROR", "object": {"kind": "Status", "apiVersion": "v1", "status": "Failure",
         "reason": "Expired", "code": 410, "message": "too old resource version"}});
-    Fate::Answer(200, vec![], format!("{gone}\n"))
+    Fault::Respond(200, vec![], format!("{gone}\n"))
 }
 
-/// How often the operator has listed all resources, beyond finding out whether they are served.
-fn listings(proxy: &Proxy) -> usize {
+/// How often the operator has listed all resources, without the checks whether the CRD exists.
+fn list_count(proxy: &Proxy) -> usize {
     let probes = |call: &Call| call.path.split(['?', '&']).any(|part| part == "limit=1");
     proxy.calls().iter().filter(|call| call.label == "LIST datasetimportjobs" && !probes(call)).count()
 }
 
-fn is_intent(call: &Call) -> bool {
-    call.label == STATUS && call.body.contains("\"submission\"")
+#[test]
+fn fault_12_api_server_restart_keeps_imports_going() {
+    let (_guard, control_plane, env) = dedicated_control_plane();
+    env.service.set_durations(100, 600_000);
+    let operator = env.start_operator(&[]);
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "Importing");
+    control_plane.stop_part(Part::ApiServer).unwrap();
+    // It is down for longer than the lease.
+    wait_until_not_leader(&operator);
+    wait_until_unready(&operator);
+    control_plane.start_part(Part::ApiServer).unwrap();
+    env.import("after", "d1", json!({}));
+    env.wait_for_reason("after", "Importing");
+    env.service.set_durations(1, 1);
+    env.wait_for_reason("after", "ImportSucceeded");
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    assert_eq!(env.accepted_count(), 2);
+    env.check_invariants_settled();
 }
 
 #[test]
-fn fault_12_kube_apiserver_restart() {
-    let (_mine, plane, bed) = rough_plane();
-    bed.service.durations(100, 600_000);
-    let operator = bed.operator(&[]);
-    nightly(&bed);
-    bed.until("nightly", "Importing");
-    plane.stop_part(Part::ApiServer).unwrap();
-    // It stays away for longer than the lease.
-    leads_no_more(&operator);
-    is_not_ready(&operator);
-    plane.start_part(Part::ApiServer).unwrap();
-    bed.import("after", "d1", json!({}));
-    bed.until("after", "Importing");
-    bed.service.durations(1, 1);
-    bed.until("after", "ImportSucceeded");
-    bed.until("nightly", "ImportSucceeded");
-    assert_eq!(bed.accepted(), 2);
-    bed.judged_settled();
+fn fault_13_etcd_restart_keeps_the_import_going() {
+    let (_guard, control_plane, env) = dedicated_control_plane();
+    env.service.set_durations(100, 600_000);
+    let operator = env.start_operator(&[]);
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "Importing");
+    control_plane.stop_part(Part::Etcd).unwrap();
+    // The API server runs, but can neither read nor write, not even the lease.
+    env.service.set_durations(1, 1);
+    wait_until_not_leader(&operator);
+    wait_until_unready(&operator);
+    control_plane.start_part(Part::Etcd).unwrap();
+    assert_imported_once(&env);
 }
 
 #[test]
-fn fault_13_etcd_restart() {
-    let (_mine, plane, bed) = rough_plane();
-    bed.service.durations(100, 600_000);
-    let operator = bed.operator(&[]);
-    nightly(&bed);
-    bed.until("nightly", "Importing");
-    plane.stop_part(Part::Etcd).unwrap();
-    // The API server lives and can neither read nor write, the lease included.
-    bed.service.durations(1, 1);
-    leads_no_more(&operator);
-    is_not_ready(&operator);
-    plane.start_part(Part::Etcd).unwrap();
-    made_once(&bed);
+fn fault_14_watch_410_lists_again() {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    proxy.inject_times(3, version_expired(), |c| c.label == "WATCH datasetimportjobs");
+    let _operator = env.spawn_operator_behind(&proxy, &[]);
+    import_nightly(&env);
+    assert_imported_once(&env);
+    eventually("the watch is open after 410s", || (proxy.count("WATCH datasetimportjobs") > 3).then_some(()));
+    assert!(list_count(&proxy) >= 4, "each 410 leads to a new list");
 }
 
 #[test]
-fn fault_14_watch_410() {
-    let bed = Bed::new();
-    let proxy = bed.proxy();
-    times(&proxy, 3, expired(), |c| c.label == "WATCH datasetimportjobs");
-    let _operator = bed.operator_behind(&proxy, &[]);
-    nightly(&bed);
-    made_once(&bed);
-    eventually("the watch was told 410", || (proxy.count("WATCH datasetimportjobs") > 3).then_some(()));
-    assert!(listings(&proxy) >= 4, "each time all is listed again");
-}
-
-#[test]
-fn fault_15_half_open_watch() {
-    let bed = Bed::new();
-    let proxy = bed.proxy();
-    once(&proxy, Fate::Freeze, |c| c.label == "WATCH datasetimportjobs");
-    let _operator = bed.operator_behind(&proxy, &["--watch-timeout=2s", "--kube-timeout=2s"]);
+fn fault_15_half_open_watch_is_replaced() {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    proxy.inject_once(Fault::HangBody, |c| c.label == "WATCH datasetimportjobs");
+    let _operator = env.spawn_operator_behind(&proxy, &["--watch-timeout=2s", "--kube-timeout=2s"]);
     eventually("the watch is open", || (proxy.count("WATCH datasetimportjobs") == 1).then_some(()));
-    nightly(&bed);
-    made_once(&bed);
+    import_nightly(&env);
+    assert_imported_once(&env);
 }
 
 #[test]
-fn fault_16_missed_events_are_listed_again() {
-    let bed = Bed::new();
-    bed.service.durations(600_000, 600_000);
-    let proxy = bed.proxy();
-    // It looks at no job meanwhile: nothing but the listing can tell it what is gone.
-    let operator = bed.operator_behind(&proxy, &["--watch-timeout=1s", "--poll-min=1h", "--poll-max=1h"]);
-    bed.import("gone", "d0", json!({}));
-    let job = bed.until("gone", "Pending").job_name.unwrap();
-    eventually("its job was looked at", || bed.status("gone").creation_date_time.map(drop));
-    // While nobody watches, it goes, its job ends, and another resource wants its place.
-    proxy.rule(|c| if c.label.ends_with(" datasetimportjobs") { Fate::Break } else { Fate::Pass });
-    let looks = || proxy.count("WATCH datasetimportjobs");
-    let before = looks();
-    eventually("the watch has ended", || (looks() > before).then_some(()));
-    bed.delete("gone");
-    bed.service.finish(&job);
-    nightly(&bed);
-    let listed = listings(&proxy);
-    once(&proxy, expired(), |c| c.label == "WATCH datasetimportjobs");
-    eventually("nightly has the place", || (bed.accepted() == 2).then_some(()));
-    assert!(listings(&proxy) > listed, "what was missed was listed");
+fn fault_16_missed_events_are_found_by_the_next_list() {
+    let env = TestEnv::new();
+    env.service.set_durations(600_000, 600_000);
+    let proxy = env.start_proxy();
+    // The operator polls no job, so only a list can reveal what was deleted.
+    let operator = env.spawn_operator_behind(&proxy, &["--watch-timeout=1s", "--poll-min=1h", "--poll-max=1h"]);
+    env.import("gone", "d0", json!({}));
+    let job = env.wait_for_reason("gone", "Pending").job_name.unwrap();
+    eventually("its job was polled", || env.status("gone").creation_date_time.map(drop));
+    // While no watch is open, the resource is deleted, its job ends, and another resource needs the dataset.
+    proxy.inject(|c| if c.label.ends_with(" datasetimportjobs") { Fault::DropRequest } else { Fault::None });
+    let watches = || proxy.count("WATCH datasetimportjobs");
+    let before = watches();
+    eventually("the watch has ended", || (watches() > before).then_some(()));
+    env.delete("gone");
+    env.service.finish_job(&job);
+    import_nightly(&env);
+    let lists = list_count(&proxy);
+    proxy.inject_once(version_expired(), |c| c.label == "WATCH datasetimportjobs");
+    eventually("nightly is submitted", || (env.accepted_count() == 2).then_some(()));
+    assert!(list_count(&proxy) > lists, "the list revealed the deletion");
     operator.kill();
-    bed.service.durations(1, 1);
-    let _operator = bed.operator_behind(&proxy, &[]);
-    bed.until("nightly", "ImportSucceeded");
-    assert_eq!(bed.accepted(), 2);
-    bed.judged_settled();
+    env.service.set_durations(1, 1);
+    let _operator = env.spawn_operator_behind(&proxy, &[]);
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    assert_eq!(env.accepted_count(), 2);
+    env.check_invariants_settled();
 }
 
 #[test]
-fn fault_17_409_from_somebody_else() {
-    let bed = Arc::new(Bed::new());
-    let proxy = bed.proxy();
-    let (meanwhile, edits) = (Arc::clone(&bed), Mutex::new(0));
-    // Before each of the first three status writes arrives, somebody else edits the resource.
-    proxy.rule(move |call| {
+fn fault_17_conflict_with_another_client_is_retried() {
+    let env = Arc::new(TestEnv::new());
+    let proxy = env.start_proxy();
+    let (editor, edits) = (Arc::clone(&env), Mutex::new(0));
+    // Another client edits the resource before each of the first three status writes arrives.
+    proxy.inject(move |call| {
         let mut edits = edits.lock().unwrap();
         if call.label == STATUS && *edits < 3 {
             *edits += 1;
-            meanwhile.annotate("nightly", &format!("example.org/edit={edits}"));
+            editor.annotate("nightly", &format!("example.org/edit={edits}"));
         }
-        Fate::Pass
+        Fault::None
     });
-    let _operator = bed.operator_behind(&proxy, &[]);
-    nightly(&bed);
-    made_once(&bed);
+    let _operator = env.spawn_operator_behind(&proxy, &[]);
+    import_nightly(&env);
+    assert_imported_once(&env);
     assert_eq!(proxy.count(CREATE), 1);
 }
 
 #[test]
-fn fault_18_409_from_ones_own_retried_write() {
-    let bed = Bed::new();
-    let proxy = bed.proxy();
-    // Each of the first four status writes takes effect and its answer is lost: the next try meets it.
-    times(&proxy, 4, Fate::Lose, |c| c.label == STATUS);
-    let _operator = bed.operator_behind(&proxy, &[]);
-    nightly(&bed);
-    made_once(&bed);
+fn fault_18_conflict_with_its_own_applied_write_is_retried() {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    // The first four status writes take effect, but their responses are lost. The next write conflicts with them.
+    proxy.inject_times(4, Fault::DropResponse, |c| c.label == STATUS);
+    let _operator = env.spawn_operator_behind(&proxy, &[]);
+    import_nightly(&env);
+    assert_imported_once(&env);
     assert_eq!(proxy.count(CREATE), 1);
 }
 
-/// The import runs, and a new operator is shown the past: a resource of which nobody has seen anything, of which the
-/// service knows no job. A live read shows the past, too, if that is `read`.
-fn shown_the_past(read: bool) -> (Bed, Proxy) {
-    let bed = Bed::new();
-    bed.service.durations(100, 600_000);
-    nightly(&bed);
-    let resources = format!("/apis/personalize-operator.io/v1alpha1/namespaces/{}/datasetimportjobs", bed.namespace);
-    let raw = |path: &str| text(&bed.kubectl(&["get", "--raw", path]));
+/// The import runs, and the responses for a new operator are from the past: the resource has no status, and its job
+/// does not exist. With `stale_read`, live reads are from the past, too.
+fn stale_responses(stale_read: bool) -> (TestEnv, Proxy) {
+    let env = TestEnv::new();
+    env.service.set_durations(100, 600_000);
+    import_nightly(&env);
+    let resources = format!("/apis/personalize-operator.io/v1alpha1/namespaces/{}/datasetimportjobs", env.namespace);
+    let raw = |path: &str| text(&env.kubectl(&["get", "--raw", path]));
     let (list, resource) = (raw(&resources), raw(&format!("{resources}/nightly")));
-    let operator = bed.operator(&["--identity=one"]);
-    bed.until("nightly", "Importing");
+    let operator = env.start_operator(&["--identity=one"]);
+    env.wait_for_reason("nightly", "Importing");
     operator.kill();
-    let proxy = bed.proxy();
-    let mut live = false;
-    proxy.rule(move |call| match call.label.as_str() {
-        "LIST datasetimportjobs" => Fate::Answer(200, vec![], list.clone()),
-        "WATCH datasetimportjobs" => Fate::Freeze,
-        "GET datasetimportjobs" if read => Fate::Answer(200, vec![], resource.clone()),
-        DESCRIBE if !live => not_found(),
+    let proxy = env.start_proxy();
+    let mut read_live = false;
+    proxy.inject(move |call| match call.label.as_str() {
+        "LIST datasetimportjobs" => Fault::Respond(200, vec![], list.clone()),
+        "WATCH datasetimportjobs" => Fault::HangBody,
+        "GET datasetimportjobs" if stale_read => Fault::Respond(200, vec![], resource.clone()),
+        DESCRIBE if !read_live => job_not_found(),
         label => {
-            live |= label == "GET datasetimportjobs";
-            Fate::Pass
+            read_live |= label == "GET datasetimportjobs";
+            Fault::None
         }
     });
-    (bed, proxy)
+    (env, proxy)
 }
 
-/// The present is shown again, and the import is made once.
-fn shown_the_present(bed: &Bed, proxy: &Proxy) {
-    bed.service.durations(1, 1);
-    proxy.pass();
-    let _operator = bed.operator_behind(proxy, &[]);
-    made_once(bed);
-    assert_eq!(bed.service.calls(CREATE), 1);
+/// The responses are current again, and the import is made once.
+fn assert_imported_with_current_responses(env: &TestEnv, proxy: &Proxy) {
+    env.service.set_durations(1, 1);
+    proxy.clear();
+    let _operator = env.spawn_operator_behind(proxy, &[]);
+    assert_imported_once(env);
+    assert_eq!(env.service.call_count(CREATE), 1);
 }
 
 #[test]
-fn fault_19_stale_cache_after_a_restart() {
-    let (bed, proxy) = shown_the_past(false);
-    let operator = bed.operator_behind(&proxy, &[]);
-    eventually("it has looked at the job that the live read told of", || {
+fn fault_19_stale_cache_after_a_restart_creates_nothing() {
+    let (env, proxy) = stale_responses(false);
+    let operator = env.spawn_operator_behind(&proxy, &[]);
+    eventually("the operator polls the job after a live read", || {
         let calls = proxy.calls();
         let read = calls.iter().position(|call| call.label == "GET datasetimportjobs")?;
         calls[read..].iter().any(|call| call.label == DESCRIBE).then_some(())
     });
-    assert!(!proxy.calls().iter().any(is_intent), "the past is not believed");
+    assert!(!proxy.calls().iter().any(records_intent), "no intent is based on a stale cache");
     operator.kill();
     assert_eq!(proxy.count(CREATE), 0);
-    shown_the_present(&bed, &proxy);
+    assert_imported_with_current_responses(&env, &proxy);
 }
 
 #[test]
-fn fault_19_a_stale_read_is_stopped_by_compare_and_swap() {
-    let (bed, proxy) = shown_the_past(true);
-    let operator = bed.operator_behind(&proxy, &[]);
-    eventually("it tries to record an intent, again and again", || {
-        (proxy.calls().iter().filter(|call| is_intent(call)).count() > 2).then_some(())
+fn fault_19_stale_read_is_stopped_by_compare_and_swap() {
+    let (env, proxy) = stale_responses(true);
+    let operator = env.spawn_operator_behind(&proxy, &[]);
+    eventually("the operator tries to record an intent several times", || {
+        (proxy.calls().iter().filter(|call| records_intent(call)).count() > 2).then_some(())
     });
     operator.kill();
-    assert_eq!(proxy.count(CREATE), 0, "what can't be recorded is not begun");
-    shown_the_present(&bed, &proxy);
+    assert_eq!(proxy.count(CREATE), 0, "without a recorded intent there is no create");
+    assert_imported_with_current_responses(&env, &proxy);
 }
 
 #[test]
-fn fault_20_429_with_retry_after() {
-    let bed = Bed::new();
-    let proxy = bed.proxy();
-    // Longer than any delay of its own: what it waits for is what it was told.
-    let pause = Duration::from_secs(4);
+fn fault_20_retry_after_of_a_429_is_respected() {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    // Longer than any delay of the operator, so it waits because of Retry-After.
+    let retry_after = Duration::from_secs(4);
     let labels = ["GET datasetimportjobs", STATUS, "WATCH datasetimportjobs"];
-    let refusals = Arc::new(Mutex::new(HashMap::from(labels.map(|label| (label, Vec::new())))));
-    let (told, again) = (Arc::clone(&refusals), Arc::new(Mutex::new(None)));
-    let sooner = Arc::clone(&again);
-    proxy.rule(move |call| {
-        let (mut told, now) = (told.lock().unwrap(), Instant::now());
-        let passes = ["GET datasetimportjobs", STATUS].contains(&call.label.as_str());
-        let last = ["GET datasetimportjobs", STATUS].iter().filter_map(|label| told[label].last().copied()).max();
-        if passes && last.is_some_and(|last: Instant| now - last < pause) {
-            *sooner.lock().unwrap() = Some(call.label.clone());
+    let rejected_at = Arc::new(Mutex::new(HashMap::from(labels.map(|label| (label, Vec::new())))));
+    let early_call = Arc::new(Mutex::new(None));
+    let (rejections, early) = (Arc::clone(&rejected_at), Arc::clone(&early_call));
+    proxy.inject(move |call| {
+        let (mut rejections, now) = (rejections.lock().unwrap(), Instant::now());
+        let of_reconcile = ["GET datasetimportjobs", STATUS];
+        let last = of_reconcile.iter().filter_map(|label| rejections[label].last().copied()).max();
+        let too_early = last.is_some_and(|last: Instant| now - last < retry_after);
+        if too_early && of_reconcile.contains(&call.label.as_str()) {
+            *early.lock().unwrap() = Some(call.label.clone());
         }
-        match told.get_mut(call.label.as_str()) {
-            Some(refusals) if refusals.len() < 2 => {
-                refusals.push(now);
-                refused_for(429, "TooManyRequests", pause)
+        match rejections.get_mut(call.label.as_str()) {
+            Some(times) if times.len() < 2 => {
+                times.push(now);
+                reject_for(429, "TooManyRequests", retry_after)
             }
-            _ => Fate::Pass,
+            _ => Fault::None,
         }
     });
-    let _operator = bed.operator_behind(&proxy, &[]);
-    nightly(&bed);
-    made_once(&bed);
-    assert!(refusals.lock().unwrap().values().all(|refusals| refusals.len() == 2), "each was refused twice");
-    assert_eq!(*again.lock().unwrap(), None, "no pass goes on before the API server wants it to");
+    let _operator = env.spawn_operator_behind(&proxy, &[]);
+    import_nightly(&env);
+    assert_imported_once(&env);
+    assert!(rejected_at.lock().unwrap().values().all(|times| times.len() == 2), "each was rejected twice");
+    assert_eq!(*early_call.lock().unwrap(), None, "no reconcile continues before Retry-After");
 }
 
 #[test]
-fn what_the_api_server_refuses_is_tried_ever_more_rarely_and_costs_the_service_little() {
-    let bed = Bed::new();
-    let proxy = bed.proxy();
-    proxy.rule(|call| if call.label == STATUS { refused(403, "Forbidden") } else { Fate::Pass });
-    let _operator = bed.operator_behind(&proxy, &["--backoff-min=500ms", "--backoff-max=1h"]);
-    nightly(&bed);
-    let began = Instant::now();
-    eventually("it was refused four times", || (proxy.count(STATUS) == 4).then_some(()));
-    // 0.5 s, 1 s and 2 s, each at least by half.
-    assert!(began.elapsed() >= Duration::from_millis(1750), "{:?}", began.elapsed());
+fn rejected_status_writes_back_off_and_cause_few_service_calls() {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    proxy.inject(|call| if call.label == STATUS { reject(403, "Forbidden") } else { Fault::None });
+    let _operator = env.spawn_operator_behind(&proxy, &["--backoff-min=500ms", "--backoff-max=1h"]);
+    import_nightly(&env);
+    let started = Instant::now();
+    eventually("the write was rejected four times", || (proxy.count(STATUS) == 4).then_some(()));
+    // The delays are 0.5 s, 1 s and 2 s, with jitter of at most half.
+    assert!(started.elapsed() >= Duration::from_millis(1750), "{:?}", started.elapsed());
     assert!(proxy.count("DescribeDataset") <= 5, "{}", proxy.count("DescribeDataset"));
     assert_eq!(proxy.count(CREATE), 0);
-    bed.judged();
+    env.check_invariants();
 }
 
 #[test]
-fn fault_21_500_and_504_on_status_writes() {
+fn fault_21_status_writes_with_500_or_504_are_retried() {
     for code in [500, 504] {
         for applied in [false, true] {
-            let bed = Bed::new();
-            let proxy = bed.proxy();
+            let env = TestEnv::new();
+            let proxy = env.start_proxy();
             let text = status(code, "InternalError");
-            let fate = if applied { Fate::AnswerAfter(code, vec![], text) } else { Fate::Answer(code, vec![], text) };
-            times(&proxy, 6, fate, |c| c.label == STATUS);
-            let _operator = bed.operator_behind(&proxy, &[]);
-            nightly(&bed);
-            made_once(&bed);
+            let fault = if applied {
+                Fault::ForwardThenRespond(code, vec![], text)
+            } else {
+                Fault::Respond(code, vec![], text)
+            };
+            proxy.inject_times(6, fault, |c| c.label == STATUS);
+            let _operator = env.spawn_operator_behind(&proxy, &[]);
+            import_nightly(&env);
+            assert_imported_once(&env);
             assert_eq!(proxy.count(CREATE), 1, "{code}, applied: {applied}");
         }
     }
 }
 
 #[test]
-fn fault_22_a_read_that_never_answers() {
-    let bed = Bed::new();
-    let proxy = bed.proxy();
-    times(&proxy, 2, Fate::Silence, |c| c.label == "GET datasetimportjobs");
-    let operator = bed.operator_behind(&proxy, &["--kube-timeout=1s"]);
-    nightly(&bed);
-    made_once(&bed);
-    assert!(errors(&operator, "KubernetesTimeout") >= 2);
+fn fault_22_read_without_a_response_times_out_and_is_retried() {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    proxy.inject_times(2, Fault::HangRequest, |c| c.label == "GET datasetimportjobs");
+    let operator = env.spawn_operator_behind(&proxy, &["--kube-timeout=1s"]);
+    import_nightly(&env);
+    assert_imported_once(&env);
+    assert!(error_count(&operator, "KubernetesTimeout") >= 2);
 }
 
 #[test]
-fn fault_23_etcd_restored_to_before_the_intent() {
-    let (_mine, plane, bed) = rough_plane();
-    nightly(&bed);
-    let snapshot = bed.dir().join("snapshot");
-    plane.snapshot(&snapshot).unwrap();
-    let operator = bed.operator(&["--identity=one"]);
-    bed.until("nightly", "ImportSucceeded");
+fn fault_23_etcd_restored_to_before_the_intent_adopts_the_job() {
+    let (_guard, control_plane, env) = dedicated_control_plane();
+    import_nightly(&env);
+    let snapshot = env.dir().join("snapshot");
+    control_plane.snapshot(&snapshot).unwrap();
+    let operator = env.start_operator(&["--identity=one"]);
+    env.wait_for_reason("nightly", "ImportSucceeded");
     operator.kill();
-    plane.restore(&snapshot).unwrap();
-    assert_eq!(bed.status("nightly").observed_generation, Some(-1), "the cluster knows nothing of it any more");
-    let _operator = bed.operator(&["--identity=one"]);
-    made_once(&bed);
+    control_plane.restore(&snapshot).unwrap();
+    assert_eq!(env.status("nightly").observed_generation, Some(-1), "the status is lost");
+    let _operator = env.start_operator(&["--identity=one"]);
+    assert_imported_once(&env);
 }
 
-/// Lets etcd's revision grow by so much.
-fn write_so_often(bed: &Bed, times: usize) {
-    let api: Api<ConfigMap> = Api::namespaced(bed.client.clone(), &bed.namespace);
+/// Increases etcd's revision by this many writes.
+fn write_config_map(env: &TestEnv, times: usize) {
+    let api: Api<ConfigMap> = Api::namespaced(env.client.clone(), &env.namespace);
     block_on(async move {
         let map = ConfigMap {
             metadata: kube::api::ObjectMeta { name: Some("busy".into()), ..Default::default() },
@@ -338,36 +339,36 @@ fn write_so_often(bed: &Bed, times: usize) {
 }
 
 #[test]
-fn fault_23_etcd_restored_under_an_operator_that_lives_on() {
-    let (_mine, plane, bed) = rough_plane();
-    nightly(&bed);
-    let snapshot = bed.dir().join("snapshot");
-    plane.snapshot(&snapshot).unwrap();
-    let operator = bed.operator(&["--lease-duration=60s"]);
-    bed.until("nightly", "ImportSucceeded");
-    // What the operator knows is then of versions that the cluster reaches again only after a while.
-    write_so_often(&bed, 2000);
-    plane.restore(&snapshot).unwrap();
-    bed.import("after", "d1", json!({}));
-    bed.until("after", "ImportSucceeded");
-    bed.until("nightly", "ImportSucceeded");
-    assert_eq!(bed.accepted(), 2);
+fn fault_23_etcd_restored_under_a_running_operator_makes_no_second_import() {
+    let (_guard, control_plane, env) = dedicated_control_plane();
+    import_nightly(&env);
+    let snapshot = env.dir().join("snapshot");
+    control_plane.snapshot(&snapshot).unwrap();
+    let operator = env.start_operator(&["--lease-duration=60s"]);
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    // The operator's cache is ahead of the restored cluster by many revisions.
+    write_config_map(&env, 2000);
+    control_plane.restore(&snapshot).unwrap();
+    env.import("after", "d1", json!({}));
+    env.wait_for_reason("after", "ImportSucceeded");
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    assert_eq!(env.accepted_count(), 2);
     assert_eq!(operator.get("/healthz").map(|(status, _)| status), Some(200));
-    bed.judged_settled();
+    env.check_invariants_settled();
 }
 
-/// A kubeconfig of a user with these rules in the bed's namespace, and to read namespaces.
-fn user_with(bed: &Bed, rules: &Value) -> String {
-    let user = format!("limited-{}", bed.namespace);
+/// A kubeconfig of a user with these rules in the namespace of the test.
+fn user_with(env: &TestEnv, rules: &Value) -> String {
+    let user = format!("limited-{}", env.namespace);
     let subjects = json!([{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}]);
     let reference = |kind: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": user});
     let list = json!({"apiVersion": "v1", "kind": "List", "items": [
         {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": user}, "rules": rules},
         {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": user}, "subjects": subjects, "roleRef": reference("Role")},
     ]});
-    bed.apply(&list);
-    let path = bed.dir().join("limited.kubeconfig");
-    bed.plane.kubeconfig_for(&user, &[], &path).unwrap();
+    env.apply(&list);
+    let path = env.dir().join("limited.kubeconfig");
+    env.control_plane.kubeconfig_for(&user, &[], &path).unwrap();
     path.display().to_string()
 }
 
@@ -376,8 +377,8 @@ fn rule(group: &str, resource: &str, verbs: &[&str]) -> Value {
 }
 
 #[test]
-fn fault_24_status_rbac_denied_no_create() {
-    let bed = Bed::new();
+fn fault_24_denied_status_writes_prevent_the_create() {
+    let env = TestEnv::new();
     let group = "personalize-operator.io";
     let rules = json!([
         rule(group, "datasetimportjobs", &["get", "list", "watch"]),
@@ -385,31 +386,30 @@ fn fault_24_status_rbac_denied_no_create() {
         rule("events.k8s.io", "events", &["create"]),
         rule("", "namespaces", &["get"]),
     ]);
-    let kubeconfig = user_with(&bed, &rules);
-    let operator = bed.operator_with(&[("KUBECONFIG", &kubeconfig)], &[]);
-    nightly(&bed);
-    eventually("the log tells", || operator.log().contains("forbidden").then_some(()));
-    eventually("it is tried again and again", || (errors(&operator, "KubernetesForbidden") > 2).then_some(()));
-    assert_eq!(bed.service.calls(CREATE), 0, "what can't be recorded is not begun");
-    assert_eq!(bed.status("nightly").observed_generation, Some(-1), "nobody has seen it");
-    let mut more = rules;
-    more.as_array_mut().unwrap().push(rule(group, "datasetimportjobs/status", &["update"]));
-    user_with(&bed, &more);
-    made_once(&bed);
+    let kubeconfig = user_with(&env, &rules);
+    let operator = env.start_operator_with(&[("KUBECONFIG", &kubeconfig)], &[]);
+    import_nightly(&env);
+    eventually("the log reports it", || operator.log().contains("forbidden").then_some(()));
+    eventually("the write is retried", || (error_count(&operator, "KubernetesForbidden") > 2).then_some(()));
+    assert_eq!(env.service.call_count(CREATE), 0, "without a recorded intent there is no create");
+    assert_eq!(env.status("nightly").observed_generation, Some(-1));
+    let mut extended = rules;
+    extended.as_array_mut().unwrap().push(rule(group, "datasetimportjobs/status", &["update"]));
+    user_with(&env, &extended);
+    assert_imported_once(&env);
 }
 
 #[test]
-fn fault_25_lease_rbac_denied_never_leads() {
-    let bed = Bed::new();
+fn fault_25_denied_lease_prevents_leading() {
+    let env = TestEnv::new();
     let rules = json!([rule("personalize-operator.io", "*", &["*"]), rule("", "namespaces", &["get"])]);
-    let kubeconfig = user_with(&bed, &rules);
-    let operator = bed.operator_with(&[("KUBECONFIG", &kubeconfig)], &[]);
-    nightly(&bed);
-    let refusals = || operator.log().lines().filter(|line| line.contains("leases.coordination.k8s.io")).count();
-    eventually("the log tells, again and again", || (refusals() > 3).then_some(()));
-    let (_, metrics) = operator.get("/metrics").unwrap();
-    assert!(metrics.contains("leader_election_master_status{name=\"personalize-operator\"} 0"));
-    assert_eq!(bed.service.ledger().len(), 0);
-    assert_eq!(bed.status("nightly").observed_generation, Some(-1));
-    bed.judged();
+    let kubeconfig = user_with(&env, &rules);
+    let operator = env.start_operator_with(&[("KUBECONFIG", &kubeconfig)], &[]);
+    import_nightly(&env);
+    let denials = || operator.log().lines().filter(|line| line.contains("leases.coordination.k8s.io")).count();
+    eventually("the log reports it several times", || (denials() > 3).then_some(()));
+    assert!(operator.metrics().contains("leader_election_master_status{name=\"personalize-operator\"} 0"));
+    assert_eq!(env.service.ledger().len(), 0);
+    assert_eq!(env.status("nightly").observed_generation, Some(-1));
+    env.check_invariants();
 }

@@ -1,217 +1,216 @@
-//! Leadership and time.
+//! Leader election: lost, stolen and expired leases.
 
-use super::{CREATE, leads_no_more, made_once, nightly, once};
-use crate::env::proxy::{Call, Fate};
-use crate::env::{Bed, eventually, text};
+use super::{CREATE, DESCRIBE, STATUS, assert_imported_once, import_nightly, records_intent, wait_until_not_leader};
+use crate::env::proxy::Fault;
+use crate::env::{TestEnv, eventually, text};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::sync::watch;
 
 const LEASE: &str = "personalize-operator";
-/// With these nothing but a lost lease ends a pass, and nothing but a lost lease keeps it from create.
-const PATIENT: [&str; 3] = ["--aws-timeout=60s", "--aws-read-timeout=60s", "--grace=20s"];
+/// With these flags only a lost lease ends a reconcile or prevents the create.
+const LONG_TIMEOUTS: [&str; 3] = ["--aws-timeout=60s", "--aws-read-timeout=60s", "--grace=20s"];
 
-fn holder(bed: &Bed) -> String {
-    text(&bed.kubectl(&["get", "lease", LEASE, "-o", "jsonpath={.spec.holderIdentity}"]))
+fn holder(env: &TestEnv) -> String {
+    text(&env.kubectl(&["get", "lease", LEASE, "-o", "jsonpath={.spec.holderIdentity}"]))
 }
 
 #[test]
-fn fault_30_two_leaders_at_once() {
-    let bed = Bed::new();
-    // Without election both work on everything: the protocol alone has to hold.
-    let _both = [bed.operator(&["--leader-elect=false"]), bed.operator(&["--leader-elect=false"])];
+fn fault_30_two_leaders_at_once_import_each_resource_once() {
+    let env = TestEnv::new();
+    // Without leader election both work on all resources, so only the protocol prevents duplicates.
+    let _both = [env.start_operator(&["--leader-elect=false"]), env.start_operator(&["--leader-elect=false"])];
     for i in 0..8 {
-        bed.import(&format!("r{i}"), &format!("d{}", i % 4), json!({}));
+        env.import(&format!("r{i}"), &format!("d{}", i % 4), json!({}));
     }
     for i in 0..8 {
-        bed.until(&format!("r{i}"), "ImportSucceeded");
+        env.wait_for_reason(&format!("r{i}"), "ImportSucceeded");
     }
-    assert_eq!(bed.accepted(), 8);
-    bed.judged_settled();
+    assert_eq!(env.accepted_count(), 8);
+    env.check_invariants_settled();
 }
 
-/// Writes the lease as somebody else would.
-fn write_lease(bed: &Bed, spec: &Value) {
+/// Writes the lease as another client.
+fn write_lease(env: &TestEnv, spec: &Value) {
     let patch = json!({"spec": spec}).to_string();
-    let patched = bed.kubectl(&["patch", "lease", LEASE, "--type=merge", "-p", &patch]);
+    let patched = env.kubectl(&["patch", "lease", LEASE, "--type=merge", "-p", &patch]);
     assert!(patched.status.success(), "{}", text(&patched));
 }
 
-/// Another replica has the lease, and keeps it for longer than any test takes.
-fn steal(bed: &Bed) {
-    // Of a clock that runs behind; what counts is the promise to renew it within an hour.
-    let thief =
-        json!({"holderIdentity": "thief", "leaseDurationSeconds": 3600, "renewTime": "1999-01-01T00:00:00.000000Z"});
-    write_lease(bed, &thief);
+/// Another replica takes the lease and keeps it for longer than any test takes.
+fn steal(env: &TestEnv) {
+    // The time is from a clock that is behind. Only the duration counts.
+    let other =
+        json!({"holderIdentity": "other", "leaseDurationSeconds": 3600, "renewTime": "1999-01-01T00:00:00.000000Z"});
+    write_lease(env, &other);
 }
 
 #[test]
-fn fault_31_lease_lost_mid_create() {
-    let bed = Bed::new();
-    let proxy = bed.proxy();
-    // The service takes the job and its answer is slow. Meanwhile another replica takes the lease.
-    proxy.rule(|call| if call.label == CREATE { Fate::Forget } else { Fate::Pass });
-    let first = bed.operator_behind(&proxy, &PATIENT);
-    nightly(&bed);
-    eventually("the service has taken the job", || (bed.accepted() == 1).then_some(()));
-    steal(&bed);
-    leads_no_more(&first);
-    let second = bed.operator(&["--identity=second"]);
-    assert_eq!(bed.status("nightly").dataset_import_job_arn, None, "nobody who leads has told of the job yet");
+fn fault_31_lease_lost_during_create_does_not_create_again() {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    // The service accepts the job, but its response is late. Meanwhile another replica takes the lease.
+    proxy.inject(|call| if call.label == CREATE { Fault::HangResponse } else { Fault::None });
+    let first = env.spawn_operator_behind(&proxy, &LONG_TIMEOUTS);
+    import_nightly(&env);
+    eventually("the service accepts the job", || (env.accepted_count() == 1).then_some(()));
+    steal(&env);
+    wait_until_not_leader(&first);
+    let second = env.start_operator(&["--identity=second"]);
+    assert_eq!(env.status("nightly").dataset_import_job_arn, None, "no leader has reported the job yet");
     first.kill();
-    write_lease(&bed, &json!({"holderIdentity": ""}));
-    made_once(&bed);
-    assert_eq!(holder(&bed), "second");
-    assert_eq!(bed.service.calls(CREATE), 1, "what was accepted is found, not sent again");
+    write_lease(&env, &json!({"holderIdentity": ""}));
+    assert_imported_once(&env);
+    assert_eq!(holder(&env), "second");
+    assert_eq!(env.service.call_count(CREATE), 1, "the accepted job is found, not created again");
     assert!(second.stop());
 }
 
 #[test]
-fn fault_31_a_lease_that_is_lost_between_intent_and_create_stops_the_create() {
-    let bed = Bed::new();
-    let proxy = bed.proxy();
-    // The look between intent and create takes longer than the lease, which can't be renewed meanwhile.
-    let intended = |call: &Call| call.label == super::STATUS && call.body.contains("\"submission\"");
-    let mut seen = false;
-    proxy.rule(move |call| {
-        seen |= intended(call);
+fn fault_31_lease_lost_between_intent_and_create_prevents_the_create() {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    // The lookup between intent and create takes longer than the lease, which can't be renewed meanwhile.
+    let mut recorded = false;
+    proxy.inject(move |call| {
+        recorded |= records_intent(call);
         match call.label.as_str() {
-            super::DESCRIBE if seen => Fate::Delay(Duration::from_secs(5)),
-            "PUT leases" | "GET leases" if seen => Fate::Break,
-            _ => Fate::Pass,
+            DESCRIBE if recorded => Fault::Delay(Duration::from_secs(5)),
+            "PUT leases" | "GET leases" if recorded => Fault::DropRequest,
+            _ => Fault::None,
         }
     });
-    let first = bed.operator_behind(&proxy, &PATIENT);
-    nightly(&bed);
-    eventually("the intent is recorded", || bed.status("nightly").submission.map(drop));
-    leads_no_more(&first);
-    assert_eq!(proxy.count(CREATE), 0, "who does not lead submits nothing");
-    proxy.pass();
-    made_once(&bed);
+    let first = env.spawn_operator_behind(&proxy, &LONG_TIMEOUTS);
+    import_nightly(&env);
+    eventually("the intent is recorded", || env.status("nightly").submission.map(drop));
+    wait_until_not_leader(&first);
+    assert_eq!(proxy.count(CREATE), 0, "a replica that does not lead creates nothing");
+    proxy.clear();
+    assert_imported_once(&env);
 }
 
 #[test]
-fn fault_32_sigstop_past_the_lease_then_sigcont() {
-    let bed = Bed::new();
-    bed.service.durations(100, 600_000);
-    let first = bed.operator(&["--identity=first"]);
-    nightly(&bed);
-    bed.until("nightly", "Importing");
+fn fault_32_replica_paused_past_its_lease_does_not_lead_after_resuming() {
+    let env = TestEnv::new();
+    env.service.set_durations(100, 600_000);
+    let first = env.start_operator(&["--identity=first"]);
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "Importing");
     first.signal("-STOP");
-    let second = bed.operator(&["--identity=second"]);
-    eventually("the second leads", || (holder(&bed) == "second").then_some(()));
-    bed.import("meanwhile", "d1", json!({}));
-    bed.until("meanwhile", "Importing");
+    let second = env.start_operator(&["--identity=second"]);
+    eventually("the second replica leads", || (holder(&env) == "second").then_some(()));
+    env.import("meanwhile", "d1", json!({}));
+    env.wait_for_reason("meanwhile", "Importing");
     first.signal("-CONT");
-    leads_no_more(&first);
-    bed.import("after", "d2", json!({}));
-    bed.until("after", "Importing");
-    bed.service.durations(1, 1);
+    wait_until_not_leader(&first);
+    env.import("after", "d2", json!({}));
+    env.wait_for_reason("after", "Importing");
+    env.service.set_durations(1, 1);
     for name in ["nightly", "meanwhile", "after"] {
-        bed.until(name, "ImportSucceeded");
+        env.wait_for_reason(name, "ImportSucceeded");
     }
-    assert_eq!(bed.accepted(), 3);
-    assert!(!first.log().contains("\"after\""), "only the leader works");
-    bed.judged_settled();
+    assert_eq!(env.accepted_count(), 3);
+    assert!(!first.log().contains("\"after\""), "only the leader reconciles");
+    env.check_invariants_settled();
     assert!(second.stop());
 }
 
 #[test]
-fn fault_32_sigstop_between_intent_and_create_makes_no_second_import() {
-    let bed = Bed::new();
-    let proxy = bed.proxy();
-    // The operator is halted while its look between intent and create is under way. The answer is there when it goes
-    // on, and would lead to a create: nothing has timed out, and the intent is not old.
-    let (answer, way) = watch::channel(false);
-    let mut intended = false;
-    proxy.rule(move |call| {
-        intended |= call.label == super::STATUS;
-        if intended && call.label == super::DESCRIBE { Fate::Hold(way.clone()) } else { Fate::Pass }
+fn fault_32_replica_paused_between_intent_and_create_creates_nothing() {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    // The operator is paused during the lookup between intent and create. The response is there when it resumes, and
+    // would lead to a create: no timeout has expired, and the intent is recent.
+    let (release, held) = watch::channel(false);
+    let mut recorded = false;
+    proxy.inject(move |call| {
+        recorded |= call.label == STATUS;
+        if recorded && call.label == DESCRIBE { Fault::HoldUntil(held.clone()) } else { Fault::None }
     });
-    let extra = ["--identity=first", "--aws-timeout=600s", "--aws-read-timeout=600s", "--grace=600s"];
-    let first = bed.operator_behind(&proxy, &extra);
-    nightly(&bed);
-    eventually("the intent is recorded", || bed.status("nightly").submission.map(drop));
-    eventually("it looks again", || (proxy.count(super::DESCRIBE) > 1).then_some(()));
+    let flags = ["--identity=first", "--aws-timeout=600s", "--aws-read-timeout=600s", "--grace=600s"];
+    let first = env.spawn_operator_behind(&proxy, &flags);
+    import_nightly(&env);
+    eventually("the intent is recorded", || env.status("nightly").submission.map(drop));
+    eventually("the lookup is in flight", || (proxy.count(DESCRIBE) > 1).then_some(()));
     first.signal("-STOP");
-    let _second = bed.operator(&["--identity=second", "--grace=15s"]);
-    eventually("the second leads", || (holder(&bed) == "second").then_some(()));
-    answer.send(true).unwrap();
+    let _second = env.start_operator(&["--identity=second", "--grace=15s"]);
+    eventually("the second replica leads", || (holder(&env) == "second").then_some(()));
+    release.send(true).unwrap();
     first.signal("-CONT");
-    leads_no_more(&first);
-    made_once(&bed);
-    assert_eq!(proxy.count(CREATE), 0, "who wakes up late sends nothing");
+    wait_until_not_leader(&first);
+    assert_imported_once(&env);
+    assert_eq!(proxy.count(CREATE), 0, "the paused replica creates nothing");
 }
 
 #[test]
-fn a_lease_that_somebody_else_writes_is_respected_until_it_is_given_back() {
-    let bed = Bed::new();
-    let operator = bed.operator(&["--identity=one"]);
-    eventually("it leads", || (holder(&bed) == "one").then_some(()));
-    steal(&bed);
-    leads_no_more(&operator);
-    nightly(&bed);
-    eventually("it stands by", || operator.log().contains("standing by").then_some(()));
-    assert_eq!(bed.service.ledger().len(), 0, "who does not lead asks nothing");
-    assert_eq!(holder(&bed), "thief");
-    write_lease(&bed, &json!({"holderIdentity": ""}));
-    made_once(&bed);
-    assert_eq!(holder(&bed), "one");
+fn lease_taken_by_another_client_is_respected_until_released() {
+    let env = TestEnv::new();
+    let operator = env.start_operator(&["--identity=one"]);
+    eventually("the operator leads", || (holder(&env) == "one").then_some(()));
+    steal(&env);
+    wait_until_not_leader(&operator);
+    import_nightly(&env);
+    eventually("the operator stands by", || operator.log().contains("standing by").then_some(()));
+    assert_eq!(env.service.ledger().len(), 0, "a replica that does not lead makes no calls");
+    assert_eq!(holder(&env), "other");
+    write_lease(&env, &json!({"holderIdentity": ""}));
+    assert_imported_once(&env);
+    assert_eq!(holder(&env), "one");
 }
 
 #[test]
-fn an_api_server_that_is_away_for_longer_than_the_lease() {
-    let bed = Bed::new();
-    bed.service.durations(100, 600_000);
-    let proxy = bed.proxy();
-    let operator = bed.operator_behind(&proxy, &[]);
-    nightly(&bed);
-    bed.until("nightly", "Importing");
-    proxy.rule(|call| if call.label.contains(' ') { Fate::Break } else { Fate::Pass });
-    leads_no_more(&operator);
-    bed.import("meanwhile", "d1", json!({}));
-    proxy.pass();
-    bed.until("meanwhile", "Importing");
-    bed.service.durations(1, 1);
-    bed.until("nightly", "ImportSucceeded");
-    bed.until("meanwhile", "ImportSucceeded");
-    assert_eq!(bed.accepted(), 2);
-    bed.judged_settled();
+fn api_server_down_for_longer_than_the_lease_keeps_imports_going() {
+    let env = TestEnv::new();
+    env.service.set_durations(100, 600_000);
+    let proxy = env.start_proxy();
+    let operator = env.spawn_operator_behind(&proxy, &[]);
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "Importing");
+    proxy.inject(|call| if call.is_kubernetes() { Fault::DropRequest } else { Fault::None });
+    wait_until_not_leader(&operator);
+    env.import("meanwhile", "d1", json!({}));
+    proxy.clear();
+    env.wait_for_reason("meanwhile", "Importing");
+    env.service.set_durations(1, 1);
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    env.wait_for_reason("meanwhile", "ImportSucceeded");
+    assert_eq!(env.accepted_count(), 2);
+    env.check_invariants_settled();
 }
 
 #[test]
-fn an_api_server_that_is_away_for_longer_than_the_lease_in_mid_create() {
+fn api_server_down_for_longer_than_the_lease_during_create_does_not_create_again() {
     for answered in [false, true] {
-        let bed = Bed::new();
-        let proxy = bed.proxy();
-        // From the create on nothing comes through to the API server, neither a renewal nor what became of it.
+        let env = TestEnv::new();
+        let proxy = env.start_proxy();
+        // From the create on, no call reaches the API server: neither a renewal nor the result of the create.
         let mut sent = false;
-        proxy.rule(move |call| {
+        proxy.inject(move |call| {
             sent |= call.label == CREATE;
             match (call.label.as_str(), sent) {
-                (CREATE, _) if !answered => Fate::Forget,
-                (label, true) if label.contains(' ') => Fate::Break,
-                _ => Fate::Pass,
+                (CREATE, _) if !answered => Fault::HangResponse,
+                (label, true) if label.contains(' ') => Fault::DropRequest,
+                _ => Fault::None,
             }
         });
-        let operator = bed.operator_behind(&proxy, &PATIENT);
-        nightly(&bed);
-        eventually("the service has taken the job", || (bed.accepted() == 1).then_some(()));
-        leads_no_more(&operator);
-        assert_eq!(bed.status("nightly").dataset_import_job_arn, None);
-        proxy.pass();
-        made_once(&bed);
-        assert_eq!(proxy.count(CREATE), 1, "what was accepted is found, not sent again");
+        let operator = env.spawn_operator_behind(&proxy, &LONG_TIMEOUTS);
+        import_nightly(&env);
+        eventually("the service accepts the job", || (env.accepted_count() == 1).then_some(()));
+        wait_until_not_leader(&operator);
+        assert_eq!(env.status("nightly").dataset_import_job_arn, None);
+        proxy.clear();
+        assert_imported_once(&env);
+        assert_eq!(proxy.count(CREATE), 1, "the accepted job is found, not created again");
     }
 }
 
 #[test]
-fn a_lease_write_whose_answer_is_lost_costs_no_import() {
-    let bed = Bed::new();
-    let proxy = bed.proxy();
-    once(&proxy, Fate::Lose, |call| call.label == "PUT leases");
-    let _operator = bed.operator_behind(&proxy, &[]);
-    nightly(&bed);
-    eventually("the lease was written", || (proxy.count("PUT leases") > 1).then_some(()));
-    made_once(&bed);
+fn lost_response_to_a_lease_write_loses_no_import() {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    proxy.inject_once(Fault::DropResponse, |call| call.label == "PUT leases");
+    let _operator = env.spawn_operator_behind(&proxy, &[]);
+    import_nightly(&env);
+    eventually("the lease is renewed", || (proxy.count("PUT leases") > 1).then_some(()));
+    assert_imported_once(&env);
 }

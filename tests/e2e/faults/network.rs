@@ -1,10 +1,11 @@
-//! The network between the operator, the API server and the service: what breaks, is silent, is slow,
-//! or is somebody else.
+//! Network faults between the operator, the API server and the service: broken, silent, slow, or the wrong server.
 
-use super::host::Machine;
-use super::{CREATE, is_not_ready, leads_no_more, made_once, nightly, rough_plane};
-use crate::env::proxy::{Fate, Proxy};
-use crate::env::{Bed, Operator, block_on, eventually};
+use super::host::Host;
+use super::{
+    CREATE, assert_imported_once, dedicated_control_plane, import_nightly, wait_until_not_leader, wait_until_unready,
+};
+use crate::env::proxy::{Fault, Proxy};
+use crate::env::{OperatorProcess, TestEnv, block_on, eventually};
 use serde_json::json;
 use std::collections::HashSet;
 use std::net::{SocketAddr, TcpStream};
@@ -12,136 +13,135 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 
-/// A listener whose queue is full, so that no handshake with it is ever answered.
-struct Full {
+/// A listener with a full backlog: it never answers a handshake.
+struct FullListener {
     _listener: TcpListener,
-    _queue: Vec<TcpStream>,
+    _backlog: Vec<TcpStream>,
     address: SocketAddr,
 }
 
-fn full() -> Full {
+fn full_listener() -> FullListener {
     let listener = block_on(async {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         socket.listen(1).unwrap()
     });
     let address = listener.local_addr().unwrap();
-    let mut queue = Vec::new();
+    let mut backlog = Vec::new();
     while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
-        queue.push(stream);
+        backlog.push(stream);
     }
-    Full { _listener: listener, _queue: queue, address }
+    FullListener { _listener: listener, _backlog: backlog, address }
 }
 
 #[test]
-fn fault_43_connect_timeout_dns_and_tls_failure_on_the_way_to_the_service() {
-    let bed = Bed::new();
-    nightly(&bed);
-    let full = full();
-    // A name that no name server knows; a server that speaks no TLS; one whose certificate nobody
-    // vouches for; a handshake that is never answered; a port where nobody listens.
-    let plain = bed.service.url().replace("http://", "https://");
-    let foreign = bed.plane.server();
+fn fault_43_unreachable_service_is_reported_and_retried() {
+    let env = TestEnv::new();
+    import_nightly(&env);
+    let full = full_listener();
+    // An unknown name; a server without TLS; a server with an untrusted certificate; a handshake without an answer; a
+    // closed port.
+    let plain = env.service.url().replace("http://", "https://");
+    let untrusted = env.control_plane.server();
     let silent = format!("http://{}", full.address);
-    let cases = ["http://no-such-host.invalid", &plain, &foreign, &silent, "http://127.0.0.1:1"];
+    let cases = ["http://no-such-host.invalid", &plain, &untrusted, &silent, "http://127.0.0.1:1"];
     for (i, endpoint) in cases.into_iter().enumerate() {
-        let operator = bed.operator_with(&[("AWS_ENDPOINT_URL_PERSONALIZE", endpoint)], &["--identity=one"]);
-        let asked = i.to_string();
-        bed.annotate("nightly", &format!("personalize-operator.io/reconcile-requested-at={asked}"));
+        let operator = env.start_operator_with(&[("AWS_ENDPOINT_URL_PERSONALIZE", endpoint)], &["--identity=one"]);
+        let request = i.to_string();
+        env.annotate("nightly", &format!("personalize-operator.io/reconcile-requested-at={request}"));
         let status = eventually(endpoint, || {
-            Some(bed.status("nightly")).filter(|s| s.last_handled_reconcile_at.as_deref() == Some(&asked))
+            Some(env.status("nightly")).filter(|s| s.last_handled_reconcile_at.as_deref() == Some(&request))
         });
         let ready = &status.conditions[0];
         assert_eq!((ready.reason.as_str(), ready.status.as_str()), ("ServiceUnavailable", "Unknown"), "{endpoint}");
         assert!(ready.message.contains("can't be reached"), "{endpoint}: {}", ready.message);
         operator.kill();
     }
-    let _operator = bed.operator(&["--identity=one"]);
-    made_once(&bed);
+    let _operator = env.start_operator(&["--identity=one"]);
+    assert_imported_once(&env);
 }
 
 #[test]
-fn fault_43_connect_timeout_dns_and_tls_failure_on_the_way_to_the_api_server() {
-    let bed = Bed::new();
-    nightly(&bed);
-    let full = full();
+fn fault_43_unreachable_api_server_makes_the_operator_unready() {
+    let env = TestEnv::new();
+    import_nightly(&env);
+    let full = full_listener();
     let config: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(bed.plane.kubeconfig()).unwrap()).unwrap();
+        serde_json::from_str(&std::fs::read_to_string(env.control_plane.kubeconfig()).unwrap()).unwrap();
     let server = |url: &str| json!({"server": url});
-    // The last two are the right server, which has no certificate for that name, or none that this
-    // authority vouches for.
+    // The last two reach the right server, but its certificate is for another name, or this authority did not sign it.
     let cases = [
         ("dns", server("https://no-such-host.invalid:6443")),
         ("timeout", server(&format!("https://{}", full.address))),
         ("refused", server("https://127.0.0.1:1")),
-        ("plain", server(&bed.service.url().replace("http://", "https://"))),
+        ("plain", server(&env.service.url().replace("http://", "https://"))),
         ("name", json!({"tls-server-name": "elsewhere.example"})),
         ("authority", json!({"certificate-authority": config["users"][0]["user"]["client-certificate"]})),
     ];
     for (name, edit) in cases {
         let mut config = config.clone();
         config["clusters"][0]["cluster"].as_object_mut().unwrap().extend(edit.as_object().unwrap().clone());
-        let path = bed.dir().join(name);
+        let path = env.dir().join(name);
         std::fs::write(&path, config.to_string()).unwrap();
-        let operator = bed.operator_unready_with(&[("KUBECONFIG", &path.display().to_string())]);
+        let operator = env.spawn_operator_with(&[("KUBECONFIG", &path.display().to_string())]);
         eventually(name, || operator.get("/readyz").filter(|(status, _)| *status == 503));
-        eventually("the log tells", || operator.log().contains("DatasetImportJobs can't be listed").then_some(()));
-        assert_eq!(operator.get("/healthz").map(|(s, _)| s), Some(200), "{name}: alive, and trying");
+        eventually("the log reports it", || operator.log().contains("DatasetImportJobs can't be listed").then_some(()));
+        assert_eq!(operator.get("/healthz").map(|(s, _)| s), Some(200), "{name}");
         operator.kill();
     }
-    assert_eq!(bed.service.ledger().len(), 0);
-    let _operator = bed.operator(&[]);
-    made_once(&bed);
+    assert_eq!(env.service.ledger().len(), 0);
+    let _operator = env.start_operator(&[]);
+    assert_imported_once(&env);
 }
 
 #[test]
-fn fault_43_names_that_are_not_found_any_more_while_it_runs() {
-    let bed = Bed::new();
-    bed.service.durations(100, 600_000);
-    let machine = Machine::new(&bed.dir().join("machine"));
-    let proxy = bed.proxy();
-    // Both are called by a name.
+fn fault_43_name_resolution_that_fails_while_running_recovers() {
+    let env = TestEnv::new();
+    env.service.set_durations(100, 600_000);
+    let host = Host::new(&env.dir().join("host"));
+    let proxy = env.start_proxy();
+    // The operator reaches both services by name.
     let kubeconfig = std::fs::read_to_string(&proxy.kubeconfig).unwrap().replace("127.0.0.1", "localhost");
-    std::fs::write(bed.dir().join("named"), kubeconfig).unwrap();
-    let (named, service) = (bed.dir().join("named"), proxy.service_url.replace("127.0.0.1", "localhost"));
-    let [preload, place] = machine.env();
-    let env = [preload, place, ("KUBECONFIG", named.to_str().unwrap()), ("AWS_ENDPOINT_URL_PERSONALIZE", &service)];
-    let operator = bed.operator_with(&env, &[]);
-    nightly(&bed);
-    bed.until("nightly", "Importing");
-    // What is connected breaks, and finds nobody to connect to.
-    machine.names(false);
-    proxy.rule(|_| Fate::Break);
-    leads_no_more(&operator);
-    is_not_ready(&operator);
-    proxy.pass();
-    bed.import("meanwhile", "d1", json!({}));
-    let refusals = || operator.log().matches("client error (Connect)").count();
-    let before = refusals();
-    eventually("it connects to nobody", || (refusals() > before + 3).then_some(()));
-    assert_eq!(operator.get("/healthz").map(|(s, _)| s), Some(200), "alive, and trying");
-    machine.names(true);
-    bed.until("meanwhile", "Importing");
-    bed.service.durations(1, 1);
-    bed.until("nightly", "ImportSucceeded");
-    bed.until("meanwhile", "ImportSucceeded");
-    assert_eq!(bed.accepted(), 2);
-    bed.judged_settled();
+    std::fs::write(env.dir().join("named"), kubeconfig).unwrap();
+    let (named, service) = (env.dir().join("named"), proxy.service_url.replace("127.0.0.1", "localhost"));
+    let [preload, host_dir] = host.vars();
+    let vars = [preload, host_dir, ("KUBECONFIG", named.to_str().unwrap()), ("AWS_ENDPOINT_URL_PERSONALIZE", &service)];
+    let operator = env.start_operator_with(&vars, &[]);
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "Importing");
+    // Open connections break, and new ones find no address.
+    host.set_names_resolve(false);
+    proxy.inject(|_| Fault::DropRequest);
+    wait_until_not_leader(&operator);
+    wait_until_unready(&operator);
+    proxy.clear();
+    env.import("meanwhile", "d1", json!({}));
+    let failures = || operator.log().matches("client error (Connect)").count();
+    let before = failures();
+    eventually("connections fail", || (failures() > before + 3).then_some(()));
+    assert_eq!(operator.get("/healthz").map(|(s, _)| s), Some(200));
+    host.set_names_resolve(true);
+    env.wait_for_reason("meanwhile", "Importing");
+    env.service.set_durations(1, 1);
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    env.wait_for_reason("meanwhile", "ImportSucceeded");
+    assert_eq!(env.accepted_count(), 2);
+    env.check_invariants_settled();
 }
 
-/// The first call of each kind has this fate; all others pass.
-fn first_of_each_kind(proxy: &Proxy, fate: Fate) {
+/// Injects the fault into the first call of each kind.
+fn inject_once_per_kind(proxy: &Proxy, fault: Fault) {
     let mut seen = HashSet::new();
-    proxy.rule(move |call| if seen.insert(call.label.clone()) { fate.clone() } else { Fate::Pass });
+    proxy.inject(move |call| if seen.insert(call.label.clone()) { fault.clone() } else { Fault::None });
 }
 
-/// The first call of each kind, to the API server and to the service, has this fate; the import is made
-/// once all the same, by an operator that lives through it.
-fn each_kind_of_call_meets(fate: Fate) {
-    let bed = Bed::new();
-    let proxy = bed.proxy();
-    first_of_each_kind(&proxy, fate);
-    let _operator = bed.operator_behind(
+/// The first call of each kind, to the API server and to the service, meets this fault. The operator survives, and
+/// makes the import once.
+fn assert_imported_despite_one_fault_per_kind(fault: Fault) {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    inject_once_per_kind(&proxy, fault);
+    let _operator = env.spawn_operator_behind(
         &proxy,
         &[
             "--kube-timeout=1s",
@@ -151,105 +151,105 @@ fn each_kind_of_call_meets(fate: Fate) {
             "--aws-timeout=1s",
         ],
     );
-    nightly(&bed);
-    made_once(&bed);
+    import_nightly(&env);
+    assert_imported_once(&env);
     assert!(proxy.count("PUT leases") > 1 && proxy.count("WATCH datasetimportjobs") > 1 && proxy.count(CREATE) > 0);
 }
 
 #[test]
-fn each_kind_of_call_breaks_before_it_arrives() {
-    each_kind_of_call_meets(Fate::Break);
+fn dropped_request_of_each_kind_is_survived() {
+    assert_imported_despite_one_fault_per_kind(Fault::DropRequest);
 }
 
 #[test]
-fn each_kind_of_call_breaks_after_it_arrived() {
-    each_kind_of_call_meets(Fate::Lose);
+fn dropped_response_to_each_kind_is_survived() {
+    assert_imported_despite_one_fault_per_kind(Fault::DropResponse);
 }
 
 #[test]
-fn each_kind_of_call_goes_into_a_half_open_connection() {
-    each_kind_of_call_meets(Fate::Silence);
+fn half_open_connection_for_each_kind_is_survived() {
+    assert_imported_despite_one_fault_per_kind(Fault::HangRequest);
 }
 
 #[test]
-fn each_kind_of_call_arrives_and_is_never_answered() {
-    each_kind_of_call_meets(Fate::Forget);
+fn missing_response_to_each_kind_is_survived() {
+    assert_imported_despite_one_fault_per_kind(Fault::HangResponse);
 }
 
 #[test]
-fn each_kind_of_answer_begins_and_never_ends() {
-    each_kind_of_call_meets(Fate::Freeze);
+fn endless_response_to_each_kind_is_survived() {
+    assert_imported_despite_one_fault_per_kind(Fault::HangBody);
 }
 
 #[test]
-fn each_kind_of_call_arrives_after_its_caller_has_given_up() {
-    each_kind_of_call_meets(Fate::Late(Duration::from_secs(3)));
+fn request_of_each_kind_that_arrives_after_its_timeout_is_survived() {
+    assert_imported_despite_one_fault_per_kind(Fault::ForwardLate(Duration::from_secs(3)));
 }
 
 #[test]
-fn each_kind_of_answer_comes_in_parts_that_are_later_than_its_caller_waits() {
-    each_kind_of_call_meets(Fate::Trickle(Duration::from_secs(3)));
+fn response_to_each_kind_slower_than_its_timeout_is_survived() {
+    assert_imported_despite_one_fault_per_kind(Fault::SlowResponse(Duration::from_secs(3)));
 }
 
 #[test]
-fn each_kind_of_call_is_slow() {
-    let bed = Bed::new();
-    let proxy = bed.proxy();
-    proxy.rule(|_| Fate::Trickle(Duration::from_millis(200)));
-    let _operator = bed.operator_behind(&proxy, &[]);
-    nightly(&bed);
-    made_once(&bed);
+fn slow_responses_to_all_calls_are_survived() {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    proxy.inject(|_| Fault::SlowResponse(Duration::from_millis(200)));
+    let _operator = env.spawn_operator_behind(&proxy, &[]);
+    import_nightly(&env);
+    assert_imported_once(&env);
 }
 
-/// A part of the control plane is halted as it is: it neither answers nor closes anything. An import is under way, and
-/// another is asked for as soon as it goes on.
-fn halted(part: control_plane::Part) {
-    let (_mine, plane, bed) = rough_plane();
-    bed.service.durations(100, 600_000);
-    let operator = bed.operator(&[]);
-    nightly(&bed);
-    bed.until("nightly", "Importing");
-    plane.pause(part).unwrap();
-    leads_no_more(&operator);
-    is_not_ready(&operator);
-    assert_eq!(operator.get("/healthz").map(|(s, _)| s), Some(200), "alive, and trying");
-    plane.resume(part).unwrap();
-    eventually("it is ready again", || operator.ready().then_some(()));
-    bed.import("after", "d1", json!({}));
-    bed.until("after", "Importing");
-    bed.service.durations(1, 1);
-    bed.until("after", "ImportSucceeded");
-    bed.until("nightly", "ImportSucceeded");
-    assert_eq!(bed.accepted(), 2);
-    bed.judged_settled();
-}
-
-#[test]
-fn an_api_server_that_is_halted_and_goes_on() {
-    halted(control_plane::Part::ApiServer);
+/// A part of the control plane is paused: it neither answers nor closes connections. One import runs meanwhile, and
+/// another one is created right after.
+fn assert_imports_survive_a_paused(part: control_plane::Part) {
+    let (_guard, control_plane, env) = dedicated_control_plane();
+    env.service.set_durations(100, 600_000);
+    let operator = env.start_operator(&[]);
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "Importing");
+    control_plane.pause(part).unwrap();
+    wait_until_not_leader(&operator);
+    wait_until_unready(&operator);
+    assert_eq!(operator.get("/healthz").map(|(s, _)| s), Some(200));
+    control_plane.resume(part).unwrap();
+    eventually("the operator is ready again", || operator.is_ready().then_some(()));
+    env.import("after", "d1", json!({}));
+    env.wait_for_reason("after", "Importing");
+    env.service.set_durations(1, 1);
+    env.wait_for_reason("after", "ImportSucceeded");
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    assert_eq!(env.accepted_count(), 2);
+    env.check_invariants_settled();
 }
 
 #[test]
-fn an_etcd_that_is_halted_and_goes_on() {
-    halted(control_plane::Part::Etcd);
+fn paused_api_server_keeps_imports_going() {
+    assert_imports_survive_a_paused(control_plane::Part::ApiServer);
 }
 
 #[test]
-fn an_api_server_that_is_halted_in_mid_create() {
-    let (_mine, plane, bed) = rough_plane();
-    let proxy = bed.proxy();
-    let (arrive, way) = watch::channel(false);
-    proxy.rule(move |call| if call.label == CREATE { Fate::Hold(way.clone()) } else { Fate::Pass });
-    let operator = bed.operator_behind(&proxy, &["--aws-timeout=60s", "--aws-read-timeout=60s"]);
-    nightly(&bed);
-    eventually("the create is on its way", || (proxy.count(CREATE) == 1).then_some(()));
-    plane.pause(control_plane::Part::ApiServer).unwrap();
-    arrive.send(true).unwrap();
-    leads_no_more(&operator);
-    eventually("the service has taken the job", || (bed.accepted() == 1).then_some(()));
-    plane.resume(control_plane::Part::ApiServer).unwrap();
-    made_once(&bed);
-    assert_eq!(proxy.count(CREATE), 1, "what was accepted is found, not sent again");
+fn paused_etcd_keeps_imports_going() {
+    assert_imports_survive_a_paused(control_plane::Part::Etcd);
+}
+
+#[test]
+fn api_server_paused_during_create_does_not_create_again() {
+    let (_guard, control_plane, env) = dedicated_control_plane();
+    let proxy = env.start_proxy();
+    let (release, held) = watch::channel(false);
+    proxy.inject(move |call| if call.label == CREATE { Fault::HoldUntil(held.clone()) } else { Fault::None });
+    let operator = env.spawn_operator_behind(&proxy, &["--aws-timeout=60s", "--aws-read-timeout=60s"]);
+    import_nightly(&env);
+    eventually("the create is in flight", || (proxy.count(CREATE) == 1).then_some(()));
+    control_plane.pause(control_plane::Part::ApiServer).unwrap();
+    release.send(true).unwrap();
+    wait_until_not_leader(&operator);
+    eventually("the service accepts the job", || (env.accepted_count() == 1).then_some(()));
+    control_plane.resume(control_plane::Part::ApiServer).unwrap();
+    assert_imported_once(&env);
+    assert_eq!(proxy.count(CREATE), 1, "the accepted job is found, not created again");
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -260,42 +260,42 @@ enum Part {
 }
 
 #[test]
-fn api_server_service_and_operator_come_back_in_any_order() {
-    use Part::{ApiServer, Operator as Own, Service};
-    let bed = Bed::new();
-    let proxy = bed.proxy();
+fn imports_succeed_in_whatever_order_the_parts_start() {
+    use Part::{ApiServer, Operator, Service};
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
     let orders = [
-        [ApiServer, Service, Own],
-        [ApiServer, Own, Service],
-        [Service, ApiServer, Own],
-        [Service, Own, ApiServer],
-        [Own, ApiServer, Service],
-        [Own, Service, ApiServer],
+        [ApiServer, Service, Operator],
+        [ApiServer, Operator, Service],
+        [Service, ApiServer, Operator],
+        [Service, Operator, ApiServer],
+        [Operator, ApiServer, Service],
+        [Operator, Service, ApiServer],
     ];
     for (i, order) in orders.into_iter().enumerate() {
         let mut up: Vec<Part> = Vec::new();
-        let mut operator: Option<Operator> = None;
-        bed.import(&format!("r{i}"), &format!("d{i}"), json!({}));
+        let mut operator: Option<OperatorProcess> = None;
+        env.import(&format!("r{i}"), &format!("d{i}"), json!({}));
         for part in order {
             up.push(part);
             let (kubernetes, service) = (up.contains(&ApiServer), up.contains(&Service));
-            proxy.rule(move |call| {
-                let arrives = if call.label.contains(' ') { kubernetes } else { service };
-                if arrives { Fate::Pass } else { Fate::Break }
+            proxy.inject(move |call| {
+                let is_up = if call.is_kubernetes() { kubernetes } else { service };
+                if is_up { Fault::None } else { Fault::DropRequest }
             });
-            if part == Own {
-                operator = Some(bed.operator_behind(&proxy, &[]));
+            if part == Operator {
+                operator = Some(env.spawn_operator_behind(&proxy, &[]));
             }
             if let Some(operator) = &operator {
-                eventually("it is alive whatever is away", || operator.get("/healthz"));
+                eventually("the operator is alive", || operator.get("/healthz"));
                 if kubernetes {
-                    eventually("it is ready as soon as the API server is there", || operator.ready().then_some(()));
+                    eventually("the operator is ready", || operator.is_ready().then_some(()));
                 }
             }
         }
-        bed.until(&format!("r{i}"), "ImportSucceeded");
+        env.wait_for_reason(&format!("r{i}"), "ImportSucceeded");
         operator.unwrap().kill();
     }
-    assert_eq!(bed.accepted(), orders.len());
-    bed.judged_settled();
+    assert_eq!(env.accepted_count(), orders.len());
+    env.check_invariants_settled();
 }

@@ -1,7 +1,7 @@
-//! A panic in the operator's own code.
+//! A panic in a reconcile.
 
-use crate::env::{ACCOUNT, Bed, REGION, eventually};
-use crate::invariants::judge;
+use crate::env::{ACCOUNT, REGION, TestEnv, eventually};
+use crate::invariants::check_logs;
 use clap::Parser;
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
-/// A service whose adapter panics on one dataset, and that keeps a ledger.
+/// A service that panics for one dataset, and keeps a ledger.
 #[derive(Default)]
 struct Panicky {
     jobs: Mutex<HashMap<String, Job>>,
@@ -51,7 +51,7 @@ impl Personalize for Panicky {
     }
 
     async fn describe_dataset_import_job(&self, dataset: &DatasetArn, job: &JobArn) -> Result<Job, ServiceError> {
-        assert!(!dataset.as_str().ends_with("/d13"), "as ordered");
+        assert!(!dataset.as_str().ends_with("/d13"), "injected");
         self.jobs
             .lock()
             .unwrap()
@@ -61,7 +61,7 @@ impl Personalize for Panicky {
     }
 
     async fn list_tags_for_resource(&self, _: &DatasetArn, _: &JobArn) -> Result<Vec<Tag>, ServiceError> {
-        Err(ServiceError::unanswered(ErrorKind::Indeterminate, "Unused", "not asked for here"))
+        Err(ServiceError::unanswered(ErrorKind::Indeterminate, "Unused", "not used here"))
     }
 
     async fn list_dataset_import_jobs(&self, _: &DatasetArn) -> Result<Vec<JobSummary>, ServiceError> {
@@ -74,13 +74,13 @@ impl Personalize for Panicky {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fault_11_one_reconcile_panics_the_others_go_on() {
-    let bed = Bed::new();
-    let kubeconfig = Kubeconfig::read_from(bed.plane.kubeconfig()).unwrap();
+async fn fault_11_panic_in_one_reconcile_does_not_stop_the_others() {
+    let env = TestEnv::new();
+    let kubeconfig = Kubeconfig::read_from(env.control_plane.kubeconfig()).unwrap();
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-    // As the program does it: the audit log tells who writes.
+    // The user agent of the real binary, so that the audit log shows the writes as the operator's.
     config.headers.push((http::header::USER_AGENT, "personalize-operator/inside".parse().unwrap()));
-    let scope = format!("--watch-namespaces={}", bed.namespace);
+    let scope = format!("--watch-namespaces={}", env.namespace);
     let cli = Cli::parse_from([
         "x",
         "run",
@@ -91,7 +91,7 @@ async fn fault_11_one_reconcile_panics_the_others_go_on() {
         "--poll-min=50ms",
     ]);
     let Command::Run(args) = cli.command else { panic!("run") };
-    let (_order, stop) = watch::channel(false);
+    let (_stop, stopped) = watch::channel(false);
     let metrics = Arc::new(Metrics::default());
     let service = Arc::new(Panicky::default());
     let running = tokio::spawn(controller::run(
@@ -100,17 +100,17 @@ async fn fault_11_one_reconcile_panics_the_others_go_on() {
         args.options("default"),
         Arc::new(Readiness::default()),
         Arc::clone(&metrics),
-        stop,
+        stopped,
     ));
-    bed.import("bad", "d13", json!({}));
+    env.import("bad", "d13", json!({}));
     let none = "personalize_operator_errors_total{error=\"Panicked\"} 0";
     let panicked = || (!metrics.expose(Format::OpenMetrics).contains(none)).then_some(());
-    eventually("one panics", panicked);
-    bed.import("good", "d1", json!({}));
-    bed.until("good", "ImportSucceeded");
+    eventually("one reconcile panics", panicked);
+    env.import("good", "d1", json!({}));
+    env.wait_for_reason("good", "ImportSucceeded");
     assert!(!running.is_finished());
     running.abort();
     let ledger = service.ledger.lock().unwrap().clone();
     assert_eq!(ledger.len(), 1);
-    bed.judged_by(judge(&ledger, &bed.writes()));
+    env.assert_no_violations(check_logs(&ledger, &env.audited_writes()));
 }

@@ -1,8 +1,8 @@
-//! Many resources at once.
+//! Many resources.
 
-use super::{DESCRIBE, another_plane, passes};
-use crate::env::{Bed, block_on, eventually, install_crd};
-use crate::invariants::{accepted, judge, writes_after};
+use super::{DESCRIBE, reconcile_count, start_control_plane};
+use crate::env::{OperatorProcess, TestEnv, block_on, eventually, install_crd};
+use crate::invariants::{accepted_creates, check_logs, resource_writes_after};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
@@ -14,13 +14,12 @@ use serde_json::json;
 use std::collections::HashSet;
 use std::time::Duration;
 
-/// The most memory that an operator may take here, in kB.
-const MOST_MEMORY: u64 = 250_000;
+/// Limit for the memory of the operator in these tests.
+const MAX_MEMORY_KB: u64 = 250_000;
 
-/// The operator's flags here: on a busy machine a thousand passes take a while, and none must be taken
-/// for lost. Who waits looks by itself at twice the longest backoff; a thousand that do so every second
-/// would leave no time for others.
-const PATIENT: [&str; 8] = [
+/// On a busy machine a thousand reconciles take a while, and none may time out. A waiting resource is reconciled after
+/// twice the maximum backoff; a thousand of them every second would leave no time for anything else.
+const FLAGS: [&str; 8] = [
     "--backoff-max=5m",
     "--identity=one",
     "--concurrency=32",
@@ -31,18 +30,18 @@ const PATIENT: [&str; 8] = [
     "--aws-timeout=30s",
 ];
 
-/// Makes resources through the API itself, many at once, with this status if there is one.
-fn make(bed: &Bed, count: usize, status: fn(&DatasetImportJob) -> Option<DatasetImportJobStatus>) {
-    let api = bed.api();
+/// Creates resources concurrently through the API, with a status if the function returns one.
+fn create(env: &TestEnv, count: usize, status: fn(&DatasetImportJob) -> Option<DatasetImportJobStatus>) {
+    let api = env.api();
     let params = PostParams { field_manager: Some("personalize-operator".into()), ..PostParams::default() };
     let one = move |i: usize| {
         let (api, params) = (api.clone(), params.clone());
         async move {
-            let manifest = Bed::manifest(&format!("r{i:05}"), &format!("d{}", i % 30), json!({}));
-            let made = api.create(&params, &serde_json::from_value(manifest).unwrap()).await?;
-            if let Some(status) = status(&made) {
-                let job = DatasetImportJob { status: Some(status), ..made };
-                api.replace_status(&job.name_any(), &params, &job).await?;
+            let manifest = TestEnv::manifest(&format!("r{i:05}"), &format!("d{}", i % 30), json!({}));
+            let created = api.create(&params, &serde_json::from_value(manifest).unwrap()).await?;
+            if let Some(status) = status(&created) {
+                let resource = DatasetImportJob { status: Some(status), ..created };
+                api.replace_status(&resource.name_any(), &params, &resource).await?;
             }
             Ok::<_, kube::Error>(())
         }
@@ -50,9 +49,9 @@ fn make(bed: &Bed, count: usize, status: fn(&DatasetImportJob) -> Option<Dataset
     block_on(futures::stream::iter(0..count).map(one).buffer_unordered(24).try_collect::<()>()).unwrap();
 }
 
-fn finished(job: &DatasetImportJob) -> Option<DatasetImportJobStatus> {
+fn succeeded(resource: &DatasetImportJob) -> Option<DatasetImportJobStatus> {
     let now = jiff::Timestamp::from_second(1_790_000_000).unwrap();
-    let request = ImportRequest::new(&job.namespace()?, &job.name_any(), &job.spec).unwrap();
+    let request = ImportRequest::new(&resource.namespace()?, &resource.name_any(), &resource.spec).unwrap();
     let mut status = DatasetImportJobStatus {
         status: Some("ACTIVE".into()),
         job_name: Some(request.job_name(1)),
@@ -65,81 +64,77 @@ fn finished(job: &DatasetImportJob) -> Option<DatasetImportJobStatus> {
     Some(status)
 }
 
-/// The memory that a process takes, in kB.
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|l| l.starts_with("VmRSS")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+fn assert_bounded_memory(operator: &OperatorProcess) {
+    let memory = operator.resident_memory_kb();
+    assert!(memory < MAX_MEMORY_KB, "{memory} kB");
 }
 
 #[test]
-fn fault_72_10_000_finished_resources_at_start() {
-    // Its audit log would be read by every other test.
-    let plane = another_plane("masses");
-    install_crd(plane);
-    let bed = Bed::on(plane);
-    make(&bed, 10_000, finished);
-    let before = std::fs::metadata(plane.audit_log()).unwrap().len();
-    assert!(before > 20_000 * 1000, "the audit log tells of them all: {before} bytes");
-    let operator = bed.operator(&PATIENT);
-    bed.import("last", "d29", json!({"suspend": true}));
-    bed.until("last", "Suspended");
-    assert_eq!(bed.service.ledger().len(), 0, "no call to AWS");
-    let writes = writes_after(&plane.audit_log(), before, &bed.namespace);
+fn fault_72_start_with_10_000_finished_resources_makes_no_call_and_no_write() {
+    // A separate control plane, because its large audit log would slow down the other tests.
+    let control_plane = start_control_plane("scale");
+    install_crd(control_plane);
+    let env = TestEnv::on(control_plane);
+    create(&env, 10_000, succeeded);
+    let before = std::fs::metadata(control_plane.audit_log()).unwrap().len();
+    assert!(before > 20_000 * 1000, "the audit log contains all creates: {before} bytes");
+    let operator = env.start_operator(&FLAGS);
+    env.import("last", "d29", json!({"suspend": true}));
+    env.wait_for_reason("last", "Suspended");
+    assert_eq!(env.service.ledger().len(), 0, "no call to the service");
+    let writes = resource_writes_after(&control_plane.audit_log(), before, &env.namespace);
     assert!(!writes.is_empty());
     assert!(writes.iter().all(|w| w["objectRef"]["name"] == "last"), "no write");
-    bed.judged_by(judge(&bed.service.ledger(), &writes));
-    let memory = resident(operator.pid());
-    assert!(memory < MOST_MEMORY, "{memory} kB for 10,000 resources");
+    env.assert_no_violations(check_logs(&env.service.ledger(), &writes));
+    assert_bounded_memory(&operator);
     operator.kill();
-    plane.shutdown();
+    control_plane.shutdown();
 }
 
-/// The jobs that were asked about, from this line of the ledger on.
-fn asked_about(bed: &Bed, from: usize) -> usize {
-    // To read a ledger of thousands of lines again and again would slow down what is waited for.
+/// How many jobs were described, from this line of the ledger on.
+fn described_jobs(env: &TestEnv, from: usize) -> usize {
+    // Reading a ledger of thousands of lines all the time would slow down the operator.
     std::thread::sleep(Duration::from_millis(500));
-    let ledger = bed.service.ledger();
+    let ledger = env.service.ledger();
     let described = ledger[from..].iter().filter(|l| l["operation"] == DESCRIBE);
     described.filter_map(|l| l["jobName"].as_str()).collect::<HashSet<_>>().len()
 }
 
 #[test]
-fn fault_73_1_000_waiting_never_over_the_quota_oldest_first() {
-    let bed = Bed::new();
-    bed.service.durations(600_000, 600_000);
-    make(&bed, 1000, |_| None);
-    let operator = bed.operator(&PATIENT);
+fn fault_73_1_000_waiting_imports_keep_the_quota_and_go_oldest_first() {
+    let env = TestEnv::new();
+    env.service.set_durations(600_000, 600_000);
+    create(&env, 1000, |_| None);
+    let operator = env.start_operator(&FLAGS);
     for part in 1..=10 {
-        eventually("each is looked for once", || (asked_about(&bed, 0) >= part * 100).then_some(()));
+        eventually("every job was looked up", || (described_jobs(&env, 0) >= part * 100).then_some(()));
     }
-    eventually("the quota is used", || (bed.service.running() == 5).then_some(()));
+    eventually("the quota is used up", || (env.service.running_count() == 5).then_some(()));
     assert!(operator.stop());
-    let calls = bed.service.ledger().len();
-    let operator = bed.operator(&PATIENT);
-    eventually("each had a pass", || (passes(&operator) >= 1000).then_some(()));
-    let again = asked_about(&bed, calls);
-    assert!(again <= 5, "a restart asks about those in flight, not about {again}");
+    let calls = env.service.ledger().len();
+    let operator = env.start_operator(&FLAGS);
+    eventually("every resource was reconciled", || (reconcile_count(&operator) >= 1000).then_some(()));
+    let looked_up = described_jobs(&env, calls);
+    assert!(looked_up <= 5, "a restart looks up the running jobs only, not {looked_up}");
 
-    bed.service.durations(50, 50);
-    eventually("twenty more are made", || (bed.accepted() >= 25).then_some(()));
-    let ledger = bed.service.ledger();
-    let refused = ledger.iter().filter(|l| l["errorCode"] == "LimitExceededException").count();
-    assert_eq!(refused, 0, "the quota is kept, not run into");
-    let api = bed.api();
+    env.service.set_durations(50, 50);
+    eventually("20 more jobs are created", || (env.accepted_count() >= 25).then_some(()));
+    let ledger = env.service.ledger();
+    let rejected = ledger.iter().filter(|l| l["errorCode"] == "LimitExceededException").count();
+    assert_eq!(rejected, 0, "no create exceeds the quota");
+    let api = env.api();
     let all = block_on(async move { api.list(&ListParams::default()).await.unwrap() });
-    let mut line: Vec<(jiff::Timestamp, String)> =
-        all.iter().map(|job| (job.creation_timestamp().unwrap().0, job.name_any())).collect();
-    line.sort();
-    for (i, made) in accepted(&ledger).iter().enumerate() {
-        let place = line.iter().position(|(_, name)| made.job_name.starts_with(&format!("{name}-"))).unwrap();
-        line.remove(place);
-        // Before it may be those whose datasets are busy, and those that go at the same moment.
-        assert!(i < 5 || place < 15, "{} went before {place} older ones", made.job_name);
+    let mut waiting: Vec<(jiff::Timestamp, String)> =
+        all.iter().map(|resource| (resource.creation_timestamp().unwrap().0, resource.name_any())).collect();
+    waiting.sort();
+    for (i, create) in accepted_creates(&ledger).iter().enumerate() {
+        let older = waiting.iter().position(|(_, name)| create.job_name.starts_with(&format!("{name}-"))).unwrap();
+        waiting.remove(older);
+        // Resources whose datasets are busy, and those that are submitted at the same time, may be older.
+        assert!(i < 5 || older < 15, "{} was created before {older} older ones", create.job_name);
     }
-    let memory = resident(operator.pid());
-    assert!(memory < MOST_MEMORY, "{memory} kB for 1,000 waiting");
-    // The books are read one after the other: nothing may be added to them meanwhile.
+    assert_bounded_memory(&operator);
+    // The logs are read one after the other, so no operator may add to them.
     operator.kill();
-    bed.judged();
+    env.check_invariants();
 }

@@ -1,118 +1,122 @@
-//! G: calls, writes, imports at once and memory are bounded.
+//! G: calls, writes, concurrent imports and memory are bounded.
 
-use super::{Books, accepted, of_operator, text};
+use super::{History, accepted_creates, operator_writes, text};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashSet};
 
-/// The most calls of one kind about one job or dataset within a second, and the most writes to one
-/// resource. The delays of the tests are a hundredth of the real ones; an endless loop makes hundreds.
-const MOST_CALLS: usize = 40;
+/// Limit for calls with one operation to one job or dataset, and for writes to one resource. The tests use a hundredth
+/// of the default delays; an endless loop makes hundreds of calls.
+const MAX_CALLS_PER_SECOND: usize = 40;
 
-/// The most imports at once per account and region that the service takes.
+/// The service's limit for concurrent imports per account and region.
 const QUOTA: usize = 5;
 
-/// The most memory that an operator may ever have taken, in kB: with 10,000 resources, or answers of
-/// 10 MB, it takes less.
-const MOST_MEMORY: u64 = 400_000;
+/// Limit for the peak memory of an operator. It stays below this with 10,000 resources or responses of 10 MB.
+const MAX_MEMORY_KB: u64 = 400_000;
 
-pub(super) fn judge(books: &Books<'_>, faults: &mut Vec<String>) {
-    calls_and_writes(books, faults);
-    quota(books, faults);
+pub(super) fn check(history: &History<'_>, violations: &mut Vec<String>) {
+    calls_and_writes(history, violations);
+    quota(history, violations);
 }
 
-/// No call and no write is repeated without end.
-fn calls_and_writes(books: &Books<'_>, faults: &mut Vec<String>) {
+/// No endless loop of calls or writes.
+fn calls_and_writes(history: &History<'_>, violations: &mut Vec<String>) {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for line in books.ledger {
+    for line in history.ledger {
         let (operation, job, dataset) = (text(line, "operation"), text(line, "jobName"), text(line, "datasetArn"));
         let second = text(line, "time").get(..19).unwrap_or_default();
-        *counts.entry(format!("{operation} about {job}{dataset} was called in the second {second}")).or_default() += 1;
+        *counts.entry(format!("{operation} of {job}{dataset} in second {second}")).or_default() += 1;
     }
-    for write in of_operator(books.writes) {
+    for write in operator_writes(history.writes) {
         let second = text(write, "requestReceivedTimestamp").get(..19).unwrap_or_default();
         let name = &write["responseObject"]["metadata"]["name"];
-        *counts.entry(format!("{name} was written in the second {second}")).or_default() += 1;
+        *counts.entry(format!("write of {name} in second {second}")).or_default() += 1;
     }
-    for (what, count) in counts.iter().filter(|(_, count)| **count > MOST_CALLS) {
-        faults.push(format!("G: {count} times: {what}"));
+    for (what, count) in counts.iter().filter(|(_, count)| **count > MAX_CALLS_PER_SECOND) {
+        violations.push(format!("G: {count} times {what}"));
     }
 }
 
-/// Of the jobs that the operator made, no more ran at once than the service takes.
-fn quota(books: &Books<'_>, faults: &mut Vec<String>) {
-    let accepted = accepted(books.ledger);
-    let made: HashSet<&str> = accepted.iter().map(|a| a.job_name.as_str()).collect();
+/// The jobs that the operator created never exceeded the quota.
+fn quota(history: &History<'_>, violations: &mut Vec<String>) {
+    let accepted = accepted_creates(history.ledger);
+    let created: HashSet<&str> = accepted.iter().map(|a| a.job_name.as_str()).collect();
     let mut spans: BTreeMap<(&str, &str), Vec<(i64, i64)>> = BTreeMap::new();
-    for job in books.jobs.iter().filter(|job| made.contains(text(job, "name"))) {
+    for job in history.jobs.iter().filter(|job| created.contains(text(job, "name"))) {
         spans.entry((text(job, "account"), text(job, "region"))).or_default().extend(span(job));
     }
     for ((account, region), spans) in spans {
         let at = |moment: i64| spans.iter().filter(|(begin, end)| *begin <= moment && moment < *end).count();
-        let most = spans.iter().map(|(begin, _)| at(*begin)).max().unwrap_or_default();
-        if most > QUOTA {
-            faults.push(format!("G: {most} imports ran at once for {account} in {region}"));
+        let max = spans.iter().map(|(begin, _)| at(*begin)).max().unwrap_or_default();
+        if max > QUOTA {
+            violations.push(format!("G: {max} imports ran at once for {account} in {region}"));
         }
     }
 }
 
-/// From when to when a job ran, in milliseconds.
+/// Start and end of a job in milliseconds.
 pub(super) fn span(job: &Value) -> Option<(i64, i64)> {
-    let over = job["status"] == "ACTIVE" || job["status"] == "CREATE FAILED";
-    let end = job["updatedMs"].as_i64().filter(|_| over).unwrap_or(i64::MAX);
+    let finished = job["status"] == "ACTIVE" || job["status"] == "CREATE FAILED";
+    let end = job["updatedMs"].as_i64().filter(|_| finished).unwrap_or(i64::MAX);
     Some((job["createdMs"].as_i64()?, end))
 }
 
-/// No operator ever took more memory; `peaks` are the most that each did, in kB.
-pub fn bounded_memory(peaks: &[u64]) -> Vec<String> {
-    let heavy = peaks.iter().filter(|peak| **peak > MOST_MEMORY);
-    heavy.map(|peak| format!("G: an operator took {peak} kB of memory")).collect()
+/// `peaks` holds the peak memory of each operator in kB.
+pub fn check_peak_memory(peaks: &[u64]) -> Vec<String> {
+    let excessive = peaks.iter().filter(|peak| **peak > MAX_MEMORY_KB);
+    excessive.map(|peak| format!("G: an operator used {peak} kB of memory")).collect()
 }
 
 mod tests {
-    use super::{MOST_CALLS, MOST_MEMORY, bounded_memory};
-    use crate::invariants::histories::{breaks, create, going, holds, intent, job_in, look, write};
-    use crate::invariants::{Books, judge, judge_books};
+    use super::{MAX_CALLS_PER_SECOND, MAX_MEMORY_KB, check_peak_memory};
+    use crate::invariants::histories::{
+        accepted_create, assert_breaks, assert_holds, describe_call, in_progress, intent, job_in_dataset, write,
+    };
+    use crate::invariants::{History, check, check_logs};
     use serde_json::{Value, json};
 
     #[test]
-    fn g_is_broken_by_calls_without_end_and_not_by_looks_now_and_then() {
-        breaks("G", &judge(&vec![look("a-1", 0); MOST_CALLS + 1], &[]));
-        holds(&judge(&vec![look("a-1", 0); MOST_CALLS], &[]));
-        holds(&judge(&(0..60).map(|second| look("a-1", second)).collect::<Vec<_>>(), &[]));
+    fn endless_calls_violate_g_but_regular_polls_do_not() {
+        assert_breaks("G", &check_logs(&vec![describe_call("a-1", 0); MAX_CALLS_PER_SECOND + 1], &[]));
+        assert_holds(&check_logs(&vec![describe_call("a-1", 0); MAX_CALLS_PER_SECOND], &[]));
+        assert_holds(&check_logs(&(0..60).map(|second| describe_call("a-1", second)).collect::<Vec<_>>(), &[]));
     }
 
     #[test]
-    fn g_is_broken_by_writes_without_end_of_its_own() {
-        let write = |i: i64| write("a", &json!({"observedGeneration": 1, "attempts": i, "conditions": going()}));
+    fn endless_writes_by_the_operator_violate_g() {
+        let write = |i: i64| write("a", &json!({"observedGeneration": 1, "attempts": i, "conditions": in_progress()}));
         let mut writes: Vec<Value> = (0..100).map(write).collect();
-        breaks("G", &judge(&[], &writes));
+        assert_breaks("G", &check_logs(&[], &writes));
         writes.iter_mut().for_each(|write| write["userAgent"] = json!("kubectl/v1"));
-        holds(&judge(&[], &writes));
+        assert_holds(&check_logs(&[], &writes));
     }
 
     #[test]
-    fn g_is_broken_by_more_imports_at_once_than_the_service_takes() {
+    fn more_concurrent_imports_than_the_quota_violate_g() {
         let dataset = |i: usize| format!("arn:aws:personalize:eu-west-1:123456789012:dataset/shop/d{i}");
         let of = |i: usize| {
-            crate::invariants::histories::into(write(&format!("a{i}"), &intent(&format!("j{i}"), 1)), &dataset(i))
+            crate::invariants::histories::with_dataset(
+                write(&format!("a{i}"), &intent(&format!("j{i}"), 1)),
+                &dataset(i),
+            )
         };
         let (writes, ledger): (Vec<Value>, Vec<Value>) =
-            (0..6).map(|i| (of(i), create(&format!("j{i}"), &dataset(i)))).unzip();
-        let judged = |ledger: &[Value], end: i64| {
+            (0..6).map(|i| (of(i), accepted_create(&format!("j{i}"), &dataset(i)))).unzip();
+        let check_ended_after = |ledger: &[Value], end: i64| {
             let jobs: Vec<Value> = (0..6_i64)
-                .map(|i| job_in(&dataset(usize::try_from(i).unwrap()), &format!("j{i}"), "ACTIVE", i, i + end))
+                .map(|i| job_in_dataset(&dataset(usize::try_from(i).unwrap()), &format!("j{i}"), "ACTIVE", i, i + end))
                 .collect();
-            judge_books(&Books { ledger, writes: &writes, jobs: &jobs, ..Books::default() })
+            check(&History { ledger, writes: &writes, jobs: &jobs, ..History::default() })
         };
-        breaks("G", &judged(&ledger, 6));
-        holds(&judged(&ledger, 5));
-        // Somebody else's are none of its doing.
-        holds(&judged(&ledger[1..], 6));
+        assert_breaks("G", &check_ended_after(&ledger, 6));
+        assert_holds(&check_ended_after(&ledger, 5));
+        // A job that the operator did not create does not count.
+        assert_holds(&check_ended_after(&ledger[1..], 6));
     }
 
     #[test]
-    fn g_is_broken_by_an_operator_that_takes_too_much_memory() {
-        breaks("G", &bounded_memory(&[1, MOST_MEMORY + 1]));
-        holds(&bounded_memory(&[1, MOST_MEMORY]));
+    fn excessive_memory_violates_g() {
+        assert_breaks("G", &check_peak_memory(&[1, MAX_MEMORY_KB + 1]));
+        assert_holds(&check_peak_memory(&[1, MAX_MEMORY_KB]));
     }
 }

@@ -1,6 +1,9 @@
-//! The outside judge: the invariants A to H of docs/faults.md, from the stand-in's books (its ledger
-//! and its jobs) and the API server's (its audit log and its resources), never from the operator's word.
-//! Each invariant has a file of its own, which ends in made-up histories that break it or must pass.
+//! The invariants A to H of docs/faults.md, checked from outside: against the ledger and jobs of the stand-in and
+//! against the audit log and resources of the API server.
+//!
+//! The checks implement the operator's rules a second time, on plain JSON, on purpose: a checker that shared code with
+//! the operator would share its bugs. Only constants and the request hash come from the operator's library. Each
+//! invariant has its own file, which ends with histories that violate it and histories that must pass.
 
 mod adoption;
 mod at_most_once;
@@ -10,7 +13,7 @@ mod liveness;
 mod no_op_writes;
 mod order;
 mod rejections;
-mod secrets;
+pub mod secrets;
 mod status_truth;
 
 use jiff::Timestamp;
@@ -19,54 +22,53 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-pub use bounds::bounded_memory;
-pub use secrets::told;
+pub use bounds::check_peak_memory;
 
-/// What the two sides that the operator talks to have in their books.
+/// What the service and the API server have recorded.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Books<'a> {
-    /// Each call to the service, in order.
+pub struct History<'a> {
+    /// Every call to the service, in order.
     pub ledger: &'a [Value],
-    /// The service's own jobs; none if they are not known.
+    /// The jobs of the service; empty if unknown.
     pub jobs: &'a [Value],
-    /// The faults that the stand-in was told of and has not spent.
+    /// The faults injected into the service that are not used up.
     pub faults: &'a [Value],
-    /// Successful writes to the resources, by whomever, in order.
+    /// Successful writes to the resources by any client, in order.
     pub writes: &'a [Value],
-    /// The resources that exist; none if they are not known.
+    /// The resources that exist; empty if unknown.
     pub resources: &'a [Value],
 }
 
-/// What breaks an invariant at any moment, in words; empty when all hold.
-pub fn judge(ledger: &[Value], writes: &[Value]) -> Vec<String> {
-    judge_books(&Books { ledger, writes, ..Books::default() })
+/// The violations in a ledger and an audit log alone.
+pub fn check_logs(ledger: &[Value], writes: &[Value]) -> Vec<String> {
+    check(&History { ledger, writes, ..History::default() })
 }
 
-/// The same, over all that is in the books.
-pub fn judge_books(books: &Books<'_>) -> Vec<String> {
-    let mut faults = Vec::new();
-    at_most_once::judge(books, &mut faults);
-    adoption::judge(books, &mut faults);
-    status_truth::judge(books, &mut faults);
-    no_op_writes::judge(books, &mut faults);
-    secrets::judge(books, &mut faults);
-    bounds::judge(books, &mut faults);
-    order::judge(books, &mut faults);
-    faults
+/// The violations of the invariants that hold at any moment.
+pub fn check(history: &History<'_>) -> Vec<String> {
+    let mut violations = Vec::new();
+    at_most_once::check(history, &mut violations);
+    adoption::check(history, &mut violations);
+    status_truth::check(history, &mut violations);
+    no_op_writes::check(history, &mut violations);
+    secrets::check(history, &mut violations);
+    bounds::check(history, &mut violations);
+    order::check(history, &mut violations);
+    violations
 }
 
-/// What breaks an invariant once everything had its time: beside the others, that nothing is lost (B)
-/// and that each status tells what the service tells (D).
-pub fn judge_settled(books: &Books<'_>) -> Vec<String> {
-    let mut faults = judge_books(books);
-    liveness::judge(books, &mut faults);
-    status_truth::judge_settled(books, &mut faults);
-    faults
+/// The violations once every import had time to finish: also that none is lost (B) and that every status agrees with
+/// the service (D).
+pub fn check_settled(history: &History<'_>) -> Vec<String> {
+    let mut violations = check(history);
+    liveness::check(history, &mut violations);
+    status_truth::check_settled(history, &mut violations);
+    violations
 }
 
 /// An accepted CreateDatasetImportJob.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Accepted {
+pub struct AcceptedCreate {
     pub job_name: String,
     pub dataset: String,
     pub account: String,
@@ -75,12 +77,12 @@ pub struct Accepted {
 }
 
 /// The accepted creates of a ledger, in order.
-pub fn accepted(ledger: &[Value]) -> Vec<Accepted> {
+pub fn accepted_creates(ledger: &[Value]) -> Vec<AcceptedCreate> {
     let owned = |line: &Value, key: &str| text(line, key).to_owned();
     ledger
         .iter()
         .filter(|line| line["operation"] == "CreateDatasetImportJob" && line["datasetImportJobArn"].is_string())
-        .map(|line| Accepted {
+        .map(|line| AcceptedCreate {
             job_name: owned(line, "jobName"),
             dataset: owned(line, "datasetArn"),
             account: owned(line, "account"),
@@ -91,26 +93,26 @@ pub fn accepted(ledger: &[Value]) -> Vec<Accepted> {
 }
 
 /// Successful writes to DatasetImportJobs and their status in a namespace, in order.
-pub fn writes(audit: &Path, namespace: &str) -> Vec<Value> {
-    successful_writes(&fs::read_to_string(audit).unwrap_or_default(), namespace, "datasetimportjobs")
+pub fn resource_writes(audit_log: &Path, namespace: &str) -> Vec<Value> {
+    resource_writes_after(audit_log, 0, namespace)
 }
 
-/// The same, of those that the audit log tells after so many bytes.
-pub fn writes_after(audit: &Path, bytes: u64, namespace: &str) -> Vec<Value> {
-    let log = fs::read_to_string(audit).unwrap_or_default();
-    let from = usize::try_from(bytes).unwrap_or(usize::MAX);
-    successful_writes(log.get(from..).unwrap_or_default(), namespace, "datasetimportjobs")
+/// The same, from a byte offset of the audit log on.
+pub fn resource_writes_after(audit_log: &Path, offset: u64, namespace: &str) -> Vec<Value> {
+    let log = fs::read_to_string(audit_log).unwrap_or_default();
+    let start = usize::try_from(offset).unwrap_or(usize::MAX);
+    successful_writes(log.get(start..).unwrap_or_default(), namespace, "datasetimportjobs")
 }
 
 /// The events that were written in a namespace, in order.
-pub fn events(audit: &Path, namespace: &str) -> Vec<Value> {
-    successful_writes(&fs::read_to_string(audit).unwrap_or_default(), namespace, "events")
+pub fn events(audit_log: &Path, namespace: &str) -> Vec<Value> {
+    successful_writes(&fs::read_to_string(audit_log).unwrap_or_default(), namespace, "events")
 }
 
 fn successful_writes(log: &str, namespace: &str, resource: &str) -> Vec<Value> {
     let marks = [format!("\"resource\":\"{resource}\""), format!("\"namespace\":\"{namespace}\"")];
     log.lines()
-        // Most lines are of other tests: what needn't be parsed is not.
+        // Most lines belong to other tests. Parsing them takes too long.
         .filter(|line| marks.iter().all(|mark| line.contains(mark)))
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .filter(|line| line["objectRef"]["namespace"] == namespace && line["objectRef"]["resource"] == resource)
@@ -121,9 +123,9 @@ fn successful_writes(log: &str, namespace: &str, resource: &str) -> Vec<Value> {
         .collect()
 }
 
-/// The operator's own writes among these. The API server notes who called, so what the operator says of
-/// itself in a write plays no part; whether it is one that the operator may make, E judges.
-pub fn of_operator(writes: &[Value]) -> impl Iterator<Item = &Value> {
+/// The writes by the operator. The API server records the user agent, so the content of a write can't hide its
+/// author. Invariant E checks whether the operator may make such a write.
+pub fn operator_writes(writes: &[Value]) -> impl Iterator<Item = &Value> {
     writes.iter().filter(|write| text(write, "userAgent").starts_with("personalize-operator/"))
 }
 
@@ -136,19 +138,23 @@ fn time(value: &Value) -> Option<Timestamp> {
 }
 
 /// The resource as a write left it.
-fn object(write: &Value) -> &Value {
+fn written_resource(write: &Value) -> &Value {
     &write["responseObject"]
 }
 
-fn condition<'a>(status: &'a Value, kind: &str) -> Option<&'a Value> {
-    status["conditions"].as_array()?.iter().find(|c| c["type"] == kind)
+fn condition<'a>(status: &'a Value, type_: &str) -> Option<&'a Value> {
+    status["conditions"].as_array()?.iter().find(|c| c["type"] == type_)
 }
 
 fn annotation<'a>(resource: &'a Value, key: &str) -> Option<&'a str> {
     resource["metadata"]["annotations"][key].as_str()
 }
 
-/// The job of this ARN.
+fn is_being_deleted(resource: &Value) -> bool {
+    !resource["metadata"]["deletionTimestamp"].is_null()
+}
+
+/// The job with this ARN.
 fn job<'a>(jobs: &'a [Value], arn: &str) -> Option<&'a Value> {
     jobs.iter().find(|job| job["arn"] == arn)
 }
@@ -157,7 +163,7 @@ fn tag<'a>(job: &'a Value, key: &str) -> Option<&'a str> {
     job["tags"].as_array()?.iter().find(|tag| tag["tagKey"] == key)?["tagValue"].as_str()
 }
 
-/// An intent that was recorded.
+/// A recorded intent.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Intent {
     uid: String,
@@ -166,18 +172,18 @@ struct Intent {
     dataset: String,
 }
 
-/// Every intent that was recorded, and when the first write of it was asked for.
+/// Every recorded intent, and when the API server received its first write.
 fn intents(writes: &[Value]) -> BTreeMap<Intent, Option<Timestamp>> {
     let mut intents = BTreeMap::new();
-    for write in of_operator(writes) {
-        let object = object(write);
-        let submission = &object["status"]["submission"];
+    for write in operator_writes(writes) {
+        let resource = written_resource(write);
+        let submission = &resource["status"]["submission"];
         let (Some(uid), Some(attempt), Some(job_name)) =
-            (object["metadata"]["uid"].as_str(), submission["attempt"].as_i64(), submission["jobName"].as_str())
+            (resource["metadata"]["uid"].as_str(), submission["attempt"].as_i64(), submission["jobName"].as_str())
         else {
             continue;
         };
-        let dataset = text(&object["spec"], "datasetArn").to_owned();
+        let dataset = text(&resource["spec"], "datasetArn").to_owned();
         let intent = Intent { uid: uid.to_owned(), attempt, job_name: job_name.to_owned(), dataset };
         intents.entry(intent).or_insert_with(|| time(&write["requestReceivedTimestamp"]));
     }

@@ -1,28 +1,28 @@
-//! B: what a resource calls a refusal is one that the service gave, and still gives.
+//! B: a rejection that a resource reports is one that the service gave and would give again.
 
-use super::{Books, adoption, text};
+use super::{History, adoption, text};
 use serde_json::Value;
 
-/// What is wrong with a refusal that a resource at rest tells.
-pub(super) fn groundless(books: &Books<'_>, resource: &Value, reason: &str) -> Option<String> {
-    let refuses = |line: &&Value| {
+/// The problem with a rejection that a settled resource reports.
+pub(super) fn problem(history: &History<'_>, resource: &Value, reason: &str) -> Option<String> {
+    let rejects = |line: &&Value| {
         let code = text(line, "errorCode");
         let client = line["httpStatus"].as_u64().is_some_and(|status| (400..500).contains(&status));
-        client && !code.is_empty() && fits(reason, code) && concerns(books.jobs, resource, line)
+        client && !code.is_empty() && matches_reason(reason, code) && concerns(history.jobs, resource, line)
     };
-    let Some(last) = books.ledger.iter().rfind(refuses) else {
-        return Some(format!("tells {reason}, and the service refused it nothing"));
+    let Some(last) = history.ledger.iter().rfind(rejects) else {
+        return Some(format!("reports {reason}, but the service rejected nothing"));
     };
-    let ordered = last["fault"].is_string() && !books.faults.iter().any(|fault| lasts(fault, last));
-    ordered.then(|| format!("tells {reason} for a refusal that is over, and was not tried again"))
+    let expired = last["fault"].is_string() && !history.faults.iter().any(|fault| persists(fault, last));
+    expired.then(|| format!("reports {reason} for a rejection that has ended, and was not tried again"))
 }
 
-/// Whether an error code may lead to this reason.
-fn fits(reason: &str, code: &str) -> bool {
+/// Whether an error code leads to this reason.
+fn matches_reason(reason: &str, code: &str) -> bool {
     match reason {
         "AccessDenied" => code.contains("AccessDenied"),
         "TooManyTags" => code.starts_with("TooManyTag"),
-        // What the service finds wrong has many names; these are the ones that mean something else.
+        // Invalid input has many error codes. These mean something else.
         _ => ![
             "AccessDenied",
             "TooManyTag",
@@ -40,34 +40,35 @@ fn fits(reason: &str, code: &str) -> bool {
     }
 }
 
-/// Whether a call may have been made for this resource: about its job, its dataset, or the tags of another
-/// job there.
+/// Whether a call was made for this resource: about its job, its dataset, or the tags of another job in the dataset.
 fn concerns(jobs: &[Value], resource: &Value, line: &Value) -> bool {
     let Some(request) = adoption::request(resource) else { return false };
     let (dataset, job_name) = (&resource["spec"]["datasetArn"], text(line, "jobName"));
     if job_name.is_empty() {
         return line["datasetArn"] == *dataset;
     }
-    let there = || jobs.iter().any(|job| job["name"] == job_name && job["datasetArn"] == *dataset);
+    let in_dataset = || jobs.iter().any(|job| job["name"] == job_name && job["datasetArn"] == *dataset);
     let base = request.job_name(1);
     job_name.strip_prefix(base.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
-        || line["operation"] == "ListTagsForResource" && there()
+        || line["operation"] == "ListTagsForResource" && in_dataset()
 }
 
-/// Whether a fault that never ends refuses this call again and again.
-fn lasts(fault: &Value, line: &Value) -> bool {
-    let any_or = |key: &str, fits: &dyn Fn(&str) -> bool| fault[key].as_str().is_none_or(fits);
+/// Whether a permanent fault keeps rejecting this call.
+fn persists(fault: &Value, line: &Value) -> bool {
+    let any_or = |key: &str, matches: &dyn Fn(&str) -> bool| fault[key].as_str().is_none_or(matches);
     fault["count"] == 0
         && any_or("operation", &|operation| line["operation"] == operation)
         && any_or("name", &|name| text(line, "jobName").contains(name) || text(line, "datasetArn").contains(name))
 }
 
 mod tests {
-    use crate::invariants::histories::{ANOTHER, D, breaks, holds, job_of, own_name, resource, stalled};
-    use crate::invariants::{Books, judge_settled};
+    use crate::invariants::histories::{
+        DATASET, OTHER_DATASET, assert_breaks, assert_holds, derived_name, job_owned_by, resource, stalled,
+    };
+    use crate::invariants::{History, check_settled};
     use serde_json::{Value, json};
 
-    fn denied(operation: &str, job_name: &str, dataset: &str, fault: bool) -> Value {
+    fn rejected_call(operation: &str, job_name: &str, dataset: &str, fault: bool) -> Value {
         let mut line = json!({"time": "2026-01-01T00:02:00.5Z", "operation": operation, "httpStatus": 400,
             "errorCode": "AccessDeniedException"});
         for (key, value) in [("jobName", job_name), ("datasetArn", dataset)] {
@@ -81,60 +82,80 @@ mod tests {
         line
     }
 
-    fn refused(reason: &str, books: Books<'_>) -> Vec<String> {
+    fn check_stalled(reason: &str, history: History<'_>) -> Vec<String> {
         let resource = [resource("a", &json!({"observedGeneration": 1, "conditions": stalled(reason)}))];
-        judge_settled(&Books { resources: &resource, ..books })
+        check_settled(&History { resources: &resource, ..history })
     }
 
-    fn said(reason: &str, ledger: &[Value]) -> Vec<String> {
-        refused(reason, Books { ledger, ..Books::default() })
+    fn check_ledger(reason: &str, ledger: &[Value]) -> Vec<String> {
+        check_stalled(reason, History { ledger, ..History::default() })
     }
 
     #[test]
-    fn b_is_broken_by_a_refusal_that_nobody_gave() {
+    fn rejection_that_the_service_did_not_give_violates_b() {
         for reason in ["AccessDenied", "InvalidInput", "TooManyTags"] {
-            breaks("B", &said(reason, &[]));
+            assert_breaks("B", &check_ledger(reason, &[]));
         }
-        breaks("B", &said("InvalidInput", &[denied("CreateDatasetImportJob", &own_name("a"), D, false)]));
-        breaks("B", &said("AccessDenied", &[denied("CreateDatasetImportJob", "b-1", D, false)]));
-        breaks("B", &said("AccessDenied", &[denied("DescribeDataset", "", ANOTHER, false)]));
+        assert_breaks(
+            "B",
+            &check_ledger(
+                "InvalidInput",
+                &[rejected_call("CreateDatasetImportJob", &derived_name("a"), DATASET, false)],
+            ),
+        );
+        assert_breaks(
+            "B",
+            &check_ledger("AccessDenied", &[rejected_call("CreateDatasetImportJob", "b-1", DATASET, false)]),
+        );
+        assert_breaks(
+            "B",
+            &check_ledger("AccessDenied", &[rejected_call("DescribeDataset", "", OTHER_DATASET, false)]),
+        );
     }
 
     #[test]
-    fn b_is_not_broken_by_a_refusal_that_the_service_gave() {
-        holds(&said("AccessDenied", &[denied("CreateDatasetImportJob", &own_name("a"), D, false)]));
-        holds(&said("AccessDenied", &[denied("DescribeDatasetImportJob", &format!("{}-2", own_name("a")), "", false)]));
-        holds(&said("AccessDenied", &[denied("DescribeDataset", "", D, false)]));
-        let (ledger, jobs) = ([denied("ListTagsForResource", "b-1", "", false)], [job_of("b", "b-1", "ACTIVE", 0, 1)]);
-        holds(&refused("AccessDenied", Books { ledger: &ledger, jobs: &jobs, ..Books::default() }));
-        let mut invalid = denied("CreateDatasetImportJob", &own_name("a"), D, false);
+    fn rejection_that_the_service_gave_holds() {
+        assert_holds(&check_ledger(
+            "AccessDenied",
+            &[rejected_call("CreateDatasetImportJob", &derived_name("a"), DATASET, false)],
+        ));
+        assert_holds(&check_ledger(
+            "AccessDenied",
+            &[rejected_call("DescribeDatasetImportJob", &format!("{}-2", derived_name("a")), "", false)],
+        ));
+        assert_holds(&check_ledger("AccessDenied", &[rejected_call("DescribeDataset", "", DATASET, false)]));
+        let (ledger, jobs) =
+            ([rejected_call("ListTagsForResource", "b-1", "", false)], [job_owned_by("b", "b-1", "ACTIVE", 0, 1)]);
+        assert_holds(&check_stalled("AccessDenied", History { ledger: &ledger, jobs: &jobs, ..History::default() }));
+        let mut invalid = rejected_call("CreateDatasetImportJob", &derived_name("a"), DATASET, false);
         invalid["errorCode"] = json!("ValidationException");
-        holds(&said("InvalidInput", &[invalid.clone()]));
+        assert_holds(&check_ledger("InvalidInput", &[invalid.clone()]));
         invalid["httpStatus"] = json!(500);
-        breaks("B", &said("InvalidInput", &[invalid]));
+        assert_breaks("B", &check_ledger("InvalidInput", &[invalid]));
     }
 
     #[test]
-    fn b_is_broken_by_a_refusal_that_was_ordered_and_is_over() {
+    fn rejection_by_an_expired_fault_violates_b() {
         let create = "CreateDatasetImportJob";
-        let ordered = denied(create, &own_name("a"), D, true);
-        breaks("B", &said("AccessDenied", std::slice::from_ref(&ordered)));
-        // What the service itself refused afterwards stands.
-        let later = [ordered.clone(), denied(create, &own_name("a"), D, false)];
-        holds(&said("AccessDenied", &later));
-        let earlier = [later[1].clone(), ordered];
-        breaks("B", &said("AccessDenied", &earlier));
+        let injected = rejected_call(create, &derived_name("a"), DATASET, true);
+        assert_breaks("B", &check_ledger("AccessDenied", std::slice::from_ref(&injected)));
+        // A later rejection by the service itself is permanent.
+        let later = [injected.clone(), rejected_call(create, &derived_name("a"), DATASET, false)];
+        assert_holds(&check_ledger("AccessDenied", &later));
+        let earlier = [later[1].clone(), injected];
+        assert_breaks("B", &check_ledger("AccessDenied", &earlier));
     }
 
     #[test]
-    fn b_is_not_broken_by_a_refusal_that_is_ordered_for_ever() {
-        let ledger = [denied("CreateDatasetImportJob", &own_name("a"), D, true)];
-        let with =
-            |fault: Value| refused("AccessDenied", Books { ledger: &ledger, faults: &[fault], ..Books::default() });
-        holds(&with(json!({"operation": "CreateDatasetImportJob", "count": 0})));
-        holds(&with(json!({"operation": "CreateDatasetImportJob", "name": "a-", "count": 0})));
-        breaks("B", &with(json!({"operation": "CreateDatasetImportJob", "count": 2})));
-        breaks("B", &with(json!({"operation": "DescribeDataset", "count": 0})));
-        breaks("B", &with(json!({"operation": "CreateDatasetImportJob", "name": "other", "count": 0})));
+    fn rejection_by_a_permanent_fault_holds() {
+        let ledger = [rejected_call("CreateDatasetImportJob", &derived_name("a"), DATASET, true)];
+        let with = |fault: Value| {
+            check_stalled("AccessDenied", History { ledger: &ledger, faults: &[fault], ..History::default() })
+        };
+        assert_holds(&with(json!({"operation": "CreateDatasetImportJob", "count": 0})));
+        assert_holds(&with(json!({"operation": "CreateDatasetImportJob", "name": "a-", "count": 0})));
+        assert_breaks("B", &with(json!({"operation": "CreateDatasetImportJob", "count": 2})));
+        assert_breaks("B", &with(json!({"operation": "DescribeDataset", "count": 0})));
+        assert_breaks("B", &with(json!({"operation": "CreateDatasetImportJob", "name": "other", "count": 0})));
     }
 }

@@ -1,78 +1,57 @@
-//! F: no secret reaches a status, an event, a log or a metric.
+//! F: no secret appears in a status, event, log or metric. All tests look for secrets with [`leaks`].
 
-use super::{Books, of_operator};
+use super::{History, operator_writes};
 use crate::env::personalize_local::{SECRET_KEY, SESSION_TOKEN, TEMPORARY_SECRET_KEY};
-use serde_json::Value;
 
-pub(super) fn judge(books: &Books<'_>, faults: &mut Vec<String>) {
-    if of_operator(books.writes).any(|w| leaks(&w.to_string())) {
-        faults.push("F: a status holds a secret".into());
-    }
+/// The secrets that every test plants.
+pub const PLANTED: [&str; 3] = [SECRET_KEY, TEMPORARY_SECRET_KEY, SESSION_TOKEN];
+
+pub(super) fn check(history: &History<'_>, violations: &mut Vec<String>) {
+    let statuses: Vec<_> = operator_writes(history.writes).map(|write| ("a status", write.to_string())).collect();
+    violations.extend(leaks(&statuses, &PLANTED));
 }
 
-/// The same of what the operator tells beside statuses.
-pub fn told(events: &[Value], logs: &[String], metrics: &[String]) -> Vec<String> {
-    let mut faults = Vec::new();
-    if events.iter().any(|event| leaks(&event.to_string())) {
-        faults.push("F: an event holds a secret".into());
-    }
-    if logs.iter().any(|log| leaks(log)) {
-        faults.push("F: a log holds a secret".into());
-    }
-    if metrics.iter().any(|metrics| leaks(metrics)) {
-        faults.push("F: a metric holds a secret".into());
-    }
-    faults
-}
-
-/// Whether a text holds a secret that the tests plant.
-fn leaks(text: &str) -> bool {
-    [SECRET_KEY, TEMPORARY_SECRET_KEY, SESSION_TOKEN].iter().any(|secret| text.contains(secret))
+/// The outputs of the operator that contain one of these secrets. An output is what it is, and its text.
+pub fn leaks(outputs: &[(&str, String)], secrets: &[&str]) -> Vec<String> {
+    let lines = outputs.iter().flat_map(|(what, text)| text.lines().map(move |line| (what, line)));
+    let leaking = lines.filter(|(_, line)| secrets.iter().any(|secret| line.contains(secret)));
+    leaking.map(|(what, line)| format!("F: {what} contains a secret: {line}")).collect()
 }
 
 mod tests {
-    use super::told;
-    use crate::env::personalize_local::{SECRET_KEY, SESSION_TOKEN, TEMPORARY_SECRET_KEY};
-    use crate::invariants::histories::{breaks, going, holds, write};
-    use crate::invariants::judge;
+    use super::{PLANTED, leaks};
+    use crate::invariants::check_logs;
+    use crate::invariants::histories::{assert_breaks, assert_holds, in_progress, write};
     use serde_json::json;
 
-    const SECRETS: [&str; 3] = [SECRET_KEY, TEMPORARY_SECRET_KEY, SESSION_TOKEN];
-
     #[test]
-    fn f_is_broken_by_a_secret_in_a_status() {
+    fn secret_in_a_status_violates_f() {
         let with = |reason: &str| {
-            write("a", &json!({"observedGeneration": 1, "failureReason": reason, "conditions": going()}))
+            write("a", &json!({"observedGeneration": 1, "failureReason": reason, "conditions": in_progress()}))
         };
-        for secret in SECRETS {
-            breaks("F", &judge(&[], &[with(secret)]));
+        for secret in PLANTED {
+            assert_breaks("F", &check_logs(&[], &[with(secret)]));
         }
-        holds(&judge(&[], &[with("nothing to hide")]));
+        assert_holds(&check_logs(&[], &[with("nothing to hide")]));
     }
 
     #[test]
-    fn f_is_broken_by_a_secret_in_an_event() {
-        for secret in SECRETS {
-            breaks("F", &told(&[json!({"requestObject": {"note": format!("denied: {secret}")}})], &[], &[]));
-        }
-    }
-
-    #[test]
-    fn f_is_broken_by_a_secret_in_a_log() {
-        for secret in SECRETS {
-            breaks("F", &told(&[], &["quiet".to_owned(), format!("{{\"message\":\"{secret}\"}}\n")], &[]));
-        }
-    }
-
-    #[test]
-    fn f_is_broken_by_a_secret_in_a_metric() {
-        for secret in SECRETS {
-            breaks("F", &told(&[], &[], &[format!("x_total{{error=\"{secret}\"}} 1\n")]));
+    fn secret_in_an_event_log_or_metric_violates_f() {
+        for secret in PLANTED {
+            for (what, text) in [
+                ("an event", json!({"requestObject": {"note": format!("denied: {secret}")}}).to_string()),
+                ("a log", format!("a line\n{{\"message\":\"{secret}\"}}\n")),
+                ("a metric", format!("x_total{{error=\"{secret}\"}} 1\n")),
+            ] {
+                assert_breaks("F", &leaks(&[("a log", "quiet".to_owned()), (what, text)], &PLANTED));
+            }
         }
     }
 
     #[test]
-    fn f_is_not_broken_by_what_is_no_secret() {
-        holds(&told(&[json!({"requestObject": {"note": "denied"}})], &["a line".to_owned()], &["x 1".to_owned()]));
+    fn output_without_a_secret_holds() {
+        let event = json!({"requestObject": {"note": "denied"}}).to_string();
+        let outputs = [("an event", event), ("a log", "a line".to_owned()), ("a metric", "x 1".to_owned())];
+        assert_holds(&leaks(&outputs, &PLANTED));
     }
 }

@@ -1,11 +1,11 @@
-//! Every field wrong in each way, through real kubectl: refused by a sentence that names the field.
+//! Admission: every invalid field is rejected by a sentence that names it, through the real kubectl.
 
-use crate::env::{Bed, text};
+use crate::env::{TestEnv, text};
 use serde_json::{Value, json};
 
 #[test]
-fn each_wrong_field_is_refused_by_a_sentence_that_names_it() {
-    let bed = Bed::new();
+fn invalid_field_is_rejected_by_a_sentence_that_names_it() {
+    let env = TestEnv::new();
     let tag = |key: &str, value: &str| json!({"tagKey": key, "tagValue": value});
     let many: Vec<Value> = (0..48).map(|i| tag(&format!("k{i}"), "v")).collect();
     let too_many: Vec<Value> = (0..51).map(|i| tag(&format!("k{i}"), "v")).collect();
@@ -14,7 +14,7 @@ fn each_wrong_field_is_refused_by_a_sentence_that_names_it() {
     let location = |s: &str| json!({"dataSource": {"dataLocation": s}});
     let role = |s: &str| json!({"roleArn": s});
     let tags = |t: Value| json!({"tags": t});
-    // What is nothing but a pattern of the service is told by a sentence, too.
+    // The patterns of the service are explained by a sentence, too.
     let sentences = [
         ("datasetArn must be the ARN of a dataset with its region", dataset("nonsense")),
         (
@@ -34,9 +34,12 @@ fn each_wrong_field_is_refused_by_a_sentence_that_names_it() {
         ("backoffLimit can't be used together with jobName", json!({"jobName": "fixed", "backoffLimit": 1})),
     ];
     for (sentence, edit) in sentences {
-        let refused = bed.try_apply(&Bed::manifest("wrong", "d0", edit.clone()));
-        let told = text(&refused);
-        assert!(!refused.status.success() && told.contains(sentence), "{edit} is refused without {sentence}: {told}");
+        let rejected = env.try_apply(&TestEnv::manifest("wrong", "d0", edit.clone()));
+        let message = text(&rejected);
+        assert!(
+            !rejected.status.success() && message.contains(sentence),
+            "{edit} is not rejected with {sentence}: {message}"
+        );
     }
     let cases = [
         ("datasetArn", dataset("")),
@@ -98,26 +101,26 @@ fn each_wrong_field_is_refused_by_a_sentence_that_names_it() {
         ("nonesuch", json!({"nonesuch": 1})),
     ];
     for (field, edit) in cases {
-        let refused = bed.try_apply(&Bed::manifest("wrong", "d0", edit.clone()));
-        let told = text(&refused);
-        assert!(!refused.status.success(), "{edit} was taken");
-        assert!(told.contains(field), "{edit} is refused without naming {field}: {told}");
+        let rejected = env.try_apply(&TestEnv::manifest("wrong", "d0", edit.clone()));
+        let message = text(&rejected);
+        assert!(!rejected.status.success(), "{edit} was accepted");
+        assert!(message.contains(field), "{edit} is rejected without naming {field}: {message}");
     }
-    let right = json!({
+    let valid = json!({
         "jobName": long(63),
         "importMode": "INCREMENTAL",
         "publishAttributionMetricsToS3": true,
         "tags": (0..46).map(|i| tag(&format!("k{i}"), "Ünïcödé + = @ / _ . : -")).collect::<Vec<_>>(),
         "suspend": true,
     });
-    bed.apply(&Bed::manifest("right", "d0", right));
-    bed.apply(&Bed::manifest("right-too", "d0", json!({"backoffLimit": 100, "suspend": true})));
+    env.apply(&TestEnv::manifest("valid", "d0", valid));
+    env.apply(&TestEnv::manifest("valid-too", "d0", json!({"backoffLimit": 100, "suspend": true})));
 }
 
 #[test]
-fn what_defines_the_import_can_not_be_changed_and_the_message_says_how_to_import_again() {
-    let bed = Bed::new();
-    bed.import("nightly", "d0", json!({"suspend": true, "tags": [{"tagKey": "a", "tagValue": "b"}]}));
+fn change_of_an_immutable_field_is_rejected_and_the_message_says_how_to_import_again() {
+    let env = TestEnv::new();
+    env.import("nightly", "d0", json!({"suspend": true, "tags": [{"tagKey": "a", "tagValue": "b"}]}));
     for (field, edit) in [
         ("datasetArn", json!({"datasetArn": crate::env::dataset_arn("d1")})),
         ("dataSource", json!({"dataSource": {"dataLocation": "s3://bucket/other.csv"}})),
@@ -129,18 +132,18 @@ fn what_defines_the_import_can_not_be_changed_and_the_message_says_how_to_import
         ("tags", json!({"tags": null})),
     ] {
         let patch = json!({"spec": edit}).to_string();
-        let refused = bed.kubectl(&["patch", "dij", "nightly", "--type=merge", "-p", &patch]);
-        let told = text(&refused);
-        assert!(!refused.status.success(), "{edit} was taken");
-        assert!(told.contains(&format!("{field} is immutable")) && told.contains("create"), "{told}");
+        let rejected = env.kubectl(&["patch", "dij", "nightly", "--type=merge", "-p", &patch]);
+        let message = text(&rejected);
+        assert!(!rejected.status.success(), "{edit} was accepted");
+        assert!(message.contains(&format!("{field} is immutable")) && message.contains("create"), "{message}");
     }
-    bed.patch("nightly", &json!({"spec": {"backoffLimit": 3}}));
+    env.patch("nightly", &json!({"spec": {"backoffLimit": 3}}));
 }
 
 #[test]
-fn explain_teaches_every_field() {
-    let bed = Bed::new();
-    let told = text(&bed.kubectl(&["explain", "dij.spec", "--recursive"]));
+fn kubectl_explain_documents_every_field() {
+    let env = TestEnv::new();
+    let output = text(&env.kubectl(&["explain", "dij.spec", "--recursive"]));
     for field in [
         "datasetArn",
         "dataSource",
@@ -154,7 +157,7 @@ fn explain_teaches_every_field() {
         "backoffLimit",
         "-required-",
     ] {
-        assert!(told.contains(field), "{field} in\n{told}");
+        assert!(output.contains(field), "{field} in\n{output}");
     }
     for (field, sentence) in [
         ("dij.spec.datasetArn", "The ARN of the dataset"),
@@ -162,15 +165,15 @@ fn explain_teaches_every_field() {
         ("dij.spec.tags.tagKey", "not beginning with aws:"),
         ("dij.status.completionTime", "When the import ended"),
     ] {
-        let told = text(&bed.kubectl(&["explain", field]));
-        let whole = told.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(whole.contains(sentence), "{sentence} in\n{told}");
-        // kubectl breaks lines itself; a line break of the source would leave lines of a few words.
-        let (_, description) = told.split_once("DESCRIPTION:").unwrap();
+        let output = text(&env.kubectl(&["explain", field]));
+        let joined = output.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(joined.contains(sentence), "{sentence} in\n{output}");
+        // kubectl wraps lines itself. A line break in the source would leave short lines.
+        let (_, description) = output.split_once("DESCRIPTION:").unwrap();
         let lines: Vec<&str> = description.lines().filter(|l| !l.trim().is_empty()).collect();
         let ragged = lines
             .windows(2)
             .find(|pair| pair[0].len() + 1 + pair[1].split_whitespace().next().map_or(0, str::len) < 78);
-        assert_eq!(ragged, None, "{told}");
+        assert_eq!(ragged, None, "{output}");
     }
 }

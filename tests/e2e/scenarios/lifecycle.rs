@@ -1,44 +1,45 @@
-//! What may happen to a resource and to the operator in between.
+//! The life of a resource and of the operator: retries, edits, events, shutdown.
 
-use crate::env::proxy::Fate;
-use crate::env::{Bed, eventually, text};
-use crate::invariants::{accepted, judge};
+use crate::env::personalize_local::SECRET_KEY;
+use crate::env::proxy::Fault;
+use crate::env::{TestEnv, eventually, text};
+use crate::invariants::accepted_creates;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// The events about a resource in the order in which `kubectl describe` shows them: reason and note.
-fn story(bed: &Bed, name: &str) -> Vec<(String, String)> {
+/// Reason and note of the events about a resource, in the order of `kubectl describe`.
+fn events(env: &TestEnv, name: &str) -> Vec<(String, String)> {
     let about = format!("involvedObject.name={name}");
-    let listed = bed.kubectl(&["get", "events", "-o", "json", "--field-selector", &about]);
+    let listed = env.kubectl(&["get", "events", "-o", "json", "--field-selector", &about]);
     let list: Value = serde_json::from_slice(&listed.stdout).unwrap();
     let word = |event: &Value, key: &str| event[key].as_str().unwrap_or_default().to_owned();
     list["items"].as_array().unwrap().iter().map(|e| (word(e, "reason"), word(e, "message"))).collect()
 }
 
-/// The whole story, once it has come to this reason.
-fn story_until(bed: &Bed, name: &str, last: &str) -> Vec<(String, String)> {
-    eventually(&format!("the events come to {last}"), || {
-        Some(story(bed, name)).filter(|story| story.iter().any(|(reason, _)| reason == last))
+/// The events, once there is one with this reason.
+fn events_until(env: &TestEnv, name: &str, last: &str) -> Vec<(String, String)> {
+    eventually(&format!("there is an event {last}"), || {
+        Some(events(env, name)).filter(|events| events.iter().any(|(reason, _)| reason == last))
     })
 }
 
 #[test]
-fn a_failed_job_is_retried_within_the_limit() {
-    let bed = Bed::new();
-    let _operator = bed.operator(&[]);
-    bed.import("nightly", "d0", json!({"backoffLimit": 2, "dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
+fn failed_job_is_retried_up_to_the_backoff_limit() {
+    let env = TestEnv::new();
+    let _operator = env.start_operator(&[]);
+    env.import("nightly", "d0", json!({"backoffLimit": 2, "dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
     let failed = eventually("all attempts failed", || {
-        Some(bed.status("nightly")).filter(|s| s.attempts == Some(3) && s.completion_time.is_some())
+        Some(env.status("nightly")).filter(|s| s.attempts == Some(3) && s.completion_time.is_some())
     });
-    let names: Vec<String> = accepted(&bed.service.ledger()).into_iter().map(|a| a.job_name).collect();
+    let names: Vec<String> = accepted_creates(&env.service.ledger()).into_iter().map(|a| a.job_name).collect();
     assert_eq!(names.len(), 3);
     assert_eq!(names[1], format!("{}-2", names[0]));
     assert_eq!(names[2], format!("{}-3", names[0]));
     assert_eq!(failed.conditions[0].reason, "ImportFailed");
-    let told = story_until(&bed, "nightly", "ImportFailed");
+    let events = events_until(&env, "nightly", "ImportFailed");
     let of_attempts =
         |(reason, _): &&(String, String)| ["Submitted", "Retrying", "ImportFailed"].contains(&reason.as_str());
-    let told: Vec<&(String, String)> = told.iter().filter(of_attempts).collect();
+    let events: Vec<&(String, String)> = events.iter().filter(of_attempts).collect();
     let expected = [
         ("Submitted", names[0].as_str()),
         ("Retrying", "attempt 1 failed"),
@@ -47,180 +48,163 @@ fn a_failed_job_is_retried_within_the_limit() {
         ("Submitted", &names[2]),
         ("ImportFailed", "1000"),
     ];
-    assert_eq!(told.len(), expected.len(), "{told:?}");
-    for ((reason, note), (expected, words)) in told.iter().zip(expected) {
-        let fits = if expected == "Submitted" { note.ends_with(words) } else { note.contains(words) };
-        assert!(reason == expected && fits, "{expected} of {words} in {told:?}");
+    assert_eq!(events.len(), expected.len(), "{events:?}");
+    for ((reason, note), (expected, part)) in events.iter().zip(expected) {
+        let matches = if expected == "Submitted" { note.ends_with(part) } else { note.contains(part) };
+        assert!(reason == expected && matches, "{expected} with {part} in {events:?}");
     }
-    // A resource made anew finds all three and submits nothing.
-    bed.delete("nightly");
-    bed.import("nightly", "d0", json!({"backoffLimit": 2, "dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
-    assert_eq!(bed.until("nightly", "ImportFailed").attempts, Some(3));
-    assert_eq!(accepted(&bed.service.ledger()).len(), 3);
+    // A recreated resource finds all three jobs and submits nothing.
+    env.delete("nightly");
+    env.import("nightly", "d0", json!({"backoffLimit": 2, "dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
+    assert_eq!(env.wait_for_reason("nightly", "ImportFailed").attempts, Some(3));
+    assert_eq!(env.accepted_count(), 3);
 }
 
 #[test]
-fn the_retry_annotation_grants_one_attempt_and_an_old_value_none() {
-    let bed = Bed::new();
-    let operator = bed.operator(&[]);
-    bed.import("nightly", "d0", json!({"dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
-    bed.until("nightly", "ImportFailed");
-    bed.annotate("nightly", "personalize-operator.io/retry-requested-at=monday");
+fn retry_annotation_grants_one_attempt_per_value() {
+    let env = TestEnv::new();
+    let operator = env.start_operator(&[]);
+    env.import("nightly", "d0", json!({"dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
+    env.wait_for_reason("nightly", "ImportFailed");
+    env.annotate("nightly", "personalize-operator.io/retry-requested-at=monday");
     eventually("the second attempt failed too", || {
-        (bed.status("nightly").attempts == Some(2) && bed.status("nightly").completion_time.is_some()).then_some(())
+        (env.status("nightly").attempts == Some(2) && env.status("nightly").completion_time.is_some()).then_some(())
     });
     assert!(operator.stop());
-    let _operator = bed.operator(&[]);
-    bed.import("last", "d1", json!({}));
-    bed.until("last", "ImportSucceeded");
-    assert_eq!(bed.status("nightly").attempts, Some(2));
-    assert_eq!(accepted(&bed.service.ledger()).len(), 3);
+    let _operator = env.start_operator(&[]);
+    env.import("last", "d1", json!({}));
+    env.wait_for_reason("last", "ImportSucceeded");
+    assert_eq!(env.status("nightly").attempts, Some(2));
+    assert_eq!(env.accepted_count(), 3);
 }
 
 #[test]
-fn edits_that_mean_nothing_ask_and_write_nothing() {
-    let bed = Bed::new();
-    bed.service.durations(600_000, 600_000);
-    let _operator = bed.operator(&["--poll-min=10m", "--poll-max=10m"]);
-    bed.import("nightly", "d0", json!({}));
-    bed.until("nightly", "Pending");
-    eventually("it was looked at", || (bed.service.calls("DescribeDatasetImportJob") >= 3).then_some(()));
-    bed.import("probe", "d1", json!({}));
-    bed.until("probe", "Pending");
-    let writes = bed
-        .writes()
-        .iter()
-        .filter(|w| w["objectRef"]["subresource"] == "status" && w["objectRef"]["name"] == "nightly")
-        .count();
-    let looks = |bed: &Bed| bed.service.ledger().iter().filter(|l| l.to_string().contains("nightly-")).count();
-    let before = looks(&bed);
+fn irrelevant_edits_cause_no_call_and_no_write() {
+    let env = TestEnv::new();
+    env.service.set_durations(600_000, 600_000);
+    let _operator = env.start_operator(&["--poll-min=10m", "--poll-max=10m"]);
+    env.import("nightly", "d0", json!({}));
+    env.wait_for_reason("nightly", "Pending");
+    eventually("the job was polled", || (env.service.call_count("DescribeDatasetImportJob") >= 3).then_some(()));
+    env.import("probe", "d1", json!({}));
+    env.wait_for_reason("probe", "Pending");
+    let writes = env.operator_write_count("nightly");
+    let polls = |env: &TestEnv| env.service.ledger().iter().filter(|l| l.to_string().contains("nightly-")).count();
+    let before = polls(&env);
     for i in 0..5 {
-        bed.annotate("nightly", &format!("example.org/x={i}"));
-        let labelled = bed.kubectl(&["label", "--overwrite", "dij", "nightly", &format!("x={i}")]);
+        env.annotate("nightly", &format!("example.org/x={i}"));
+        let labelled = env.kubectl(&["label", "--overwrite", "dij", "nightly", &format!("x={i}")]);
         assert!(labelled.status.success(), "{}", text(&labelled));
     }
-    bed.import("after", "d2", json!({}));
-    bed.until("after", "Pending");
-    let now = bed
-        .writes()
-        .iter()
-        .filter(|w| w["objectRef"]["subresource"] == "status" && w["objectRef"]["name"] == "nightly")
-        .count();
-    assert_eq!((looks(&bed), now), (before, writes));
-    bed.annotate("nightly", "personalize-operator.io/reconcile-requested-at=now");
-    eventually("it looks at once when a person asks", || (looks(&bed) > before).then_some(()));
+    env.import("after", "d2", json!({}));
+    env.wait_for_reason("after", "Pending");
+    assert_eq!((polls(&env), env.operator_write_count("nightly")), (before, writes));
+    env.annotate("nightly", "personalize-operator.io/reconcile-requested-at=now");
+    eventually("the job is polled on request", || (polls(&env) > before).then_some(()));
 }
 
 #[test]
-fn a_wiped_or_forged_status_is_put_right() {
-    let bed = Bed::new();
-    let _operator = bed.operator(&[]);
-    bed.import("nightly", "d0", json!({}));
-    let truth = bed.until("nightly", "ImportSucceeded");
+fn cleared_or_forged_status_is_corrected() {
+    let env = TestEnv::new();
+    let _operator = env.start_operator(&[]);
+    env.import("nightly", "d0", json!({}));
+    let correct = env.wait_for_reason("nightly", "ImportSucceeded");
     for forged in [
         json!({"status": {"status": "CREATE FAILED", "failureReason": "forged"}}),
         json!({"status": null}),
         json!({"status": {"datasetImportJobArn": "arn:aws:personalize:eu-west-1:123456789012:dataset-import-job/theirs", "attempts": 9}}),
     ] {
-        let patched = bed.kubectl(&[
-            "patch",
-            "dij",
-            "nightly",
-            "--subresource=status",
-            "--type=merge",
-            "-p",
-            &forged.to_string(),
-        ]);
-        assert!(patched.status.success(), "{}", text(&patched));
-        let right = |s: &personalize_operator::api::DatasetImportJobStatus| {
-            s.status == truth.status
+        env.patch_status("nightly", &forged);
+        let is_correct = |s: &personalize_operator::api::DatasetImportJobStatus| {
+            s.status == correct.status
                 && s.failure_reason.is_none()
-                && s.dataset_import_job_arn == truth.dataset_import_job_arn
+                && s.dataset_import_job_arn == correct.dataset_import_job_arn
                 && s.attempts == Some(1)
         };
-        eventually("the truth is back", || Some(bed.status("nightly")).filter(right));
+        eventually("the status is correct again", || Some(env.status("nightly")).filter(is_correct));
     }
-    assert_eq!(accepted(&bed.service.ledger()).len(), 1);
+    assert_eq!(env.accepted_count(), 1);
 }
 
 #[test]
-fn a_job_that_vanishes_is_reported_and_not_submitted_again() {
-    let bed = Bed::new();
-    bed.service.durations(100, 600_000);
-    let _operator = bed.operator(&[]);
-    bed.import("nightly", "d0", json!({}));
-    let running = bed.until("nightly", "Importing");
-    bed.service.vanish(&running.job_name.unwrap());
-    bed.until("nightly", "JobNotFound");
-    bed.annotate("nightly", "personalize-operator.io/reconcile-requested-at=now");
-    bed.import("other", "d1", json!({}));
-    bed.until("other", "Importing");
-    assert_eq!(accepted(&bed.service.ledger()).len(), 2);
+fn vanished_job_is_reported_and_not_submitted_again() {
+    let env = TestEnv::new();
+    env.service.set_durations(100, 600_000);
+    let _operator = env.start_operator(&[]);
+    env.import("nightly", "d0", json!({}));
+    let running = env.wait_for_reason("nightly", "Importing");
+    env.service.vanish_job(&running.job_name.unwrap());
+    env.wait_for_reason("nightly", "JobNotFound");
+    env.annotate("nightly", "personalize-operator.io/reconcile-requested-at=now");
+    env.import("other", "d1", json!({}));
+    env.wait_for_reason("other", "Importing");
+    assert_eq!(env.accepted_count(), 2);
 }
 
 #[test]
-fn an_older_import_never_lands_after_a_newer_one() {
-    let bed = Bed::new();
-    let _operator = bed.operator(&[]);
-    bed.import("old", "d0", json!({"suspend": true}));
-    bed.until("old", "Suspended");
-    // Creation times are whole seconds.
-    let created = bed.get("old").unwrap().metadata.creation_timestamp.unwrap().0;
-    eventually("another second begins", || {
+fn older_import_is_superseded_by_a_newer_one() {
+    let env = TestEnv::new();
+    let _operator = env.start_operator(&[]);
+    env.import("old", "d0", json!({"suspend": true}));
+    env.wait_for_reason("old", "Suspended");
+    // Creation times have a resolution of one second.
+    let created = env.get("old").unwrap().metadata.creation_timestamp.unwrap().0;
+    eventually("the next second begins", || {
         (jiff::Timestamp::now().as_second() > created.as_second() + 1).then_some(())
     });
-    bed.import("new", "d0", json!({"dataSource": {"dataLocation": "s3://bucket/interactions.csv"}}));
-    bed.until("new", "ImportSucceeded");
-    bed.patch("old", &json!({"spec": {"suspend": false}}));
-    bed.until("old", "Superseded");
-    assert_eq!(accepted(&bed.service.ledger()).len(), 1);
+    env.import("new", "d0", json!({"dataSource": {"dataLocation": "s3://bucket/interactions.csv"}}));
+    env.wait_for_reason("new", "ImportSucceeded");
+    env.patch("old", &json!({"spec": {"suspend": false}}));
+    env.wait_for_reason("old", "Superseded");
+    assert_eq!(env.accepted_count(), 1);
 }
 
 #[test]
-fn sigterm_in_mid_create_leaves_nothing_undone_or_done_twice() {
-    let bed = Bed::new();
-    bed.service.fault(&json!({"operation": "CreateDatasetImportJob", "count": 1, "action": {"delay": {"ms": 1500}}}));
-    let operator = bed.operator(&[]);
-    bed.import("nightly", "d0", json!({}));
-    eventually("the call is under way", || (bed.service.calls("CreateDatasetImportJob") == 1).then_some(()));
+fn sigterm_during_create_records_the_job_before_exit() {
+    let env = TestEnv::new();
+    env.service
+        .inject_fault(&json!({"operation": "CreateDatasetImportJob", "count": 1, "action": {"delay": {"ms": 1500}}}));
+    let operator = env.start_operator(&[]);
+    env.import("nightly", "d0", json!({}));
+    eventually("the create is in flight", || (env.service.call_count("CreateDatasetImportJob") == 1).then_some(()));
     assert!(operator.stop());
-    assert!(bed.status("nightly").dataset_import_job_arn.is_some(), "it was brought to a safe point");
-    let _operator = bed.operator(&[]);
-    bed.until("nightly", "ImportSucceeded");
-    assert_eq!(accepted(&bed.service.ledger()).len(), 1);
-    assert_eq!(judge(&bed.service.ledger(), &bed.writes()), Vec::<String>::new());
+    assert!(env.status("nightly").dataset_import_job_arn.is_some(), "the status names the job");
+    let _operator = env.start_operator(&[]);
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    assert_eq!(env.accepted_count(), 1);
+    env.check_invariants();
 }
 
 #[test]
-fn events_that_wait_when_the_operator_is_told_to_stop_are_still_told() {
-    let bed = Bed::new();
-    let proxy = bed.proxy();
-    proxy.rule(|call| match call.label.as_str() {
-        "POST events" if call.body.contains("ImportSucceeded") => Fate::Delay(Duration::from_millis(700)),
-        _ => Fate::Pass,
+fn pending_events_are_published_before_exit() {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    proxy.inject(|call| match call.label.as_str() {
+        "POST events" if call.body.contains("ImportSucceeded") => Fault::Delay(Duration::from_millis(700)),
+        _ => Fault::None,
     });
-    let operator = bed.operator_behind(&proxy, &[]);
-    bed.import("nightly", "d0", json!({}));
-    bed.until("nightly", "ImportSucceeded");
+    let operator = env.spawn_operator_behind(&proxy, &[]);
+    env.import("nightly", "d0", json!({}));
+    env.wait_for_reason("nightly", "ImportSucceeded");
     assert!(operator.stop());
-    let told = story(&bed, "nightly");
-    assert!(told.iter().any(|(reason, _)| reason == "ImportSucceeded"), "{told:?}");
+    let events = events(&env, "nightly");
+    assert!(events.iter().any(|(reason, _)| reason == "ImportSucceeded"), "{events:?}");
 }
 
 #[test]
-fn an_event_that_can_not_be_told_holds_nothing_up_and_the_log_names_its_resource() {
-    let bed = Bed::new();
-    let proxy = bed.proxy();
-    let refusal = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403, "reason": "Forbidden",
+fn rejected_event_is_logged_and_delays_no_import() {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    let rejection = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403, "reason": "Forbidden",
         "message": "events are not for you"});
-    proxy.rule(move |call| match call.label.as_str() {
-        "POST events" => Fate::Answer(403, Vec::new(), refusal.to_string()),
-        _ => Fate::Pass,
+    proxy.inject(move |call| match call.label.as_str() {
+        "POST events" => Fault::Respond(403, Vec::new(), rejection.to_string()),
+        _ => Fault::None,
     });
-    let operator = bed.operator_behind(&proxy, &[]);
-    bed.import("nightly", "d0", json!({}));
-    bed.until("nightly", "ImportSucceeded");
-    let line = eventually("the log tells", || {
+    let operator = env.spawn_operator_behind(&proxy, &[]);
+    env.import("nightly", "d0", json!({}));
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    let line = eventually("the log reports it", || {
         operator.log().lines().find(|l| l.contains("an event could not be published")).map(String::from)
     });
     let line: Value = serde_json::from_str(&line).unwrap();
@@ -229,21 +213,21 @@ fn an_event_that_can_not_be_told_holds_nothing_up_and_the_log_names_its_resource
 }
 
 #[test]
-fn a_resource_with_the_longest_name_is_imported_and_has_its_events() {
-    let bed = Bed::new();
-    let _operator = bed.operator(&[]);
+fn resource_with_the_longest_name_is_imported_and_has_events() {
+    let env = TestEnv::new();
+    let _operator = env.start_operator(&[]);
     let name = format!("{}.{}", "a".repeat(229), "b".repeat(23));
-    bed.import(&name, "d0", json!({}));
-    bed.until(&name, "ImportSucceeded");
-    story_until(&bed, &name, "ImportSucceeded");
+    env.import(&name, "d0", json!({}));
+    env.wait_for_reason(&name, "ImportSucceeded");
+    events_until(&env, &name, "ImportSucceeded");
 }
 
 #[test]
-fn health_and_metrics_tell_the_truth() {
-    let bed = Bed::new();
-    let operator = bed.operator(&[]);
-    bed.import("nightly", "d0", json!({}));
-    bed.until("nightly", "ImportSucceeded");
+fn health_and_metrics_reflect_the_import() {
+    let env = TestEnv::new();
+    let operator = env.start_operator(&[]);
+    env.import("nightly", "d0", json!({}));
+    env.wait_for_reason("nightly", "ImportSucceeded");
     assert_eq!(operator.get("/healthz").map(|(s, _)| s), Some(200));
     let (status, metrics) = operator.get("/metrics").unwrap();
     assert_eq!(status, 200);
@@ -259,6 +243,6 @@ fn health_and_metrics_tell_the_truth() {
     ] {
         assert!(metrics.contains(series), "{series} in\n{metrics}");
     }
-    assert!(!metrics.contains("nightly"), "no label holds text from outside");
-    assert!(!operator.log().contains(crate::env::personalize_local::SECRET_KEY));
+    assert!(!metrics.contains("nightly"), "no label contains text from outside");
+    assert!(!operator.log().contains(SECRET_KEY));
 }

@@ -1,8 +1,8 @@
-//! Each row of the table of states, and each error of the service, as a user sees it.
+//! The states and the errors of the service, as a user sees them.
 
 use crate::env::personalize_local::UNREADABLE;
-use crate::env::{Bed, eventually, install_crd, text};
-use crate::invariants::{accepted, judge};
+use crate::env::{TestEnv, eventually, install_crd, ready_condition, text};
+
 use control_plane::ControlPlane;
 use personalize_operator::api::DatasetImportJobStatus;
 use serde_json::{Value, json};
@@ -18,56 +18,56 @@ fn row(status: &DatasetImportJobStatus) -> Vec<&str> {
     ["Ready", "Succeeded", "Reconciling", "Stalled"].map(find).to_vec()
 }
 
-/// The troubleshooting page has a row for what this status tells.
-fn explained(status: &DatasetImportJobStatus) {
+/// The troubleshooting page has a row for this status.
+fn assert_explained(status: &DatasetImportJobStatus) {
     let page = format!("{}/docs/troubleshooting.md", std::env::var("CARGO_MANIFEST_DIR").unwrap());
     let page = fs::read_to_string(page).unwrap();
-    let ready = status.conditions.iter().find(|c| c.type_ == "Ready").unwrap();
+    let ready = ready_condition(status).unwrap();
     let rows = page.lines().filter(|row| {
         row.starts_with("| `")
             && row.split(" | ").next().is_some_and(|reasons| reasons.contains(&format!("`{}`", ready.reason)))
     });
     let messages = rows.flat_map(|row| row.split(" | ").nth(1).unwrap().split('`').skip(1).step_by(2));
-    let fits = |message: &str| message.split('…').all(|part| ready.message.contains(part.trim()));
+    let matches = |message: &str| message.split('…').all(|part| ready.message.contains(part.trim()));
     assert!(
-        messages.into_iter().any(fits),
-        "docs/troubleshooting.md does not tell of {}: {}",
+        messages.into_iter().any(matches),
+        "docs/troubleshooting.md does not explain {}: {}",
         ready.reason,
         ready.message
     );
 }
 
 #[test]
-fn a_manifest_becomes_a_finished_import() {
-    let bed = Bed::new();
-    bed.service.durations(1000, 1000);
-    bed.import("nightly", "d0", json!({}));
-    let unseen = bed.status("nightly");
-    assert_eq!(unseen.observed_generation, Some(-1), "kstatus takes what nobody has seen for in progress");
-    let operator = bed.operator(&[]);
-    let pending = bed.until("nightly", "Pending");
+fn applied_manifest_is_imported() {
+    let env = TestEnv::new();
+    env.service.set_durations(1000, 1000);
+    env.import("nightly", "d0", json!({}));
+    let unseen = env.status("nightly");
+    assert_eq!(unseen.observed_generation, Some(-1), "kstatus reports a new resource as in progress");
+    let operator = env.start_operator(&[]);
+    let pending = env.wait_for_reason("nightly", "Pending");
     assert_eq!(row(&pending), IN_PROGRESS);
-    let waited = bed.kubectl(&["wait", "--for=condition=Succeeded", "dij/nightly", "--timeout=60s"]);
+    let waited = env.kubectl(&["wait", "--for=condition=Succeeded", "dij/nightly", "--timeout=60s"]);
     assert!(waited.status.success(), "{}", text(&waited));
-    let waited = bed.kubectl(&["wait", "--for=jsonpath={.status.completionTime}", "dij/nightly", "--timeout=60s"]);
+    let waited = env.kubectl(&["wait", "--for=jsonpath={.status.completionTime}", "dij/nightly", "--timeout=60s"]);
     assert!(waited.status.success(), "{}", text(&waited));
-    let done = bed.status("nightly");
+    let done = env.status("nightly");
     assert_eq!(row(&done), SUCCEEDED);
     assert_eq!(done.status.as_deref(), Some("ACTIVE"));
     assert_eq!(done.observed_generation, Some(1));
     assert!(done.start_time.is_some() && done.attempts == Some(1));
-    let events = eventually("the events tell the story", || {
-        Some(bed.events("nightly")).filter(|e| e.contains(&"ImportSucceeded".to_owned()))
+    let events = eventually("the last event exists", || {
+        Some(env.event_reasons("nightly")).filter(|e| e.contains(&"ImportSucceeded".to_owned()))
     });
     for event in ["Submitted", "ImportSucceeded"] {
         assert_eq!(events.iter().filter(|e| *e == event).count(), 1, "{event} once in {events:?}");
     }
-    let table = text(&bed.kubectl(&["get", "dij", "-o", "wide"]));
+    let table = text(&env.kubectl(&["get", "dij", "-o", "wide"]));
     for column in ["STATUS", "STARTED", "FINISHED", "AGE", "REASON", "DATASET", "ImportSucceeded"] {
         assert!(table.contains(column), "{column} in\n{table}");
     }
-    let all = text(&bed.kubectl(&["get", "personalize"]));
-    assert!(all.contains("nightly"), "the category lists it: {all}");
+    let all = text(&env.kubectl(&["get", "personalize"]));
+    assert!(all.contains("nightly"), "the category contains it: {all}");
     let log = operator.log();
     let about = log.lines().filter(|l| l.contains("the import has moved on"));
     assert!(about.clone().count() > 0);
@@ -75,70 +75,70 @@ fn a_manifest_becomes_a_finished_import() {
         let line: Value = serde_json::from_str(line).unwrap();
         assert_eq!(
             (&line["span"]["resource"], &line["span"]["namespace"]),
-            (&json!("nightly"), &json!(bed.namespace)),
+            (&json!("nightly"), &json!(env.namespace)),
             "{line}"
         );
     }
-    assert!(operator.stop(), "SIGTERM ends it well");
-    assert_eq!(judge(&bed.service.ledger(), &bed.writes()), Vec::<String>::new());
+    assert!(operator.stop(), "the exit status after SIGTERM is 0");
+    env.check_invariants();
 }
 
 #[test]
-fn a_failed_import_says_why_and_is_not_submitted_again() {
-    let bed = Bed::new();
-    let _operator = bed.operator(&[]);
+fn failed_import_reports_the_reason_and_is_not_submitted_again() {
+    let env = TestEnv::new();
+    let _operator = env.start_operator(&[]);
     for (name, location, reason) in [
         ("no-column", "s3://bucket/no-item.csv", "ITEM_ID"),
         ("few", "s3://bucket/few.csv", "1000"),
         ("missing", "s3://bucket/nothing.csv", ""),
     ] {
-        bed.import(name, "d1", json!({"dataSource": {"dataLocation": location}}));
-        let failed = bed.until(name, "ImportFailed");
+        env.import(name, "d1", json!({"dataSource": {"dataLocation": location}}));
+        let failed = env.wait_for_reason(name, "ImportFailed");
         assert_eq!(row(&failed), FAILED);
         assert_eq!(failed.status.as_deref(), Some("CREATE FAILED"));
-        let told = failed.failure_reason.unwrap_or_default();
-        assert!(!told.is_empty() && told.contains(reason), "{told}");
+        let failure_reason = failed.failure_reason.unwrap_or_default();
+        assert!(!failure_reason.is_empty() && failure_reason.contains(reason), "{failure_reason}");
         assert!(failed.completion_time.is_some());
     }
-    let wait = |for_: &str, timeout: &str| bed.kubectl(&["wait", for_, "dij/few", timeout]);
+    let wait = |for_: &str, timeout: &str| env.kubectl(&["wait", for_, "dij/few", timeout]);
     let ended = wait("--for=jsonpath={.status.completionTime}", "--timeout=60s");
-    assert!(ended.status.success(), "whoever waits for the end sees it: {}", text(&ended));
+    assert!(ended.status.success(), "kubectl wait for the end: {}", text(&ended));
     let succeeded = wait("--for=condition=Succeeded", "--timeout=1s");
-    assert!(!succeeded.status.success(), "whoever waits for success does not: {}", text(&succeeded));
-    let described = eventually("describe tells the story", || {
-        let told = text(&bed.kubectl(&["describe", "dij", "few"]));
-        let (_, events) = told.split_once("Events:")?;
+    assert!(!succeeded.status.success(), "kubectl wait for success: {}", text(&succeeded));
+    let described = eventually("kubectl describe shows the events", || {
+        let output = text(&env.kubectl(&["describe", "dij", "few"]));
+        let (_, events) = output.split_once("Events:")?;
         events.contains("ImportFailed").then(|| events.to_owned())
     });
     let (submitted, failed) = (described.find("Submitted"), described.find("ImportFailed"));
     assert!(submitted.is_some() && submitted < failed && described.contains("1000"), "{described}");
-    assert_eq!(accepted(&bed.service.ledger()).len(), 3);
-    assert_eq!(judge(&bed.service.ledger(), &bed.writes()), Vec::<String>::new());
+    assert_eq!(env.accepted_count(), 3);
+    env.check_invariants();
 }
 
 #[test]
-fn suspended_before_submission_nothing_is_sent_until_it_is_lifted() {
-    let bed = Bed::new();
-    let _operator = bed.operator(&[]);
-    bed.import("held", "d2", json!({"suspend": true}));
-    let held = bed.until("held", "Suspended");
+fn suspended_import_is_not_submitted_until_resumed() {
+    let env = TestEnv::new();
+    let _operator = env.start_operator(&[]);
+    env.import("held", "d2", json!({"suspend": true}));
+    let held = env.wait_for_reason("held", "Suspended");
     assert_eq!(row(&held), SUSPENDED);
-    explained(&held);
-    assert_eq!(bed.service.ledger().len(), 0);
-    bed.patch("held", &json!({"spec": {"suspend": false}}));
-    assert_eq!(bed.until("held", "ImportSucceeded").observed_generation, Some(2));
+    assert_explained(&held);
+    assert_eq!(env.service.ledger().len(), 0);
+    env.patch("held", &json!({"spec": {"suspend": false}}));
+    assert_eq!(env.wait_for_reason("held", "ImportSucceeded").observed_generation, Some(2));
 }
 
-/// A fault that answers create with this error, for so many calls.
-fn refuse(code: &str, message: &str, count: u32) -> Value {
+/// A fault that rejects the first `count` creates with this error.
+fn rejection(code: &str, message: &str, count: u32) -> Value {
     json!({"operation": "CreateDatasetImportJob", "count": count,
            "action": {"error": {"code": code, "message": message, "status": 400}}})
 }
 
 #[test]
-fn each_error_of_the_service_has_its_own_reason_and_the_import_is_made_once_it_is_mended() {
-    let bed = Bed::new();
-    let _operator = bed.operator(&[]);
+fn each_service_error_has_a_reason_and_the_import_succeeds_once_it_is_fixed() {
+    let env = TestEnv::new();
+    let _operator = env.start_operator(&[]);
     let cases = [
         ("invalid", "InvalidInputException", "Invalid S3 path.", "InvalidInput", FAILED),
         ("validation", "ValidationException", "1 validation error detected", "InvalidInput", FAILED),
@@ -170,154 +170,156 @@ fn each_error_of_the_service_has_its_own_reason_and_the_import_is_made_once_it_i
         ),
     ];
     for (i, (name, code, message, reason, conditions)) in cases.into_iter().enumerate() {
-        bed.service.fault(&refuse(code, message, 1000));
-        bed.import(name, &format!("d{i}"), json!({}));
-        let status = bed.until(name, reason);
+        env.service.inject_fault(&rejection(code, message, 1000));
+        env.import(name, &format!("d{i}"), json!({}));
+        let status = env.wait_for_reason(name, reason);
         assert_eq!(row(&status), conditions, "{code}");
         let message = &status.conditions[0].message;
         assert!(message.len() > 10, "{code} has a sentence: {message}");
-        explained(&status);
+        assert_explained(&status);
         assert_eq!(status.dataset_import_job_arn, None, "{code}");
-        eventually("an event tells of it", || bed.events(name).contains(&reason.to_owned()).then_some(()));
-        bed.service.clear_faults();
-        bed.annotate(name, "personalize-operator.io/reconcile-requested-at=now");
-        bed.until(name, "ImportSucceeded");
+        eventually("an event reports it", || env.event_reasons(name).contains(&reason.to_owned()).then_some(()));
+        env.service.clear_faults();
+        env.annotate(name, "personalize-operator.io/reconcile-requested-at=now");
+        env.wait_for_reason(name, "ImportSucceeded");
     }
-    assert_eq!(accepted(&bed.service.ledger()).len(), cases.len());
-    assert_eq!(judge(&bed.service.ledger(), &bed.writes()), Vec::<String>::new());
+    assert_eq!(env.accepted_count(), cases.len());
+    env.check_invariants();
 }
 
 #[test]
-fn what_the_service_refuses_by_its_own_rules_is_told() {
-    let bed = Bed::new();
-    let _operator = bed.operator(&[]);
-    bed.import("locked", "d0", json!({"dataSource": {"dataLocation": UNREADABLE}}));
-    let failed = bed.until("locked", "ImportFailed");
+fn rejections_by_the_service_itself_are_reported() {
+    let env = TestEnv::new();
+    let _operator = env.start_operator(&[]);
+    env.import("locked", "d0", json!({"dataSource": {"dataLocation": UNREADABLE}}));
+    let failed = env.wait_for_reason("locked", "ImportFailed");
     assert!(failed.failure_reason.unwrap_or_default().contains("Insufficient privileges"));
-    bed.import("fixed", "d2", json!({"jobName": "fixed", "dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
-    explained(&bed.until("fixed", "ImportFailed"));
-    bed.import("early", "d1", json!({"importMode": "INCREMENTAL"}));
-    let refused = bed.until("early", "InvalidInput");
-    assert_eq!(refused.submission, None, "nothing is under way");
+    env.import("fixed", "d2", json!({"jobName": "fixed", "dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
+    assert_explained(&env.wait_for_reason("fixed", "ImportFailed"));
+    env.import("early", "d1", json!({"importMode": "INCREMENTAL"}));
+    let rejected = env.wait_for_reason("early", "InvalidInput");
+    assert_eq!(rejected.submission, None, "no intent is left");
 }
 
 #[test]
-fn a_look_that_is_slowed_down_is_told_and_goes_on_by_itself() {
-    let bed = Bed::new();
-    let _operator = bed.operator(&[]);
-    bed.service.fault(&json!({"operation": "DescribeDataset", "count": 1000,
+fn throttled_read_is_reported_and_retried_automatically() {
+    let env = TestEnv::new();
+    let _operator = env.start_operator(&[]);
+    env.service.inject_fault(&json!({"operation": "DescribeDataset", "count": 1000,
         "action": {"error": {"code": "ThrottlingException", "message": "Rate exceeded", "status": 400}}}));
-    bed.import("nightly", "d0", json!({}));
-    let slowed = bed.until("nightly", "Throttled");
-    assert_eq!(row(&slowed), IN_PROGRESS);
-    explained(&slowed);
-    eventually("an event tells of it", || bed.events("nightly").contains(&"Throttled".to_owned()).then_some(()));
-    assert_eq!(bed.service.calls("CreateDatasetImportJob"), 0);
-    bed.service.clear_faults();
-    bed.until("nightly", "ImportSucceeded");
-    assert_eq!(accepted(&bed.service.ledger()).len(), 1);
+    env.import("nightly", "d0", json!({}));
+    let throttled = env.wait_for_reason("nightly", "Throttled");
+    assert_eq!(row(&throttled), IN_PROGRESS);
+    assert_explained(&throttled);
+    eventually("an event reports it", || env.event_reasons("nightly").contains(&"Throttled".to_owned()).then_some(()));
+    assert_eq!(env.service.call_count("CreateDatasetImportJob"), 0);
+    env.service.clear_faults();
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    assert_eq!(env.accepted_count(), 1);
 }
 
 #[test]
-fn a_spec_that_an_old_crd_let_in_is_told_and_nothing_is_sent_for_it() {
+fn invalid_spec_from_an_older_crd_is_reported_and_not_submitted() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    // A bed keeps its control plane for good; it ends with the process at the latest.
-    let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start(dir.path()).unwrap()));
-    install_crd(plane);
+    // An environment needs a static reference. The control plane stops with this process at the latest.
+    let control_plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start(dir.path()).unwrap()));
+    install_crd(control_plane);
     let mut crd: Value = serde_json::to_value(personalize_operator::api::crd()).unwrap();
     let spec = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
     let arn = &mut spec["properties"]["datasetArn"];
     *arn = json!({"type": "string", "maxLength": 256});
-    let loosened = plane.kubectl(&["replace", "-f", "-"], Some(&crd.to_string())).unwrap();
-    assert!(loosened.status.success(), "{}", text(&loosened));
-    let bed = Bed::on(plane);
-    let bad = Bed::manifest("bad", "d0", json!({"datasetArn": "arn:aws:personalize:::dataset/shop/ITEMS"}));
-    eventually("the loose schema is in force", || bed.try_apply(&bad).status.success().then_some(()));
-    let operator = bed.operator(&[]);
-    let told = bed.until("bad", "InvalidSpec");
-    assert_eq!(row(&told), FAILED);
-    explained(&told);
-    eventually("an event tells of it", || bed.events("bad").contains(&"InvalidSpec".to_owned()).then_some(()));
-    bed.import("good", "d0", json!({}));
-    bed.until("good", "ImportSucceeded");
-    assert_eq!(accepted(&bed.service.ledger()).len(), 1);
+    let replaced = control_plane.kubectl(&["replace", "-f", "-"], Some(&crd.to_string())).unwrap();
+    assert!(replaced.status.success(), "{}", text(&replaced));
+    let env = TestEnv::on(control_plane);
+    let bad = TestEnv::manifest("bad", "d0", json!({"datasetArn": "arn:aws:personalize:::dataset/shop/ITEMS"}));
+    eventually("the permissive schema applies", || env.try_apply(&bad).status.success().then_some(()));
+    let operator = env.start_operator(&[]);
+    let invalid = env.wait_for_reason("bad", "InvalidSpec");
+    assert_eq!(row(&invalid), FAILED);
+    assert_explained(&invalid);
+    eventually("an event reports it", || env.event_reasons("bad").contains(&"InvalidSpec".to_owned()).then_some(()));
+    env.import("good", "d0", json!({}));
+    env.wait_for_reason("good", "ImportSucceeded");
+    assert_eq!(env.accepted_count(), 1);
     assert!(operator.stop());
-    plane.shutdown();
+    control_plane.shutdown();
 }
 
 #[test]
-fn a_dataset_that_is_made_later_is_waited_for() {
-    let bed = Bed::new();
-    let _operator = bed.operator(&[]);
-    bed.import("early", "later", json!({}));
-    assert_eq!(row(&bed.until("early", "DatasetNotReady")), IN_PROGRESS);
-    bed.service.put_dataset("later", "CREATE PENDING");
-    bed.annotate("early", "personalize-operator.io/reconcile-requested-at=1");
-    eventually("it says that the dataset is not ACTIVE", || {
-        bed.status("early").conditions[0].message.contains("not ACTIVE").then_some(())
+fn dataset_created_later_is_waited_for() {
+    let env = TestEnv::new();
+    let _operator = env.start_operator(&[]);
+    env.import("early", "later", json!({}));
+    assert_eq!(row(&env.wait_for_reason("early", "DatasetNotReady")), IN_PROGRESS);
+    env.service.put_dataset("later", "CREATE PENDING");
+    env.annotate("early", "personalize-operator.io/reconcile-requested-at=1");
+    eventually("the message says that the dataset is not ACTIVE", || {
+        env.status("early").conditions[0].message.contains("not ACTIVE").then_some(())
     });
-    assert_eq!(bed.service.calls("CreateDatasetImportJob"), 0);
-    bed.service.put_dataset("later", "ACTIVE");
-    bed.until("early", "ImportSucceeded");
+    assert_eq!(env.service.call_count("CreateDatasetImportJob"), 0);
+    env.service.put_dataset("later", "ACTIVE");
+    env.wait_for_reason("early", "ImportSucceeded");
 }
 
 #[test]
-fn an_unreachable_or_refusing_service_never_makes_a_running_import_look_failed() {
-    let bed = Bed::new();
-    bed.service.durations(100, 600_000);
-    let _operator = bed.operator(&[]);
-    bed.import("running", "d0", json!({}));
-    bed.until("running", "Importing");
+fn failed_polls_never_make_a_running_import_look_failed() {
+    let env = TestEnv::new();
+    env.service.set_durations(100, 600_000);
+    let _operator = env.start_operator(&[]);
+    env.import("running", "d0", json!({}));
+    env.wait_for_reason("running", "Importing");
     for (code, status) in [
         ("ThrottlingException", 400),
         ("InternalFailure", 500),
         ("ExpiredTokenException", 403),
         ("AccessDeniedException", 400),
     ] {
-        bed.service.fault(&json!({"operation": "DescribeDatasetImportJob", "count": 1000,
-            "action": {"error": {"code": code, "message": "as ordered", "status": status}}}));
-        let hindered = eventually("the message tells", || {
-            Some(bed.status("running")).filter(|s| s.conditions[0].message.contains(code))
+        env.service.inject_fault(&json!({"operation": "DescribeDatasetImportJob", "count": 1000,
+            "action": {"error": {"code": code, "message": "injected", "status": status}}}));
+        let status = eventually("the message names the error", || {
+            Some(env.status("running")).filter(|s| s.conditions[0].message.contains(code))
         });
-        assert_eq!(row(&hindered), IN_PROGRESS, "{code}");
-        explained(&hindered);
-        assert_eq!(hindered.status.as_deref(), Some("CREATE IN_PROGRESS"), "{code}");
-        bed.service.clear_faults();
-        eventually("it recovers", || (!bed.status("running").conditions[0].message.contains("can't")).then_some(()));
+        assert_eq!(row(&status), IN_PROGRESS, "{code}");
+        assert_explained(&status);
+        assert_eq!(status.status.as_deref(), Some("CREATE IN_PROGRESS"), "{code}");
+        env.service.clear_faults();
+        eventually("the message is gone", || {
+            (!env.status("running").conditions[0].message.contains("can't")).then_some(())
+        });
     }
-    bed.service.durations(1, 1);
-    bed.until("running", "ImportSucceeded");
+    env.service.set_durations(1, 1);
+    env.wait_for_reason("running", "ImportSucceeded");
 }
 
 #[test]
-fn missing_credentials_and_an_unreachable_service_are_waited_out() {
-    let bed = Bed::new();
-    // An identity that has no credentials at all, then one that has; a port where nobody listens.
-    let operator = bed.operator_with(&[("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")], &[]);
-    bed.import("nightly", "d0", json!({}));
-    let refused = bed.until("nightly", "CredentialsRefused");
+fn missing_credentials_and_an_unreachable_service_are_retried() {
+    let env = TestEnv::new();
+    // First an identity without credentials, then a closed port.
+    let operator = env.start_operator_with(&[("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")], &[]);
+    env.import("nightly", "d0", json!({}));
+    let refused = env.wait_for_reason("nightly", "CredentialsRefused");
     assert_eq!(row(&refused), IN_PROGRESS);
-    explained(&refused);
+    assert_explained(&refused);
     operator.kill();
-    let operator = bed.operator_with(&[("AWS_ENDPOINT_URL_PERSONALIZE", "http://127.0.0.1:1")], &[]);
-    let unreachable = bed.until("nightly", "ServiceUnavailable");
+    let operator = env.start_operator_with(&[("AWS_ENDPOINT_URL_PERSONALIZE", "http://127.0.0.1:1")], &[]);
+    let unreachable = env.wait_for_reason("nightly", "ServiceUnavailable");
     assert_eq!(row(&unreachable), IN_PROGRESS);
-    explained(&unreachable);
+    assert_explained(&unreachable);
     operator.kill();
-    let _operator = bed.operator(&[]);
-    bed.until("nightly", "ImportSucceeded");
-    assert_eq!(accepted(&bed.service.ledger()).len(), 1);
+    let _operator = env.start_operator(&[]);
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    assert_eq!(env.accepted_count(), 1);
 }
 
 #[test]
-fn the_metadata_of_a_machine_is_not_asked_where_there_is_a_key() {
+fn instance_metadata_is_not_used_when_there_is_a_key() {
     let metadata = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     metadata.set_nonblocking(true).unwrap();
     let url = format!("http://{}", metadata.local_addr().unwrap());
-    let env = [("AWS_EC2_METADATA_DISABLED", "false"), ("AWS_EC2_METADATA_SERVICE_ENDPOINT", url.as_str())];
-    let bed = Bed::new();
-    let _operator = bed.operator_with(&env, &[]);
-    bed.import("nightly", "d0", json!({}));
-    bed.until("nightly", "ImportSucceeded");
-    assert!(metadata.accept().is_err(), "nobody has called");
+    let vars = [("AWS_EC2_METADATA_DISABLED", "false"), ("AWS_EC2_METADATA_SERVICE_ENDPOINT", url.as_str())];
+    let env = TestEnv::new();
+    let _operator = env.start_operator_with(&vars, &[]);
+    env.import("nightly", "d0", json!({}));
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    assert!(metadata.accept().is_err(), "no connection was made");
 }

@@ -1,4 +1,4 @@
-//! What the operator may do, what it must not tell, and how much it may take.
+//! Permissions, secrets, untrusted text and resource limits.
 
 mod bounds;
 mod injection;

@@ -1,12 +1,12 @@
-//! The chart grants what is used, and nothing else.
+//! The chart grants the permissions that the operator uses, and no others.
 
-use crate::env::Bed;
+use crate::env::TestEnv;
 use crate::helm;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
 
-/// `apiGroup/resource verb`, as RBAC has it.
+/// Entries `apiGroup/resource verb`, as in RBAC.
 type Grants = BTreeSet<String>;
 
 fn granted<'a>(roles: impl IntoIterator<Item = &'a Value>) -> Grants {
@@ -24,10 +24,10 @@ fn granted<'a>(roles: impl IntoIterator<Item = &'a Value>) -> Grants {
     grants
 }
 
-/// What the API server's audit log tells of a user: what it did, and what it was denied.
-fn audited(bed: &Bed, user: &str) -> (Grants, Grants) {
+/// What a user did, and what it was denied, according to the audit log.
+fn audited(env: &TestEnv, user: &str) -> (Grants, Grants) {
     let (mut done, mut denied) = (Grants::new(), Grants::new());
-    for line in fs::read_to_string(bed.plane.audit_log()).unwrap().lines().filter(|line| line.contains(user)) {
+    for line in fs::read_to_string(env.control_plane.audit_log()).unwrap().lines().filter(|line| line.contains(user)) {
         let Ok(line) = serde_json::from_str::<Value>(line) else { continue };
         if line["user"]["username"] != user {
             continue;
@@ -36,63 +36,63 @@ fn audited(bed: &Bed, user: &str) -> (Grants, Grants) {
         let word = |key: &str| object[key].as_str().unwrap_or_default();
         let sub = if word("subresource").is_empty() { String::new() } else { format!("/{}", word("subresource")) };
         let verb = line["verb"].as_str().unwrap_or_default();
-        let what = if object.is_null() {
+        let grant = if object.is_null() {
             format!("{} {verb}", line["requestURI"])
         } else {
             format!("{}/{}{sub} {verb}", word("apiGroup"), word("resource"))
         };
         let allowed = line["annotations"]["authorization.k8s.io/decision"] == "allow";
         if allowed {
-            done.insert(what)
+            done.insert(grant)
         } else {
-            denied.insert(what)
+            denied.insert(grant)
         };
     }
     (done, denied)
 }
 
 #[test]
-fn the_chart_grants_exactly_the_verbs_that_are_used() {
-    let bed = Bed::new();
-    // The release's namespace is the test's.
-    let own = |resources: Vec<Value>| -> Vec<Value> {
+fn chart_grants_exactly_the_permissions_that_the_operator_uses() {
+    let env = TestEnv::new();
+    // The release is in the namespace of the test.
+    let in_namespace = |resources: Vec<Value>| -> Vec<Value> {
         let text = serde_json::to_string(&resources).unwrap();
-        serde_json::from_str(&text.replace("\"personalize\"", &format!("\"{}\"", bed.namespace))).unwrap()
+        serde_json::from_str(&text.replace("\"personalize\"", &format!("\"{}\"", env.namespace))).unwrap()
     };
-    let resources = own(helm::resources(&json!({"watchNamespaces": [bed.namespace]})));
+    let resources = in_namespace(helm::resources(&json!({"watchNamespaces": [env.namespace]})));
     let roles = helm::of_kind(&resources, "Role");
     for resource in roles.iter().copied().chain(helm::of_kind(&resources, "RoleBinding")) {
-        bed.apply(resource);
+        env.apply(resource);
     }
-    let user = format!("system:serviceaccount:{}:shop-personalize-operator", bed.namespace);
-    let kubeconfig = bed.dir().join("service-account.kubeconfig");
-    bed.plane.kubeconfig_for(&user, &["audited"], &kubeconfig).unwrap();
+    let user = format!("system:serviceaccount:{}:shop-personalize-operator", env.namespace);
+    let kubeconfig = env.dir().join("service-account.kubeconfig");
+    env.control_plane.kubeconfig_for(&user, &["audited"], &kubeconfig).unwrap();
     let start = || {
-        let env = [("KUBECONFIG", kubeconfig.to_str().unwrap())];
-        bed.operator_with(&env, &["--lease-name=shop-personalize-operator", "--lease-duration=15s"])
+        let vars = [("KUBECONFIG", kubeconfig.to_str().unwrap())];
+        env.start_operator_with(&vars, &["--lease-name=shop-personalize-operator", "--lease-duration=15s"])
     };
 
-    // A failure, its retry and what follows; a stop, so that the lease is given up.
+    // A failed import, its retries, and a stop that releases the lease.
     let operator = start();
     let few = json!({"backoffLimit": 2, "dataSource": {"dataLocation": "s3://bucket/few.csv"}});
-    bed.import("nightly", "d0", few);
-    bed.until("nightly", "ImportFailed");
+    env.import("nightly", "d0", few);
+    env.wait_for_reason("nightly", "ImportFailed");
     assert!(operator.stop());
-    // One that begins anew finds all that is there.
+    // A second start, with everything in place.
     let operator = start();
-    bed.import("second", "d1", json!({}));
-    bed.until("second", "ImportSucceeded");
+    env.import("second", "d1", json!({}));
+    env.wait_for_reason("second", "ImportSucceeded");
     assert!(operator.stop());
-    bed.judged_settled();
+    env.check_invariants_settled();
 
     let granted = granted(roles);
-    let (done, denied) = audited(&bed, &user);
-    assert_eq!(denied, Grants::new(), "nothing is tried that is not granted");
-    assert_eq!(granted, done, "what is granted is used, and what is used is granted");
+    let (done, denied) = audited(&env, &user);
+    assert_eq!(denied, Grants::new(), "the operator tries only what is granted");
+    assert_eq!(granted, done, "the granted and the used permissions");
 
-    let everywhere = own(helm::resources(&json!({})));
+    let everywhere = in_namespace(helm::resources(&json!({})));
     let roles = helm::of_kind(&everywhere, "Role").into_iter();
     let cluster_roles = helm::of_kind(&everywhere, "ClusterRole").into_iter();
     let operators = cluster_roles.filter(|role| role["metadata"]["name"] == "shop-personalize-operator");
-    assert_eq!(self::granted(roles.chain(operators)), granted, "the same for all namespaces");
+    assert_eq!(self::granted(roles.chain(operators)), granted, "the permissions for all namespaces");
 }

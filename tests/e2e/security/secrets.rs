@@ -1,8 +1,8 @@
-//! Credentials are planted wherever they could leak from; then everything that the operator tells is
-//! searched for them.
+//! Credentials are planted wherever they could leak from, and must appear in no output of the operator.
 
 use crate::env::personalize_local::{SESSION_TOKEN, TEMPORARY_ACCESS_KEY, TEMPORARY_SECRET_KEY};
-use crate::env::{Bed, Operator, eventually, text};
+use crate::env::{OperatorProcess, REGION, ROLE, TestEnv, dataset_arn, eventually, text};
+use crate::invariants::secrets::leaks;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::{Value, json};
 use std::fs;
@@ -13,25 +13,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Everything: the deepest log of the operator's own and of all that it is built on.
-const ALL: &str = "--log-level=trace";
+/// The most verbose log of the operator and of its dependencies.
+const TRACE: &str = "--log-level=trace";
 
-/// Nothing of this is in the log, the statuses, the events or the metrics.
+/// No secret is in the log, a status, an event or a metric.
 #[track_caller]
-fn kept(bed: &Bed, operator: &Operator, secrets: &[&str]) {
-    let told = [
-        ("log", operator.log()),
-        ("status", text(&bed.kubectl(&["get", "datasetimportjobs", "-o", "jsonpath={.items[*].status}"]))),
-        ("events", text(&bed.kubectl(&["get", "events", "-o", "json"]))),
-        ("metrics", operator.get("/metrics").map(|(_, text)| text).unwrap_or_default()),
+fn assert_no_leak(env: &TestEnv, operator: &OperatorProcess, secrets: &[&str]) {
+    let log = operator.log();
+    assert!(!log.is_empty());
+    let outputs = [
+        ("the log", log),
+        ("a status", text(&env.kubectl(&["get", "datasetimportjobs", "-o", "jsonpath={.items[*].status}"]))),
+        ("an event", text(&env.kubectl(&["get", "events", "-o", "json"]))),
+        ("a metric", operator.metrics()),
     ];
-    for secret in secrets {
-        for (place, text) in &told {
-            let line = text.lines().find(|line| line.contains(secret));
-            assert_eq!(line, None, "the {place} tells {secret}");
-        }
-    }
-    assert!(!told[0].1.is_empty());
+    assert_eq!(leaks(&outputs, secrets), Vec::<String>::new());
 }
 
 fn write(path: &Path, text: &str) -> String {
@@ -40,16 +36,16 @@ fn write(path: &Path, text: &str) -> String {
 }
 
 #[test]
-fn credentials_in_the_environment_and_in_what_the_service_says_show_nowhere() {
-    let bed = Bed::new();
-    let env = [
+fn credentials_in_the_environment_and_in_service_responses_do_not_leak() {
+    let env = TestEnv::new();
+    let vars = [
         ("AWS_ACCESS_KEY_ID", TEMPORARY_ACCESS_KEY),
         ("AWS_SECRET_ACCESS_KEY", TEMPORARY_SECRET_KEY),
         ("AWS_SESSION_TOKEN", SESSION_TOKEN),
     ];
     let error =
         |message: String| json!({"error": {"code": "InvalidInputException", "message": message, "status": 400}});
-    // Each shape in which a service, or what stands before it, has been seen to repeat them.
+    // The shapes in which a service, or a proxy in front of it, may repeat credentials.
     let shapes = [
         format!("user {TEMPORARY_ACCESS_KEY} with {TEMPORARY_SECRET_KEY} and {SESSION_TOKEN}"),
         format!(
@@ -60,52 +56,53 @@ fn credentials_in_the_environment_and_in_what_the_service_says_show_nowhere() {
         format!("Authorization: Bearer {SESSION_TOKEN}"),
     ];
     for (number, shape) in shapes.iter().enumerate() {
-        let name = format!("refused-{number}-");
+        let name = format!("rejected-{number}-");
         let operation = if number % 2 == 0 { "CreateDatasetImportJob" } else { "DescribeDatasetImportJob" };
-        bed.service.fault(&json!({"operation": operation, "name": name, "count": 0, "action": error(shape.clone())}));
+        env.service
+            .inject_fault(&json!({"operation": operation, "name": name, "count": 0, "action": error(shape.clone())}));
     }
-    // A job of somebody else, who wrote secrets into it.
-    bed.service.put_job(&json!({
-        "name": "taken", "datasetArn": crate::env::dataset_arn("d9"), "status": "ACTIVE",
+    // A foreign job with secrets in its fields.
+    env.service.put_job(&json!({
+        "name": "taken", "datasetArn": dataset_arn("d9"), "status": "ACTIVE",
         "dataLocation": format!("https://user:{TEMPORARY_SECRET_KEY}@h/x.csv"), "roleArn": TEMPORARY_SECRET_KEY,
         "tags": [{"tagKey": "secretAccessKey", "tagValue": TEMPORARY_SECRET_KEY}, {"tagKey": TEMPORARY_ACCESS_KEY, "tagValue": SESSION_TOKEN}],
     }));
-    bed.service.durations(600_000, 600_000);
-    let operator = bed.operator_with(&env, &[ALL]);
+    env.service.set_durations(600_000, 600_000);
+    let operator = env.start_operator_with(&vars, &[TRACE]);
     for number in 0..shapes.len() {
-        bed.import(&format!("refused-{number}"), &format!("d{number}"), json!({}));
+        env.import(&format!("rejected-{number}"), &format!("d{number}"), json!({}));
     }
-    bed.import("conflict", "d9", json!({"jobName": "taken"}));
-    bed.import("nightly", "d10", json!({}));
-    bed.import("failed", "d11", json!({}));
-    let job = eventually("the job exists", || bed.status("failed").job_name);
-    bed.service.finish_as(&job, &json!({"failed": shapes[0]}));
-    bed.until("failed", "ImportFailed");
-    bed.service.durations(1, 1);
-    bed.until("nightly", "ImportSucceeded");
-    bed.until("conflict", "JobNameConflict");
+    env.import("conflict", "d9", json!({"jobName": "taken"}));
+    env.import("nightly", "d10", json!({}));
+    env.import("failed", "d11", json!({}));
+    let job = eventually("the job exists", || env.status("failed").job_name);
+    env.service.finish_job_with(&job, &json!({"failed": shapes[0]}));
+    env.wait_for_reason("failed", "ImportFailed");
+    env.service.set_durations(1, 1);
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    env.wait_for_reason("conflict", "JobNameConflict");
     for number in 0..shapes.len() {
-        let reason = bed.until_told(&format!("refused-{number}"), "InvalidInputException");
+        let reason = env.wait_for_message(&format!("rejected-{number}"), "InvalidInputException");
         assert!(reason.contains("[redacted]"), "{reason}");
     }
-    kept(&bed, &operator, &[TEMPORARY_ACCESS_KEY, TEMPORARY_SECRET_KEY, SESSION_TOKEN]);
+    assert_no_leak(&env, &operator, &[TEMPORARY_ACCESS_KEY, TEMPORARY_SECRET_KEY, SESSION_TOKEN]);
 }
 
 #[test]
-fn credentials_in_files_and_programs_that_are_broken_show_nowhere() {
-    let bed = Bed::new();
-    let place = |name: &str| bed.dir().join(name);
+fn credentials_in_broken_files_and_programs_do_not_leak() {
+    let env = TestEnv::new();
+    let path = |name: &str| env.dir().join(name);
     let secrets = format!("{TEMPORARY_ACCESS_KEY} {TEMPORARY_SECRET_KEY} {SESSION_TOKEN}");
     let program = |name: &str, script: &str| {
-        let script = write(&place(&format!("{name}.sh")), script);
-        write(&place(name), &format!("[default]\ncredential_process = sh {script}\n"))
+        let script = write(&path(&format!("{name}.sh")), script);
+        write(&path(name), &format!("[default]\ncredential_process = sh {script}\n"))
     };
     let json = format!(
         "{{\\\"Version\\\":1,\\\"SecretAccessKey\\\":\\\"{TEMPORARY_SECRET_KEY}\\\",\\\"SessionToken\\\":\\\"{SESSION_TOKEN}\\\"}}"
     );
     let cases = [
-        ("AWS_CONFIG_FILE", program("says-no-json", &format!("echo '{secrets}'"))),
-        ("AWS_CONFIG_FILE", program("says-half", &format!("echo \"{json}\""))),
+        ("AWS_CONFIG_FILE", program("prints-no-json", &format!("echo '{secrets}'"))),
+        ("AWS_CONFIG_FILE", program("prints-half", &format!("echo \"{json}\""))),
         (
             "AWS_CONFIG_FILE",
             program(
@@ -115,12 +112,12 @@ fn credentials_in_files_and_programs_that_are_broken_show_nowhere() {
         ),
         (
             "AWS_SHARED_CREDENTIALS_FILE",
-            write(&place("no-section"), &format!("aws_secret_access_key {TEMPORARY_SECRET_KEY}\n{secrets}\n")),
+            write(&path("no-section"), &format!("aws_secret_access_key {TEMPORARY_SECRET_KEY}\n{secrets}\n")),
         ),
         (
             "AWS_SHARED_CREDENTIALS_FILE",
             write(
-                &place("no-key"),
+                &path("no-key"),
                 &format!(
                     "[default]\naws_secret_access_key = {TEMPORARY_SECRET_KEY}\naws_session_token = {SESSION_TOKEN}\n{secrets}\n"
                 ),
@@ -128,28 +125,28 @@ fn credentials_in_files_and_programs_that_are_broken_show_nowhere() {
         ),
     ];
     for (number, (variable, file)) in cases.iter().enumerate() {
-        let env = [("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", ""), (*variable, file.as_str())];
-        let operator = bed.operator_with(&env, &[ALL]);
+        let vars = [("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", ""), (*variable, file.as_str())];
+        let operator = env.start_operator_with(&vars, &[TRACE]);
         let name = format!("nightly-{number}");
-        bed.import(&name, &format!("d{number}"), json!({}));
-        bed.until(&name, "CredentialsRefused");
-        kept(&bed, &operator, &[TEMPORARY_ACCESS_KEY, TEMPORARY_SECRET_KEY, SESSION_TOKEN]);
+        env.import(&name, &format!("d{number}"), json!({}));
+        env.wait_for_reason(&name, "CredentialsRefused");
+        assert_no_leak(&env, &operator, &[TEMPORARY_ACCESS_KEY, TEMPORARY_SECRET_KEY, SESSION_TOKEN]);
         assert!(operator.stop());
     }
 }
 
 #[test]
-fn credentials_in_urls_and_kubeconfigs_show_nowhere() {
-    let bed = Bed::new();
-    // Nobody listens there.
+fn credentials_in_urls_and_kubeconfigs_do_not_leak() {
+    let env = TestEnv::new();
+    // The port is closed.
     let endpoint = format!("http://{TEMPORARY_ACCESS_KEY}:{TEMPORARY_SECRET_KEY}@127.0.0.1:1/?token={SESSION_TOKEN}");
-    let operator = bed.operator_with(&[("AWS_ENDPOINT_URL_PERSONALIZE", &endpoint)], &[ALL]);
-    bed.import("nightly", "d0", json!({}));
-    bed.until("nightly", "ServiceUnavailable");
-    kept(&bed, &operator, &[TEMPORARY_ACCESS_KEY, TEMPORARY_SECRET_KEY, SESSION_TOKEN]);
+    let operator = env.start_operator_with(&[("AWS_ENDPOINT_URL_PERSONALIZE", &endpoint)], &[TRACE]);
+    env.import("nightly", "d0", json!({}));
+    env.wait_for_reason("nightly", "ServiceUnavailable");
+    assert_no_leak(&env, &operator, &[TEMPORARY_ACCESS_KEY, TEMPORARY_SECRET_KEY, SESSION_TOKEN]);
     assert!(operator.stop());
 
-    let server = bed.plane.server();
+    let server = env.control_plane.server();
     let insecure = json!({"server": server, "insecure-skip-tls-verify": true});
     let with_userinfo = json!({"server": server.replace("//", &format!("//{TEMPORARY_ACCESS_KEY}:{TEMPORARY_SECRET_KEY}@")), "insecure-skip-tls-verify": true});
     let proxied = json!({"server": server, "insecure-skip-tls-verify": true, "proxy-url": format!("ftp://{TEMPORARY_ACCESS_KEY}:{TEMPORARY_SECRET_KEY}@127.0.0.1:1")});
@@ -162,17 +159,17 @@ fn credentials_in_urls_and_kubeconfigs_show_nowhere() {
         "echo '{{\"kind\":\"ExecCredential\",\"status\":{{\"token\":\"{SESSION_TOKEN}\",\"expirationTimestamp\":\"{TEMPORARY_SECRET_KEY}\"'"
     );
     let cases: [(&str, Value, Value); 6] = [
-        ("a token that is refused", insecure.clone(), token.clone()),
+        ("a rejected token", insecure.clone(), token.clone()),
         ("a password in the URL", with_userinfo, token.clone()),
         ("a password in the proxy's URL", proxied, token),
-        ("a program that says half", insecure.clone(), exec(half.clone())),
+        ("a program that prints half of its output", insecure.clone(), exec(half.clone())),
         (
             "a program that fails",
             insecure.clone(),
             exec(format!("{half}; echo 'token: {SESSION_TOKEN} {TEMPORARY_SECRET_KEY}' >&2; exit 3")),
         ),
         (
-            "a key that is none",
+            "an invalid key",
             insecure,
             json!({"client-certificate-data": SESSION_TOKEN, "client-key-data": TEMPORARY_SECRET_KEY}),
         ),
@@ -181,27 +178,27 @@ fn credentials_in_urls_and_kubeconfigs_show_nowhere() {
         let config = json!({"apiVersion": "v1", "kind": "Config", "current-context": "x",
             "clusters": [{"name": "x", "cluster": cluster}], "users": [{"name": "x", "user": user}],
             "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}]});
-        let file = write(&bed.dir().join("kubeconfig"), &config.to_string());
+        let file = write(&env.dir().join("kubeconfig"), &config.to_string());
         let mut operator =
-            bed.operator_unready_with(&[("KUBECONFIG", &file), ("PERSONALIZE_OPERATOR_LOG_LEVEL", "trace")]);
-        eventually(what, || (operator.has_ended() || operator.log().contains("lease")).then_some(()));
-        kept(&bed, &operator, &[TEMPORARY_ACCESS_KEY, TEMPORARY_SECRET_KEY, SESSION_TOKEN]);
+            env.spawn_operator_with(&[("KUBECONFIG", &file), ("PERSONALIZE_OPERATOR_LOG_LEVEL", "trace")]);
+        eventually(what, || (operator.has_exited() || operator.log().contains("lease")).then_some(()));
+        assert_no_leak(&env, &operator, &[TEMPORARY_ACCESS_KEY, TEMPORARY_SECRET_KEY, SESSION_TOKEN]);
     }
 }
 
-/// Serves whoever asks an error that repeats all that was sent, its headers included, in XML, JSON and plain text.
-/// Tells its URL, and counts who asked.
-fn echo() -> (String, Arc<AtomicUsize>) {
+/// Serves errors that repeat the whole request with its headers, in turn as XML, JSON and plain text. Returns the URL
+/// and the number of requests.
+fn serve_echo() -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&requests);
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let mut sent = Vec::new();
             let mut part = [0; 4096];
             stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-            // The whole head and what follows at once; who sends waits for the answer then.
+            // Read until the client waits for the response.
             while let Ok(length @ 1..) = stream.read(&mut part) {
                 sent.extend_from_slice(&part[..length]);
             }
@@ -216,7 +213,7 @@ fn echo() -> (String, Arc<AtomicUsize>) {
                     .to_string(),
                 _ => sent,
             };
-            // Who has given up needs no answer.
+            // The client may have given up.
             let _ = write!(
                 stream,
                 "HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
@@ -224,88 +221,89 @@ fn echo() -> (String, Arc<AtomicUsize>) {
             );
         }
     });
-    (url, asked)
+    (url, requests)
 }
 
-/// A web identity's token, as a cluster's API server signs them.
+/// A web identity token like those that an API server signs.
 const WEB_TOKEN: &str =
     "eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOlsic3RzLmFtYXpvbmF3cy5jb20iXX0.ThisSignatureMustNotShowAnywhere0123456789";
-/// The token of a container's credentials: no shape gives it away, only the header that it is in.
+/// The token for container credentials. Nothing in it looks secret; only its header reveals it.
 const CONTAINER_TOKEN: &str = "TokenOfAContainerThatMustNotShow";
 
 #[test]
-fn tokens_for_credentials_show_nowhere_even_if_who_gives_those_repeats_them() {
-    let bed = Bed::new();
-    let (url, asked) = echo();
+fn tokens_that_the_credentials_endpoint_repeats_do_not_leak() {
+    let env = TestEnv::new();
+    let (url, requests) = serve_echo();
     let credentials = format!("{url}/credentials");
-    let token = write(&bed.dir().join("token"), WEB_TOKEN);
-    let container = write(&bed.dir().join("container-token"), CONTAINER_TOKEN);
+    let token = write(&env.dir().join("token"), WEB_TOKEN);
+    let container = write(&env.dir().join("container-token"), CONTAINER_TOKEN);
     let none = [("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")];
     let web = [
         ("AWS_WEB_IDENTITY_TOKEN_FILE", token.as_str()),
-        ("AWS_ROLE_ARN", crate::env::ROLE),
+        ("AWS_ROLE_ARN", ROLE),
         ("AWS_ENDPOINT_URL_STS", &url),
-        ("AWS_REGION", crate::env::REGION),
+        ("AWS_REGION", REGION),
     ];
-    let told = [
+    let inline = [
         ("AWS_CONTAINER_CREDENTIALS_FULL_URI", credentials.as_str()),
         ("AWS_CONTAINER_AUTHORIZATION_TOKEN", CONTAINER_TOKEN),
     ];
-    let filed = [
+    let from_file = [
         ("AWS_CONTAINER_CREDENTIALS_FULL_URI", credentials.as_str()),
         ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", &container),
     ];
-    for (number, env) in [&web[..], &told[..], &filed[..]].into_iter().enumerate() {
-        let before = asked.load(Ordering::SeqCst);
-        let env: Vec<(&str, &str)> = none.iter().chain(env).copied().collect();
-        let operator = bed.operator_with(&env, &[ALL, "--aws-timeout=20s", "--aws-read-timeout=20s"]);
+    for (number, vars) in [&web[..], &inline[..], &from_file[..]].into_iter().enumerate() {
+        let before = requests.load(Ordering::SeqCst);
+        let vars: Vec<(&str, &str)> = none.iter().chain(vars).copied().collect();
+        let operator = env.start_operator_with(&vars, &[TRACE, "--aws-timeout=20s", "--aws-read-timeout=20s"]);
         let name = format!("nightly-{number}");
-        bed.import(&name, &format!("d{number}"), json!({}));
-        bed.until(&name, "CredentialsRefused");
-        eventually("each kind of answer was given", || (asked.load(Ordering::SeqCst) >= before + 3).then_some(()));
-        kept(&bed, &operator, &[WEB_TOKEN, CONTAINER_TOKEN, "ThisSignatureMustNotShowAnywhere"]);
+        env.import(&name, &format!("d{number}"), json!({}));
+        env.wait_for_reason(&name, "CredentialsRefused");
+        eventually("each kind of response was sent", || (requests.load(Ordering::SeqCst) >= before + 3).then_some(()));
+        assert_no_leak(&env, &operator, &[WEB_TOKEN, CONTAINER_TOKEN, "ThisSignatureMustNotShowAnywhere"]);
         assert!(operator.stop());
     }
-    bed.judged();
+    env.check_invariants();
 }
 
 #[test]
-fn a_password_of_the_environments_proxy_shows_nowhere() {
+fn password_of_a_proxy_in_the_environment_does_not_leak() {
     const PASSWORD: &str = "PasswordOfAProxyThatMustNotShow";
-    let bed = Bed::new();
+    let env = TestEnv::new();
     let authorization = BASE64_STANDARD.encode(format!("operator:{PASSWORD}"));
     let secrets = [PASSWORD, &authorization];
-    // On the way to the service, with and without TLS. The proxy repeats all that it was told.
-    let (url, asked) = echo();
+    // A proxy to the service, with and without TLS. It repeats all that it receives.
+    let (url, requests) = serve_echo();
     let through = url.replace("//", &format!("//operator:{PASSWORD}@"));
     for (number, (variable, endpoint)) in
         [("HTTP_PROXY", "http://personalize.example"), ("ALL_PROXY", "https://personalize.example")]
             .into_iter()
             .enumerate()
     {
-        let before = asked.load(Ordering::SeqCst);
-        let env = [(variable, through.as_str()), ("AWS_ENDPOINT_URL_PERSONALIZE", endpoint)];
-        let operator = bed.operator_with(&env, &[ALL, "--aws-timeout=20s", "--aws-read-timeout=20s"]);
-        bed.import(&format!("nightly-{number}"), &format!("d{number}"), json!({}));
+        let before = requests.load(Ordering::SeqCst);
+        let vars = [(variable, through.as_str()), ("AWS_ENDPOINT_URL_PERSONALIZE", endpoint)];
+        let operator = env.start_operator_with(&vars, &[TRACE, "--aws-timeout=20s", "--aws-read-timeout=20s"]);
+        env.import(&format!("nightly-{number}"), &format!("d{number}"), json!({}));
         for _ in 0..3 {
-            // What is refused is tried again only after a while, or when a person asks.
-            let seen = asked.load(Ordering::SeqCst);
+            // A rejected call is retried only after a while, or on request.
+            let seen = requests.load(Ordering::SeqCst);
             let now = format!("personalize-operator.io/reconcile-requested-at={seen}");
-            bed.annotate(&format!("nightly-{number}"), &now);
-            eventually("the proxy is asked", || (asked.load(Ordering::SeqCst) > seen).then_some(()));
+            env.annotate(&format!("nightly-{number}"), &now);
+            eventually("the proxy is called", || (requests.load(Ordering::SeqCst) > seen).then_some(()));
         }
-        assert!(asked.load(Ordering::SeqCst) >= before + 3, "each kind of answer was given");
-        eventually("it is told", || (!bed.status(&format!("nightly-{number}")).conditions.is_empty()).then_some(()));
-        kept(&bed, &operator, &secrets);
+        assert!(requests.load(Ordering::SeqCst) >= before + 3, "each kind of response was sent");
+        let name = format!("nightly-{number}");
+        eventually("the status has conditions", || (!env.status(&name).conditions.is_empty()).then_some(()));
+        assert_no_leak(&env, &operator, &secrets);
         assert!(operator.stop());
     }
-    // On the way to the API server.
+    // A proxy to the API server.
     for proxy in ["http", "https", "socks5", "ftp", "a b"] {
         let proxy = format!("{proxy}://operator:{PASSWORD}@127.0.0.1:1");
         let mut operator =
-            bed.operator_unready_with(&[("HTTPS_PROXY", &proxy), ("PERSONALIZE_OPERATOR_LOG_LEVEL", "trace")]);
-        eventually(&proxy, || (operator.has_ended() || operator.log().contains("lease")).then_some(()));
-        kept(&bed, &operator, &secrets);
+            env.spawn_operator_with(&[("HTTPS_PROXY", &proxy), ("PERSONALIZE_OPERATOR_LOG_LEVEL", "trace")]);
+        eventually(&proxy, || (operator.has_exited() || operator.log().contains("lease")).then_some(()));
+        assert_no_leak(&env, &operator, &secrets);
     }
-    bed.judged();
+    env.check_invariants();
 }
