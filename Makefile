@@ -41,7 +41,7 @@ test-local: ## The control plane of the tests and the stand-in service, with bot
 
 test-packaging: ## The chart, manifests and GitOps recipes.
 	cargo build --workspace --bins
-	cargo test --test chart --test gitops
+	cargo test --test packaging
 
 test-e2e: ## The operator on a real API server and the stand-in service: scenarios, faults, crashes, security.
 	cargo build --workspace --bins
@@ -50,9 +50,9 @@ test-e2e: ## The operator on a real API server and the stand-in service: scenari
 test-verification: ## The model checker, and the fuzz targets on random input.
 	cd tests/verification && cargo fmt --all --check && cargo clippy --all-targets -- -D warnings && cargo test
 
-soak: ## Random users, faults and kills for MINUTES=10, then all invariants; SOAK_SEED= repeats a run.
+soak: ## A random workload with faults and kills for MINUTES=10, then a check of all invariants; SOAK_SEED= repeats one.
 	cargo build --workspace --bins
-	SOAK_MINUTES=$(or $(MINUTES),10) cargo test --test e2e -- --exact --nocapture soak::random_faults_and_kills_violate_no_invariant
+	SOAK_MINUTES=$(or $(MINUTES),10) cargo test --test e2e -- --exact --nocapture soak::random_workload_with_faults_violates_no_invariant
 
 deny: ## Licences, bans and sources of the dependencies; advisories if their database can be reached.
 	hack/deny
@@ -65,6 +65,8 @@ generate: ## Everything that is generated: CRDs, tables in docs/, the Argo CD sn
 	cp crds/datasetimportjobs.yaml charts/personalize-operator/files/
 	cp crds/datasetimportjobs.yaml config/crd/
 	GENERATE=1 cargo test --quiet --test generated
+	GENERATE=1 cargo test --quiet --test e2e faults::catalog
+	GENERATE=1 cargo test --quiet --test packaging -- snapshots readme kustomize_base argocd_cm_snippet_contains
 	GENERATE=1 cargo test --quiet --test packaging -- snapshots readme kustomize_base argocd_cm_snippet_contains
 
 docs: ## The documentation site in target/book.

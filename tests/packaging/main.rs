@@ -7,16 +7,12 @@
     dead_code,
     clippy::unwrap_used,
     clippy::panic,
-    reason = "test names document themselves; tests/operator uses the rest of the shared modules"
+    reason = "test names document themselves; tests/e2e uses the rest of the shared modules"
 )]
 
-#[path = "../operator/bed.rs"]
-mod bed;
 mod chart;
+#[path = "../e2e/env/mod.rs"]
+mod env;
 mod gitops;
-#[path = "../operator/judge.rs"]
-mod judge;
-#[path = "../operator/proxy.rs"]
-mod proxy;
-#[path = "../operator/service.rs"]
-mod service;
+#[path = "../e2e/invariants/mod.rs"]
+mod invariants;

@@ -1,7 +1,7 @@
 //! The image that hack/image writes, compared with the Dockerfile.
 
 use super::helm::{file, of_kind, read, resources};
-use crate::bed::text;
+use crate::env::text;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::fs;

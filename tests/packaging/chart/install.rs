@@ -2,8 +2,8 @@
 
 use super::helm::{chart, file, helm, merged, read};
 use super::pods::Pods;
-use crate::bed::{Bed, eventually, plane, text};
-use crate::service::{ACCESS_KEY, SECRET_KEY};
+use crate::env::personalize_local::{ACCESS_KEY, SECRET_KEY};
+use crate::env::{TestEnv, eventually, shared_control_plane, text};
 use control_plane::ControlPlane;
 use serde_json::{Value, json};
 use std::fs;
@@ -14,35 +14,35 @@ const CRD: &str = "crd/datasetimportjobs.personalize-operator.io";
 
 /// A namespace with the restricted Pod Security level, for a release and its pods.
 struct Home {
-    bed: Bed,
+    env: TestEnv,
     pods: Pods,
 }
 
 impl Home {
     fn new(control_plane: &'static ControlPlane) -> Self {
-        let bed = Bed::on(control_plane);
-        let label = ["label", "namespace", &bed.namespace, "pod-security.kubernetes.io/enforce=restricted"];
+        let env = TestEnv::on(control_plane);
+        let label = ["label", "namespace", &env.namespace, "pod-security.kubernetes.io/enforce=restricted"];
         assert!(control_plane.kubectl(&label, None).unwrap().status.success());
-        let pods = Pods::run(control_plane, &bed.client, &bed.namespace, &bed.dir().join("pods"));
+        let pods = Pods::run(control_plane, &env.client, &env.namespace, &env.dir().join("pods"));
         let keys = [
             format!("--from-literal=AWS_ACCESS_KEY_ID={ACCESS_KEY}"),
             format!("--from-literal=AWS_SECRET_ACCESS_KEY={SECRET_KEY}"),
         ];
-        let secret = bed.kubectl(&["create", "secret", "generic", "aws", &keys[0], &keys[1]]);
+        let secret = env.kubectl(&["create", "secret", "generic", "aws", &keys[0], &keys[1]]);
         assert!(secret.status.success(), "{}", text(&secret));
-        Self { bed, pods }
+        Self { env, pods }
     }
 
     fn helm(&self, args: &[&str]) -> Output {
-        let kubeconfig = self.bed.plane.kubeconfig().display().to_string();
-        let common = ["--kubeconfig", &kubeconfig, "--namespace", &self.bed.namespace];
-        helm(&self.bed.dir().join("helm"), &[args, &common].concat())
+        let kubeconfig = self.env.control_plane.kubeconfig().display().to_string();
+        let common = ["--kubeconfig", &kubeconfig, "--namespace", &self.env.namespace];
+        helm(&self.env.dir().join("helm"), &[args, &common].concat())
     }
 
     /// Runs helm, which must succeed.
     fn must(&self, args: &[&str]) -> String {
         let output = self.helm(args);
-        let state = || text(&self.bed.kubectl(&["get", "events,pods", "-o", "wide"]));
+        let state = || text(&self.env.kubectl(&["get", "events,pods", "-o", "wide"]));
         assert!(output.status.success(), "helm {args:?}: {}\n{}\n{}", text(&output), state(), self.pods.logs());
         text(&output)
     }
@@ -50,11 +50,11 @@ impl Home {
     /// A values file with the address of the fake service and timings for tests.
     fn values(&self, more: &Value) -> String {
         let values = json!({
-            "aws": {"endpointUrl": self.bed.service.url(), "credentialsSecret": {"name": "aws"}},
+            "aws": {"endpointUrl": self.env.service.url(), "credentialsSecret": {"name": "aws"}},
             "leaderElection": {"leaseDuration": "3s"},
             "imports": {"pollMin": "200ms", "pollMax": "500ms", "grace": "1s", "backoffMin": "200ms"},
         });
-        let file = self.bed.dir().join("values.json");
+        let file = self.env.dir().join("values.json");
         fs::write(&file, merged(values, more).to_string()).unwrap();
         file.display().to_string()
     }
@@ -66,12 +66,12 @@ impl Home {
     }
 
     fn exists(&self, what: &[&str]) -> bool {
-        self.bed.kubectl(&[&["get"], what].concat()).status.success()
+        self.env.kubectl(&[&["get"], what].concat()).status.success()
     }
 
     /// What `kubectl get` prints of this resource by a JSONPath.
     fn field(&self, what: &str, path: &str) -> String {
-        text(&self.bed.kubectl(&["get", what, "-o", &format!("jsonpath={path}")]))
+        text(&self.env.kubectl(&["get", what, "-o", &format!("jsonpath={path}")]))
     }
 
     fn crd_columns(&self) -> String {
@@ -97,32 +97,34 @@ fn release_is_installed_upgraded_rolled_back_and_reinstalled_without_repeating_a
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let control_plane = Box::leak(Box::new(ControlPlane::start(dir.path()).unwrap()));
     let home = Home::new(control_plane);
-    let bed = &home.bed;
+    let env = &home.env;
     let notes = home.install("install", "imports", &chart(), &json!({}));
     let manifest = notes.split("apply -f - <<EOF\n").nth(1).and_then(|rest| rest.split("EOF").next()).unwrap();
     let manifest: Value = serde_yaml::from_str(manifest).unwrap();
-    assert!(bed.try_apply(&manifest).status.success(), "the API server accepts the manifest in the notes: {notes}");
-    bed.delete("interactions");
+    assert!(env.try_apply(&manifest).status.success(), "the API server accepts the manifest in the notes: {notes}");
+    env.delete("interactions");
     let tested = home.must(&["test", "imports", "--timeout", "5m"]);
     assert!(tested.contains("Phase:          Succeeded"), "{tested}");
 
-    bed.import("first", "d0", json!({}));
-    bed.until("first", "ImportSucceeded");
-    eventually("the operator publishes events", || bed.events("first").contains(&"Submitted".to_owned()).then_some(()));
+    env.import("first", "d0", json!({}));
+    env.wait_for_reason("first", "ImportSucceeded");
+    eventually("the operator publishes events", || {
+        env.event_reasons("first").contains(&"Submitted".to_owned()).then_some(())
+    });
 
     // Upgrade the CRD and the image while an import runs.
-    bed.service.durations(0, 600_000);
-    bed.import("second", "d1", json!({}));
-    bed.until("second", "Importing");
+    env.service.set_durations(0, 600_000);
+    env.import("second", "d1", json!({}));
+    env.wait_for_reason("second", "Importing");
     let columns = "  - additionalPrinterColumns:\n";
     let role = format!("{columns}    - jsonPath: .spec.roleArn\n      name: Role\n      type: string\n");
-    let next = changed_chart(bed.dir(), "files/datasetimportjobs.yaml", columns, &role);
+    let next = changed_chart(env.dir(), "files/datasetimportjobs.yaml", columns, &role);
     let more = json!({"replicas": 2, "image": {"tag": "next"}, "podDisruptionBudget": {"enabled": true}});
     home.install("upgrade", "imports", &next, &more);
     assert!(home.crd_columns().contains("Role"), "{}", home.crd_columns());
     assert_eq!(home.field("deployment", "{.items[0].status.readyReplicas}"), "2");
-    bed.service.durations(0, 0);
-    bed.until("second", "ImportSucceeded");
+    env.service.set_durations(0, 0);
+    env.wait_for_reason("second", "ImportSucceeded");
 
     home.must(&["rollback", "imports", "1", "--wait", "--timeout", "5m"]);
     let columns = home.crd_columns();
@@ -130,14 +132,14 @@ fn release_is_installed_upgraded_rolled_back_and_reinstalled_without_repeating_a
 
     home.must(&["uninstall", "imports", "--wait", "--timeout", "5m"]);
     eventually("all pods are deleted", || {
-        text(&bed.kubectl(&["get", "pods", "-o", "name"])).trim().is_empty().then_some(())
+        text(&env.kubectl(&["get", "pods", "-o", "name"])).trim().is_empty().then_some(())
     });
     for kind in ["deployment", "service", "role", "rolebinding", "poddisruptionbudget"] {
-        assert!(text(&bed.kubectl(&["get", kind, "-o", "name"])).trim().is_empty(), "{kind}");
+        assert!(text(&env.kubectl(&["get", kind, "-o", "name"])).trim().is_empty(), "{kind}");
     }
     let cluster_wide =
         ["get", "clusterrole,clusterrolebinding,validatingadmissionpolicy", "-l", "app.kubernetes.io/instance=imports"];
-    assert!(text(&bed.plane.kubectl(&cluster_wide, None).unwrap()).contains("No resources found"));
+    assert!(text(&env.control_plane.kubectl(&cluster_wide, None).unwrap()).contains("No resources found"));
     for remaining in [vec![CRD], vec!["dij", "first"], vec!["dij", "second"]] {
         assert!(home.exists(&remaining), "{remaining:?} survives the uninstall");
     }
@@ -147,9 +149,9 @@ fn release_is_installed_upgraded_rolled_back_and_reinstalled_without_repeating_a
 
     // A reinstall under the same name takes over the CRD. `--wait` also waits for an import in the release, and an
     // upgrade keeps the values of the install.
-    let within = Bed::manifest("within", "d3", json!({}));
+    let within = TestEnv::manifest("within", "d3", json!({}));
     home.install("install", "imports", &chart(), &json!({"replicas": 2, "extraObjects": [within]}));
-    assert_eq!(bed.status("within").status.as_deref(), Some("ACTIVE"), "--wait waits for the import");
+    assert_eq!(env.status("within").status.as_deref(), Some("ACTIVE"), "--wait waits for the import");
     let chart_dir = chart().display().to_string();
     let set = ["--reset-then-reuse-values", "--set", "concurrency=3", "--wait", "--timeout", "5m"];
     home.must(&[&["upgrade", "imports", &chart_dir], set.as_slice()].concat());
@@ -163,23 +165,23 @@ fn release_is_installed_upgraded_rolled_back_and_reinstalled_without_repeating_a
     let rejected = home.helm(&install);
     assert!(text(&rejected).contains("invalid ownership metadata"), "{}", text(&rejected));
     home.must(&[install.as_slice(), &["--take-ownership"]].concat());
-    bed.import("third", "d2", json!({}));
-    bed.until("third", "ImportSucceeded");
-    assert_eq!(bed.service.calls("CreateDatasetImportJob"), 4);
+    env.import("third", "d2", json!({}));
+    env.wait_for_reason("third", "ImportSucceeded");
+    assert_eq!(env.service.call_count("CreateDatasetImportJob"), 4);
     home.must(&["uninstall", "again", "--wait", "--timeout", "5m"]);
     eventually("the CRD is deleted with crds.keep=false", || (!home.exists(&[CRD])).then_some(()));
-    kustomize(bed);
+    kustomize(env);
     control_plane.shutdown();
 }
 
 /// Installs with `kubectl apply -k`. This comes after the release, because both bring the CRD.
-fn kustomize(bed: &Bed) {
-    let (control_plane, namespace) = (bed.plane, "personalize-operator");
+fn kustomize(env: &TestEnv) {
+    let (control_plane, namespace) = (env.control_plane, "personalize-operator");
     let config = file("config/default").display().to_string();
     let applied = control_plane.kubectl(&["apply", "--validate=strict", "-k", &config], None).unwrap();
     assert!(applied.status.success(), "{}", text(&applied));
     assert!(!text(&applied).contains("Warning"), "{}", text(&applied));
-    let pods = Pods::run(control_plane, &bed.client, namespace, &bed.dir().join("kustomize"));
+    let pods = Pods::run(control_plane, &env.client, namespace, &env.dir().join("kustomize"));
     let rollout = ["-n", namespace, "rollout", "status", "deployment/personalize-operator", "--timeout=5m"];
     let rolled_out = control_plane.kubectl(&rollout, None).unwrap();
     assert!(rolled_out.status.success(), "{}\n{}", text(&rolled_out), pods.logs());
@@ -192,23 +194,23 @@ fn kustomize(bed: &Bed) {
 
 #[test]
 fn namespaced_release_imports_with_roles_only_and_leaves_other_namespaces_alone() {
-    let home = Home::new(plane());
-    let (bed, other) = (&home.bed, Bed::on(plane()));
+    let home = Home::new(shared_control_plane());
+    let (env, other) = (&home.env, TestEnv::on(shared_control_plane()));
     let limit = "personalize-operator.io/allowed-dataset-arns=arn:aws:personalize:*:dataset/shop/d1";
     assert!(other.kubectl(&["annotate", "namespace", &other.namespace, limit]).status.success());
-    let unwatched = Bed::on(plane());
+    let unwatched = TestEnv::on(shared_control_plane());
     unwatched.import("unseen", "d9", json!({}));
-    let watched = json!({"crds": {"enabled": false}, "watchNamespaces": [bed.namespace, other.namespace]});
+    let watched = json!({"crds": {"enabled": false}, "watchNamespaces": [env.namespace, other.namespace]});
     home.install("install", "team", &chart(), &watched);
     let cluster_wide = ["get", "clusterrole,clusterrolebinding", "-l", "app.kubernetes.io/instance=team", "-o", "name"];
-    assert!(text(&bed.plane.kubectl(&cluster_wide, None).unwrap()).trim().is_empty());
-    bed.import("import", "d0", json!({}));
-    bed.until("import", "ImportSucceeded");
+    assert!(text(&env.control_plane.kubectl(&cluster_wide, None).unwrap()).trim().is_empty());
+    env.import("import", "d0", json!({}));
+    env.wait_for_reason("import", "ImportSucceeded");
     // The Role lets the operator read the Namespace, so it knows the limits.
     other.import("listed", "d1", json!({}));
-    other.until("listed", "ImportSucceeded");
+    other.wait_for_reason("listed", "ImportSucceeded");
     other.import("unlisted", "d2", json!({}));
-    let status = other.until("unlisted", "NotPermitted");
+    let status = other.wait_for_reason("unlisted", "NotPermitted");
     let message = status.conditions.iter().find(|c| c.type_ == "Ready").map(|c| c.message.clone()).unwrap_or_default();
     assert!(message.contains("does not list it"), "{message}");
     assert_eq!(unwatched.status("unseen").observed_generation, Some(-1));
@@ -217,9 +219,9 @@ fn namespaced_release_imports_with_roles_only_and_leaves_other_namespaces_alone(
 
 /// Installs a faulty chart. Its operator logs this, and the release never becomes ready.
 fn never_ready(path: &str, from: &str, to: &str, log: &str) {
-    let home = Home::new(plane());
-    let chart = changed_chart(home.bed.dir(), path, from, to).display().to_string();
-    let values = home.values(&json!({"crds": {"enabled": false}, "watchNamespaces": [home.bed.namespace]}));
+    let home = Home::new(shared_control_plane());
+    let chart = changed_chart(home.env.dir(), path, from, to).display().to_string();
+    let values = home.values(&json!({"crds": {"enabled": false}, "watchNamespaces": [home.env.namespace]}));
     home.must(&["install", "faulty", &chart, "--values", &values]);
     eventually(log, || home.pods.logs().contains(log).then_some(()));
     let upgraded = home.helm(&["upgrade", "faulty", &chart, "--values", &values, "--wait", "--timeout", "5s"]);

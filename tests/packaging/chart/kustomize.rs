@@ -1,7 +1,7 @@
 //! The kustomize base is what the chart renders with its default values.
 
 use super::helm::{chart, compare, documents, file, read, render_as};
-use crate::bed::{plane, text};
+use crate::env::{shared_control_plane, text};
 use serde_json::{Value, json};
 
 const NAME: &str = "personalize-operator";
@@ -23,7 +23,8 @@ fn kustomize_base_matches_the_rendered_chart() {
 
 #[test]
 fn kustomize_builds_namespaced_resources_with_the_image_of_this_version() {
-    let built = plane().kubectl(&["kustomize", &file("config/default").display().to_string()], None).unwrap();
+    let built =
+        shared_control_plane().kubectl(&["kustomize", &file("config/default").display().to_string()], None).unwrap();
     assert!(built.status.success(), "{}", text(&built));
     let resources = documents(&text(&built));
     let deployment = resources.iter().find(|r| r["kind"] == "Deployment").unwrap();

@@ -8,8 +8,8 @@
 //! pods listen on a loopback address where their arguments say 0.0.0.0, and /etc/hosts resolves the names of Services.
 
 use super::helm::documents;
-use crate::bed::{block_on, eventually, http};
-use control_plane::{ControlPlane, Tethered, tether};
+use crate::env::{block_on, eventually, http};
+use control_plane::{ChildGuard, ControlPlane};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::{Api, ListParams, Patch, PatchParams};
@@ -123,7 +123,7 @@ struct Runner {
 struct Running {
     name: String,
     address: String,
-    process: Tethered,
+    process: ChildGuard,
     grace_period: Duration,
     ready: bool,
     ended: bool,
@@ -213,7 +213,7 @@ impl Runner {
         args.extend(["hosts", "mounts"].map(|file| dir.join(file).display().to_string()));
         args.extend(items(&container["args"]).iter().map(|arg| string(arg).replace("0.0.0.0", &address)));
         let log = File::create(self.dir.join("logs").join(&name)).unwrap();
-        let process = tether(Path::new("unshare"), &args, |command| {
+        let process = ChildGuard::spawn(Path::new("unshare"), &args, |command| {
             command.env_clear().envs(environment).stdout(log.try_clone().unwrap()).stderr(log);
         });
         let grace_period = pod["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap();

@@ -1,7 +1,7 @@
 //! What the chart renders: compared with reviewed snapshots, and accepted by a real API server.
 
 use super::helm::{chart, compare, documents, file, helm, of_kind, read, render_as, resources};
-use crate::bed::{eventually, plane, text};
+use crate::env::{eventually, shared_control_plane, text};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -65,7 +65,7 @@ fn helm_lint_accepts_every_case() {
 
 #[test]
 fn api_server_accepts_every_rendered_manifest_without_a_warning() {
-    let control_plane = plane();
+    let control_plane = shared_control_plane();
     let prepare =
         ["apply", "--server-side", "-f", &file("tests/packaging/chart/prometheus-operator.yaml").display().to_string()];
     let prepared = control_plane.kubectl(&prepare, None).unwrap();
@@ -100,7 +100,7 @@ fn artifact_hub_annotations_match_the_crd_and_their_examples_are_valid() {
     let examples = annotation("artifacthub.io/crdsExamples");
     let list = json!({"apiVersion": "v1", "kind": "List", "items": examples});
     let args = ["apply", "--dry-run=server", "--validate=strict", "-f", "-"];
-    let applied = plane().kubectl(&args, Some(&list.to_string())).unwrap();
+    let applied = shared_control_plane().kubectl(&args, Some(&list.to_string())).unwrap();
     assert!(applied.status.success(), "{}", text(&applied));
     let crd: Value = serde_yaml::from_str(&read("crds/datasetimportjobs.yaml")).unwrap();
     let listed = &annotation("artifacthub.io/crds")[0];

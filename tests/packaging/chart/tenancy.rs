@@ -1,7 +1,7 @@
 //! The chart's ValidatingAdmissionPolicy: it enforces the operator's rule at admission.
 
 use super::helm::{of_kind, read, resources};
-use crate::bed::{Bed, eventually, plane, text};
+use crate::env::{TestEnv, eventually, shared_control_plane, text};
 use personalize_operator::api::DatasetImportJobSpec;
 use personalize_operator::controller::namespace_policy::{
     ALLOWED_DATA_LOCATIONS, ALLOWED_DATASET_ARNS, ALLOWED_ROLE_ARNS, DefaultPolicy, PATTERN_CHARACTERS, denial,
@@ -27,7 +27,8 @@ fn policy(name: &str, unlisted: &str) {
     assert!(applied.status.success(), "{}", text(&applied));
     let policy = format!("{name}-tenancy");
     let status = eventually("the policy's types are checked", || {
-        let got = plane().kubectl(&["get", "validatingadmissionpolicy", &policy, "-o", "json"], None).unwrap();
+        let got =
+            shared_control_plane().kubectl(&["get", "validatingadmissionpolicy", &policy, "-o", "json"], None).unwrap();
         let got: Value = serde_json::from_slice(&got.stdout).unwrap();
         (got["status"]["observedGeneration"] == got["metadata"]["generation"]).then(|| got["status"].clone())
     });
@@ -35,7 +36,7 @@ fn policy(name: &str, unlisted: &str) {
     // A namespace without any permission shows when the policy is effective.
     let probe = namespace(&format!("{name}-probe"), name, &[(ALLOWED_ROLE_ARNS, "none")]);
     create_namespaces(std::slice::from_ref(&probe));
-    let import = import_in(&probe, Bed::manifest("probe", "d0", json!({})));
+    let import = import_in(&probe, TestEnv::manifest("probe", "d0", json!({})));
     eventually("the policy is effective", || {
         let tried = kubectl(&DRY_RUN, &[&import]);
         text(&tried).contains("is not permitted in this namespace").then_some(())
@@ -47,7 +48,7 @@ const DRY_RUN: [&str; 4] = ["create", "--dry-run=server", "-f", "-"];
 /// Runs kubectl once for all of these objects, because it starts slowly.
 fn kubectl(args: &[&str], objects: &[&Value]) -> Output {
     let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
-    plane().kubectl(args, Some(&list.to_string())).unwrap()
+    shared_control_plane().kubectl(args, Some(&list.to_string())).unwrap()
 }
 
 fn namespace(name: &str, label: &str, annotations: &[(&str, &str)]) -> Value {
@@ -124,7 +125,7 @@ fn admission_policy_and_operator_make_the_same_decision() {
             .flat_map(|(case, namespace)| edits.iter().map(move |edit| (case, namespace, edit)))
             .enumerate()
             .map(|(i, (case, namespace, edit))| {
-                (case, import_in(namespace, Bed::manifest(&format!("v{i}"), "d0", edit.clone())))
+                (case, import_in(namespace, TestEnv::manifest(&format!("v{i}"), "d0", edit.clone())))
             })
             .collect();
         let output = text(&kubectl(&DRY_RUN, &imports.iter().map(|(_, import)| import).collect::<Vec<_>>()));
@@ -142,7 +143,7 @@ fn admission_policy_and_operator_make_the_same_decision() {
 }
 
 fn arn(dataset: &str) -> String {
-    crate::bed::dataset_arn(dataset)
+    crate::env::dataset_arn(dataset)
 }
 
 #[test]
@@ -164,13 +165,13 @@ fn built_in_roles_get_their_usual_rights_except_on_the_status() {
     for role in ["view", "edit", "admin"] {
         let user = format!("--user={role}-of-{namespace}");
         let bind = ["-n", &namespace, "create", "rolebinding", role, &format!("--clusterrole={role}"), &user];
-        assert!(plane().kubectl(&bind, None).unwrap().status.success());
+        assert!(shared_control_plane().kubectl(&bind, None).unwrap().status.success());
     }
     let may = |role: &str, verb: &str, subresource: &str| {
         let (user, subresource) = (format!("--as={role}-of-{namespace}"), format!("--subresource={subresource}"));
         let resource = "datasetimportjobs.personalize-operator.io";
         let args = ["-n", &namespace, "auth", "can-i", verb, resource, &user, &subresource];
-        plane().kubectl(&args, None).unwrap().status.success()
+        shared_control_plane().kubectl(&args, None).unwrap().status.success()
     };
     for (role, edits) in [("view", false), ("edit", true), ("admin", true)] {
         eventually("the role can list", || may(role, "list", "").then_some(()));
@@ -202,9 +203,9 @@ fn namespace_editor_cannot_bypass_the_policy() {
     let user = format!("dana-of-{namespace}");
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let kubeconfig = dir.path().join("kubeconfig");
-    plane().kubeconfig_for(&user, &["system:authenticated"], &kubeconfig).unwrap();
+    shared_control_plane().kubeconfig_for(&user, &["system:authenticated"], &kubeconfig).unwrap();
     let bind = ["-n", &namespace, "create", "rolebinding", "dana", "--clusterrole=edit", &format!("--user={user}")];
-    assert!(plane().kubectl(&bind, None).unwrap().status.success());
+    assert!(shared_control_plane().kubectl(&bind, None).unwrap().status.success());
     let as_dana = |args: &[&str], input: &Value| {
         let file = dir.path().join("input.json");
         std::fs::write(&file, input.to_string()).unwrap();
@@ -216,19 +217,19 @@ fn namespace_editor_cannot_bypass_the_policy() {
         command.output().unwrap()
     };
     // An editor may import only because of the chart's aggregated role.
-    let listed = Bed::manifest("listed", "d1", json!({}));
+    let listed = TestEnv::manifest("listed", "d1", json!({}));
     eventually("an editor may import a listed dataset", || {
         as_dana(&["create"], &listed).status.success().then_some(())
     });
 
-    let other = |edit: Value| Bed::manifest("other", "d1", edit);
+    let other = |edit: Value| TestEnv::manifest("other", "d1", edit);
     let elsewhere = json!({"datasetArn": arn("d2")});
     let data = json!({"dataSource": {"dataLocation": "s3://bucket2/x.csv"}});
     let mut annotated = other(elsewhere.clone());
     annotated["metadata"]["annotations"] = json!({(ALLOWED_DATASET_ARNS): "*"});
     let mut generated = other(elsewhere.clone());
     generated["metadata"] = json!({"generateName": "other-"});
-    let mut moved = Bed::manifest("listed", "d2", json!({}));
+    let mut moved = TestEnv::manifest("listed", "d2", json!({}));
     let free = format!("{ALLOWED_DATASET_ARNS}=*");
     for (how, args, input, why) in [
         ("creates another import", vec!["create"], other(elsewhere.clone()), "does not list it"),
@@ -277,6 +278,6 @@ fn namespace_editor_cannot_bypass_the_policy() {
         assert!(!tried.status.success() && text(&tried).contains(why), "{how}: {}", text(&tried));
     }
     let list = ["-n", &namespace, "get", "dij", "-o", "jsonpath={.items[*].spec.datasetArn}"];
-    let imported = text(&plane().kubectl(&list, None).unwrap());
+    let imported = text(&shared_control_plane().kubectl(&list, None).unwrap());
     assert!(imported.split_whitespace().all(|dataset| dataset == arn("d1")), "{imported}");
 }

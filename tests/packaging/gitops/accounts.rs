@@ -2,11 +2,11 @@
 //! account. Fakes of STS and of the Pod Identity agent speak their protocols with the real SDK. The fake service checks
 //! the issued credentials.
 
-use crate::bed::{ACCOUNT, Bed, REGION, dataset_arn};
-use crate::judge::accepted;
-use crate::service::{
+use crate::env::personalize_local::{
     ACCESS_KEY, OTHER_ACCESS_KEY, OTHER_ACCOUNT, SECRET_KEY, SESSION_TOKEN, TEMPORARY_ACCESS_KEY, TEMPORARY_SECRET_KEY,
 };
+use crate::env::{ACCOUNT, REGION, TestEnv, dataset_arn};
+use crate::invariants::accepted_creates;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
@@ -113,12 +113,12 @@ fn in_other_account(dataset: &str) -> Value {
     json!({"datasetArn": dataset_arn(dataset).replace(ACCOUNT, OTHER_ACCOUNT)})
 }
 
-fn ready_message(bed: &Bed, name: &str) -> String {
-    bed.status(name).conditions[0].message.clone()
+fn ready_message(env: &TestEnv, name: &str) -> String {
+    env.status(name).conditions[0].message.clone()
 }
 
-fn assert_no_secrets(bed: &Bed, log: &str) {
-    let output = format!("{log}{}", bed.writes().iter().map(Value::to_string).collect::<String>());
+fn assert_no_secrets(env: &TestEnv, log: &str) {
+    let output = format!("{log}{}", env.audited_writes().iter().map(Value::to_string).collect::<String>());
     for secret in [SECRET_KEY, TEMPORARY_SECRET_KEY, SESSION_TOKEN] {
         assert!(!output.contains(secret));
     }
@@ -126,15 +126,17 @@ fn assert_no_secrets(bed: &Bed, log: &str) {
 
 #[test]
 fn import_into_another_account_uses_the_role_for_that_account() {
-    let bed = Bed::new();
+    let env = TestEnv::new();
     let sts = sts_of_other_account();
-    let operator =
-        bed.operator_with(&[("AWS_ENDPOINT_URL_STS", &sts.url)], &[&format!("--account-roles={OTHER_ACCOUNT}={ROLE}")]);
-    bed.import("home", "d0", json!({}));
-    bed.import("away", "d0", in_other_account("d0"));
-    bed.until("home", "ImportSucceeded");
-    bed.until("away", "ImportSucceeded");
-    let mut accounts: Vec<String> = accepted(&bed.service.ledger()).into_iter().map(|a| a.account).collect();
+    let operator = env.start_operator_with(
+        &[("AWS_ENDPOINT_URL_STS", &sts.url)],
+        &[&format!("--account-roles={OTHER_ACCOUNT}={ROLE}")],
+    );
+    env.import("home", "d0", json!({}));
+    env.import("away", "d0", in_other_account("d0"));
+    env.wait_for_reason("home", "ImportSucceeded");
+    env.wait_for_reason("away", "ImportSucceeded");
+    let mut accounts: Vec<String> = accepted_creates(&env.service.ledger()).into_iter().map(|a| a.account).collect();
     accounts.sort();
     assert_eq!(accounts, [ACCOUNT, OTHER_ACCOUNT]);
     let requests = sts.requests();
@@ -146,59 +148,61 @@ fn import_into_another_account_uses_the_role_for_that_account() {
     );
     let signed = format!("Credential={ACCESS_KEY}/");
     assert!(request.head.contains(&signed) && request.head.contains(&format!("/{REGION}/sts/")), "{}", request.head);
-    assert_no_secrets(&bed, &operator.log());
+    assert_no_secrets(&env, &operator.log());
 }
 
 #[test]
 fn role_that_cannot_be_assumed_is_reported_and_the_import_runs_once_it_can() {
-    let bed = Bed::new();
+    let env = TestEnv::new();
     let sts = sts_of_other_account();
     sts.rejects.store(true, Ordering::SeqCst);
-    let operator =
-        bed.operator_with(&[("AWS_ENDPOINT_URL_STS", &sts.url)], &[&format!("--account-roles={OTHER_ACCOUNT}={ROLE}")]);
-    bed.import("away", "d0", in_other_account("d0"));
-    bed.until("away", "CredentialsRefused");
-    let message = ready_message(&bed, "away");
+    let operator = env.start_operator_with(
+        &[("AWS_ENDPOINT_URL_STS", &sts.url)],
+        &[&format!("--account-roles={OTHER_ACCOUNT}={ROLE}")],
+    );
+    env.import("away", "d0", in_other_account("d0"));
+    env.wait_for_reason("away", "CredentialsRefused");
+    let message = ready_message(&env, "away");
     assert!(
         message.contains(&format!("the role {ROLE} for account {OTHER_ACCOUNT} can't be assumed (AccessDenied)")),
         "{message}"
     );
-    assert_eq!(bed.service.ledger().len(), 0, "no call uses other credentials");
+    assert_eq!(env.service.ledger().len(), 0, "no call uses other credentials");
     sts.rejects.store(false, Ordering::SeqCst);
-    bed.until("away", "ImportSucceeded");
-    assert_no_secrets(&bed, &operator.log());
+    env.wait_for_reason("away", "ImportSucceeded");
+    assert_no_secrets(&env, &operator.log());
 }
 
 #[test]
 fn account_without_credentials_is_reported_in_the_status() {
-    let bed = Bed::new();
+    let env = TestEnv::new();
     // These credentials don't include their account, so the service has to reject the call.
-    let operator = bed.operator(&[]);
-    bed.import("away", "d0", in_other_account("d0"));
-    bed.until("away", "AccessDenied");
-    let message = ready_message(&bed, "away");
+    let operator = env.start_operator(&[]);
+    env.import("away", "d0", in_other_account("d0"));
+    env.wait_for_reason("away", "AccessDenied");
+    let message = ready_message(&env, "away");
     assert!(message.contains(&format!("no role is configured for account {OTHER_ACCOUNT}")), "{message}");
     assert!(message.contains("--account-roles"), "{message}");
     operator.kill();
     // With a known account, the operator needs no call.
-    let calls = bed.service.ledger().len();
-    let _operator = bed.operator_with(&[("AWS_ACCOUNT_ID", ACCOUNT)], &[]);
-    bed.import("far", "d1", in_other_account("d1"));
-    bed.until("far", "AccessDenied");
-    let message = ready_message(&bed, "far");
+    let calls = env.service.ledger().len();
+    let _operator = env.start_operator_with(&[("AWS_ACCOUNT_ID", ACCOUNT)], &[]);
+    env.import("far", "d1", in_other_account("d1"));
+    env.wait_for_reason("far", "AccessDenied");
+    let message = ready_message(&env, "far");
     assert!(message.contains(&format!("the operator's credentials are of account {ACCOUNT}")), "{message}");
-    assert_eq!(bed.service.ledger().len(), calls);
-    bed.import("home", "d2", json!({}));
-    bed.until("home", "ImportSucceeded");
+    assert_eq!(env.service.ledger().len(), calls);
+    env.import("home", "d2", json!({}));
+    env.wait_for_reason("home", "ImportSucceeded");
 }
 
 #[test]
 fn irsa_web_identity_is_sufficient() {
-    let bed = Bed::new();
+    let env = TestEnv::new();
     let sts = sts_of_other_account();
-    let token = bed.dir().join("token");
+    let token = env.dir().join("token");
     fs::write(&token, "a.projected.token").unwrap();
-    let _operator = bed.operator_with(
+    let _operator = env.start_operator_with(
         &[
             ("AWS_ENDPOINT_URL_STS", &sts.url),
             ("AWS_ACCESS_KEY_ID", ""),
@@ -209,8 +213,8 @@ fn irsa_web_identity_is_sufficient() {
         ],
         &[],
     );
-    bed.import("away", "d0", in_other_account("d0"));
-    bed.until("away", "ImportSucceeded");
+    env.import("away", "d0", in_other_account("d0"));
+    env.wait_for_reason("away", "ImportSucceeded");
     let requests = sts.requests();
     assert_eq!(requests[0].form("Action"), "AssumeRoleWithWebIdentity");
     assert_eq!(requests[0].form("WebIdentityToken"), "a.projected.token");
@@ -218,12 +222,12 @@ fn irsa_web_identity_is_sufficient() {
 
 #[test]
 fn eks_pod_identity_is_sufficient_and_can_assume_roles_in_other_accounts() {
-    let bed = Bed::new();
+    let env = TestEnv::new();
     let agent = FakeIssuer::start(ACCOUNT, TEMPORARY_ACCESS_KEY);
     let sts = sts_of_other_account();
-    let token = bed.dir().join("token");
+    let token = env.dir().join("token");
     fs::write(&token, "a.pod.token").unwrap();
-    let _operator = bed.operator_with(
+    let _operator = env.start_operator_with(
         &[
             ("AWS_ENDPOINT_URL_STS", &sts.url),
             ("AWS_ACCESS_KEY_ID", ""),
@@ -233,10 +237,10 @@ fn eks_pod_identity_is_sufficient_and_can_assume_roles_in_other_accounts() {
         ],
         &[&format!("--account-roles={OTHER_ACCOUNT}={ROLE}")],
     );
-    bed.import("home", "d0", json!({}));
-    bed.import("away", "d0", in_other_account("d0"));
-    bed.until("home", "ImportSucceeded");
-    bed.until("away", "ImportSucceeded");
+    env.import("home", "d0", json!({}));
+    env.import("away", "d0", in_other_account("d0"));
+    env.wait_for_reason("home", "ImportSucceeded");
+    env.wait_for_reason("away", "ImportSucceeded");
     let head = agent.requests()[0].head.to_ascii_lowercase();
     assert!(head.contains("authorization: a.pod.token"), "{head}");
     assert_eq!(sts.requests()[0].form("RoleArn"), ROLE);

@@ -1,8 +1,8 @@
 //! The alerts: their unit tests in promtool, their queries, and their runbooks.
 
 use super::tool::{output, run};
-use crate::bed::text;
 use crate::chart::helm::{chart, documents, file, read, render_as};
+use crate::env::text;
 use personalize_operator::api::conditions::Reason;
 use personalize_operator::telemetry::metrics::{Description, Metrics};
 use serde_json::{Value, json};

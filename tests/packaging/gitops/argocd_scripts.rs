@@ -2,8 +2,8 @@
 //! test cases in Argo CD's layout, and on live resources.
 
 use super::tool::{files, live, output};
-use crate::bed::{Bed, eventually, text};
 use crate::chart::helm::{compare, file, read};
+use crate::env::{TestEnv, eventually, text};
 use personalize_operator::api::GROUP;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -133,79 +133,79 @@ fn argocd_cm_snippet_contains_the_scripts() {
 
 #[test]
 fn argocd_cm_snippet_keeps_other_entries_of_the_config_map() {
-    let bed = Bed::new();
-    let created = bed.kubectl(&["create", "configmap", "argocd-cm", "--from-literal=url=https://argocd.example.org"]);
+    let env = TestEnv::new();
+    let created = env.kubectl(&["create", "configmap", "argocd-cm", "--from-literal=url=https://argocd.example.org"]);
     assert!(created.status.success(), "{}", text(&created));
     let patch =
-        read("gitops/argocd/argocd-cm.yaml").replace("namespace: argocd", &format!("namespace: {}", bed.namespace));
-    let path = bed.dir().join("patch.yaml");
+        read("gitops/argocd/argocd-cm.yaml").replace("namespace: argocd", &format!("namespace: {}", env.namespace));
+    let path = env.dir().join("patch.yaml");
     std::fs::write(&path, patch).unwrap();
-    let patched = bed.kubectl(&["patch", "configmap", "argocd-cm", "--patch-file", path.to_str().unwrap()]);
+    let patched = env.kubectl(&["patch", "configmap", "argocd-cm", "--patch-file", path.to_str().unwrap()]);
     assert!(patched.status.success(), "{}", text(&patched));
     let map: Value =
-        serde_json::from_slice(&bed.kubectl(&["get", "configmap", "argocd-cm", "-o", "json"]).stdout).unwrap();
+        serde_json::from_slice(&env.kubectl(&["get", "configmap", "argocd-cm", "-o", "json"]).stdout).unwrap();
     assert_eq!(map["data"]["url"], "https://argocd.example.org");
     let health = format!("resource.customizations.health.{GROUP}_DatasetImportJob");
     assert_eq!(map["data"][health], read(customization().join("health.lua")));
 }
 
 /// Argo CD's health status of a live resource.
-fn live_health(bed: &Bed, name: &str) -> String {
-    health(&live(bed, name))["status"].as_str().unwrap().to_owned()
+fn live_health(env: &TestEnv, name: &str) -> String {
+    health(&live(env, name))["status"].as_str().unwrap().to_owned()
 }
 
 /// Runs an enabled action on a live resource, and patches it as Argo CD does.
-fn click(bed: &Bed, name: &str, action: &str) {
-    let before = live(bed, name);
+fn click(env: &TestEnv, name: &str, action: &str) {
+    let before = live(env, name);
     let enabled = enabled_actions(&before);
     assert!(enabled.contains(&action.to_owned()), "{action} must be enabled for {name}: {enabled:?}");
     let after = run_action(action, &before);
     assert_eq!(after["spec"], before["spec"], "an action must not change what Git tracks");
-    bed.patch(name, &json!({"metadata": {"annotations": after["metadata"]["annotations"]}}));
+    env.patch(name, &json!({"metadata": {"annotations": after["metadata"]["annotations"]}}));
 }
 
 #[test]
 fn live_resource_has_the_health_of_its_state_and_working_actions() {
-    let bed = Bed::new();
-    bed.service.durations(100, 600_000);
+    let env = TestEnv::new();
+    env.service.set_durations(100, 600_000);
     let few = json!({"dataSource": {"dataLocation": "s3://bucket/few.csv"}});
-    bed.import("good", "d0", json!({}));
-    assert_eq!(live_health(&bed, "good"), "Progressing", "not observed yet");
-    bed.import("suspended", "d2", json!({"suspend": true}));
-    bed.import("waiting", "nowhere", json!({}));
-    let _operator = bed.operator(&[]);
-    bed.until("good", "Importing");
-    assert_eq!(live_health(&bed, "good"), "Progressing");
-    assert_eq!(enabled_actions(&live(&bed, "good")), ["reconcile"]);
-    bed.until("suspended", "Suspended");
-    assert_eq!(live_health(&bed, "suspended"), "Suspended");
+    env.import("good", "d0", json!({}));
+    assert_eq!(live_health(&env, "good"), "Progressing", "not observed yet");
+    env.import("suspended", "d2", json!({"suspend": true}));
+    env.import("waiting", "nowhere", json!({}));
+    let _operator = env.start_operator(&[]);
+    env.wait_for_reason("good", "Importing");
+    assert_eq!(live_health(&env, "good"), "Progressing");
+    assert_eq!(enabled_actions(&live(&env, "good")), ["reconcile"]);
+    env.wait_for_reason("suspended", "Suspended");
+    assert_eq!(live_health(&env, "suspended"), "Suspended");
     assert_eq!(
-        enabled_actions(&live(&bed, "suspended")),
+        enabled_actions(&live(&env, "suspended")),
         ["reconcile"],
         "only Git resumes an import that Git suspends"
     );
-    bed.until("waiting", "DatasetNotReady");
-    assert_eq!(live_health(&bed, "waiting"), "Progressing");
+    env.wait_for_reason("waiting", "DatasetNotReady");
+    assert_eq!(live_health(&env, "waiting"), "Progressing");
 
-    click(&bed, "waiting", "suspend");
-    bed.until("waiting", "Suspended");
-    assert_eq!(live_health(&bed, "waiting"), "Suspended");
-    bed.service.put_dataset("nowhere", "ACTIVE");
-    click(&bed, "waiting", "reconcile");
-    eventually("the operator handles the request", || bed.status("waiting").last_handled_reconcile_at.map(drop));
-    assert_eq!(bed.service.calls("CreateDatasetImportJob"), 1, "only the first import is submitted");
-    click(&bed, "waiting", "resume");
-    bed.until("waiting", "Importing");
+    click(&env, "waiting", "suspend");
+    env.wait_for_reason("waiting", "Suspended");
+    assert_eq!(live_health(&env, "waiting"), "Suspended");
+    env.service.put_dataset("nowhere", "ACTIVE");
+    click(&env, "waiting", "reconcile");
+    eventually("the operator handles the request", || env.status("waiting").last_handled_reconcile_at.map(drop));
+    assert_eq!(env.service.call_count("CreateDatasetImportJob"), 1, "only the first import is submitted");
+    click(&env, "waiting", "resume");
+    env.wait_for_reason("waiting", "Importing");
 
-    bed.service.durations(1, 1);
-    bed.until("good", "ImportSucceeded");
-    assert_eq!(live_health(&bed, "good"), "Healthy");
-    assert!(enabled_actions(&live(&bed, "good")).is_empty());
-    bed.import("bad", "d1", few);
-    bed.until("bad", "ImportFailed");
-    assert_eq!(live_health(&bed, "bad"), "Degraded");
-    click(&bed, "bad", "retry");
+    env.service.set_durations(1, 1);
+    env.wait_for_reason("good", "ImportSucceeded");
+    assert_eq!(live_health(&env, "good"), "Healthy");
+    assert!(enabled_actions(&live(&env, "good")).is_empty());
+    env.import("bad", "d1", few);
+    env.wait_for_reason("bad", "ImportFailed");
+    assert_eq!(live_health(&env, "bad"), "Degraded");
+    click(&env, "bad", "retry");
     eventually("the second attempt finishes", || {
-        (bed.status("bad").attempts == Some(2) && bed.status("bad").completion_time.is_some()).then_some(())
+        (env.status("bad").attempts == Some(2) && env.status("bad").completion_time.is_some()).then_some(())
     });
 }

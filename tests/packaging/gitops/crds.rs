@@ -1,7 +1,7 @@
 //! The real CRDs of the tools in docs and examples, from their Go modules, pinned by checksum.
 
 use super::tool::files;
-use crate::bed::{eventually, plane, text};
+use crate::env::{eventually, shared_control_plane, text};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Command;
@@ -72,12 +72,12 @@ pub fn install() {
         }
         assert_eq!(args.len(), 2 + USED.len(), "{args:?}");
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        let applied = plane().kubectl(&args, None).unwrap();
+        let applied = shared_control_plane().kubectl(&args, None).unwrap();
         assert!(applied.status.success(), "{}", text(&applied));
         // kubectl fails for a CRD that has no conditions yet.
         eventually("all CRDs are established", || {
             let wait = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"];
-            plane().kubectl(&wait, None).unwrap().status.success().then_some(())
+            shared_control_plane().kubectl(&wait, None).unwrap().status.success().then_some(())
         });
     });
 }

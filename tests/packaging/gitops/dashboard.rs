@@ -3,8 +3,8 @@
 use super::alerts::unknown_in;
 use super::metrics::{run_with_all_metrics, scrape};
 use super::tool::{output, run};
-use crate::bed::{Bed, text};
 use crate::chart::helm::read;
+use crate::env::{TestEnv, text};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -65,11 +65,11 @@ fn scraped(series: &str) -> String {
 
 #[test]
 fn every_panel_shows_samples_of_a_real_run() {
-    let bed = Bed::new();
-    let idle = bed.operator(&["--max-in-flight=1"]);
+    let env = TestEnv::new();
+    let idle = env.start_operator(&["--max-in-flight=1"]);
     let before = samples(&scrape(&idle, "*/*").1);
     idle.kill();
-    let (_operator, metrics) = run_with_all_metrics(&bed);
+    let (_operator, metrics) = run_with_all_metrics(&env);
     let after = samples(&metrics);
     let series: Vec<Value> = after
         .iter()
@@ -82,7 +82,7 @@ fn every_panel_shows_samples_of_a_real_run() {
     let never = json!([{"labels": "never", "value": -1}]);
     let tests: Vec<Value> =
         queries().iter().map(|(_, q)| json!({"expr": q, "eval_time": "3m", "exp_samples": never})).collect();
-    let file = bed.dir().join("test.yaml");
+    let file = env.dir().join("test.yaml");
     let test = json!({"tests": [{"interval": "1m", "input_series": series, "promql_expr_test": tests}]});
     fs::write(&file, test.to_string()).unwrap();
     let output = text(&run("promtool", &["test", "rules", file.to_str().unwrap()], ""));

@@ -3,8 +3,8 @@
 
 use super::manifests::blocks;
 use super::tool::{live, output};
-use crate::bed::{Bed, eventually};
 use crate::chart::helm::{documents, read};
+use crate::env::{TestEnv, eventually};
 use personalize_operator::api::conditions::{Reason, State};
 use serde_json::{Value, json};
 
@@ -32,28 +32,28 @@ fn expected(state: State) -> &'static str {
 
 #[test]
 fn kstatus_of_a_live_resource_follows_its_state() {
-    let bed = Bed::new();
-    bed.service.durations(2000, 2000);
-    let status = |name: &str| kstatus(&[live(&bed, name)]).remove(0);
+    let env = TestEnv::new();
+    env.service.set_durations(2000, 2000);
+    let status = |name: &str| kstatus(&[live(&env, name)]).remove(0);
     let check = |name: &str, reason: &str| {
-        bed.until(name, reason);
-        let object = live(&bed, name);
+        env.wait_for_reason(name, reason);
+        let object = live(&env, name);
         let now = object["status"]["conditions"][0]["reason"].as_str().unwrap().to_owned();
         let state = Reason::ALL.iter().find(|r| r.as_str() == now).unwrap().state();
         assert_eq!(kstatus(&[object])[0], expected(state), "{name} {now}");
     };
-    bed.import("good", "d0", json!({}));
+    env.import("good", "d0", json!({}));
     assert_eq!(status("good"), "InProgress", "not observed yet");
-    bed.import("bad", "d1", json!({"dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
-    bed.import("suspended", "d2", json!({"suspend": true}));
-    bed.import("waiting", "nowhere", json!({}));
-    bed.import("rejected", "d3", json!({"importMode": "INCREMENTAL"}));
-    bed.service.put_job(&json!({
-        "name": "existing", "datasetArn": crate::bed::dataset_arn("d4"), "dataLocation": "s3://bucket/interactions.csv",
-        "roleArn": crate::bed::ROLE,
+    env.import("bad", "d1", json!({"dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
+    env.import("suspended", "d2", json!({"suspend": true}));
+    env.import("waiting", "nowhere", json!({}));
+    env.import("rejected", "d3", json!({"importMode": "INCREMENTAL"}));
+    env.service.put_job(&json!({
+        "name": "existing", "datasetArn": crate::env::dataset_arn("d4"), "dataLocation": "s3://bucket/interactions.csv",
+        "roleArn": crate::env::ROLE,
     }));
-    bed.import("conflict", "d4", json!({"jobName": "existing"}));
-    let _operator = bed.operator(&[]);
+    env.import("conflict", "d4", json!({"jobName": "existing"}));
+    let _operator = env.start_operator(&[]);
     check("good", "Pending");
     check("good", "Importing");
     check("good", "ImportSucceeded");
@@ -63,7 +63,7 @@ fn kstatus_of_a_live_resource_follows_its_state() {
     check("rejected", "InvalidInput");
     check("conflict", "JobNameConflict");
     // The operator also observes an edit that does not change the import.
-    bed.patch("good", &json!({"spec": {"backoffLimit": 1}}));
+    env.patch("good", &json!({"spec": {"backoffLimit": 1}}));
     eventually("the operator observes the new generation", || (status("good") == "Current").then_some(()));
 }
 
@@ -72,7 +72,7 @@ fn each_reason() -> Vec<Value> {
     let resource = |reason: &Reason| {
         let mut status = personalize_operator::api::DatasetImportJobStatus::default();
         personalize_operator::api::conditions::set(&mut status, 1, *reason, "", jiff::Timestamp::now());
-        let mut object = Bed::manifest("x", "d0", json!({}));
+        let mut object = TestEnv::manifest("x", "d0", json!({}));
         object["metadata"]["generation"] = 1.into();
         object["status"] = serde_json::to_value(status).unwrap();
         object
@@ -90,26 +90,26 @@ fn kstatus_of_each_reason_follows_its_state() {
 
 #[test]
 fn flux_expressions_of_the_docs_report_a_suspended_import_as_current() {
-    let bed = Bed::new();
+    let env = TestEnv::new();
     let markdown = read("docs/flux.md");
     let kustomizations = blocks(&markdown, "yaml").into_iter().flat_map(|(_, text)| documents(&text));
     let exprs = kustomizations.map(|k| k["spec"]["healthCheckExprs"][0].clone()).find(Value::is_object).unwrap();
     let exprs = exprs.to_string();
-    let status = |name: &str| evaluate(&[&exprs], &[live(&bed, name)]).remove(0);
-    bed.service.durations(100, 600_000);
-    bed.import("running", "d0", json!({}));
+    let status = |name: &str| evaluate(&[&exprs], &[live(&env, name)]).remove(0);
+    env.service.set_durations(100, 600_000);
+    env.import("running", "d0", json!({}));
     assert_eq!(status("running"), "InProgress", "not observed yet");
-    bed.import("suspended", "d2", json!({"suspend": true}));
-    bed.import("rejected", "d3", json!({"importMode": "INCREMENTAL"}));
-    let _operator = bed.operator(&[]);
-    bed.until("running", "Importing");
+    env.import("suspended", "d2", json!({"suspend": true}));
+    env.import("rejected", "d3", json!({"importMode": "INCREMENTAL"}));
+    let _operator = env.start_operator(&[]);
+    env.wait_for_reason("running", "Importing");
     assert_eq!(status("running"), "InProgress");
-    bed.until("suspended", "Suspended");
+    env.wait_for_reason("suspended", "Suspended");
     assert_eq!(status("suspended"), "Current");
-    bed.until("rejected", "InvalidInput");
+    env.wait_for_reason("rejected", "InvalidInput");
     assert_eq!(status("rejected"), "Failed");
-    bed.service.durations(1, 1);
-    bed.until("running", "ImportSucceeded");
+    env.service.set_durations(1, 1);
+    env.wait_for_reason("running", "ImportSucceeded");
     assert_eq!(status("running"), "Current");
     let objects = each_reason();
     for (status, reason) in evaluate(&[&exprs], &objects).iter().zip(Reason::ALL) {

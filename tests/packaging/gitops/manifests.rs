@@ -3,8 +3,8 @@
 
 use super::crds;
 use super::tool::files;
-use crate::bed::{Bed, eventually, plane, text};
 use crate::chart::helm::{documents, file, read, render};
+use crate::env::{TestEnv, eventually, shared_control_plane, text};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
@@ -101,7 +101,7 @@ fn is_snippet(text: &str) -> bool {
 
 #[test]
 fn every_manifest_for_users_is_accepted_by_the_api_server() {
-    let bed = Bed::new();
+    let env = TestEnv::new();
     crds::install();
     let mut all = all();
     all.extend(embedded(&all));
@@ -118,12 +118,12 @@ fn every_manifest_for_users_is_accepted_by_the_api_server() {
     }
     for namespace in &namespaces {
         // It may exist already.
-        let _ = plane().kubectl(&["create", "namespace", namespace], None).unwrap();
+        let _ = shared_control_plane().kubectl(&["create", "namespace", namespace], None).unwrap();
     }
     let dry_run = |texts: &[&str], within: &[&str]| {
         let args: Vec<&str> =
             within.iter().copied().chain(["apply", "--dry-run=server", "--validate=strict", "-f", "-"]).collect();
-        plane().kubectl(&args, Some(&texts.join("\n---\n"))).unwrap()
+        shared_control_plane().kubectl(&args, Some(&texts.join("\n---\n"))).unwrap()
     };
     let rejected = all.iter().find(|f| f.place == REJECTED).unwrap();
     let output = dry_run(&[&rejected.text], &[]);
@@ -133,7 +133,7 @@ fn every_manifest_for_users_is_accepted_by_the_api_server() {
     let (namespaced, free): (Vec<&Found>, Vec<&Found>) =
         manifests.partition(|f| documents(&f.text).iter().any(|d| d["metadata"]["namespace"].is_string()));
     assert!(namespaced.len() > 8 && free.len() > 4, "{} {}", namespaced.len(), free.len());
-    for (found, within) in [(namespaced, vec![]), (free, vec!["-n", &bed.namespace])] {
+    for (found, within) in [(namespaced, vec![]), (free, vec!["-n", &env.namespace])] {
         let texts: Vec<&str> = found.iter().map(|f| f.text.as_str()).collect();
         // Discovery lists new CRDs a little after their Established condition.
         let (success, printed) = eventually("the API server serves the new kinds", || {

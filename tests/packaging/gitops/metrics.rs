@@ -1,7 +1,7 @@
 //! The metrics endpoint: the parsers of Prometheus read it in both formats.
 
 use super::tool::output;
-use crate::bed::{Bed, Operator, eventually};
+use crate::env::{OperatorProcess, TestEnv, eventually};
 use personalize_operator::telemetry::metrics::{Description, Metrics};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use std::io::{Read, Write};
 const BUCKET_LABEL: &str = "le";
 
 /// The media type and the body of the response to a scrape with this Accept header.
-pub fn scrape(operator: &Operator, accept: &str) -> (String, String) {
+pub fn scrape(operator: &OperatorProcess, accept: &str) -> (String, String) {
     let host = operator.url.strip_prefix("http://").unwrap();
     let mut stream = std::net::TcpStream::connect(host).unwrap();
     write!(stream, "GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nAccept: {accept}\r\n\r\n").unwrap();
@@ -23,25 +23,25 @@ pub fn scrape(operator: &Operator, accept: &str) -> (String, String) {
 }
 
 /// Runs an operator until every metric has a sample, and returns them.
-pub fn run_with_all_metrics(bed: &Bed) -> (Operator, String) {
-    let operator = bed.operator(&["--max-in-flight=1"]);
-    bed.import("good", "d0", json!({}));
-    bed.until("good", "ImportSucceeded");
-    bed.import("bad", "d1", json!({"backoffLimit": 1, "dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
-    bed.until("bad", "ImportFailed");
-    bed.import("rejected", "d2", json!({"importMode": "INCREMENTAL"}));
-    bed.until("rejected", "InvalidInput");
-    bed.import(
+pub fn run_with_all_metrics(env: &TestEnv) -> (OperatorProcess, String) {
+    let operator = env.start_operator(&["--max-in-flight=1"]);
+    env.import("good", "d0", json!({}));
+    env.wait_for_reason("good", "ImportSucceeded");
+    env.import("bad", "d1", json!({"backoffLimit": 1, "dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
+    env.wait_for_reason("bad", "ImportFailed");
+    env.import("rejected", "d2", json!({"importMode": "INCREMENTAL"}));
+    env.wait_for_reason("rejected", "InvalidInput");
+    env.import(
         "elsewhere",
         "d0",
-        json!({"datasetArn": crate::bed::dataset_arn("d0").replace("123456789012", "999999999999")}),
+        json!({"datasetArn": crate::env::dataset_arn("d0").replace("123456789012", "999999999999")}),
     );
-    bed.until("elsewhere", "AccessDenied");
-    bed.service.durations(100, 600_000);
-    bed.import("hostile-name", "d3", json!({"tags": [{"tagKey": "hostile-key", "tagValue": "hostile-value"}]}));
-    bed.until("hostile-name", "Importing");
-    bed.import("waiting", "d4", json!({}));
-    bed.until("waiting", "Queued");
+    env.wait_for_reason("elsewhere", "AccessDenied");
+    env.service.set_durations(100, 600_000);
+    env.import("hostile-name", "d3", json!({"tags": [{"tagKey": "hostile-key", "tagValue": "hostile-value"}]}));
+    env.wait_for_reason("hostile-name", "Importing");
+    env.import("waiting", "d4", json!({}));
+    env.wait_for_reason("waiting", "Queued");
     // The operator updates the metrics of the queue at intervals.
     let text = eventually("the metrics show the queue", || {
         let text = scrape(&operator, "*/*").1;
@@ -73,8 +73,8 @@ fn describes(description: &Description, sample: &str) -> bool {
 
 #[test]
 fn metrics_parse_match_their_descriptions_and_contain_no_user_input() {
-    let bed = Bed::new();
-    let (operator, text) = run_with_all_metrics(&bed);
+    let env = TestEnv::new();
+    let (operator, text) = run_with_all_metrics(&env);
     assert_eq!(scrape(&operator, "*/*").0, "text/plain; version=0.0.4; charset=utf-8");
     // This also lints names, types and help texts.
     output("promtool", &["check", "metrics"], &text);
@@ -90,7 +90,7 @@ fn metrics_parse_match_their_descriptions_and_contain_no_user_input() {
     for description in &described {
         assert!(samples.iter().any(|(name, _)| describes(description, name)), "{} has no sample", description.name);
     }
-    for input in ["hostile", "elsewhere", &bed.namespace, "s3:", "arn:"] {
+    for input in ["hostile", "elsewhere", &env.namespace, "s3:", "arn:"] {
         assert!(!text.contains(input), "{input} in\n{text}");
     }
 
@@ -99,9 +99,9 @@ fn metrics_parse_match_their_descriptions_and_contain_no_user_input() {
     // This parser requires timestamps, which are optional in the format.
     let timed: String =
         open.lines().map(|l| if l.starts_with('#') { format!("{l}\n") } else { format!("{l} 1700000000\n") }).collect();
-    let file = bed.dir().join("open.txt");
+    let file = env.dir().join("open.txt");
     std::fs::write(&file, timed).unwrap();
-    let blocks = bed.dir().join("blocks");
+    let blocks = env.dir().join("blocks");
     output(
         "promtool",
         &["tsdb", "create-blocks-from", "openmetrics", file.to_str().unwrap(), blocks.to_str().unwrap()],
@@ -116,28 +116,28 @@ fn value(text: &str, name: &str) -> Option<f64> {
 
 #[test]
 fn poll_is_overdue_while_the_job_cannot_be_described() {
-    let bed = Bed::new();
-    bed.service.durations(100, 600_000);
-    let operator = bed.operator(&[]);
-    bed.import("nightly", "d0", json!({}));
-    bed.until("nightly", "Importing");
+    let env = TestEnv::new();
+    env.service.set_durations(100, 600_000);
+    let operator = env.start_operator(&[]);
+    env.import("nightly", "d0", json!({}));
+    env.wait_for_reason("nightly", "Importing");
     let overdue = || value(&scrape(&operator, "*/*").1, "personalize_operator_poll_overdue_seconds{");
     eventually("the poll is on time", || overdue().filter(|seconds| *seconds < 1.0));
     let error = json!({"error": {"code": "InternalFailure", "message": "injected", "status": 500}});
-    bed.service.fault(&json!({"operation": "DescribeDatasetImportJob", "count": 0, "action": error}));
+    env.service.inject_fault(&json!({"operation": "DescribeDatasetImportJob", "count": 0, "action": error}));
     eventually("the poll is overdue", || overdue().filter(|seconds| *seconds > 3.0));
-    bed.service.clear_faults();
+    env.service.clear_faults();
     eventually("the poll is on time again", || overdue().filter(|seconds| *seconds < 1.0));
 }
 
 #[test]
 fn standby_replica_reports_that_it_does_not_lead_and_nothing_about_the_queue() {
-    let bed = Bed::new();
-    let leader = bed.operator(&["--identity=first"]);
-    bed.import("good", "d0", json!({}));
-    bed.until("good", "ImportSucceeded");
-    let standby = bed.operator(&["--identity=second"]);
-    let metrics = |operator: &Operator| scrape(operator, "*/*").1;
+    let env = TestEnv::new();
+    let leader = env.start_operator(&["--identity=first"]);
+    env.import("good", "d0", json!({}));
+    env.wait_for_reason("good", "ImportSucceeded");
+    let standby = env.start_operator(&["--identity=second"]);
+    let metrics = |operator: &OperatorProcess| scrape(operator, "*/*").1;
     assert!(metrics(&leader).contains("leader_election_master_status{name=\"personalize-operator\"} 1"));
     let queue = ["personalize_operator_imports_queued", "personalize_operator_resources"];
     eventually("the leader reports the queue", || {

@@ -3,8 +3,8 @@
 
 use super::manifests::{blocks, on_a_day};
 use super::tool::live;
-use crate::bed::{Bed, dataset_arn, eventually, plane, text};
 use crate::chart::helm::{documents, read};
+use crate::env::{TestEnv, dataset_arn, eventually, shared_control_plane, text};
 use personalize_operator::api::conditions::{Reason, set};
 use serde_json::Value;
 use std::fs;
@@ -15,12 +15,12 @@ const RECIPE: &str = "docs/recipes/pipelines.md";
 
 /// A folder of programs: a kubectl with the namespace and the credentials of this service account, as in a pod, and
 /// scripts that replace other programs.
-fn programs(bed: &Bed, account: &str, others: &[(&str, &str)]) -> PathBuf {
-    let bin = bed.dir().join("bin");
+fn programs(env: &TestEnv, account: &str, others: &[(&str, &str)]) -> PathBuf {
+    let bin = env.dir().join("bin");
     fs::create_dir_all(&bin).unwrap();
-    let kubeconfig = bed.dir().join("pod.kubeconfig");
-    let user = format!("system:serviceaccount:{}:{account}", bed.namespace);
-    bed.plane.kubeconfig_for(&user, &["system:authenticated"], &kubeconfig).unwrap();
+    let kubeconfig = env.dir().join("pod.kubeconfig");
+    let user = format!("system:serviceaccount:{}:{account}", env.namespace);
+    env.control_plane.kubeconfig_for(&user, &["system:authenticated"], &kubeconfig).unwrap();
     let script = |name: &str, text: &str| {
         use std::os::unix::fs::PermissionsExt;
         fs::write(bin.join(name), format!("#!/bin/sh\n{text}\n")).unwrap();
@@ -28,7 +28,7 @@ fn programs(bed: &Bed, account: &str, others: &[(&str, &str)]) -> PathBuf {
     };
     let kubectl = control_plane::path_of("kubectl").unwrap();
     let kubectl =
-        format!("exec {} --kubeconfig {} -n {} \"$@\"", kubectl.display(), kubeconfig.display(), bed.namespace);
+        format!("exec {} --kubeconfig {} -n {} \"$@\"", kubectl.display(), kubeconfig.display(), env.namespace);
     script("kubectl", &kubectl);
     for (name, text) in others {
         script(name, text);
@@ -37,21 +37,21 @@ fn programs(bed: &Bed, account: &str, others: &[(&str, &str)]) -> PathBuf {
 }
 
 /// Runs a command in the folder of the test, with these programs first in PATH.
-fn run(bed: &Bed, bin: &std::path::Path, command: &[&str], variables: &[(&str, String)]) -> Output {
+fn run(env: &TestEnv, bin: &std::path::Path, command: &[&str], variables: &[(&str, String)]) -> Output {
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     let mut run = Command::new(command[0]);
     run.args(&command[1..])
-        .current_dir(bed.dir())
+        .current_dir(env.dir())
         .env("PATH", path)
-        .env("HOME", bed.dir())
+        .env("HOME", env.dir())
         .envs(variables.iter().cloned());
     run.output().unwrap()
 }
 
 /// Runs the script of the weekly CronJob with the permissions of its service account, in this week.
-fn run_weekly(bed: &Bed, cron_job: &Value, week: &str) {
+fn run_weekly(env: &TestEnv, cron_job: &Value, week: &str) {
     let container = &cron_job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0];
-    let bin = programs(bed, "weekly-import", &[("date", &format!("echo {week}"))]);
+    let bin = programs(env, "weekly-import", &[("date", &format!("echo {week}"))]);
     let strings = |list: &Value| -> Vec<String> {
         list.as_array().unwrap().iter().map(|item| item.as_str().unwrap().to_owned()).collect()
     };
@@ -67,32 +67,32 @@ fn run_weekly(bed: &Bed, cron_job: &Value, week: &str) {
         };
         (name, value)
     });
-    let output = run(bed, &bin, &command, &variables.collect::<Vec<_>>());
+    let output = run(env, &bin, &command, &variables.collect::<Vec<_>>());
     assert!(output.status.success(), "{}", text(&output));
 }
 
 #[test]
 fn weekly_job_that_runs_twice_imports_once_and_keeps_eight_resources() {
-    let bed = Bed::new();
+    let env = TestEnv::new();
     let manifests = read("examples/pipelines/weekly.yaml");
-    let here = manifests.replace("namespace: shop", &format!("namespace: {}", bed.namespace));
-    let applied = plane().kubectl(&["apply", "-f", "-"], Some(&here)).unwrap();
+    let here = manifests.replace("namespace: shop", &format!("namespace: {}", env.namespace));
+    let applied = shared_control_plane().kubectl(&["apply", "-f", "-"], Some(&here)).unwrap();
     assert!(applied.status.success(), "{}", text(&applied));
     let cron_job = documents(&here).into_iter().find(|d| d["kind"] == "CronJob").unwrap();
-    let _operator = bed.operator(&[]);
-    bed.service.durations(1, 1);
+    let _operator = env.start_operator(&[]);
+    env.service.set_durations(1, 1);
     for week in 10..20 {
         let runs = if week < 12 { 2 } else { 1 };
         let week = format!("2026-w{week}");
         for _ in 0..runs {
-            run_weekly(&bed, &cron_job, &week);
+            run_weekly(&env, &cron_job, &week);
         }
-        bed.until(&format!("weekly-{week}"), "ImportSucceeded");
+        env.wait_for_reason(&format!("weekly-{week}"), "ImportSucceeded");
     }
-    assert_eq!(bed.accepted(), 10);
-    let remaining = text(&bed.kubectl(&["get", "dij", "-o", "name"]));
+    assert_eq!(env.accepted_count(), 10);
+    let remaining = text(&env.kubectl(&["get", "dij", "-o", "name"]));
     assert_eq!(remaining.lines().count(), 8, "{remaining}");
-    assert!(bed.get("weekly-2026-w11").is_none() && bed.get("weekly-2026-w12").is_some());
+    assert!(env.get("weekly-2026-w11").is_none() && env.get("weekly-2026-w12").is_some());
 }
 
 /// Outcomes of an import: the reason, the dataset and the data that lead to it, and whether it is a success.
@@ -104,32 +104,32 @@ const OUTCOMES: [(&str, &str, &str, bool); 3] = [
 ];
 
 /// Changes a manifest of the recipe so that its import has this outcome.
-fn with_outcome(manifest: &str, bed: &Bed, (_, dataset, data, _): (&str, &str, &str, bool)) -> String {
+fn with_outcome(manifest: &str, env: &TestEnv, (_, dataset, data, _): (&str, &str, &str, bool)) -> String {
     let arn = regex::Regex::new(r"datasetArn: .*").unwrap();
     let location = regex::Regex::new(r"dataSource:\n +dataLocation: .*").unwrap();
     let manifest = arn.replace(manifest, format!("datasetArn: {}", dataset_arn(dataset)));
     let (data, more) = data.split_once('\n').unwrap_or((data, ""));
     let manifest = location.replace(&manifest, format!("dataSource: {{dataLocation: {data}}}\n{more}"));
-    manifest.replace("namespace: shop", &format!("namespace: {}", bed.namespace))
+    manifest.replace("namespace: shop", &format!("namespace: {}", env.namespace))
 }
 
 /// Applies the service account and the permissions of the recipe.
-fn create_importer(bed: &Bed) {
+fn create_importer(env: &TestEnv) {
     let manifests: Vec<String> = blocks(&read(RECIPE), "yaml")
         .into_iter()
         .map(|(_, text)| text)
         .filter(|text| text.contains("kind: RoleBinding"))
-        .map(|text| text.replace("namespace: shop", &format!("namespace: {}", bed.namespace)))
+        .map(|text| text.replace("namespace: shop", &format!("namespace: {}", env.namespace)))
         .collect();
     assert_eq!(manifests.len(), 1);
-    let applied = bed.plane.kubectl(&["apply", "-f", "-"], Some(&manifests[0])).unwrap();
+    let applied = env.control_plane.kubectl(&["apply", "-f", "-"], Some(&manifests[0])).unwrap();
     assert!(applied.status.success(), "{}", text(&applied));
 }
 
 #[test]
 fn workflow_finishes_with_the_outcome_of_its_import() {
-    let bed = Bed::new();
-    create_importer(&bed);
+    let env = TestEnv::new();
+    create_importer(&env);
     let markdown = read(RECIPE);
     let workflow = blocks(&markdown, "yaml").into_iter().flat_map(|(_, text)| documents(&text)).next().unwrap();
     let templates = workflow["spec"]["templates"].as_array().unwrap();
@@ -140,25 +140,25 @@ fn workflow_finishes_with_the_outcome_of_its_import() {
         object["status"]["conditions"][at]["status"] == "True"
     };
     let conditions = |object: &Value| (holds("successCondition", object), holds("failureCondition", object));
-    let bin = programs(&bed, workflow["spec"]["serviceAccountName"].as_str().unwrap(), &[]);
+    let bin = programs(&env, workflow["spec"]["serviceAccountName"].as_str().unwrap(), &[]);
     let action = resource["action"].as_str().unwrap();
-    bed.service.durations(100, 600_000);
+    env.service.set_durations(100, 600_000);
     for (number, outcome) in OUTCOMES.into_iter().enumerate() {
         let name = format!("interactions-2026-11-2{}", 4 + number);
         let manifest = on_a_day(resource["manifest"].as_str().unwrap()).replace("interactions-2026-11-24", &name);
-        fs::write(bed.dir().join("manifest.yaml"), with_outcome(&manifest, &bed, outcome)).unwrap();
-        let applied = run(&bed, &bin, &["kubectl", action, "-f", "manifest.yaml"], &[]);
+        fs::write(env.dir().join("manifest.yaml"), with_outcome(&manifest, &env, outcome)).unwrap();
+        let applied = run(&env, &bin, &["kubectl", action, "-f", "manifest.yaml"], &[]);
         assert!(applied.status.success(), "{}", text(&applied));
-        assert_eq!(conditions(&live(&bed, &name)), (false, false), "{} is not observed yet", outcome.0);
+        assert_eq!(conditions(&live(&env, &name)), (false, false), "{} is not observed yet", outcome.0);
     }
-    let _operator = bed.operator(&[]);
-    bed.until("interactions-2026-11-24", "Importing");
-    assert_eq!(conditions(&live(&bed, "interactions-2026-11-24")), (false, false));
-    bed.service.durations(1, 1);
+    let _operator = env.start_operator(&[]);
+    env.wait_for_reason("interactions-2026-11-24", "Importing");
+    assert_eq!(conditions(&live(&env, "interactions-2026-11-24")), (false, false));
+    env.service.set_durations(1, 1);
     for (number, (reason, _, _, success)) in OUTCOMES.into_iter().enumerate() {
         let name = format!("interactions-2026-11-2{}", 4 + number);
-        bed.until(&name, reason);
-        assert_eq!(conditions(&live(&bed, &name)), (success, !success), "{reason}");
+        env.wait_for_reason(&name, reason);
+        assert_eq!(conditions(&live(&env, &name)), (success, !success), "{reason}");
     }
 }
 
@@ -176,11 +176,11 @@ fn conditions_have_the_order_that_the_recipe_documents() {
 
 #[test]
 fn waiting_scripts_exit_with_the_outcome_of_the_import() {
-    let bed = Bed::new();
-    create_importer(&bed);
-    let _operator = bed.operator(&[]);
-    bed.service.durations(1, 1);
-    let bin = programs(&bed, "importer", &[]);
+    let env = TestEnv::new();
+    create_importer(&env);
+    let _operator = env.start_operator(&[]);
+    env.service.set_durations(1, 1);
+    let bin = programs(&env, "importer", &[]);
     let markdown = read(RECIPE);
     let scripts: Vec<String> = blocks(&markdown, "sh").into_iter().map(|(_, text)| text).collect();
     let [wait, give_up] = scripts.as_slice() else { panic!("{scripts:?}") };
@@ -190,33 +190,33 @@ fn waiting_scripts_exit_with_the_outcome_of_the_import() {
     let give_up = give_up.replace("--timeout=60s", "--timeout=2s");
     let sh = |script: &str, name: &str| {
         let script = script.replace("interactions-2026-11-24", name);
-        run(&bed, &bin, &["sh", "-euc", &script], &[])
+        run(&env, &bin, &["sh", "-euc", &script], &[])
     };
-    let manifest = Bed::manifest("interactions-2026-11-24", "any", serde_json::json!({}));
+    let manifest = TestEnv::manifest("interactions-2026-11-24", "any", serde_json::json!({}));
     let manifest = serde_yaml::to_string(&manifest).unwrap();
     for (number, outcome) in OUTCOMES.into_iter().enumerate() {
         let (reason, _, _, success) = outcome;
         let name = format!("one-{number}");
-        let manifest = with_outcome(&manifest, &bed, outcome).replace("interactions-2026-11-24", &name);
-        fs::write(bed.dir().join("import.yaml"), manifest).unwrap();
+        let manifest = with_outcome(&manifest, &env, outcome).replace("interactions-2026-11-24", &name);
+        fs::write(env.dir().join("import.yaml"), manifest).unwrap();
         if reason != "InvalidInput" {
             let waited = sh(wait, &name);
             assert_eq!(waited.status.success(), success, "{reason}: {}", text(&waited));
-            let task = with_outcome(&on_a_day(airflow), &bed, outcome);
+            let task = with_outcome(&on_a_day(airflow), &env, outcome);
             let run = sh(&task, &format!("two-{number}"));
             assert_eq!(run.status.success(), success, "{reason}: {}", text(&run));
-            bed.until(&format!("two-{number}"), reason);
+            env.wait_for_reason(&format!("two-{number}"), reason);
             let again = sh(&task, &format!("two-{number}"));
             assert_eq!(again.status.success(), success, "a repeated task finds its import: {}", text(&again));
         } else {
-            let applied = run(&bed, &bin, &["kubectl", "apply", "-f", "import.yaml"], &[]);
+            let applied = run(&env, &bin, &["kubectl", "apply", "-f", "import.yaml"], &[]);
             assert!(applied.status.success(), "{}", text(&applied));
         }
         // This script succeeds after the import finished, and gives up on a rejected one.
         let finished = sh(&give_up, &name).status.success();
         assert_eq!(finished, reason != "InvalidInput", "{reason}");
-        bed.until(&name, reason);
+        env.wait_for_reason(&name, reason);
     }
-    eventually("each import is submitted once", || (bed.accepted() == 4).then_some(()));
-    bed.judged();
+    eventually("each import is submitted once", || (env.accepted_count() == 4).then_some(()));
+    env.check_invariants();
 }

@@ -21,7 +21,7 @@ pub fn run(program: &str, args: &[&str], input: &str) -> Output {
 /// The standard output of a program, which must succeed.
 pub fn output(program: &str, args: &[&str], input: &str) -> String {
     let output = run(program, args, input);
-    assert!(output.status.success(), "{program} {args:?}: {}", crate::bed::text(&output));
+    assert!(output.status.success(), "{program} {args:?}: {}", crate::env::text(&output));
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -44,7 +44,7 @@ pub fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
 }
 
 /// A resource as the API server returns it.
-pub fn live(bed: &crate::bed::Bed, name: &str) -> serde_json::Value {
-    let output = bed.kubectl(&["get", "datasetimportjobs", name, "-o", "json"]);
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{name}: {e}: {}", crate::bed::text(&output)))
+pub fn live(env: &crate::env::TestEnv, name: &str) -> serde_json::Value {
+    let output = env.kubectl(&["get", "datasetimportjobs", name, "-o", "json"]);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{name}: {e}: {}", crate::env::text(&output)))
 }

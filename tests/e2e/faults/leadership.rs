@@ -1,0 +1,216 @@
+//! Leader election: lost, stolen and expired leases.
+
+use super::{CREATE, DESCRIBE, STATUS, assert_imported_once, import_nightly, records_intent, wait_until_not_leader};
+use crate::env::proxy::Fault;
+use crate::env::{TestEnv, eventually, text};
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::sync::watch;
+
+const LEASE: &str = "personalize-operator";
+/// With these flags only a lost lease ends a reconcile or prevents the create.
+const LONG_TIMEOUTS: [&str; 3] = ["--aws-timeout=60s", "--aws-read-timeout=60s", "--grace=20s"];
+
+fn holder(env: &TestEnv) -> String {
+    text(&env.kubectl(&["get", "lease", LEASE, "-o", "jsonpath={.spec.holderIdentity}"]))
+}
+
+#[test]
+fn fault_30_two_leaders_at_once_import_each_resource_once() {
+    let env = TestEnv::new();
+    // Without leader election both work on all resources, so only the protocol prevents duplicates.
+    let _both = [env.start_operator(&["--leader-elect=false"]), env.start_operator(&["--leader-elect=false"])];
+    for i in 0..8 {
+        env.import(&format!("r{i}"), &format!("d{}", i % 4), json!({}));
+    }
+    for i in 0..8 {
+        env.wait_for_reason(&format!("r{i}"), "ImportSucceeded");
+    }
+    assert_eq!(env.accepted_count(), 8);
+    env.check_invariants_settled();
+}
+
+/// Writes the lease as another client.
+fn write_lease(env: &TestEnv, spec: &Value) {
+    let patch = json!({"spec": spec}).to_string();
+    let patched = env.kubectl(&["patch", "lease", LEASE, "--type=merge", "-p", &patch]);
+    assert!(patched.status.success(), "{}", text(&patched));
+}
+
+/// Another replica takes the lease and keeps it for longer than any test takes.
+fn steal(env: &TestEnv) {
+    // The time is from a clock that is behind. Only the duration counts.
+    let other =
+        json!({"holderIdentity": "other", "leaseDurationSeconds": 3600, "renewTime": "1999-01-01T00:00:00.000000Z"});
+    write_lease(env, &other);
+}
+
+#[test]
+fn fault_31_lease_lost_during_create_does_not_create_again() {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    // The service accepts the job, but its response is late. Meanwhile another replica takes the lease.
+    proxy.inject(|call| if call.label == CREATE { Fault::HangResponse } else { Fault::None });
+    let first = env.spawn_operator_behind(&proxy, &LONG_TIMEOUTS);
+    import_nightly(&env);
+    eventually("the service accepts the job", || (env.accepted_count() == 1).then_some(()));
+    steal(&env);
+    wait_until_not_leader(&first);
+    let second = env.start_operator(&["--identity=second"]);
+    assert_eq!(env.status("nightly").dataset_import_job_arn, None, "no leader has reported the job yet");
+    first.kill();
+    write_lease(&env, &json!({"holderIdentity": ""}));
+    assert_imported_once(&env);
+    assert_eq!(holder(&env), "second");
+    assert_eq!(env.service.call_count(CREATE), 1, "the accepted job is found, not created again");
+    assert!(second.stop());
+}
+
+#[test]
+fn fault_31_lease_lost_between_intent_and_create_prevents_the_create() {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    // The lookup between intent and create takes longer than the lease, which can't be renewed meanwhile.
+    let mut recorded = false;
+    proxy.inject(move |call| {
+        recorded |= records_intent(call);
+        match call.label.as_str() {
+            DESCRIBE if recorded => Fault::Delay(Duration::from_secs(5)),
+            "PUT leases" | "GET leases" if recorded => Fault::DropRequest,
+            _ => Fault::None,
+        }
+    });
+    let first = env.spawn_operator_behind(&proxy, &LONG_TIMEOUTS);
+    import_nightly(&env);
+    eventually("the intent is recorded", || env.status("nightly").submission.map(drop));
+    wait_until_not_leader(&first);
+    assert_eq!(proxy.count(CREATE), 0, "a replica that does not lead creates nothing");
+    proxy.clear();
+    assert_imported_once(&env);
+}
+
+#[test]
+fn fault_32_replica_paused_past_its_lease_does_not_lead_after_resuming() {
+    let env = TestEnv::new();
+    env.service.set_durations(100, 600_000);
+    let first = env.start_operator(&["--identity=first"]);
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "Importing");
+    first.signal("-STOP");
+    let second = env.start_operator(&["--identity=second"]);
+    eventually("the second replica leads", || (holder(&env) == "second").then_some(()));
+    env.import("meanwhile", "d1", json!({}));
+    env.wait_for_reason("meanwhile", "Importing");
+    first.signal("-CONT");
+    wait_until_not_leader(&first);
+    env.import("after", "d2", json!({}));
+    env.wait_for_reason("after", "Importing");
+    env.service.set_durations(1, 1);
+    for name in ["nightly", "meanwhile", "after"] {
+        env.wait_for_reason(name, "ImportSucceeded");
+    }
+    assert_eq!(env.accepted_count(), 3);
+    assert!(!first.log().contains("\"after\""), "only the leader reconciles");
+    env.check_invariants_settled();
+    assert!(second.stop());
+}
+
+#[test]
+fn fault_32_replica_paused_between_intent_and_create_creates_nothing() {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    // The operator is paused during the lookup between intent and create. The response is there when it resumes, and
+    // would lead to a create: no timeout has expired, and the intent is recent.
+    let (release, held) = watch::channel(false);
+    let mut recorded = false;
+    proxy.inject(move |call| {
+        recorded |= call.label == STATUS;
+        if recorded && call.label == DESCRIBE { Fault::HoldUntil(held.clone()) } else { Fault::None }
+    });
+    let flags = ["--identity=first", "--aws-timeout=600s", "--aws-read-timeout=600s", "--grace=600s"];
+    let first = env.spawn_operator_behind(&proxy, &flags);
+    import_nightly(&env);
+    eventually("the intent is recorded", || env.status("nightly").submission.map(drop));
+    eventually("the lookup is in flight", || (proxy.count(DESCRIBE) > 1).then_some(()));
+    first.signal("-STOP");
+    let _second = env.start_operator(&["--identity=second", "--grace=15s"]);
+    eventually("the second replica leads", || (holder(&env) == "second").then_some(()));
+    release.send(true).unwrap();
+    first.signal("-CONT");
+    wait_until_not_leader(&first);
+    assert_imported_once(&env);
+    assert_eq!(proxy.count(CREATE), 0, "the paused replica creates nothing");
+}
+
+#[test]
+fn lease_taken_by_another_client_is_respected_until_released() {
+    let env = TestEnv::new();
+    let operator = env.start_operator(&["--identity=one"]);
+    eventually("the operator leads", || (holder(&env) == "one").then_some(()));
+    steal(&env);
+    wait_until_not_leader(&operator);
+    import_nightly(&env);
+    eventually("the operator stands by", || operator.log().contains("standing by").then_some(()));
+    assert_eq!(env.service.ledger().len(), 0, "a replica that does not lead makes no calls");
+    assert_eq!(holder(&env), "other");
+    write_lease(&env, &json!({"holderIdentity": ""}));
+    assert_imported_once(&env);
+    assert_eq!(holder(&env), "one");
+}
+
+#[test]
+fn api_server_down_for_longer_than_the_lease_keeps_imports_going() {
+    let env = TestEnv::new();
+    env.service.set_durations(100, 600_000);
+    let proxy = env.start_proxy();
+    let operator = env.spawn_operator_behind(&proxy, &[]);
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "Importing");
+    proxy.inject(|call| if call.is_kubernetes() { Fault::DropRequest } else { Fault::None });
+    wait_until_not_leader(&operator);
+    env.import("meanwhile", "d1", json!({}));
+    proxy.clear();
+    env.wait_for_reason("meanwhile", "Importing");
+    env.service.set_durations(1, 1);
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    env.wait_for_reason("meanwhile", "ImportSucceeded");
+    assert_eq!(env.accepted_count(), 2);
+    env.check_invariants_settled();
+}
+
+#[test]
+fn api_server_down_for_longer_than_the_lease_during_create_does_not_create_again() {
+    for answered in [false, true] {
+        let env = TestEnv::new();
+        let proxy = env.start_proxy();
+        // From the create on, no call reaches the API server: neither a renewal nor the result of the create.
+        let mut sent = false;
+        proxy.inject(move |call| {
+            sent |= call.label == CREATE;
+            match (call.label.as_str(), sent) {
+                (CREATE, _) if !answered => Fault::HangResponse,
+                (label, true) if label.contains(' ') => Fault::DropRequest,
+                _ => Fault::None,
+            }
+        });
+        let operator = env.spawn_operator_behind(&proxy, &LONG_TIMEOUTS);
+        import_nightly(&env);
+        eventually("the service accepts the job", || (env.accepted_count() == 1).then_some(()));
+        wait_until_not_leader(&operator);
+        assert_eq!(env.status("nightly").dataset_import_job_arn, None);
+        proxy.clear();
+        assert_imported_once(&env);
+        assert_eq!(proxy.count(CREATE), 1, "the accepted job is found, not created again");
+    }
+}
+
+#[test]
+fn lost_response_to_a_lease_write_loses_no_import() {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    proxy.inject_once(Fault::DropResponse, |call| call.label == "PUT leases");
+    let _operator = env.spawn_operator_behind(&proxy, &[]);
+    import_nightly(&env);
+    eventually("the lease is renewed", || (proxy.count("PUT leases") > 1).then_some(()));
+    assert_imported_once(&env);
+}

@@ -1,0 +1,151 @@
+//! Limits: quotas, throttling, long listings and long jobs.
+
+use super::service::{error, fault, ready_state};
+use super::{CREATE, DESCRIBE, assert_imported_once, import_nightly};
+use crate::env::proxy::Fault;
+use crate::env::{ROLE, TestEnv, dataset_arn, eventually};
+use crate::invariants::operator_writes;
+use personalize_operator::import::request::ImportRequest;
+use regex::Regex;
+use serde_json::{Value, json};
+
+/// The seconds between consecutive creates that were rejected with this code.
+fn gaps(env: &TestEnv, code: &str) -> Vec<f64> {
+    let ledger = env.service.ledger();
+    let of = ledger.iter().filter(|l| l["operation"] == CREATE && l["errorCode"] == code);
+    let times: Vec<jiff::Timestamp> = of.map(|l| l["time"].as_str().unwrap().parse().unwrap()).collect();
+    times.windows(2).map(|w| w[1].duration_since(w[0]).as_secs_f64()).collect()
+}
+
+/// The names of the jobs that were rejected with this code, in order.
+fn rejected_names(env: &TestEnv, code: &str) -> Vec<String> {
+    let ledger = env.service.ledger();
+    let of = ledger.iter().filter(|l| l["operation"] == CREATE && l["errorCode"] == code);
+    of.map(|l| l["jobName"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The service can't accept three imports, and later it can. All three may find out at once; from then on only the
+/// oldest tries, with increasing delays.
+fn assert_only_the_oldest_retries(env: &TestEnv, code: &str, message: &str, make_room: impl FnOnce()) {
+    for (name, dataset) in [("a", "d0"), ("b", "d1"), ("c", "d2")] {
+        env.import(name, dataset, json!({}));
+    }
+    let _operator = env.start_operator(&[]);
+    for name in ["a", "b", "c"] {
+        env.wait_for_message(name, message);
+        assert_eq!(ready_state(&env.status(name)).0, "Unknown", "waiting is not a failure");
+    }
+    eventually("the create is retried", || (gaps(env, code).len() >= 7).then_some(()));
+    let gaps = gaps(env, code);
+    // Jitter shortens each delay by at most half. A slow machine only makes it longer.
+    assert!(gaps[2] >= 0.4 && gaps[3..].iter().all(|gap| *gap >= 0.5), "{gaps:?}");
+    let rejected = rejected_names(env, code);
+    assert!(rejected[3..].iter().all(|name| name.starts_with("a-")), "only the oldest retries: {rejected:?}");
+    make_room();
+    for name in ["a", "b", "c"] {
+        env.wait_for_reason(name, "ImportSucceeded");
+    }
+    assert_eq!(env.accepted_count(), 3);
+    env.check_invariants_settled();
+}
+
+#[test]
+fn fault_35_exceeded_quota_queues_all_and_only_the_oldest_retries() {
+    let env = TestEnv::new();
+    // Other tools use up the quota.
+    for i in 10..15 {
+        env.service.put_job(&json!({"name": format!("foreign-{i}"), "datasetArn": dataset_arn(&format!("d{i}")),
+            "status": "CREATE IN_PROGRESS", "hold": true}));
+    }
+    assert_only_the_oldest_retries(&env, "LimitExceededException", "imports", || {
+        (10..15).for_each(|i| env.service.finish_job(&format!("foreign-{i}")));
+    });
+}
+
+#[test]
+fn fault_36_throttled_creates_queue_all_and_only_the_oldest_retries() {
+    let env = TestEnv::new();
+    env.service.inject_fault(&fault(CREATE, 0, &error("ThrottlingException", "Rate exceeded", 400)));
+    assert_only_the_oldest_retries(&env, "ThrottlingException", "the service is throttling requests", || env.service.clear_faults());
+}
+
+/// Lists return no job and a token for the next page, made from the number of the page. Returns how many pages each of
+/// the first two attempts read, and the limit of jobs per list that the log names.
+fn endless_listing(token: fn(usize) -> String) -> ([usize; 2], usize) {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    proxy.inject(move |call| match call.label.as_str() {
+        "ListDatasetImportJobs" => {
+            let page = json!({"datasetImportJobs": [], "nextToken": token(call.nth)});
+            Fault::Respond(200, vec![], page.to_string())
+        }
+        _ => Fault::None,
+    });
+    let operator = env.spawn_operator_behind(&proxy, &[]);
+    import_nightly(&env);
+    env.wait_for_message("nightly", "other imports");
+    assert_eq!(ready_state(&env.status("nightly")).0, "Unknown");
+    let attempts = || {
+        let calls = proxy.calls();
+        let pages: Vec<_> = calls.iter().filter(|call| call.label == "ListDatasetImportJobs").collect();
+        // An attempt starts with a call without a token.
+        pages
+            .iter()
+            .enumerate()
+            .filter(|(_, call)| !call.body.contains("nextToken"))
+            .map(|(i, _)| i)
+            .collect::<Vec<_>>()
+    };
+    eventually("the third attempt has started", || (attempts().len() > 2).then_some(()));
+    let starts = attempts();
+    assert_eq!(env.service.call_count(CREATE), 0, "without a complete list there is no create");
+    proxy.clear();
+    assert_imported_once(&env);
+    let limit = Regex::new(r"within (\d+) jobs").unwrap();
+    let limit = limit.captures(&operator.log()).unwrap()[1].parse().unwrap();
+    ([starts[1] - starts[0], starts[2] - starts[1]], limit)
+}
+
+#[test]
+fn fault_59_endless_pagination_stops_at_the_limit() {
+    // Every page has a new token.
+    let (pages, jobs) = endless_listing(|nth| format!("page-{nth}"));
+    assert_eq!(pages, [jobs / 100; 2], "each attempt ends at the limit");
+}
+
+#[test]
+fn fault_59_repeated_page_token_is_not_followed() {
+    let (pages, _) = endless_listing(|_| "the same".into());
+    assert_eq!(pages, [2, 2], "no token is followed twice");
+}
+
+#[test]
+fn fault_60_job_pending_for_days_is_polled_rarely_and_never_recreated() {
+    let env = TestEnv::new();
+    let manifest = TestEnv::manifest("nightly", "d0", json!({}));
+    let spec = serde_json::from_value(manifest["spec"].clone()).unwrap();
+    let request = ImportRequest::new(&env.namespace, "nightly", &spec).unwrap();
+    // The service accepted the job three days ago, and it is still pending.
+    let created = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(72);
+    env.service.put_job(&json!({
+        "name": request.job_name(1), "datasetArn": dataset_arn("d0"), "dataLocation": "s3://bucket/interactions.csv",
+        "roleArn": ROLE, "status": "CREATE PENDING", "createdAt": created, "hold": true, "tags": request.own_tags(),
+    }));
+    let _operator = env.start_operator(&["--poll-min=100ms", "--poll-max=1s"]);
+    import_nightly(&env);
+    let pending = env.wait_for_reason("nightly", "Pending");
+    let polls = || {
+        let ledger = env.service.ledger();
+        let of = |l: &&Value| l["operation"] == DESCRIBE && l["errorCode"].is_null();
+        ledger.iter().filter(of).map(|l| l["time"].as_str().unwrap().parse().unwrap()).collect::<Vec<jiff::Timestamp>>()
+    };
+    eventually("the job is polled several times", || (polls().len() >= 4).then_some(()));
+    let gaps: Vec<f64> = polls().windows(2).map(|w| w[1].duration_since(w[0]).as_secs_f64()).collect();
+    assert!(gaps.iter().all(|gap| *gap > 0.9), "an old job is polled at the longest interval: {gaps:?}");
+    assert_eq!(operator_writes(&env.audited_writes()).count(), 1, "a poll without news writes nothing");
+    assert_eq!(env.status("nightly"), pending);
+    env.service.finish_job(&request.job_name(1));
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    assert_eq!(env.service.call_count(CREATE), 0, "the job is not created again");
+    env.check_invariants_settled();
+}

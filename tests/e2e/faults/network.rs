@@ -1,0 +1,301 @@
+//! Network faults between the operator, the API server and the service: broken, silent, slow, or the wrong server.
+
+use super::host::Host;
+use super::{
+    CREATE, assert_imported_once, dedicated_control_plane, import_nightly, wait_until_not_leader, wait_until_unready,
+};
+use crate::env::proxy::{Fault, Proxy};
+use crate::env::{OperatorProcess, TestEnv, block_on, eventually};
+use serde_json::json;
+use std::collections::HashSet;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::watch;
+
+/// A listener with a full backlog: it never answers a handshake.
+struct FullListener {
+    _listener: TcpListener,
+    _backlog: Vec<TcpStream>,
+    address: SocketAddr,
+}
+
+fn full_listener() -> FullListener {
+    let listener = block_on(async {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        socket.listen(1).unwrap()
+    });
+    let address = listener.local_addr().unwrap();
+    let mut backlog = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+        backlog.push(stream);
+    }
+    FullListener { _listener: listener, _backlog: backlog, address }
+}
+
+#[test]
+fn fault_43_unreachable_service_is_reported_and_retried() {
+    let env = TestEnv::new();
+    import_nightly(&env);
+    let full = full_listener();
+    // An unknown name; a server without TLS; a server with an untrusted certificate; a handshake without an answer; a
+    // closed port.
+    let plain = env.service.url().replace("http://", "https://");
+    let untrusted = env.control_plane.server();
+    let silent = format!("http://{}", full.address);
+    let cases = ["http://no-such-host.invalid", &plain, &untrusted, &silent, "http://127.0.0.1:1"];
+    for (i, endpoint) in cases.into_iter().enumerate() {
+        let operator = env.start_operator_with(&[("AWS_ENDPOINT_URL_PERSONALIZE", endpoint)], &["--identity=one"]);
+        let request = i.to_string();
+        env.annotate("nightly", &format!("personalize-operator.io/reconcile-requested-at={request}"));
+        let status = eventually(endpoint, || {
+            Some(env.status("nightly")).filter(|s| s.last_handled_reconcile_at.as_deref() == Some(&request))
+        });
+        let ready = &status.conditions[0];
+        assert_eq!((ready.reason.as_str(), ready.status.as_str()), ("ServiceUnavailable", "Unknown"), "{endpoint}");
+        assert!(ready.message.contains("can't be reached"), "{endpoint}: {}", ready.message);
+        operator.kill();
+    }
+    let _operator = env.start_operator(&["--identity=one"]);
+    assert_imported_once(&env);
+}
+
+#[test]
+fn fault_43_unreachable_api_server_makes_the_operator_unready() {
+    let env = TestEnv::new();
+    import_nightly(&env);
+    let full = full_listener();
+    let config: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(env.control_plane.kubeconfig()).unwrap()).unwrap();
+    let server = |url: &str| json!({"server": url});
+    // The last two reach the right server, but its certificate is for another name, or this authority did not sign it.
+    let cases = [
+        ("dns", server("https://no-such-host.invalid:6443")),
+        ("timeout", server(&format!("https://{}", full.address))),
+        ("refused", server("https://127.0.0.1:1")),
+        ("plain", server(&env.service.url().replace("http://", "https://"))),
+        ("name", json!({"tls-server-name": "elsewhere.example"})),
+        ("authority", json!({"certificate-authority": config["users"][0]["user"]["client-certificate"]})),
+    ];
+    for (name, edit) in cases {
+        let mut config = config.clone();
+        config["clusters"][0]["cluster"].as_object_mut().unwrap().extend(edit.as_object().unwrap().clone());
+        let path = env.dir().join(name);
+        std::fs::write(&path, config.to_string()).unwrap();
+        let operator = env.spawn_operator_with(&[("KUBECONFIG", &path.display().to_string())]);
+        eventually(name, || operator.get("/readyz").filter(|(status, _)| *status == 503));
+        eventually("the log reports it", || operator.log().contains("DatasetImportJobs can't be listed").then_some(()));
+        assert_eq!(operator.get("/healthz").map(|(s, _)| s), Some(200), "{name}");
+        operator.kill();
+    }
+    assert_eq!(env.service.ledger().len(), 0);
+    let _operator = env.start_operator(&[]);
+    assert_imported_once(&env);
+}
+
+#[test]
+fn fault_43_name_resolution_that_fails_while_running_recovers() {
+    let env = TestEnv::new();
+    env.service.set_durations(100, 600_000);
+    let host = Host::new(&env.dir().join("host"));
+    let proxy = env.start_proxy();
+    // The operator reaches both services by name.
+    let kubeconfig = std::fs::read_to_string(&proxy.kubeconfig).unwrap().replace("127.0.0.1", "localhost");
+    std::fs::write(env.dir().join("named"), kubeconfig).unwrap();
+    let (named, service) = (env.dir().join("named"), proxy.service_url.replace("127.0.0.1", "localhost"));
+    let [preload, host_dir] = host.vars();
+    let vars = [preload, host_dir, ("KUBECONFIG", named.to_str().unwrap()), ("AWS_ENDPOINT_URL_PERSONALIZE", &service)];
+    let operator = env.start_operator_with(&vars, &[]);
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "Importing");
+    // Open connections break, and new ones find no address.
+    host.set_names_resolve(false);
+    proxy.inject(|_| Fault::DropRequest);
+    wait_until_not_leader(&operator);
+    wait_until_unready(&operator);
+    proxy.clear();
+    env.import("meanwhile", "d1", json!({}));
+    let failures = || operator.log().matches("client error (Connect)").count();
+    let before = failures();
+    eventually("connections fail", || (failures() > before + 3).then_some(()));
+    assert_eq!(operator.get("/healthz").map(|(s, _)| s), Some(200));
+    host.set_names_resolve(true);
+    env.wait_for_reason("meanwhile", "Importing");
+    env.service.set_durations(1, 1);
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    env.wait_for_reason("meanwhile", "ImportSucceeded");
+    assert_eq!(env.accepted_count(), 2);
+    env.check_invariants_settled();
+}
+
+/// Injects the fault into the first call of each kind.
+fn inject_once_per_kind(proxy: &Proxy, fault: Fault) {
+    let mut seen = HashSet::new();
+    proxy.inject(move |call| if seen.insert(call.label.clone()) { fault.clone() } else { Fault::None });
+}
+
+/// The first call of each kind, to the API server and to the service, meets this fault. The operator survives, and
+/// makes the import once.
+fn assert_imported_despite_one_fault_per_kind(fault: Fault) {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    inject_once_per_kind(&proxy, fault);
+    let _operator = env.spawn_operator_behind(
+        &proxy,
+        &[
+            "--kube-timeout=1s",
+            "--watch-timeout=1s",
+            "--aws-read-timeout=1s",
+            "--aws-connect-timeout=1s",
+            "--aws-timeout=1s",
+        ],
+    );
+    import_nightly(&env);
+    assert_imported_once(&env);
+    assert!(proxy.count("PUT leases") > 1 && proxy.count("WATCH datasetimportjobs") > 1 && proxy.count(CREATE) > 0);
+}
+
+#[test]
+fn dropped_request_of_each_kind_is_survived() {
+    assert_imported_despite_one_fault_per_kind(Fault::DropRequest);
+}
+
+#[test]
+fn dropped_response_to_each_kind_is_survived() {
+    assert_imported_despite_one_fault_per_kind(Fault::DropResponse);
+}
+
+#[test]
+fn half_open_connection_for_each_kind_is_survived() {
+    assert_imported_despite_one_fault_per_kind(Fault::HangRequest);
+}
+
+#[test]
+fn missing_response_to_each_kind_is_survived() {
+    assert_imported_despite_one_fault_per_kind(Fault::HangResponse);
+}
+
+#[test]
+fn endless_response_to_each_kind_is_survived() {
+    assert_imported_despite_one_fault_per_kind(Fault::HangBody);
+}
+
+#[test]
+fn request_of_each_kind_that_arrives_after_its_timeout_is_survived() {
+    assert_imported_despite_one_fault_per_kind(Fault::ForwardLate(Duration::from_secs(3)));
+}
+
+#[test]
+fn response_to_each_kind_slower_than_its_timeout_is_survived() {
+    assert_imported_despite_one_fault_per_kind(Fault::SlowResponse(Duration::from_secs(3)));
+}
+
+#[test]
+fn slow_responses_to_all_calls_are_survived() {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    proxy.inject(|_| Fault::SlowResponse(Duration::from_millis(200)));
+    let _operator = env.spawn_operator_behind(&proxy, &[]);
+    import_nightly(&env);
+    assert_imported_once(&env);
+}
+
+/// A part of the control plane is paused: it neither answers nor closes connections. One import runs meanwhile, and
+/// another one is created right after.
+fn assert_imports_survive_a_paused(part: control_plane::Component) {
+    let (_guard, control_plane, env) = dedicated_control_plane();
+    env.service.set_durations(100, 600_000);
+    let operator = env.start_operator(&[]);
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "Importing");
+    control_plane.pause(part).unwrap();
+    wait_until_not_leader(&operator);
+    wait_until_unready(&operator);
+    assert_eq!(operator.get("/healthz").map(|(s, _)| s), Some(200));
+    control_plane.resume(part).unwrap();
+    eventually("the operator is ready again", || operator.is_ready().then_some(()));
+    env.import("after", "d1", json!({}));
+    env.wait_for_reason("after", "Importing");
+    env.service.set_durations(1, 1);
+    env.wait_for_reason("after", "ImportSucceeded");
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    assert_eq!(env.accepted_count(), 2);
+    env.check_invariants_settled();
+}
+
+#[test]
+fn paused_api_server_keeps_imports_going() {
+    assert_imports_survive_a_paused(control_plane::Component::ApiServer);
+}
+
+#[test]
+fn paused_etcd_keeps_imports_going() {
+    assert_imports_survive_a_paused(control_plane::Component::Etcd);
+}
+
+#[test]
+fn api_server_paused_during_create_does_not_create_again() {
+    let (_guard, control_plane, env) = dedicated_control_plane();
+    let proxy = env.start_proxy();
+    let (release, held) = watch::channel(false);
+    proxy.inject(move |call| if call.label == CREATE { Fault::HoldUntil(held.clone()) } else { Fault::None });
+    let operator = env.spawn_operator_behind(&proxy, &["--aws-timeout=60s", "--aws-read-timeout=60s"]);
+    import_nightly(&env);
+    eventually("the create is in flight", || (proxy.count(CREATE) == 1).then_some(()));
+    control_plane.pause(control_plane::Component::ApiServer).unwrap();
+    release.send(true).unwrap();
+    wait_until_not_leader(&operator);
+    eventually("the service accepts the job", || (env.accepted_count() == 1).then_some(()));
+    control_plane.resume(control_plane::Component::ApiServer).unwrap();
+    assert_imported_once(&env);
+    assert_eq!(proxy.count(CREATE), 1, "the accepted job is found, not created again");
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Part {
+    ApiServer,
+    Service,
+    Operator,
+}
+
+#[test]
+fn imports_succeed_in_whatever_order_the_parts_start() {
+    use Part::{ApiServer, Operator, Service};
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    let orders = [
+        [ApiServer, Service, Operator],
+        [ApiServer, Operator, Service],
+        [Service, ApiServer, Operator],
+        [Service, Operator, ApiServer],
+        [Operator, ApiServer, Service],
+        [Operator, Service, ApiServer],
+    ];
+    for (i, order) in orders.into_iter().enumerate() {
+        let mut up: Vec<Part> = Vec::new();
+        let mut operator: Option<OperatorProcess> = None;
+        env.import(&format!("r{i}"), &format!("d{i}"), json!({}));
+        for part in order {
+            up.push(part);
+            let (kubernetes, service) = (up.contains(&ApiServer), up.contains(&Service));
+            proxy.inject(move |call| {
+                let is_up = if call.is_kubernetes() { kubernetes } else { service };
+                if is_up { Fault::None } else { Fault::DropRequest }
+            });
+            if part == Operator {
+                operator = Some(env.spawn_operator_behind(&proxy, &[]));
+            }
+            if let Some(operator) = &operator {
+                eventually("the operator is alive", || operator.get("/healthz"));
+                if kubernetes {
+                    eventually("the operator is ready", || operator.is_ready().then_some(()));
+                }
+            }
+        }
+        env.wait_for_reason(&format!("r{i}"), "ImportSucceeded");
+        operator.unwrap().kill();
+    }
+    assert_eq!(env.accepted_count(), orders.len());
+    env.check_invariants_settled();
+}

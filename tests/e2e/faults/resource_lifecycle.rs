@@ -1,0 +1,399 @@
+//! Faults and edits in the life of a resource.
+
+use super::{CREATE, assert_imported_once, import_nightly, reconcile_count, records_intent};
+use crate::env::proxy::Fault;
+use crate::env::{TestEnv, dataset_arn, eventually, text};
+use personalize_operator::api::DatasetImportJobStatus;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+#[test]
+fn fault_61_resource_deleted_before_the_intent_is_not_submitted() {
+    let env = TestEnv::new();
+    env.service.set_durations(100, 600_000);
+    let _operator = env.start_operator(&[]);
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "Importing");
+    env.import("waiting", "d0", json!({}));
+    env.wait_for_reason("waiting", "Queued");
+    env.delete("waiting");
+    env.service.set_durations(1, 1);
+    assert_imported_once(&env);
+    env.import("last", "d0", json!({}));
+    env.wait_for_reason("last", "ImportSucceeded");
+    assert_eq!(env.accepted_count(), 2, "the deleted import is not created");
+    env.check_invariants_settled();
+}
+
+#[test]
+fn fault_62_resource_deleted_during_create_is_adopted_when_applied_again() {
+    let env = TestEnv::new();
+    env.service.inject_fault(&json!({"operation": CREATE, "count": 1, "action": {"delay": {"ms": 1500}}}));
+    let operator = env.start_operator(&[]);
+    import_nightly(&env);
+    eventually("the create is in flight", || (env.service.call_count(CREATE) == 1).then_some(()));
+    env.delete("nightly");
+    eventually("the service accepts the job", || (env.accepted_count() == 1).then_some(()));
+    // The same manifest adopts it.
+    import_nightly(&env);
+    assert_imported_once(&env);
+    assert!(operator.stop());
+}
+
+#[test]
+fn fault_63_resource_being_deleted_is_not_submitted() {
+    let env = TestEnv::new();
+    let mut manifest = TestEnv::manifest("nightly", "d0", json!({"suspend": true}));
+    manifest["metadata"]["finalizers"] = json!(["example.org/foreign"]);
+    env.apply(&manifest);
+    let _operator = env.start_operator(&[]);
+    env.wait_for_reason("nightly", "Suspended");
+    let deleted = env.kubectl(&["delete", "dij", "nightly", "--wait=false"]);
+    assert!(deleted.status.success(), "{}", text(&deleted));
+    env.patch("nightly", &json!({"spec": {"suspend": false}}));
+    env.annotate("nightly", "personalize-operator.io/reconcile-requested-at=now");
+    env.import("after", "d1", json!({}));
+    env.wait_for_reason("after", "ImportSucceeded");
+    assert_eq!(env.accepted_count(), 1, "a resource that is being deleted is not submitted");
+    let finalizers = env.get("nightly").unwrap().metadata.finalizers;
+    assert_eq!(finalizers, Some(vec!["example.org/foreign".to_owned()]), "a foreign finalizer stays");
+    env.patch("nightly", &json!({"metadata": {"finalizers": null}}));
+    env.check_invariants_settled();
+}
+
+#[test]
+fn fault_64_recreated_resource_adopts_its_job() {
+    let env = TestEnv::new();
+    env.service.set_durations(100, 3000);
+    let _operator = env.start_operator(&[]);
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "Importing");
+    let first = env.uid("nightly");
+    for _ in 0..3 {
+        env.delete("nightly");
+        import_nightly(&env);
+    }
+    assert_ne!(env.uid("nightly"), first);
+    assert_imported_once(&env);
+    env.delete("nightly");
+    import_nightly(&env);
+    assert_imported_once(&env);
+}
+
+#[test]
+fn fault_65_irrelevant_edits_cause_no_call_and_no_write() {
+    let env = TestEnv::new();
+    let _operator = env.start_operator(&[]);
+    import_nightly(&env);
+    assert_imported_once(&env);
+    let (calls, writes) = (env.service.ledger().len(), env.operator_write_count("nightly"));
+    for i in 0..5 {
+        env.annotate("nightly", &format!("example.org/x={i}"));
+        let labelled = env.kubectl(&["label", "--overwrite", "dij", "nightly", &format!("x={i}")]);
+        assert!(labelled.status.success(), "{}", text(&labelled));
+        import_nightly(&env);
+    }
+    env.import("after", "d2", json!({"suspend": true}));
+    env.wait_for_reason("after", "Suspended");
+    assert_eq!((env.service.ledger().len(), env.operator_write_count("nightly")), (calls, writes));
+    env.check_invariants();
+}
+
+#[test]
+fn fault_66_cleared_or_forged_status_is_corrected() {
+    let env = TestEnv::new();
+    let _operator = env.start_operator(&[]);
+    import_nightly(&env);
+    let correct = env.wait_for_reason("nightly", "ImportSucceeded");
+    let foreign = "arn:aws:personalize:eu-west-1:123456789012:dataset-import-job/foreign";
+    for forged in [
+        json!({"status": {"status": "CREATE FAILED", "failureReason": "forged"}}),
+        json!({"status": null}),
+        json!({"status": {"datasetImportJobArn": foreign, "attempts": 9}}),
+        json!({"status": {"submission": null, "datasetImportJobArn": null, "status": null, "completionTime": null}}),
+    ] {
+        env.patch_status("nightly", &forged);
+        let is_correct = |s: &DatasetImportJobStatus| {
+            s.status == correct.status
+                && s.failure_reason.is_none()
+                && s.dataset_import_job_arn == correct.dataset_import_job_arn
+                && s.attempts == Some(1)
+        };
+        eventually("the status is correct again", || Some(env.status("nightly")).filter(is_correct));
+    }
+    assert_imported_once(&env);
+}
+
+/// Deletes the namespace of the test. The lease goes with it, so these operators run without leader election.
+fn delete_namespace(env: &TestEnv) {
+    let deleted = env.kubectl(&["delete", "namespace", &env.namespace, "--wait=false"]);
+    assert!(deleted.status.success(), "{}", text(&deleted));
+}
+
+fn wait_until_namespace_is_gone(env: &TestEnv) {
+    eventually("the namespace is gone", || {
+        (!env.kubectl(&["get", "namespace", &env.namespace]).status.success()).then_some(())
+    });
+}
+
+#[test]
+fn fault_67_resource_in_a_terminating_namespace_is_not_submitted() {
+    let env = TestEnv::new();
+    // Only a foreign job keeps the import waiting.
+    env.service.put_job(
+        &json!({"name": "foreign", "datasetArn": dataset_arn("d0"), "status": "CREATE IN_PROGRESS", "hold": true}),
+    );
+    let mut manifest = TestEnv::manifest("nightly", "d0", json!({}));
+    manifest["metadata"]["finalizers"] = json!(["example.org/foreign"]);
+    env.apply(&manifest);
+    let operator = env.start_operator(&["--leader-elect=false"]);
+    env.wait_for_reason("nightly", "Queued");
+    delete_namespace(&env);
+    eventually("the resource is being deleted", || env.get("nightly")?.metadata.deletion_timestamp.map(drop));
+    env.service.finish_job("foreign");
+    for i in 0..3 {
+        let before = reconcile_count(&operator);
+        env.annotate("nightly", &format!("personalize-operator.io/reconcile-requested-at={i}"));
+        eventually("the resource is reconciled", || (reconcile_count(&operator) > before).then_some(()));
+    }
+    assert_eq!(env.service.call_count(CREATE), 0, "nothing else prevents the create");
+    env.patch("nightly", &json!({"metadata": {"finalizers": null}}));
+    wait_until_namespace_is_gone(&env);
+    assert_eq!(env.service.call_count(CREATE), 0);
+    assert_eq!(operator.get("/healthz").map(|(s, _)| s), Some(200));
+    env.check_invariants();
+}
+
+#[test]
+fn fault_67_namespace_deleted_during_create_does_not_create_again() {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    let (release, held) = watch::channel(false);
+    proxy.inject(move |call| if call.label == CREATE { Fault::HoldUntil(held.clone()) } else { Fault::None });
+    let flags = ["--leader-elect=false", "--aws-timeout=60s", "--aws-read-timeout=60s"];
+    let operator = env.spawn_operator_behind(&proxy, &flags);
+    import_nightly(&env);
+    eventually("the create is in flight", || (proxy.count(CREATE) == 1).then_some(()));
+    delete_namespace(&env);
+    wait_until_namespace_is_gone(&env);
+    release.send(true).unwrap();
+    eventually("the service accepts the job", || (env.accepted_count() == 1).then_some(()));
+    // There is no status left to report the job in, and it is not tried again.
+    eventually("the reconcile ends", || (reconcile_count(&operator) > 0).then_some(()));
+    assert_eq!((proxy.count(CREATE), env.accepted_count()), (1, 1));
+    assert_eq!(operator.get("/healthz").map(|(s, _)| s), Some(200));
+    env.check_invariants();
+}
+
+#[test]
+fn fault_68_resource_restored_without_status_adopts_its_job() {
+    let env = TestEnv::new();
+    env.service.set_durations(100, 600_000);
+    let _operator = env.start_operator(&[]);
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "Importing");
+    let mut backup = serde_json::to_value(env.get("nightly").unwrap()).unwrap();
+    backup["status"] = Value::Null;
+    for field in ["uid", "resourceVersion", "creationTimestamp", "generation", "managedFields"] {
+        backup["metadata"][field] = Value::Null;
+    }
+    let uid = env.uid("nightly");
+    env.delete("nightly");
+    env.apply(&backup);
+    assert_ne!(env.uid("nightly"), uid);
+    env.wait_for_reason("nightly", "Importing");
+    env.service.set_durations(1, 1);
+    assert_imported_once(&env);
+}
+
+#[test]
+fn fault_69_imports_into_one_dataset_run_one_after_the_other() {
+    let env = TestEnv::new();
+    let _operator = env.start_operator(&[]);
+    for i in 0..4 {
+        env.import(&format!("r{i}"), "d0", json!({}));
+    }
+    for i in 0..4 {
+        env.wait_for_reason(&format!("r{i}"), "ImportSucceeded");
+    }
+    assert_eq!(env.accepted_count(), 4);
+    env.check_invariants_settled();
+}
+
+#[test]
+fn fault_70_two_resources_with_one_job_name_create_one_job() {
+    let env = TestEnv::new();
+    let _operator = env.start_operator(&[]);
+    env.import("a", "d0", json!({"jobName": "shared"}));
+    env.import("b", "d1", json!({"jobName": "shared"}));
+    // The datasets differ, so both are submitted at the same time, and either may be first.
+    let conflicting = |name: &str| {
+        let status = env.status(name);
+        status.conditions.iter().any(|c| c.reason == "JobNameConflict").then_some(status)
+    };
+    let (created, conflict) = eventually("one of them conflicts", || {
+        conflicting("b").map(|status| ("a", status)).or_else(|| conflicting("a").map(|status| ("b", status)))
+    });
+    env.wait_for_reason(created, "ImportSucceeded");
+    assert!(conflict.conditions[0].message.contains("shared"), "{}", conflict.conditions[0].message);
+    assert_eq!(env.accepted_count(), 1);
+    env.check_invariants_settled();
+}
+
+#[test]
+fn fault_71_every_invalid_field_is_rejected_at_admission() {
+    let env = TestEnv::new();
+    let _operator = env.start_operator(&[]);
+    let location = |location: &str| json!({"dataSource": {"dataLocation": location}});
+    let tags = |tags: &[(&str, &str)]| {
+        let tags: Vec<Value> = tags.iter().map(|(k, v)| json!({"tagKey": k, "tagValue": v})).collect();
+        json!({"tags": tags})
+    };
+    let many: Vec<String> = (0..48).map(|i| format!("k{i}")).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|k| (k.as_str(), "v")).collect();
+    for (edit, field) in [
+        (json!({"jobName": "x".repeat(64)}), "spec.jobName"),
+        (json!({"jobName": "line\r\nbreak"}), "spec.jobName"),
+        (json!({"jobName": "-first"}), "spec.jobName"),
+        (json!({"jobName": ""}), "spec.jobName"),
+        (json!({"datasetArn": "arn:aws:s3:::bucket"}), "spec.datasetArn"),
+        (json!({"datasetArn": "arn:aws:personalize:::dataset/shop/d0"}), "spec.datasetArn"),
+        (json!({"datasetArn": "arn:aws:personalize:eu-west-1:1234:dataset/shop/d0"}), "spec.datasetArn"),
+        (json!({"datasetArn": "arn:aws:personalize:eu-west-1:123456789012:schema/shop"}), "spec.datasetArn"),
+        (json!({"datasetArn": format!("{}{}", dataset_arn("d"), "x".repeat(200))}), "spec.datasetArn"),
+        (json!({"datasetArn": null}), "spec.datasetArn"),
+        (json!({"roleArn": "someone"}), "spec.roleArn"),
+        (json!({"roleArn": "arn:aws:iam::123456789012:user/Reader"}), "spec.roleArn"),
+        (json!({"roleArn": null}), "spec.roleArn"),
+        (location("ftp://bucket/x.csv"), "spec.dataSource.dataLocation"),
+        (location("s3://"), "spec.dataSource.dataLocation"),
+        (location("s3://bucket/line\r\nbreak.csv"), "spec.dataSource.dataLocation"),
+        (location(&format!("s3://{}", "x".repeat(252))), "spec.dataSource.dataLocation"),
+        (json!({"dataSource": null}), "spec.dataSource"),
+        (json!({"importMode": "PARTIAL"}), "spec.importMode"),
+        (json!({"publishAttributionMetricsToS3": "yes"}), "spec.publishAttributionMetricsToS3"),
+        (json!({"suspend": "yes"}), "spec.suspend"),
+        (json!({"backoffLimit": -1}), "spec.backoffLimit"),
+        (json!({"backoffLimit": 101}), "spec.backoffLimit"),
+        (tags(&[("a", "1"), ("a", "2")]), "spec.tags"),
+        (tags(&[("", "1")]), "spec.tags[0].tagKey"),
+        (tags(&[("aws:a", "1")]), "spec.tags[0].tagKey"),
+        (tags(&[("personalize-operator.io/name", "1")]), "spec.tags[0].tagKey"),
+        (tags(&[("a\"b", "1")]), "spec.tags[0].tagKey"),
+        (tags(&[("a", "line\nbreak")]), "spec.tags[0].tagValue"),
+        (tags(&[("a", &"x".repeat(257))]), "spec.tags[0].tagValue"),
+        (tags(&many), "spec.tags"),
+        (json!({"jobname": "a typing error"}), "spec.jobname"),
+    ] {
+        let rejected = env.try_apply(&TestEnv::manifest("bad", "d0", edit.clone()));
+        assert!(!rejected.status.success() && text(&rejected).contains(field), "{edit}: {}", text(&rejected));
+    }
+    assert!(env.get("bad").is_none());
+    import_nightly(&env);
+    assert_imported_once(&env);
+}
+
+#[test]
+fn fault_74_import_that_is_always_rejected_backs_off_to_the_maximum() {
+    let env = TestEnv::new();
+    let rejection = json!({"error": {"code": "InvalidInputException", "message": "never", "status": 400}});
+    env.service.inject_fault(&json!({"operation": CREATE, "name": "poison", "count": 0, "action": rejection}));
+    let _operator =
+        env.start_operator(&["--rejected-min=400ms", "--rejected-max=1600ms", "--lease-duration=60s", "--grace=60s"]);
+    env.import("poison", "d0", json!({}));
+    env.import("nightly", "d1", json!({}));
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    let attempts = || {
+        let ledger = env.service.ledger();
+        let of = |l: &&Value| l["operation"] == CREATE && l["errorCode"] == "InvalidInputException";
+        ledger.iter().filter(of).map(|l| l["time"].as_str().unwrap().parse().unwrap()).collect::<Vec<jiff::Timestamp>>()
+    };
+    eventually("the maximum delay is reached", || (attempts().len() >= 6).then_some(()));
+    let gaps: Vec<f64> = attempts().windows(2).map(|w| w[1].duration_since(w[0]).as_secs_f64()).collect();
+    // Jitter shortens each delay by at most half. A slow machine only makes it longer.
+    for (gap, least) in gaps.iter().zip([0.2, 0.4, 0.8, 0.8, 0.8]) {
+        assert!(*gap >= least, "the delays grow to the maximum: {gaps:?}");
+    }
+    assert_eq!(env.status("poison").conditions[0].reason, "InvalidInput");
+    env.check_invariants_settled();
+}
+
+#[test]
+fn fault_74_irrelevant_edits_do_not_shorten_the_backoff() {
+    let env = TestEnv::new();
+    let rejection = json!({"error": {"code": "InvalidInputException", "message": "never", "status": 400}});
+    env.service.inject_fault(&json!({"operation": CREATE, "name": "nightly", "count": 1, "action": rejection}));
+    let _operator = env.start_operator(&["--rejected-min=10m", "--rejected-max=10m", "--lease-duration=60s"]);
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "InvalidInput");
+    let calls = env.service.ledger().len();
+    for i in 0..5 {
+        env.annotate("nightly", &format!("example.org/x={i}"));
+        env.import(&format!("after-{i}"), "d1", json!({"suspend": true}));
+        env.wait_for_reason(&format!("after-{i}"), "Suspended");
+    }
+    assert_eq!(env.service.ledger().len(), calls, "no call before the backoff ends");
+    env.annotate("nightly", "personalize-operator.io/reconcile-requested-at=now");
+    assert_imported_once(&env);
+}
+
+#[test]
+fn fault_75_own_status_writes_cause_no_call_and_no_write() {
+    let env = TestEnv::new();
+    env.service.set_durations(600_000, 600_000);
+    let operator = env.start_operator(&["--poll-min=10m", "--poll-max=10m", "--lease-duration=60s"]);
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "Pending");
+    // Each status write returns through the watch and causes a reconcile that does nothing.
+    env.import("after", "d1", json!({"suspend": true}));
+    env.wait_for_reason("after", "Suspended");
+    let (calls, writes, before) =
+        (env.service.ledger().len(), env.operator_write_count("nightly"), reconcile_count(&operator));
+    assert!(before < 30, "{before} reconciles for two resources");
+    env.import("last", "d2", json!({"suspend": true}));
+    env.wait_for_reason("last", "Suspended");
+    assert!(reconcile_count(&operator) < before + 10);
+    assert_eq!((env.service.ledger().len(), env.operator_write_count("nightly")), (calls, writes));
+    env.check_invariants();
+}
+
+#[test]
+fn fault_76_text_from_outside_can_not_inject_log_lines_or_metrics() {
+    let env = TestEnv::new();
+    let nasty = "x\"} 1\npersonalize_operator_injected 1\n{\"level\":\"ERROR\",\"message\":\"forged\"}";
+    env.service.inject_fault(&json!({"operation": CREATE, "name": "nasty", "count": 1, "action": {"error": {"code": "InvalidInputException", "message": nasty, "status": 400}}}));
+    env.service.inject_fault(&json!({"operation": "DescribeDatasetImportJob", "name": "nightly", "count": 1, "skip": 2, "action": {"status": nasty}}));
+    env.service.inject_fault(&json!({"operation": "DescribeDataset", "count": 1, "action": {"error": {"code": nasty, "message": nasty, "status": 400}}}));
+    let operator = env.start_operator(&[]);
+    env.import("nasty", "d1", json!({"tags": [{"tagKey": "a=b", "tagValue": "level:ERROR + @c d"}]}));
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    env.wait_for_reason("nasty", "ImportSucceeded");
+    let metrics = operator.metrics();
+    assert!(!metrics.contains("injected"), "{metrics}");
+    for line in operator.log().lines() {
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: an injected line: {line}"));
+        assert_ne!(line["message"], "forged");
+    }
+    for message in env.status("nasty").conditions.into_iter().map(|c| c.message) {
+        assert!(!message.contains('\n'));
+    }
+    env.check_invariants();
+}
+
+#[test]
+fn status_forged_after_a_crash_is_corrected() {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    proxy.inject_once(Fault::KillAfter, records_intent);
+    let operator = env.spawn_operator_behind(&proxy, &[]);
+    import_nightly(&env);
+    operator.wait_for_exit();
+    // While no operator leads, another client writes that the import has succeeded.
+    let forged = json!({"status": {"status": "ACTIVE", "attempts": 1, "completionTime": "2026-01-01T00:00:00Z",
+        "datasetImportJobArn": "arn:aws:personalize:eu-west-1:123456789012:dataset-import-job/never"}});
+    env.patch_status("nightly", &forged);
+    proxy.clear();
+    let _operator = env.spawn_operator_behind(&proxy, &[]);
+    assert_imported_once(&env);
+}

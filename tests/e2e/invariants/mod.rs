@@ -1,0 +1,191 @@
+//! The invariants A to H of docs/faults.md, checked from outside: against the ledger and jobs of the stand-in and
+//! against the audit log and resources of the API server.
+//!
+//! The checks implement the operator's rules a second time, on plain JSON, on purpose: a checker that shared code with
+//! the operator would share its bugs. Only constants and the request hash come from the operator's library. Each
+//! invariant has its own file, which ends with histories that violate it and histories that must pass.
+
+mod adoption;
+mod at_most_once;
+mod bounds;
+mod histories;
+mod liveness;
+mod no_op_writes;
+mod order;
+mod rejections;
+pub mod secrets;
+mod status_truth;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+pub use bounds::check_peak_memory;
+
+/// What the service and the API server have recorded.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct History<'a> {
+    /// Every call to the service, in order.
+    pub ledger: &'a [Value],
+    /// The jobs of the service; empty if unknown.
+    pub jobs: &'a [Value],
+    /// The faults injected into the service that are not used up.
+    pub faults: &'a [Value],
+    /// Successful writes to the resources by any client, in order.
+    pub writes: &'a [Value],
+    /// The resources that exist; empty if unknown.
+    pub resources: &'a [Value],
+}
+
+/// The violations in a ledger and an audit log alone.
+pub fn check_logs(ledger: &[Value], writes: &[Value]) -> Vec<String> {
+    check(&History { ledger, writes, ..History::default() })
+}
+
+/// The violations of the invariants that hold at any moment.
+pub fn check(history: &History<'_>) -> Vec<String> {
+    let mut violations = Vec::new();
+    at_most_once::check(history, &mut violations);
+    adoption::check(history, &mut violations);
+    status_truth::check(history, &mut violations);
+    no_op_writes::check(history, &mut violations);
+    secrets::check(history, &mut violations);
+    bounds::check(history, &mut violations);
+    order::check(history, &mut violations);
+    violations
+}
+
+/// The violations once every import had time to finish: also that none is lost (B) and that every status agrees with
+/// the service (D).
+pub fn check_settled(history: &History<'_>) -> Vec<String> {
+    let mut violations = check(history);
+    liveness::check(history, &mut violations);
+    status_truth::check_settled(history, &mut violations);
+    violations
+}
+
+/// An accepted CreateDatasetImportJob.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AcceptedCreate {
+    pub job_name: String,
+    pub dataset: String,
+    pub account: String,
+    pub region: String,
+    pub time: Option<Timestamp>,
+}
+
+/// The accepted creates of a ledger, in order.
+pub fn accepted_creates(ledger: &[Value]) -> Vec<AcceptedCreate> {
+    let owned = |line: &Value, key: &str| text(line, key).to_owned();
+    ledger
+        .iter()
+        .filter(|line| line["operation"] == "CreateDatasetImportJob" && line["datasetImportJobArn"].is_string())
+        .map(|line| AcceptedCreate {
+            job_name: owned(line, "jobName"),
+            dataset: owned(line, "datasetArn"),
+            account: owned(line, "account"),
+            region: owned(line, "region"),
+            time: time(&line["time"]),
+        })
+        .collect()
+}
+
+/// Successful writes to DatasetImportJobs and their status in a namespace, in order.
+pub fn resource_writes(audit_log: &Path, namespace: &str) -> Vec<Value> {
+    resource_writes_after(audit_log, 0, namespace)
+}
+
+/// The same, from a byte offset of the audit log on.
+pub fn resource_writes_after(audit_log: &Path, offset: u64, namespace: &str) -> Vec<Value> {
+    let log = fs::read_to_string(audit_log).unwrap_or_default();
+    let start = usize::try_from(offset).unwrap_or(usize::MAX);
+    successful_writes(log.get(start..).unwrap_or_default(), namespace, "datasetimportjobs")
+}
+
+/// The events that were written in a namespace, in order.
+pub fn events(audit_log: &Path, namespace: &str) -> Vec<Value> {
+    successful_writes(&fs::read_to_string(audit_log).unwrap_or_default(), namespace, "events")
+}
+
+fn successful_writes(log: &str, namespace: &str, resource: &str) -> Vec<Value> {
+    let marks = [format!("\"resource\":\"{resource}\""), format!("\"namespace\":\"{namespace}\"")];
+    log.lines()
+        // Most lines belong to other tests. Parsing them takes too long.
+        .filter(|line| marks.iter().all(|mark| line.contains(mark)))
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|line| line["objectRef"]["namespace"] == namespace && line["objectRef"]["resource"] == resource)
+        .filter(|line| {
+            matches!(line["verb"].as_str(), Some("create" | "update" | "patch" | "delete" | "deletecollection"))
+        })
+        .filter(|line| line["responseStatus"]["code"].as_u64().is_some_and(|code| code < 300))
+        .collect()
+}
+
+/// The writes by the operator. The API server records the user agent, so the content of a write can't hide its
+/// author. Invariant E checks whether the operator may make such a write.
+pub fn operator_writes(writes: &[Value]) -> impl Iterator<Item = &Value> {
+    writes.iter().filter(|write| text(write, "userAgent").starts_with("personalize-operator/"))
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_default()
+}
+
+fn time(value: &Value) -> Option<Timestamp> {
+    value.as_str().and_then(|t| t.parse().ok())
+}
+
+/// The resource as a write left it.
+fn written_resource(write: &Value) -> &Value {
+    &write["responseObject"]
+}
+
+fn condition<'a>(status: &'a Value, type_: &str) -> Option<&'a Value> {
+    status["conditions"].as_array()?.iter().find(|c| c["type"] == type_)
+}
+
+fn annotation<'a>(resource: &'a Value, key: &str) -> Option<&'a str> {
+    resource["metadata"]["annotations"][key].as_str()
+}
+
+fn is_being_deleted(resource: &Value) -> bool {
+    !resource["metadata"]["deletionTimestamp"].is_null()
+}
+
+/// The job with this ARN.
+fn job<'a>(jobs: &'a [Value], arn: &str) -> Option<&'a Value> {
+    jobs.iter().find(|job| job["arn"] == arn)
+}
+
+fn tag<'a>(job: &'a Value, key: &str) -> Option<&'a str> {
+    job["tags"].as_array()?.iter().find(|tag| tag["tagKey"] == key)?["tagValue"].as_str()
+}
+
+/// A recorded intent.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Intent {
+    uid: String,
+    attempt: i64,
+    job_name: String,
+    dataset: String,
+}
+
+/// Every recorded intent, and when the API server received its first write.
+fn intents(writes: &[Value]) -> BTreeMap<Intent, Option<Timestamp>> {
+    let mut intents = BTreeMap::new();
+    for write in operator_writes(writes) {
+        let resource = written_resource(write);
+        let submission = &resource["status"]["submission"];
+        let (Some(uid), Some(attempt), Some(job_name)) =
+            (resource["metadata"]["uid"].as_str(), submission["attempt"].as_i64(), submission["jobName"].as_str())
+        else {
+            continue;
+        };
+        let dataset = text(&resource["spec"], "datasetArn").to_owned();
+        let intent = Intent { uid: uid.to_owned(), attempt, job_name: job_name.to_owned(), dataset };
+        intents.entry(intent).or_insert_with(|| time(&write["requestReceivedTimestamp"]));
+    }
+    intents
+}

@@ -1,0 +1,107 @@
+//! H: per dataset, no older import finishes after a newer one, and no two run at once.
+
+use super::bounds::span;
+use super::{AcceptedCreate, History, accepted_creates, operator_writes, text, time, written_resource};
+use jiff::Timestamp;
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+pub(super) fn check(history: &History<'_>, violations: &mut Vec<String>) {
+    let accepted = accepted_creates(history.ledger);
+    in_order(&accepted, history, violations);
+    one_at_a_time(&accepted, history.jobs, violations);
+}
+
+/// Per dataset, imports are accepted in the order in which their resources were created. A newer import that failed
+/// does not count, and a retry counts as its resource.
+fn in_order(accepted: &[AcceptedCreate], history: &History<'_>, violations: &mut Vec<String>) {
+    // A resource that is deleted and created again keeps its job name, but not its age. The last intent before the
+    // create decides.
+    let mut intended: HashMap<&str, Vec<(Option<Timestamp>, &str)>> = HashMap::new();
+    for write in operator_writes(history.writes) {
+        let resource = written_resource(write);
+        let Some(name) = resource["status"]["submission"]["jobName"].as_str() else { continue };
+        let created = text(&resource["metadata"], "creationTimestamp");
+        intended.entry(name).or_default().push((time(&write["requestReceivedTimestamp"]), created));
+    }
+    let created = |a: &AcceptedCreate| {
+        let before = |(at, _): &&(Option<Timestamp>, &str)| at.zip(a.time).is_none_or(|(at, accepted)| at <= accepted);
+        intended.get(a.job_name.as_str())?.iter().rev().find(before).map(|(_, created)| *created)
+    };
+    let failed = |name: &str| history.jobs.iter().any(|job| job["name"] == name && job["status"] == "CREATE FAILED");
+    let mut newest: HashMap<&str, (&str, &str)> = HashMap::new();
+    for a in accepted {
+        let Some(created) = created(a) else { continue };
+        match newest.get(a.dataset.as_str()) {
+            Some((before, name)) if created < *before => {
+                violations.push(format!("H: {} was accepted after {name} of a newer resource", a.job_name));
+            }
+            _ if failed(&a.job_name) => {}
+            _ => drop(newest.insert(&a.dataset, (created, &a.job_name))),
+        }
+    }
+}
+
+/// No two jobs of the operator ran at once in one dataset.
+fn one_at_a_time(accepted: &[AcceptedCreate], jobs: &[Value], violations: &mut Vec<String>) {
+    let created: HashSet<&str> = accepted.iter().map(|a| a.job_name.as_str()).collect();
+    let mut spans: BTreeMap<&str, Vec<(i64, i64, &str)>> = BTreeMap::new();
+    for job in jobs {
+        let (name, dataset) = (text(job, "name"), text(job, "datasetArn"));
+        if let Some((begin, end)) = span(job).filter(|_| created.contains(name)) {
+            spans.entry(dataset).or_default().push((begin, end, name));
+        }
+    }
+    for (dataset, mut spans) in spans {
+        spans.sort_unstable();
+        for pair in spans.windows(2).filter(|pair| pair[1].0 < pair[0].1) {
+            violations.push(format!("H: {} and {} ran at once in {dataset}", pair[0].2, pair[1].2));
+        }
+    }
+}
+
+mod tests {
+    use crate::invariants::histories::{
+        DATASET, OTHER_DATASET, accepted_create, assert_breaks, assert_holds, intent, job_owned_by, with_dataset, write,
+    };
+    use crate::invariants::{History, check, check_logs};
+    use serde_json::{Value, json};
+
+    fn job(name: &str, status: &str, begin: i64, end: i64) -> Value {
+        job_owned_by(if name.starts_with('a') { "a" } else { "bb" }, name, status, begin, end)
+    }
+
+    #[test]
+    fn older_import_after_a_newer_one_violates_h_unless_the_newer_failed() {
+        let writes = [write("bb", &intent("b-1", 1)), write("a", &intent("a-1", 1))];
+        let ledger = [accepted_create("b-1", DATASET), accepted_create("a-1", DATASET)];
+        let with = |jobs: &[Value]| check(&History { ledger: &ledger, writes: &writes, jobs, ..History::default() });
+        assert_breaks("H", &check_logs(&ledger, &writes));
+        assert_breaks("H", &with(&[job("b-1", "ACTIVE", 0, 1), job("a-1", "ACTIVE", 1, 2)]));
+        assert_holds(&with(&[job("b-1", "CREATE FAILED", 0, 1), job("a-1", "ACTIVE", 1, 2)]));
+        let elsewhere = [writes[0].clone(), with_dataset(writes[1].clone(), OTHER_DATASET)];
+        assert_holds(&check_logs(
+            &[accepted_create("b-1", DATASET), accepted_create("a-1", OTHER_DATASET)],
+            &elsewhere,
+        ));
+        // A resource that was created again has a new age.
+        let mut recreated = write("a", &intent("a-1", 1));
+        recreated["responseObject"]["metadata"]["uid"] = json!("recreated");
+        recreated["responseObject"]["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:09Z");
+        assert_holds(&check_logs(&ledger, &[&writes[..], &[recreated.clone()]].concat()));
+        recreated["requestReceivedTimestamp"] = json!("2026-01-01T00:09:00Z");
+        assert_breaks("H", &check_logs(&ledger, &[&writes[..], &[recreated]].concat()));
+    }
+
+    #[test]
+    fn two_imports_at_once_violate_h_but_foreign_jobs_do_not() {
+        let writes = [write("a", &intent("a-1", 1)), write("bb", &intent("b-1", 1))];
+        let ledger = [accepted_create("a-1", DATASET), accepted_create("b-1", DATASET)];
+        let with =
+            |ledger: &[Value], jobs: &[Value]| check(&History { ledger, writes: &writes, jobs, ..History::default() });
+        assert_breaks("H", &with(&ledger, &[job("a-1", "ACTIVE", 0, 5), job("b-1", "ACTIVE", 4, 9)]));
+        assert_breaks("H", &with(&ledger, &[job("a-1", "CREATE PENDING", 0, 0), job("b-1", "ACTIVE", 4, 9)]));
+        assert_holds(&with(&ledger, &[job("a-1", "ACTIVE", 0, 5), job("b-1", "ACTIVE", 5, 9)]));
+        assert_holds(&with(&ledger[..1], &[job("a-1", "ACTIVE", 0, 5), job("b-1", "ACTIVE", 4, 9)]));
+    }
+}

@@ -1,0 +1,6 @@
+//! Permissions, secrets, untrusted text and resource limits.
+
+mod bounds;
+mod injection;
+mod permissions;
+mod secrets;
