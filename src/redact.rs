@@ -1,4 +1,10 @@
 //! Sanitises text from outside before it reaches a status, an event or a log line.
+//!
+//! ```
+//! use personalize_operator::redact::sanitize;
+//!
+//! assert_eq!(sanitize("failed:\r\npassword=hunter2"), "failed: password=[redacted]");
+//! ```
 
 use std::fmt::{self, Display, Write};
 
@@ -67,14 +73,7 @@ pub fn sanitize_display(value: &impl Display) -> String {
     sanitize(&bounded.0)
 }
 
-/// Formats and sanitises the value of a field of a log line. The name counts: the value of `password` is a secret.
-#[cfg(feature = "operator")]
-pub(crate) fn sanitize_field(name: &str, value: &impl Display) -> String {
-    let field = sanitize_display(&format_args!("{name}={value}"));
-    field.strip_prefix(name).and_then(|rest| rest.strip_prefix('=')).unwrap_or(&field).trim_start().to_owned()
-}
-
-/// Holds one character more than [`sanitize`] reads, so that it can tell that the text was longer.
+/// Holds one character more than [`sanitize`] reads, so that it shows whether the text was longer.
 struct BoundedString(String);
 
 impl Write for BoundedString {

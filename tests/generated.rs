@@ -1,4 +1,4 @@
-//! What is generated from the types is what the tree holds. `make generate` mends it.
+//! Generated files match the types. `make generate` writes them.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -22,16 +22,16 @@ fn compare(file: &str, expected: &str) {
         fs::write(&path, expected).unwrap();
     }
     let held = fs::read_to_string(&path).unwrap_or_default();
-    assert!(held == expected, "{file} is not what the types say; run `make generate`");
+    assert!(held == expected, "{file} does not match the types; run `make generate`");
 }
 
 #[test]
-fn the_crd_in_crds_is_the_one_that_the_types_make() {
+fn crd_file_matches_the_types() {
     compare("crds/datasetimportjobs.yaml", &serde_yaml::to_string(&api::crd()).unwrap());
 }
 
 #[test]
-fn the_reference_in_docs_tells_every_field() {
+fn reference_lists_every_field() {
     let crd = serde_json::to_value(api::crd()).unwrap();
     let root = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     let mut text = String::from("# Resource reference\n\nGenerated from the types by `make generate`.\n");
@@ -54,15 +54,15 @@ fn the_reference_in_docs_tells_every_field() {
         ),
         (
             format!("{}: <anything new>", api::RECONCILE_REQUESTED_AT),
-            "The operator looks at the service again now, and tries again what was rejected.",
+            "Polls the service now, and retries a rejected import now.",
         ),
         (
             format!("{}: \"true\"", api::SUSPEND),
-            "Holds the import back like `spec.suspend`: for tools that must not change what Git tracks.",
+            "Suspends the import like `spec.suspend`, for tools that must not change what Git tracks.",
         ),
         (
             format!("{}: \"true\"", api::ADOPT),
-            "Adopts an existing job of this name and request that the operator did not make.",
+            "Adopts an existing job with this name and request that the operator did not submit.",
         ),
     ] {
         let _ = writeln!(text, "| `{annotation}` | {effect} |");
@@ -92,7 +92,7 @@ fn prose(schema: &Value) -> String {
     paragraphs(schema).replace("\n\n", " ").replace('|', "\\|")
 }
 
-/// The sentences of the rules that a schema brings with it.
+/// The messages of the CEL rules of a schema.
 fn messages(schema: &Value) -> impl Iterator<Item = &str> {
     schema["x-kubernetes-validations"].as_array().into_iter().flatten().filter_map(|rule| rule["message"].as_str())
 }
@@ -116,7 +116,7 @@ fn fields(schema: &Value, path: &str, text: &mut String) {
             ("maxLength", "Longest"),
             ("minimum", "At least"),
             ("maximum", "At most"),
-            ("maxItems", "At most so many"),
+            ("maxItems", "Maximum number of items"),
             ("pattern", "Pattern"),
         ] {
             if !field[key].is_null() {
@@ -135,7 +135,7 @@ fn fields(schema: &Value, path: &str, text: &mut String) {
     }
 }
 
-/// As a person would write it: a pattern without a second layer of escapes, a bound without decimals.
+/// A value without quotes, and a bound without decimals.
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -146,7 +146,7 @@ fn plain(value: &Value) -> String {
 }
 
 #[test]
-fn the_states_and_reasons_in_docs_are_those_of_the_code() {
+fn states_page_matches_the_code() {
     let mut text = String::from(
         "# States and reasons\n\nGenerated from the code by `make generate`. The reason is the same on all four conditions.\n\n\
          | state | Ready | Succeeded | Reconciling | Stalled | Argo CD |\n|---|---|---|---|---|---|\n\
@@ -170,7 +170,7 @@ fn the_states_and_reasons_in_docs_are_those_of_the_code() {
 }
 
 #[test]
-fn the_metrics_in_docs_are_those_of_the_registry() {
+fn metrics_page_matches_the_registry() {
     let mut text = format!(
         "# Metrics\n\nGenerated from the registry by `make generate`. `/metrics` serves OpenMetrics to a scraper that requests it, as\n\
          Prometheus does, and the Prometheus text format to all others.\n\n\
@@ -190,7 +190,7 @@ fn the_metrics_in_docs_are_those_of_the_registry() {
     compare("docs/metrics.md", &text);
 }
 
-/// All that the Rust files under a directory hold, each run of white space as one space.
+/// The Rust files under a directory, with runs of white space as one space.
 fn source(dir: &Path) -> String {
     let mut text = String::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -205,7 +205,7 @@ fn source(dir: &Path) -> String {
 }
 
 #[test]
-fn troubleshooting_knows_every_reason_and_no_message_that_the_operator_does_not_tell() {
+fn troubleshooting_lists_every_reason_and_only_messages_of_the_operator() {
     let docs = fs::read_to_string(root().join("docs/troubleshooting.md")).unwrap();
     let code = source(&root().join("src"));
     let (_, section) = docs.split_once("## What the operator says").unwrap();

@@ -1,4 +1,21 @@
 //! The annotations that users set on a resource.
+//!
+//! ```
+//! use personalize_operator::api::{DatasetImportJob, SUSPEND, suspended_by};
+//!
+//! let mut resource: DatasetImportJob = serde_json::from_value(serde_json::json!({
+//!     "apiVersion": "personalize-operator.io/v1alpha1", "kind": "DatasetImportJob", "metadata": { "name": "nightly" },
+//!     "spec": {
+//!         "datasetArn": "arn:aws:personalize:eu-west-1:123456789012:dataset/shop/INTERACTIONS",
+//!         "dataSource": { "dataLocation": "s3://shop-data/interactions.csv" },
+//!         "roleArn": "arn:aws:iam::123456789012:role/PersonalizeRead",
+//!     },
+//! }))?;
+//! assert_eq!(suspended_by(&resource), None);
+//! resource.metadata.annotations.get_or_insert_default().insert(SUSPEND.into(), "true".into());
+//! assert_eq!(suspended_by(&resource), Some("the annotation personalize-operator.io/suspend"));
+//! # Ok::<(), serde_json::Error>(())
+//! ```
 
 use super::DatasetImportJob;
 use kube::ResourceExt;

@@ -1,4 +1,15 @@
 //! The conditions of a resource and their reasons.
+//!
+//! ```
+//! use jiff::Timestamp;
+//! use personalize_operator::api::DatasetImportJobStatus;
+//! use personalize_operator::api::conditions::{Reason, ready_message, set};
+//!
+//! let mut status = DatasetImportJobStatus::default();
+//! set(&mut status, 1, Reason::Queued, "waiting for a running import to finish", Timestamp::now());
+//! assert_eq!(Reason::of(&status), Some(Reason::Queued));
+//! assert_eq!(ready_message(&status), "waiting for a running import to finish");
+//! ```
 
 use crate::api::DatasetImportJobStatus;
 use crate::redact::sanitize;

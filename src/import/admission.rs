@@ -1,4 +1,11 @@
 //! The queue's answer to a resource that wants to submit.
+//!
+//! ```
+//! use personalize_operator::import::Key;
+//!
+//! let key = Key { namespace: "shop".into(), name: "nightly".into() };
+//! assert_eq!(key.to_string(), "shop/nightly");
+//! ```
 
 use jiff::Timestamp;
 use std::fmt;

@@ -1,4 +1,12 @@
 //! What a process remembers of a resource between two reconciliations.
+//!
+//! ```
+//! use personalize_operator::import::LocalState;
+//!
+//! // A new process remembers nothing, and works without it.
+//! let local = LocalState::default();
+//! assert!(local.last_polled.is_none() && local.confirmed_status.is_none());
+//! ```
 
 use super::timing::Backoff;
 use super::trust::{self, Trust};

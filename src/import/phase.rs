@@ -1,4 +1,22 @@
 //! How far an import has come, by its recorded status alone.
+//!
+//! ```
+//! use personalize_operator::api::{DatasetImportJobSpec, DatasetImportJobStatus};
+//! use personalize_operator::import::{ImportRequest, Phase};
+//!
+//! let spec: DatasetImportJobSpec = serde_json::from_value(serde_json::json!({
+//!     "datasetArn": "arn:aws:personalize:eu-west-1:123456789012:dataset/shop/INTERACTIONS",
+//!     "dataSource": { "dataLocation": "s3://shop-data/interactions.csv" },
+//!     "roleArn": "arn:aws:iam::123456789012:role/PersonalizeRead",
+//! }))?;
+//! let request = ImportRequest::new("shop", "nightly", &spec)?;
+//! let mut status = DatasetImportJobStatus::default();
+//! assert_eq!(Phase::of(&status, &request), Phase::Unsubmitted(1));
+//! status.dataset_import_job_arn = Some(request.job_arn(1).0);
+//! status.attempts = Some(1);
+//! assert_eq!(Phase::of(&status, &request), Phase::Running);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use super::request::ImportRequest;
 use super::timing::{Timing, after};

@@ -1,7 +1,8 @@
 //! Planning: from a resource and what was observed to the next effect or to an outcome.
 //!
 //! [`plan`] has no client, no clock and no async. It runs again after every effect with what the effect observed, until it
-//! returns an outcome. A crash between two effects loses the [`Observations`], never what is recorded in the status.
+//! returns an outcome. A crash between two effects loses the [`Observations`], never what is recorded in the status. The
+//! documentation of the crate has an example.
 
 use super::admission::{Admission, CooldownCause};
 use super::local_state::{LocalState, UserInputs};

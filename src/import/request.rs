@@ -2,6 +2,22 @@
 //!
 //! Nothing here depends on a UID or a clock. A resource that is restored from a backup or applied to a rebuilt cluster
 //! derives the same name and finds its job.
+//!
+//! ```
+//! use personalize_operator::api::DatasetImportJobSpec;
+//! use personalize_operator::import::ImportRequest;
+//!
+//! let spec: DatasetImportJobSpec = serde_json::from_value(serde_json::json!({
+//!     "datasetArn": "arn:aws:personalize:eu-west-1:123456789012:dataset/shop/INTERACTIONS",
+//!     "dataSource": { "dataLocation": "s3://shop-data/interactions.csv" },
+//!     "roleArn": "arn:aws:iam::123456789012:role/PersonalizeRead",
+//! }))?;
+//! let request = ImportRequest::new("shop", "nightly", &spec)?;
+//! let first = request.job_name(1);
+//! assert_eq!(first, format!("nightly-{}", &request.hash()[..16]));
+//! assert_eq!(request.job_name(2), format!("{first}-2"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use crate::api::conditions::whole_seconds;
 use crate::api::{DatasetImportJob, DatasetImportJobSpec, ImportMode, Tag};

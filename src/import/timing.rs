@@ -1,4 +1,16 @@
 //! When to poll or retry: pure functions from ages and failure counts to delays.
+//!
+//! ```
+//! use jiff::Timestamp;
+//! use personalize_operator::import::Backoff;
+//! use std::time::Duration;
+//!
+//! let mut backoff = Backoff::default();
+//! let delay = backoff.fail(Timestamp::UNIX_EPOCH, |failures| Duration::from_secs(10) * failures);
+//! assert_eq!((delay, backoff.failures()), (Duration::from_secs(10), 1));
+//! backoff.reset();
+//! assert_eq!(backoff.until(), None);
+//! ```
 
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
@@ -29,7 +41,7 @@ pub struct Timing {
 /// Who has to act before a retry can succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Severity {
-    /// Nobody: the failure goes away.
+    /// No one: the failure is temporary.
     Transient,
     /// A user, often outside the manifest.
     NeedsUser,

@@ -4,6 +4,20 @@
 //! process wrote, or compared with the service, is recognised by its digest. Any other status, such as one of an earlier
 //! process, is trusted only if `managedFields` names this operator as the sole owner of the fields that it manages. A
 //! status that fails both is checked against the service before anything in it is believed.
+//!
+//! ```
+//! use personalize_operator::api::DatasetImportJob;
+//! use personalize_operator::import::Trust;
+//!
+//! let forged: DatasetImportJob = serde_json::from_value(serde_json::json!({
+//!     "apiVersion": "personalize-operator.io/v1alpha1", "kind": "DatasetImportJob",
+//!     "metadata": { "name": "nightly", "managedFields": [{ "manager": "kubectl-edit", "subresource": "status" }] },
+//!     "spec": { "datasetArn": "", "dataSource": { "dataLocation": "" }, "roleArn": "" },
+//!     "status": { "status": "ACTIVE" },
+//! }))?;
+//! assert_eq!(Trust::of(&forged, None), Trust::Untrusted);
+//! # Ok::<(), serde_json::Error>(())
+//! ```
 
 use crate::api::conditions::{self, OWN};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus};

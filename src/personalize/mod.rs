@@ -1,4 +1,15 @@
-//! The service behind one narrow trait: the five calls that an import needs.
+//! Amazon Personalize as the operator sees it: one narrow trait with the five operations that an import needs.
+//!
+//! ```
+//! use personalize_operator::personalize::{DatasetArn, ErrorKind};
+//!
+//! let dataset = DatasetArn::parse("arn:aws:personalize:eu-west-1:123456789012:dataset/shop/ITEMS")?;
+//! let job = dataset.job("nightly");
+//! assert_eq!(job.0, "arn:aws:personalize:eu-west-1:123456789012:dataset-import-job/nightly");
+//! // A server error never proves that no job was created.
+//! assert_eq!(ErrorKind::of("InternalFailure", "", 500), ErrorKind::Indeterminate);
+//! # Ok::<(), personalize_operator::personalize::InvalidDatasetArn>(())
+//! ```
 
 mod arn;
 mod error;
@@ -13,7 +24,7 @@ use jiff::Timestamp;
 use std::future::Future;
 use std::sync::Arc;
 
-/// A dataset import job as DescribeDatasetImportJob tells it.
+/// A dataset import job, as DescribeDatasetImportJob returns it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Job {
     /// `jobName`.
@@ -24,13 +35,13 @@ pub struct Job {
     pub data_location: String,
     /// `roleArn`.
     pub role_arn: String,
-    /// `importMode`; the service may leave it out for old jobs, which were FULL.
+    /// `importMode`; missing for old jobs, which were FULL.
     pub import_mode: Option<String>,
     /// `publishAttributionMetricsToS3`.
     pub publish_attribution_metrics_to_s3: Option<bool>,
     /// `status`: a free string, not an enum.
     pub status: String,
-    /// `failureReason`, as it came: not fit for users before it is sanitised.
+    /// `failureReason`, not sanitised yet.
     pub failure_reason: Option<String>,
     /// `creationDateTime`.
     pub created: Option<Timestamp>,
@@ -38,7 +49,7 @@ pub struct Job {
     pub updated: Option<Timestamp>,
 }
 
-/// One line of ListDatasetImportJobs.
+/// A summary in the answer of ListDatasetImportJobs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct JobSummary {
     /// `jobName`.
@@ -51,16 +62,16 @@ pub struct JobSummary {
     pub updated: Option<Timestamp>,
 }
 
-/// The status of a job or dataset that is ready, and the only good end of a job.
+/// The status of a dataset that is ready, and of a job that has succeeded.
 pub const ACTIVE: &str = "ACTIVE";
-/// The only bad end of a job.
+/// The status of a job that has failed.
 pub const CREATE_FAILED: &str = "CREATE FAILED";
 /// The status of a job that the service has accepted and not started.
 pub const CREATE_PENDING: &str = "CREATE PENDING";
 /// The status of a job that runs.
 pub const CREATE_IN_PROGRESS: &str = "CREATE IN_PROGRESS";
 
-/// Whether a job with this status is over. An unknown status is not.
+/// Whether a job with this status has ended. An unknown status counts as running.
 #[must_use]
 pub fn has_ended(status: &str) -> bool {
     status == ACTIVE || status == CREATE_FAILED
@@ -68,10 +79,10 @@ pub fn has_ended(status: &str) -> bool {
 
 /// The calls of Amazon Personalize that the operator makes.
 ///
-/// Each is sent once: what to do about a failure is the caller's decision. Reads are idempotent;
-/// `create` is not, and a [`ErrorKind::Indeterminate`] failure of it may have made a job.
+/// Each call is sent once: the caller decides about retries. Reads are idempotent. Create is not, and may have created a
+/// job if it fails with [`ErrorKind::Indeterminate`].
 pub trait Personalize: Send + Sync + 'static {
-    /// CreateDatasetImportJob.
+    /// CreateDatasetImportJob in the dataset's account and region.
     fn create_dataset_import_job(
         &self,
         request: &ImportRequest,
@@ -92,13 +103,13 @@ pub trait Personalize: Send + Sync + 'static {
         job: &JobArn,
     ) -> impl Future<Output = Result<Vec<Tag>, ServiceError>> + Send;
 
-    /// ListDatasetImportJobs of a dataset, all pages within a bound.
+    /// ListDatasetImportJobs for the dataset: all pages, up to a bound.
     fn list_dataset_import_jobs(
         &self,
         dataset: &DatasetArn,
     ) -> impl Future<Output = Result<Vec<JobSummary>, ServiceError>> + Send;
 
-    /// The status that DescribeDataset tells.
+    /// DescribeDataset; returns the status.
     fn describe_dataset(&self, dataset: &DatasetArn) -> impl Future<Output = Result<String, ServiceError>> + Send;
 }
 

@@ -3,6 +3,40 @@
 //!
 //! The queue is an index of what the watch delivered and what this process wrote since. It makes no call and has no clock.
 //! After a restart it is built from the resources themselves.
+//!
+//! ```
+//! use jiff::Timestamp;
+//! use personalize_operator::api::DatasetImportJob;
+//! use personalize_operator::import::{Admission, Trust};
+//! use personalize_operator::queue::Queue;
+//! # use personalize_operator::import::Timing;
+//! # use std::time::Duration;
+//! # let second = Duration::from_secs(1);
+//! # let timing = Timing {
+//! #     poll_min: second, poll_max: second, grace: second, backoff_min: second, backoff_max: second,
+//! #     rejected_min: second, rejected_max: second, retry_min: second, waiting: second,
+//! # };
+//!
+//! let resource = |uid: &str, dataset: &str| -> serde_json::Result<DatasetImportJob> {
+//!     serde_json::from_value(serde_json::json!({
+//!         "apiVersion": "personalize-operator.io/v1alpha1", "kind": "DatasetImportJob",
+//!         "metadata": { "namespace": "shop", "name": uid, "uid": uid },
+//!         "spec": {
+//!             "datasetArn": format!("arn:aws:personalize:eu-west-1:123456789012:dataset/shop/{dataset}"),
+//!             "dataSource": { "dataLocation": "s3://shop-data/data.csv" },
+//!             "roleArn": "arn:aws:iam::123456789012:role/PersonalizeRead",
+//!         },
+//!     }))
+//! };
+//! let (now, mut queue) = (Timestamp::now(), Queue::new(5, timing));
+//! for resource in [resource("a", "ITEMS")?, resource("b", "ITEMS")?, resource("c", "USERS")?] {
+//!     queue.observe(&resource, Trust::Trusted);
+//! }
+//! assert_eq!(queue.try_admit("a", now), Admission::Admitted);
+//! assert!(matches!(queue.try_admit("b", now), Admission::Pending { .. }), "one import at a time per dataset");
+//! assert_eq!(queue.try_admit("c", now), Admission::Admitted);
+//! # Ok::<(), serde_json::Error>(())
+//! ```
 
 mod entry;
 mod pool;
@@ -150,7 +184,7 @@ impl Queue {
         std::mem::replace(&mut entry.reservation, Reservation::None) != Reservation::None
     }
 
-    /// The service accepted no import: nobody submits in this account and region for `delay` of the number of such
+    /// The service accepted no import: no resource submits in this account and region for `delay` of the number of such
     /// answers in a row.
     pub fn start_cooldown(
         &mut self,

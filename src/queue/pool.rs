@@ -103,7 +103,7 @@ impl Pool {
         None
     }
 
-    /// During a cooldown nobody submits. When it is over, the first in line finds out whether there is room again; the
+    /// During a cooldown no resource submits. When it is over, the first in line finds out whether there is room again; the
     /// others are woken once there is. A rejected resource is not in line, and tries when its time has come unless an
     /// older one waits.
     fn cooldown_obstacle(

@@ -117,7 +117,7 @@ fn unready_dataset_keeps_its_order_and_blocks_no_other_dataset() {
 }
 
 #[test]
-fn resource_kept_by_a_finalizer_blocks_nobody() {
+fn resource_kept_by_a_finalizer_blocks_no_other() {
     for status in [None, Some("CREATE IN_PROGRESS")] {
         let mut deleted = submitted(resource(1, "a"), status);
         deleted.metadata.deletion_timestamp = Some(Time(at(5)));
@@ -349,7 +349,9 @@ fn during_a_cooldown_only_the_first_in_line_gets_a_time_to_retry() {
     let mut queue = queue(&[resource(1, "a"), resource(2, "b"), resource(3, "c")]);
     let region = request(&resource(1, "a")).dataset.account_region().clone();
     queue.start_cooldown(&region, CooldownCause::Throttled, at(1000), |_| Duration::from_secs(60));
-    let Admission::Pending { message, until } = queue.try_admit("r001", at(1000)) else { panic!("nobody is admitted") };
+    let Admission::Pending { message, until } = queue.try_admit("r001", at(1000)) else {
+        panic!("no resource is admitted")
+    };
     assert!(message.contains("throttling requests") && until == Some(at(1060)), "{message} {until:?}");
     assert!(
         matches!(queue.try_admit("r002", at(1060)), Admission::Pending { until: None, .. }),
@@ -406,7 +408,7 @@ fn untrusted_copy_of_a_known_version_is_ignored_until_a_relist() {
 }
 
 #[test]
-fn rejected_resource_is_admitted_after_a_cooldown_that_nobody_else_ended() {
+fn rejected_resource_is_admitted_after_a_cooldown_that_no_other_resource_ended() {
     let mut rejected = resource(1, "a");
     let mut status = DatasetImportJobStatus::default();
     crate::api::conditions::set(&mut status, 1, Reason::InvalidInput, "", at(0));

@@ -33,7 +33,7 @@ pub trait Executor {
 /// Why a reconciliation stopped before its end.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Stopped<E> {
-    /// The reconciliation can't go on.
+    /// The reconciliation can't continue.
     Interrupted(Interrupted),
     /// It asks for more effects than any should.
     EffectLimit,

@@ -3,6 +3,38 @@
 //! [`Reconciliation::next`] says what to do, an executor does it, and [`Reconciliation::apply`] takes what was observed.
 //! Nothing here has a client, a clock or async, so production, unit tests, the model checker and the fuzz targets run the
 //! very same steps. [`drive`] is the loop around them.
+//!
+//! ```
+//! use jiff::Timestamp;
+//! use personalize_operator::api::DatasetImportJob;
+//! use personalize_operator::import::{Effect, LocalState, Next};
+//! use personalize_operator::queue::Queue;
+//! use personalize_operator::reconciliation::{Observation, Reconciliation};
+//! # use personalize_operator::import::Timing;
+//! # use std::time::Duration;
+//! # let second = Duration::from_secs(1);
+//! # let timing = Timing {
+//! #     poll_min: second, poll_max: second, grace: second, backoff_min: second, backoff_max: second,
+//! #     rejected_min: second, rejected_max: second, retry_min: second, waiting: second,
+//! # };
+//!
+//! let resource: DatasetImportJob = serde_json::from_value(serde_json::json!({
+//!     "apiVersion": "personalize-operator.io/v1alpha1", "kind": "DatasetImportJob",
+//!     "metadata": { "namespace": "shop", "name": "nightly", "uid": "1" },
+//!     "spec": {
+//!         "datasetArn": "arn:aws:personalize:eu-west-1:123456789012:dataset/shop/INTERACTIONS",
+//!         "dataSource": { "dataLocation": "s3://shop-data/interactions.csv" },
+//!         "roleArn": "arn:aws:iam::123456789012:role/PersonalizeRead",
+//!     },
+//! }))?;
+//! let (now, mut queue) = (Timestamp::now(), Queue::new(5, timing.clone()));
+//! let mut reconciliation = Reconciliation::new(resource, LocalState::default());
+//! assert_eq!(reconciliation.next(now, &timing), Next::Perform(Effect::CheckNamespace));
+//! reconciliation.apply(Observation::Namespace(Ok(())), now, &mut queue).expect("it continues");
+//! let lookup = Effect::DescribeJob { attempt: 1, with_tags: true };
+//! assert_eq!(reconciliation.next(now, &timing), Next::Perform(lookup));
+//! # Ok::<(), serde_json::Error>(())
+//! ```
 
 mod drive;
 
@@ -74,7 +106,7 @@ pub enum Observation {
     },
 }
 
-/// Why a reconciliation can't go on.
+/// Why a reconciliation can't continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interrupted {
     /// The resource is deleted, or another one has its name.
@@ -161,7 +193,7 @@ impl Reconciliation {
         ImportRequest::of(&self.resource).ok()
     }
 
-    /// Whether this reconciliation has recorded its intent, so that it should be brought to its end.
+    /// Whether this reconciliation has recorded its intent, so that it should finish even during a shutdown.
     #[must_use]
     pub fn has_recorded_intent(&self) -> bool {
         self.observations.intent.is_some()
@@ -201,7 +233,7 @@ impl Reconciliation {
     /// Takes what an effect observed.
     ///
     /// # Errors
-    /// When the reconciliation can't go on.
+    /// When the reconciliation can't continue.
     pub fn apply(&mut self, observation: Observation, now: Timestamp, queue: &mut Queue) -> Result<(), Interrupted> {
         let observed = &mut self.observations;
         match observation {
@@ -353,7 +385,7 @@ impl Reconciliation {
         released || moved
     }
 
-    /// Ends a reconciliation that could not finish. It blocks nobody, unless its status write may have been applied
+    /// Ends a reconciliation that could not finish. It blocks no other resource, unless its status write may have been applied
     /// (`write_unconfirmed`). `jitter` is in 0..1.
     pub fn fail(
         &mut self,

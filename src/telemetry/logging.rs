@@ -1,7 +1,7 @@
 //! The log on standard error. Each event of any crate is one bounded, printable line without secrets: every value of
 //! events and spans is sanitised while it is written. Names and targets are constants in code.
 
-use crate::redact::sanitize_field;
+use crate::redact;
 use clap::ValueEnum;
 use serde_json::{Map, Value};
 use std::fmt;
@@ -153,6 +153,12 @@ impl Visit for FieldWriter<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.write(field, sanitize_field(field.name(), &format_args!("{value:?}")));
     }
+}
+
+/// Formats and sanitises the value of a field of a log line. The name counts: the value of `password` is a secret.
+fn sanitize_field(name: &str, value: &impl fmt::Display) -> String {
+    let field = redact::sanitize_display(&format_args!("{name}={value}"));
+    field.strip_prefix(name).and_then(|rest| rest.strip_prefix('=')).unwrap_or(&field).trim_start().to_owned()
 }
 
 #[cfg(test)]

@@ -26,13 +26,13 @@ use tokio::sync::Semaphore;
 /// An API server with this resource, and the list of its requests, such as `PUT /apis/…`.
 pub(crate) fn api_server(resource: Value) -> (Client, Arc<Mutex<Vec<String>>>) {
     let asked: Arc<Mutex<Vec<String>>> = Arc::default();
-    let (resource, told) = (Arc::new(Mutex::new(resource)), Arc::clone(&asked));
+    let (resource, recorded) = (Arc::new(Mutex::new(resource)), Arc::clone(&asked));
     let service = tower::service_fn(move |request: http::Request<Body>| {
-        let (resource, told) = (Arc::clone(&resource), Arc::clone(&told));
+        let (resource, recorded) = (Arc::clone(&resource), Arc::clone(&recorded));
         async move {
             let (head, body) = request.into_parts();
             let body = body.collect().await?.to_bytes();
-            told.lock().unwrap().push(format!("{} {}", head.method, head.uri.path()));
+            recorded.lock().unwrap().push(format!("{} {}", head.method, head.uri.path()));
             let mut resource = resource.lock().unwrap();
             let answer = match (head.method.as_str(), head.uri.path()) {
                 ("GET", "/api/v1/namespaces/shop") => {

@@ -66,7 +66,9 @@ fn fault_35_exceeded_quota_queues_all_and_only_the_oldest_retries() {
 fn fault_36_throttled_creates_queue_all_and_only_the_oldest_retries() {
     let env = TestEnv::new();
     env.service.inject_fault(&fault(CREATE, 0, &error("ThrottlingException", "Rate exceeded", 400)));
-    assert_only_the_oldest_retries(&env, "ThrottlingException", "the service is throttling requests", || env.service.clear_faults());
+    assert_only_the_oldest_retries(&env, "ThrottlingException", "the service is throttling requests", || {
+        env.service.clear_faults()
+    });
 }
 
 /// Lists return no job and a token for the next page, made from the number of the page. Returns how many pages each of

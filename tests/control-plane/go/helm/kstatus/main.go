@@ -1,6 +1,6 @@
-// Command kstatus judges resources as Helm's --wait and Flux do: it reads one JSON object per line
+// Command kstatus computes the status of resources as Helm's --wait and Flux do: it reads one JSON object per line
 // from standard input and prints one line of JSON for each, with its status and message. With an
-// argument, an element of a Kustomization's healthCheckExprs as JSON, it judges as Flux does by these.
+// argument, an element of a Kustomization's healthCheckExprs as JSON, it does as Flux does with them.
 package main
 
 import (
@@ -23,9 +23,9 @@ type verdict struct {
 
 func main() {
 	log.SetFlags(0)
-	judge := status.Compute
+	compute := status.Compute
 	if len(os.Args) > 1 {
-		judge = byExpressions(os.Args[1])
+		compute = byExpressions(os.Args[1])
 	}
 	in, out := json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)
 	for {
@@ -35,7 +35,7 @@ func main() {
 		} else if err != nil {
 			log.Fatalf("kstatus: not JSON: %v", err)
 		}
-		result, err := judge(&unstructured.Unstructured{Object: normalised(object)})
+		result, err := compute(&unstructured.Unstructured{Object: normalised(object)})
 		if err != nil {
 			log.Fatalf("kstatus: %v", err)
 		}
