@@ -21,7 +21,7 @@
 //!                                                  after the grace period, through the same steps
 //! ```
 //!
-//! [`plan`] decides, [`phase`] says how far a resource has come, [`trust`] whose status is believed, and [`timing`] when
+//! [`plan`](mod@plan) decides, [`phase`] says how far a resource has come, [`trust`] whose status is believed, and [`timing`] when
 //! to poll and to retry. `submit` is the protocol above, `adopt` finds existing jobs, `ownership` says whose they are,
 //! `poll` follows a running job, and `outcome` builds the status and its messages.
 
