@@ -81,7 +81,8 @@ fn endless_listing(token: fn(usize) -> String) -> ([usize; 2], usize) {
         }
         _ => Fault::None,
     });
-    let operator = env.spawn_operator_behind(&proxy, &[]);
+    // On a busy machine a thousand pages take a while.
+    let operator = env.spawn_operator_behind(&proxy, &["--aws-timeout=120s", "--lease-duration=60s"]);
     import_nightly(&env);
     env.wait_for_message("nightly", "other imports");
     assert_eq!(ready_state(&env.status("nightly")).0, "Unknown");
