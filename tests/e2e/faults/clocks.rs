@@ -119,7 +119,7 @@ fn fault_34_clock_corrected_while_waiting_submits_once() {
         let env = TestEnv::new();
         let host = Host::new(&env.dir().join("host"));
         host.set_clock_offset(offset);
-        let flags = ["--backoff-min=4s", "--backoff-max=4s", "--lease-duration=60s"];
+        let flags = ["--backoff-min=2s", "--backoff-max=2s", "--lease-duration=60s"];
         let _operator = env.start_operator_with(&host.vars(), &flags);
         import_nightly(&env);
         env.wait_for_reason("nightly", "CredentialsRefused");

@@ -7,9 +7,10 @@ use super::{
 use crate::env::proxy::{Call, Fault, Proxy};
 use crate::env::{TestEnv, block_on, eventually, text};
 use control_plane::Component;
+use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{ObjectMeta, PostParams};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -231,7 +232,7 @@ fn fault_20_retry_after_of_a_429_is_respected() {
     let env = TestEnv::new();
     let proxy = env.start_proxy();
     // Longer than any delay of the operator, so it waits because of Retry-After.
-    let retry_after = Duration::from_secs(4);
+    let retry_after = Duration::from_secs(2);
     let labels = ["GET datasetimportjobs", STATUS, "WATCH datasetimportjobs"];
     let rejected_at = Arc::new(Mutex::new(HashMap::from(labels.map(|label| (label, Vec::new())))));
     let early_call = Arc::new(Mutex::new(None));
@@ -288,7 +289,7 @@ fn fault_21_status_writes_with_500_or_504_are_retried() {
                 Fault::Respond(code, vec![], text)
             };
             proxy.inject_times(6, fault, |c| c.label == STATUS);
-            let _operator = env.spawn_operator_behind(&proxy, &[]);
+            let _operator = env.spawn_operator_behind(&proxy, &["--backoff-min=50ms", "--backoff-max=200ms"]);
             import_nightly(&env);
             assert_imported_once(&env);
             assert_eq!(proxy.count(CREATE), 1, "{code}, applied: {applied}");
@@ -323,19 +324,14 @@ fn fault_23_etcd_restored_to_before_the_intent_adopts_the_job() {
 }
 
 /// Increases etcd's revision by this many writes.
-fn write_config_map(env: &TestEnv, times: usize) {
+fn write_config_maps(env: &TestEnv, count: usize) {
     let api: Api<ConfigMap> = Api::namespaced(env.client.clone(), &env.namespace);
-    block_on(async move {
-        let map = ConfigMap {
-            metadata: kube::api::ObjectMeta { name: Some("busy".into()), ..Default::default() },
-            ..Default::default()
-        };
-        api.create(&PostParams::default(), &map).await.unwrap();
-        for i in 0..times {
-            let data = json!({"data": {"i": i.to_string()}});
-            api.patch("busy", &PatchParams::default(), &Patch::Merge(data)).await.unwrap();
-        }
-    });
+    let create = move |i: usize| {
+        let api = api.clone();
+        let metadata = ObjectMeta { name: Some(format!("busy-{i}")), ..ObjectMeta::default() };
+        async move { api.create(&PostParams::default(), &ConfigMap { metadata, ..ConfigMap::default() }).await.map(drop) }
+    };
+    block_on(stream::iter(0..count).map(create).buffer_unordered(24).try_collect::<()>()).unwrap();
 }
 
 #[test]
@@ -347,7 +343,7 @@ fn fault_23_etcd_restored_under_a_running_operator_makes_no_second_import() {
     let operator = env.start_operator(&["--lease-duration=60s"]);
     env.wait_for_reason("nightly", "ImportSucceeded");
     // The operator's cache is ahead of the restored cluster by many revisions.
-    write_config_map(&env, 2000);
+    write_config_maps(&env, 2000);
     control_plane.restore(&snapshot).unwrap();
     env.import("after", "d1", json!({}));
     env.wait_for_reason("after", "ImportSucceeded");

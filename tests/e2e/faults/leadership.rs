@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 const LEASE: &str = "personalize-operator";
 /// With these flags only a lost lease ends a reconcile or prevents the create.
-const LONG_TIMEOUTS: [&str; 3] = ["--aws-timeout=60s", "--aws-read-timeout=60s", "--grace=20s"];
+const LONG_TIMEOUTS: [&str; 3] = ["--aws-timeout=60s", "--aws-read-timeout=60s", "--grace=14s"];
 
 fn holder(env: &TestEnv) -> String {
     text(&env.kubectl(&["get", "lease", LEASE, "-o", "jsonpath={.spec.holderIdentity}"]))
@@ -75,7 +75,7 @@ fn fault_31_lease_lost_between_intent_and_create_prevents_the_create() {
     proxy.inject(move |call| {
         recorded |= records_intent(call);
         match call.label.as_str() {
-            DESCRIBE if recorded => Fault::Delay(Duration::from_secs(5)),
+            DESCRIBE if recorded => Fault::Delay(Duration::from_secs(4)),
             "PUT leases" | "GET leases" if recorded => Fault::DropRequest,
             _ => Fault::None,
         }
@@ -133,7 +133,7 @@ fn fault_32_replica_paused_between_intent_and_create_creates_nothing() {
     eventually("the intent is recorded", || env.status("nightly").submission.map(drop));
     eventually("the lookup is in flight", || (proxy.count(DESCRIBE) > 1).then_some(()));
     first.signal("-STOP");
-    let _second = env.start_operator(&["--identity=second", "--grace=15s"]);
+    let _second = env.start_operator(&["--identity=second", "--grace=8s"]);
     eventually("the second replica leads", || (holder(&env) == "second").then_some(()));
     release.send(true).unwrap();
     first.signal("-CONT");

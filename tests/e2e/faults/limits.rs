@@ -57,7 +57,7 @@ fn fault_35_exceeded_quota_queues_all_and_only_the_oldest_retries() {
         env.service.put_job(&json!({"name": format!("foreign-{i}"), "datasetArn": dataset_arn(&format!("d{i}")),
             "status": "CREATE IN_PROGRESS", "hold": true}));
     }
-    assert_only_the_oldest_retries(&env, "LimitExceededException", "imports", || {
+    assert_only_the_oldest_retries(&env, "LimitExceededException", "waiting for a running import to finish", || {
         (10..15).for_each(|i| env.service.finish_job(&format!("foreign-{i}")));
     });
 }
@@ -83,7 +83,8 @@ fn endless_listing(token: fn(usize) -> String) -> ([usize; 2], usize) {
         }
         _ => Fault::None,
     });
-    let operator = env.spawn_operator_behind(&proxy, &[]);
+    // On a busy machine a thousand pages take a while.
+    let operator = env.spawn_operator_behind(&proxy, &["--aws-timeout=120s", "--lease-duration=60s"]);
     import_nightly(&env);
     env.wait_for_message("nightly", "other imports");
     assert_eq!(ready_state(&env.status("nightly")).0, "Unknown");

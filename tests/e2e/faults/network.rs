@@ -54,7 +54,7 @@ fn fault_43_unreachable_service_is_reported_and_retried() {
         });
         let ready = &status.conditions[0];
         assert_eq!((ready.reason.as_str(), ready.status.as_str()), ("ServiceUnavailable", "Unknown"), "{endpoint}");
-        assert!(ready.message.contains("can't be reached"), "{endpoint}: {}", ready.message);
+        assert!(ready.message.contains("is unreachable"), "{endpoint}: {}", ready.message);
         operator.kill();
     }
     let _operator = env.start_operator(&["--identity=one"]);

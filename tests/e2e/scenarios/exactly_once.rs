@@ -127,7 +127,7 @@ fn two_resources_with_one_job_name_create_one_job() {
     env.import("b", "d0", json!({"jobName": "shared"}));
     let conflict = env.wait_for_reason("b", "JobNameConflict");
     let message = &conflict.conditions[0].message;
-    assert!(message.contains("belongs to the DatasetImportJob a"), "{message}");
+    assert!(message.contains("its tags name the DatasetImportJob a as its owner"), "{message}");
     assert_created_once(&env);
 }
 

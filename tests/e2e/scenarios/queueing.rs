@@ -19,7 +19,7 @@ fn twenty_imports_run_at_most_five_at_once() {
     }
     let operator = env.start_operator(&[]);
     let queued = env.wait_for_reason("r19", "Queued");
-    assert!(queued.conditions[0].message.contains("5 imports"), "{}", queued.conditions[0].message);
+    assert!(queued.conditions[0].message.contains("at most 5 run at once"), "{}", queued.conditions[0].message);
     for i in 0..20 {
         env.wait_for_reason(&format!("r{i:02}"), "ImportSucceeded");
     }
@@ -94,7 +94,7 @@ fn foreign_jobs_use_the_quota_and_a_blocked_head_does_not_block_others() {
     env.wait_for_reason("b-busy-dataset", "Queued");
     let full = env.wait_for_reason("c-free", "Queued");
     eventually("the message says that the quota is used up", || {
-        env.status("c-free").conditions[0].message.contains("as many imports as it allows").then_some(())
+        env.status("c-free").conditions[0].message.contains("the service runs no more at once").then_some(())
     });
     assert_eq!(full.dataset_import_job_arn, None);
     // A job in another dataset ends. The head, which can't start, does not block the next import.
