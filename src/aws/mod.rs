@@ -5,8 +5,9 @@ mod error;
 
 use crate::api::Tag;
 use crate::aws::error::{listing_limit_error, malformed_response};
-use crate::import::request::ImportRequest;
-use crate::personalize::{AccountRegion, DatasetArn, ErrorKind, Job, JobArn, JobSummary, Personalize, ServiceError};
+use crate::personalize::{
+    AccountRegion, CreateJobInput, DatasetArn, ErrorKind, Job, JobArn, JobSummary, Personalize, ServiceError,
+};
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
@@ -87,23 +88,24 @@ impl Aws {
 }
 
 impl Personalize for Aws {
-    async fn create_dataset_import_job(&self, request: &ImportRequest, job_name: &str) -> Result<JobArn, ServiceError> {
-        let client = self.client(request.dataset.account_region()).await?;
+    async fn create_dataset_import_job(&self, input: &CreateJobInput) -> Result<JobArn, ServiceError> {
+        let region = input.dataset.account_region();
+        let client = self.client(region).await?;
         let mut call = client
             .create_dataset_import_job()
-            .job_name(job_name)
-            .dataset_arn(request.dataset.as_str())
-            .data_source(types::DataSource::builder().data_location(&request.data_location).build())
-            .role_arn(&request.role_arn)
-            .import_mode(request.import_mode.as_str().into())
-            .set_publish_attribution_metrics_to_s3(request.publish_attribution_metrics_to_s3);
-        for Tag { tag_key, tag_value } in request.tags.iter().chain(&request.own_tags()) {
+            .job_name(&input.job_name)
+            .dataset_arn(input.dataset.as_str())
+            .data_source(types::DataSource::builder().data_location(&input.data_location).build())
+            .role_arn(&input.role_arn)
+            .import_mode(input.import_mode.as_str().into())
+            .set_publish_attribution_metrics_to_s3(input.publish_attribution_metrics_to_s3);
+        for Tag { tag_key, tag_value } in &input.tags {
             let tag = types::Tag::builder().tag_key(tag_key).tag_value(tag_value).build();
             call = call.tags(
                 tag.map_err(|e| ServiceError::unanswered(ErrorKind::InvalidInput, "InvalidTag", &e.to_string()))?,
             );
         }
-        let response = call.send().await.map_err(|e| self.error(request.dataset.account_region(), &e))?;
+        let response = call.send().await.map_err(|e| self.error(region, &e))?;
         // Without an ARN the success does not prove that a job exists.
         let missing =
             || ServiceError::unanswered(ErrorKind::Indeterminate, "NoJobArn", "the response contains no job ARN");

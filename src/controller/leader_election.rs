@@ -6,7 +6,7 @@
 //! [`LeaseHold::is_held`] right before each effect that must happen once. A process that was suspended past its lease
 //! then has no effect.
 
-use crate::controller::reconciler::jitter;
+use crate::controller::jitter;
 use crate::redact::sanitize_display;
 use crate::telemetry::metrics::Metrics;
 use jiff::Timestamp;

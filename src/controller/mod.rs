@@ -8,6 +8,7 @@ pub mod namespace_policy;
 mod reconciler;
 mod watch;
 
+use crate::api::DatasetImportJob;
 use crate::controller::context::{Context, LocalStates};
 use crate::controller::events::EventPublisher;
 use crate::controller::kube_client::KubeClient;
@@ -21,6 +22,8 @@ use crate::queue::Queue;
 use crate::telemetry::metrics::Metrics;
 use futures::StreamExt;
 use futures::future::join_all;
+use jiff::Timestamp;
+use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::controller::{Config, Controller};
 use kube::runtime::events::Reporter;
@@ -33,6 +36,9 @@ use tokio::sync::watch::{Receiver, channel};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::sleep;
 use tracing::warn;
+
+/// A resource that may not deserialize: one bad object must not stop the watch for the others.
+type Guarded = DeserializeGuard<DatasetImportJob>;
 
 /// How the operator runs.
 #[derive(Debug, Clone)]
@@ -157,7 +163,7 @@ async fn lead<P: Personalize + Clone>(
             .run(reconcile, error_policy, Arc::clone(&context))
             .for_each(|_| std::future::ready(()))
     });
-    let leading_since = jiff::Timestamp::now();
+    let leading_since = Timestamp::now();
     let report_metrics = async {
         loop {
             context.record_snapshot(leading_since);
@@ -176,4 +182,9 @@ async fn lead<P: Personalize + Clone>(
         () = report_metrics => {}
     }
     context.events.flush().await;
+}
+
+/// A number in 0..1, to spread delays; it needs no quality.
+fn jitter() -> f64 {
+    f64::from(Timestamp::now().subsec_nanosecond().unsigned_abs() % 10_007) / 10_007.0
 }

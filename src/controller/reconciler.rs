@@ -1,8 +1,7 @@
 //! Reconciling one resource: performing the effects that the core asks for.
 
 use super::context::Context;
-use super::watch::Guarded;
-use super::{events, namespace_policy};
+use super::{Guarded, events, jitter, namespace_policy};
 use crate::api::conditions::{Reason, State};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus};
 use crate::import::timing::since;
@@ -279,9 +278,9 @@ impl<P: Personalize> Executor<'_, P> {
     /// Calls CreateDatasetImportJob once, within half the grace period: a later request could arrive after another replica
     /// resubmits.
     async fn create_job(&self, request: &ImportRequest, attempt: i32) -> Result<(), ServiceError> {
-        let name = request.job_name(attempt);
-        info!(job_name = %name, dataset = request.dataset.as_str(), "submitting the import");
-        let call = self.context.personalize.create_dataset_import_job(request, &name);
+        let input = request.create_input(attempt);
+        info!(job_name = %input.job_name, dataset = request.dataset.as_str(), "submitting the import");
+        let call = self.context.personalize.create_dataset_import_job(&input);
         let bounded = timeout(self.context.timing.grace / 2, call);
         let late = |_| {
             let message = "no answer within half the grace period";
@@ -377,11 +376,6 @@ impl<P: Personalize> Executor<'_, P> {
         let took = if let (Some(start), Some(end)) = times { Some(since(start.0, end.0)) } else { None };
         self.context.metrics.import_ended(outcome, took.filter(|_| reason == Reason::ImportSucceeded));
     }
-}
-
-/// A number in 0..1, to spread delays; it needs no quality.
-pub(super) fn jitter() -> f64 {
-    f64::from(Timestamp::now().subsec_nanosecond().unsigned_abs() % 10_007) / 10_007.0
 }
 
 #[cfg(test)]

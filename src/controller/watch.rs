@@ -1,8 +1,7 @@
 //! Watches: every event of the API server updates the queue before the controller sees it.
 
-use crate::api::DatasetImportJob;
-use crate::controller::Options;
 use crate::controller::context::Context;
+use crate::controller::{Guarded, Options};
 use crate::http::readiness::Readiness;
 use crate::import::Key;
 use crate::personalize::Personalize;
@@ -12,7 +11,6 @@ use crate::telemetry::metrics::ErrorLabel;
 use futures::channel::mpsc::{UnboundedReceiver, unbounded};
 use futures::{Stream, StreamExt};
 use kube::api::ListParams;
-use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -24,9 +22,6 @@ use tokio::sync::Notify;
 use tokio::sync::watch::{Receiver, Sender};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
-
-/// A resource that may not deserialize: one bad object must not stop the watch for the others.
-pub(super) type Guarded = DeserializeGuard<DatasetImportJob>;
 
 /// A watched namespace; `None` means all namespaces.
 pub(super) type Scope = Option<String>;

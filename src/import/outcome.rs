@@ -1,6 +1,5 @@
 //! How a reconciliation finishes: the status to write, with its conditions and messages.
 
-use super::local_state::UserInputs;
 use super::phase::retry_at;
 use super::plan::{Next, Outcome, Planner, Requeue};
 use super::timing::Severity;
@@ -11,30 +10,12 @@ use crate::personalize::{
     has_ended,
 };
 use crate::redact::sanitize;
-use jiff::Timestamp;
 
 /// How the message starts while a running job can't be polled.
 pub const POLL_FAILED: &str = "the job can't be polled at the moment";
 
 /// The most characters of the service's text in a message, so that there is room for the operator's advice.
 const MAX_SERVICE_TEXT: usize = 700;
-
-/// Reports a spec that can't be read.
-pub(super) fn invalid_spec(
-    recorded: &DatasetImportJobStatus,
-    inputs: &UserInputs,
-    error: &str,
-    now: Timestamp,
-) -> Next {
-    let mut status = recorded.clone();
-    conditions::set(&mut status, inputs.generation, Reason::InvalidSpec, &format!("spec.datasetArn: {error}"), now);
-    finish(recorded, status, Requeue::AwaitChange)
-}
-
-fn finish(recorded: &DatasetImportJobStatus, status: DatasetImportJobStatus, requeue: Requeue) -> Next {
-    let status = (status != *recorded).then(|| Box::new(status));
-    Next::Finish(Outcome { status, ..Outcome::unchanged(requeue) })
-}
 
 impl Planner<'_> {
     /// Finishes with this status, and conditions of this reason and message.
@@ -59,7 +40,7 @@ impl Planner<'_> {
 
     /// Finishes with this status; its conditions stay.
     pub(super) fn finish_with_status(&self, status: DatasetImportJobStatus, requeue: Requeue) -> Next {
-        finish(&self.recorded, status, requeue)
+        Next::Finish(Outcome::new(&self.recorded, status, requeue))
     }
 
     /// Finishes and keeps the recorded status.

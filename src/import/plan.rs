@@ -6,12 +6,11 @@
 
 use super::admission::{Admission, CooldownCause};
 use super::local_state::{LocalState, UserInputs};
-use super::outcome;
 use super::phase::Phase;
 use super::request::ImportRequest;
 use super::timing::{Severity, Timing, after};
 use super::trust::Trust;
-use crate::api::conditions::Reason;
+use crate::api::conditions::{self, Reason};
 use crate::api::{self, DatasetImportJob, DatasetImportJobStatus, Tag};
 use crate::personalize::{Job, JobSummary, ServiceError};
 use jiff::Timestamp;
@@ -96,6 +95,12 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// An outcome that writes this status if it differs from the recorded one.
+    pub(super) fn new(recorded: &DatasetImportJobStatus, status: DatasetImportJobStatus, requeue: Requeue) -> Self {
+        let status = (status != *recorded).then(|| Box::new(status));
+        Self { status, ..Self::unchanged(requeue) }
+    }
+
     /// An outcome that writes nothing.
     pub(super) fn unchanged(requeue: Requeue) -> Self {
         Self { status: None, requeue, cooldown: None, confirmed: false }
@@ -193,7 +198,11 @@ pub fn plan(
     let inputs = UserInputs::of(resource);
     let request = match ImportRequest::of(resource) {
         Ok(request) => request,
-        Err(error) => return outcome::invalid_spec(&recorded, &inputs, &error.to_string(), now),
+        Err(error) => {
+            let (mut status, message) = (recorded.clone(), format!("spec.datasetArn: {error}"));
+            conditions::set(&mut status, inputs.generation, Reason::InvalidSpec, &message, now);
+            return Next::Finish(Outcome::new(&recorded, status, Requeue::AwaitChange));
+        }
     };
     let planner = Planner {
         inputs,

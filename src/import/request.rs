@@ -21,7 +21,7 @@
 
 use crate::api::conditions::whole_seconds;
 use crate::api::{DatasetImportJob, DatasetImportJobSpec, ImportMode, Tag};
-use crate::personalize::{DatasetArn, InvalidDatasetArn, JobArn};
+use crate::personalize::{CreateJobInput, DatasetArn, InvalidDatasetArn, JobArn};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::json;
@@ -149,6 +149,20 @@ impl ImportRequest {
     #[must_use]
     pub fn job_arn(&self, attempt: i32) -> JobArn {
         self.dataset.job(&self.job_name(attempt))
+    }
+
+    /// The input of CreateDatasetImportJob for this attempt.
+    #[must_use]
+    pub fn create_input(&self, attempt: i32) -> CreateJobInput {
+        CreateJobInput {
+            job_name: self.job_name(attempt),
+            dataset: self.dataset.clone(),
+            data_location: self.data_location.clone(),
+            role_arn: self.role_arn.clone(),
+            import_mode: self.import_mode,
+            publish_attribution_metrics_to_s3: self.publish_attribution_metrics_to_s3,
+            tags: self.tags.iter().cloned().chain(self.own_tags()).collect(),
+        }
     }
 
     /// Whether a further attempt gets a new name. A fixed name is used once.

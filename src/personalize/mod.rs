@@ -18,8 +18,7 @@ pub use arn::{AccountRegion, DatasetArn, InvalidDatasetArn, JobArn};
 pub(crate) use error::ROLE_NOT_ASSUMED;
 pub use error::{ErrorKind, ServiceError};
 
-use crate::api::Tag;
-use crate::import::request::ImportRequest;
+use crate::api::{ImportMode, Tag};
 use jiff::Timestamp;
 use std::future::Future;
 use std::sync::Arc;
@@ -62,6 +61,25 @@ pub struct JobSummary {
     pub updated: Option<Timestamp>,
 }
 
+/// The input of CreateDatasetImportJob.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateJobInput {
+    /// `jobName`.
+    pub job_name: String,
+    /// `datasetArn`.
+    pub dataset: DatasetArn,
+    /// `dataSource.dataLocation`.
+    pub data_location: String,
+    /// `roleArn`.
+    pub role_arn: String,
+    /// `importMode`.
+    pub import_mode: ImportMode,
+    /// `publishAttributionMetricsToS3`; `None` leaves it to the service.
+    pub publish_attribution_metrics_to_s3: Option<bool>,
+    /// `tags`: the user's and the operator's.
+    pub tags: Vec<Tag>,
+}
+
 /// The status of a dataset that is ready, and of a job that has succeeded.
 pub const ACTIVE: &str = "ACTIVE";
 /// The status of a job that has failed.
@@ -85,8 +103,7 @@ pub trait Personalize: Send + Sync + 'static {
     /// CreateDatasetImportJob in the dataset's account and region.
     fn create_dataset_import_job(
         &self,
-        request: &ImportRequest,
-        job_name: &str,
+        input: &CreateJobInput,
     ) -> impl Future<Output = Result<JobArn, ServiceError>> + Send;
 
     /// DescribeDatasetImportJob in the dataset's account and region.
@@ -116,10 +133,9 @@ pub trait Personalize: Send + Sync + 'static {
 impl<P: Personalize> Personalize for Arc<P> {
     fn create_dataset_import_job(
         &self,
-        request: &ImportRequest,
-        job_name: &str,
+        input: &CreateJobInput,
     ) -> impl Future<Output = Result<JobArn, ServiceError>> + Send {
-        (**self).create_dataset_import_job(request, job_name)
+        (**self).create_dataset_import_job(input)
     }
 
     fn describe_dataset_import_job(

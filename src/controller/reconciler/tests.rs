@@ -8,7 +8,7 @@ use crate::controller::kube_client::RetryAfter;
 use crate::controller::leader_election::LeaseHold;
 use crate::controller::namespace_policy::DefaultPolicy;
 use crate::http::readiness::Readiness;
-use crate::personalize::{ACTIVE, Job, JobSummary};
+use crate::personalize::{ACTIVE, CreateJobInput, Job, JobSummary};
 use crate::personalize::{DatasetArn, JobArn};
 use crate::queue::Queue;
 use crate::telemetry::metrics::Metrics;
@@ -84,9 +84,9 @@ fn nothing() -> ServiceError {
 }
 
 impl Personalize for Service {
-    async fn create_dataset_import_job(&self, request: &ImportRequest, job_name: &str) -> Result<JobArn, ServiceError> {
+    async fn create_dataset_import_job(&self, input: &CreateJobInput) -> Result<JobArn, ServiceError> {
         self.asked(CREATE);
-        Ok(request.dataset.job(job_name))
+        Ok(input.dataset.job(&input.job_name))
     }
 
     async fn describe_dataset_import_job(&self, _: &DatasetArn, _: &JobArn) -> Result<Job, ServiceError> {

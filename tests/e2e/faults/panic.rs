@@ -10,8 +10,9 @@ use personalize_operator::cli::{Cli, Command};
 use personalize_operator::controller;
 use personalize_operator::controller::kube_client::KubeClient;
 use personalize_operator::http::readiness::Readiness;
-use personalize_operator::import::request::ImportRequest;
-use personalize_operator::personalize::{ACTIVE, ErrorKind, Job, JobSummary, Personalize, ServiceError};
+use personalize_operator::personalize::{
+    ACTIVE, CreateJobInput, ErrorKind, Job, JobSummary, Personalize, ServiceError,
+};
 use personalize_operator::personalize::{DatasetArn, JobArn};
 use personalize_operator::telemetry::metrics::{Format, Metrics};
 use serde_json::{Value, json};
@@ -27,12 +28,12 @@ struct Panicky {
 }
 
 impl Personalize for Panicky {
-    async fn create_dataset_import_job(&self, request: &ImportRequest, job_name: &str) -> Result<JobArn, ServiceError> {
+    async fn create_dataset_import_job(&self, input: &CreateJobInput) -> Result<JobArn, ServiceError> {
         let job = Job {
-            name: job_name.into(),
-            dataset: request.dataset.as_str().into(),
-            data_location: request.data_location.clone(),
-            role_arn: request.role_arn.clone(),
+            name: input.job_name.clone(),
+            dataset: input.dataset.as_str().into(),
+            data_location: input.data_location.clone(),
+            role_arn: input.role_arn.clone(),
             import_mode: None,
             publish_attribution_metrics_to_s3: None,
             status: ACTIVE.into(),
@@ -40,11 +41,11 @@ impl Personalize for Panicky {
             created: None,
             updated: None,
         };
-        let arn = request.dataset.job(job_name);
+        let arn = input.dataset.job(&input.job_name);
         self.jobs.lock().unwrap().insert(arn.0.clone(), job);
         self.ledger.lock().unwrap().push(json!({
             "time": jiff::Timestamp::now(), "operation": "CreateDatasetImportJob", "account": ACCOUNT, "region": REGION,
-            "jobName": job_name, "datasetArn": request.dataset.as_str(), "datasetImportJobArn": arn.0,
+            "jobName": input.job_name, "datasetArn": input.dataset.as_str(), "datasetImportJobArn": arn.0,
         }));
         Ok(arn)
     }

@@ -195,8 +195,7 @@ impl Executor for SdkService<'_> {
             }
             Effect::WriteStatus { status, then } => status_written(reconciliation, *status, then),
             Effect::CreateJob { attempt } => {
-                let name = request.job_name(attempt);
-                let answer = service.create_dataset_import_job(request, &name).await.map(drop);
+                let answer = service.create_dataset_import_job(&request.create_input(attempt)).await.map(drop);
                 if answer.is_ok() {
                     self.accepted.push(attempt);
                 }
