@@ -82,20 +82,23 @@ pub fn path_of(program: &str) -> Result<PathBuf, Error> {
 /// When a program is unknown or can't be built.
 pub fn paths_of(programs: &[&str]) -> Result<Vec<PathBuf>, Error> {
     let mut paths = Vec::new();
-    let mut missing: Vec<(&Module, Vec<Program>)> = Vec::new();
+    let mut modules: Vec<(&Module, Vec<Program>)> = MODULES.iter().map(|module| (module, Vec::new())).collect();
     for name in programs {
-        let find = |module: &'static Module| Some((module, *module.programs.iter().find(|(known, _)| known == name)?));
-        let (module, program) = MODULES.iter().find_map(find).ok_or_else(|| Error::Unknown((*name).into()))?;
-        paths.push(installed(name).unwrap_or_else(|| {
-            match missing.iter_mut().find(|(other, _)| std::ptr::eq(*other, module)) {
-                Some((_, programs)) => programs.push(program),
-                None => missing.push((module, vec![program])),
-            }
-            module_dir(module).join(name)
-        }));
+        let found = modules.iter_mut().find_map(|(module, missing)| {
+            let program = module.programs.iter().find(|(known, _)| known == name)?;
+            Some((module_dir(module).join(name), *program, missing))
+        });
+        let (cached, program, missing) = found.ok_or_else(|| Error::Unknown((*name).into()))?;
+        let path = installed(name).unwrap_or(cached);
+        if !path.is_file() {
+            missing.push(program);
+        }
+        paths.push(path);
     }
-    for (module, programs) in missing {
-        build(module, programs)?;
+    for (module, missing) in modules {
+        if !missing.is_empty() {
+            build(module, missing)?;
+        }
     }
     Ok(paths)
 }
@@ -144,21 +147,16 @@ fn module_dir(module: &Module) -> PathBuf {
 
 fn build(module: &Module, mut programs: Vec<Program>) -> Result<(), Error> {
     let dir = module_dir(module);
-    let is_missing = |(name, _): &Program| !dir.join(name).is_file();
-    programs.retain(is_missing);
-    if programs.is_empty() {
-        return Ok(());
-    }
     let source = dir.join("module");
     fs::create_dir_all(&source).map_err(io(source.display().to_string()))?;
     let lock = File::create(dir.join(".lock")).map_err(io("the lock of the cache"))?;
     if lock.try_lock().is_err() {
         print_line("waiting for another process that builds programs of the same module");
         lock.lock().map_err(io("the lock of the cache"))?;
-        programs.retain(is_missing);
-        if programs.is_empty() {
-            return Ok(());
-        }
+    }
+    programs.retain(|(name, _)| !dir.join(name).is_file());
+    if programs.is_empty() {
+        return Ok(());
     }
     for (name, text) in module.files {
         let file = source.join(name);
@@ -166,10 +164,12 @@ fn build(module: &Module, mut programs: Vec<Program>) -> Result<(), Error> {
         fs::write(file, text).map_err(io(*name))?;
     }
     let output = dir.join("building");
+    // An interrupted build leaves files here.
+    let _ = fs::remove_dir_all(&output);
     fs::create_dir_all(&output).map_err(io(output.display().to_string()))?;
 
     let names = programs.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-    print_line(&format!("building {names} from source; this takes minutes and happens once"));
+    print_line(&format!("building {names} from source, once"));
     let list = ["list", "-deps", "-tags", module.tags].map(String::from);
     let downloading = |log: &str| format!("downloading modules: {}", log.lines().filter(|l| !is_package(l)).count());
     let packages = go(&source, &list, &programs, &dir.join("list.log"), downloading)?;
@@ -184,7 +184,7 @@ fn build(module: &Module, mut programs: Vec<Program>) -> Result<(), Error> {
         let target = dir.join(name);
         fs::rename(output.join(executable(package)), &target).map_err(io(target.display().to_string()))?;
     }
-    Ok(())
+    fs::remove_dir_all(&output).map_err(io(output.display().to_string()))
 }
 
 /// Whether a line of `go list` or `go build -v` is a package. Messages contain spaces.
@@ -213,6 +213,9 @@ fn go(
         args.iter().cloned().chain(programs.iter().map(|(_, package)| (*package).to_owned())).collect();
     let mut child = ChildGuard::spawn(Path::new("go"), &args, |command| {
         command.current_dir(source).env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=mod").env("GOTOOLCHAIN", "local");
+        if std::env::var_os("GOTMPDIR").is_none() {
+            command.env("GOTMPDIR", source.with_file_name("building"));
+        }
         command.stdout(output).stderr(errors);
     })
     .map_err(io("go"))?;
