@@ -15,6 +15,7 @@ demo: ## Run imports without a cluster or an AWS account (KEEP=1 keeps it runnin
 check: ## The quick lane: words, links, formatting, lints and the tests that need no control plane.
 	hack/needs cargo python3
 	hack/words
+	hack/versions
 	hack/links
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
@@ -25,6 +26,7 @@ test: test-static test-unit test-local test-packaging test-e2e test-verification
 test-static: ## Words, links, formatting, lints, documentation of the code, licences of the dependencies.
 	hack/needs cargo go cc python3
 	hack/words
+	hack/versions
 	hack/links
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
