@@ -1,6 +1,6 @@
 //! A long random workload with faults and kills from a seed. At the end all invariants are checked.
 //!
-//! `make soak MINUTES=…` runs it for long. The seed determines the actions and their order; when they reach the
+//! `make soak MINUTES=…` runs it for longer. The seed determines the actions and their order; when they reach the
 //! operator depends on the machine.
 
 use crate::env::proxy::{Call, Fault, Proxy};

@@ -87,7 +87,7 @@ fn run(scenario: Scenario, crash_points: &[CrashPoint]) -> RunResult {
     loop {
         let mut operator = start();
         starts += 1;
-        let crashed = eventually(&format!("the run with {crash_points:?} goes on"), || {
+        let crashed = eventually(&format!("the run with {crash_points:?} continues"), || {
             if let Some(user) = &mut user {
                 user.act(&trace);
             }

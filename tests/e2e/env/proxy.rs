@@ -249,7 +249,7 @@ async fn handle(
     let request = Request::from_parts(head, kube::client::Body::from(body.to_vec()));
     let response = if let Some(hold) = hold {
         let upstream = upstream.clone();
-        // A separate task, so that it goes on when the operator closes the connection.
+        // A separate task, so that it continues when the operator closes the connection.
         let forward = async move {
             hold.await;
             upstream.send(request).await

@@ -19,13 +19,13 @@ fn writes_end(call: &Call) -> bool {
 
 #[test]
 fn fault_01_killed_before_the_intent_submits_once() {
-    let (_bed, proxy) = kill_and_replace(Fault::KillBefore, writes_intent);
+    let (_env, proxy) = kill_and_replace(Fault::KillBefore, writes_intent);
     assert_eq!(proxy.count(CREATE), 1);
 }
 
 #[test]
 fn fault_02_killed_before_the_response_to_the_intent_submits_once() {
-    let (_bed, proxy) = kill_and_replace(Fault::KillAfter, writes_intent);
+    let (_env, proxy) = kill_and_replace(Fault::KillAfter, writes_intent);
     assert_eq!(proxy.count(CREATE), 1);
 }
 
@@ -41,19 +41,19 @@ fn fault_02_lost_response_to_the_intent_submits_once() {
 
 #[test]
 fn fault_03_killed_between_intent_and_create_submits_again() {
-    let (_bed, proxy) = kill_and_replace(Fault::KillBefore, |call| call.label == CREATE);
+    let (_env, proxy) = kill_and_replace(Fault::KillBefore, |call| call.label == CREATE);
     assert_eq!(proxy.count(CREATE), 2);
 }
 
 #[test]
 fn fault_04_killed_while_sending_the_create_submits_again() {
-    let (_bed, proxy) = kill_and_replace(Fault::KillMidRequest, |call| call.label == CREATE);
+    let (_env, proxy) = kill_and_replace(Fault::KillMidRequest, |call| call.label == CREATE);
     assert_eq!(proxy.count(CREATE), 2);
 }
 
 #[test]
 fn fault_05_killed_before_the_response_to_the_create_adopts_the_job() {
-    let (_bed, proxy) = kill_and_replace(Fault::KillAfter, |call| call.label == CREATE);
+    let (_env, proxy) = kill_and_replace(Fault::KillAfter, |call| call.label == CREATE);
     assert_eq!(proxy.count(CREATE), 1, "the accepted job is found, not created again");
 }
 
@@ -70,13 +70,13 @@ fn fault_05_lost_response_to_the_create_adopts_the_job() {
 
 #[test]
 fn fault_06_killed_before_recording_the_job_adopts_it() {
-    let (_bed, proxy) = kill_and_replace(Fault::KillBefore, writes_job_arn);
+    let (_env, proxy) = kill_and_replace(Fault::KillBefore, writes_job_arn);
     assert_eq!(proxy.count(CREATE), 1);
 }
 
 #[test]
 fn fault_07_killed_after_recording_the_job_polls_it() {
-    let (_bed, proxy) = kill_and_replace(Fault::KillAfter, writes_job_arn);
+    let (_env, proxy) = kill_and_replace(Fault::KillAfter, writes_job_arn);
     assert_eq!(proxy.count(CREATE), 1);
 }
 
@@ -97,7 +97,7 @@ fn fault_08_killed_between_polls_resumes_polling() {
 
 #[test]
 fn fault_09_killed_before_recording_the_end_records_it_after_restart() {
-    let (_bed, proxy) = kill_and_replace(Fault::KillBefore, writes_end);
+    let (_env, proxy) = kill_and_replace(Fault::KillBefore, writes_end);
     assert_eq!(proxy.count(CREATE), 1);
 }
 

@@ -71,7 +71,7 @@ fn assert_bounded_memory(operator: &OperatorProcess) {
 
 #[test]
 fn fault_72_start_with_10_000_finished_resources_makes_no_call_and_no_write() {
-    // A separate control plane, because its large audit log would slow down the other tests.
+    // A separate control plane, because its large audit log would delay the other tests.
     let control_plane = start_control_plane("scale");
     install_crd(control_plane);
     let env = TestEnv::on(control_plane);

@@ -93,7 +93,7 @@ fn fault_42_response_without_an_arn_adopts_the_job() {
 #[test]
 fn fault_44_expired_credentials_are_reported_and_retried() {
     let message = "The security token included in the request is expired";
-    let (_bed, _operator, seen) =
+    let (_env, _operator, seen) =
         import_despite(2, &error("ExpiredTokenException", message, 403), "CredentialsRefused");
     let (state, message) = ready_state(&seen);
     assert_eq!(state, "Unknown");
@@ -127,7 +127,7 @@ fn fault_45_access_denied_stalls_until_retried() {
     let message = format!(
         "User: arn:aws:iam::{ACCOUNT}:user/operator is not authorized to perform: iam:PassRole on resource: {ROLE}"
     );
-    let (_bed, _operator, seen) = import_despite(1, &error("AccessDeniedException", &message, 400), "AccessDenied");
+    let (_env, _operator, seen) = import_despite(1, &error("AccessDeniedException", &message, 400), "AccessDenied");
     let (state, message) = ready_state(&seen);
     assert_eq!(state, "False");
     assert!(message.contains("iam:PassRole"), "{message}");
@@ -378,7 +378,7 @@ fn fault_56_failed_job_is_retried_up_to_the_backoff_limit() {
 #[test]
 fn fault_57_dataset_in_use_queues_the_import() {
     let message = "The dataset is being updated.";
-    let (_bed, _operator, seen) = import_despite(2, &error("ResourceInUseException", message, 400), "Queued");
+    let (_env, _operator, seen) = import_despite(2, &error("ResourceInUseException", message, 400), "Queued");
     assert!(ready_state(&seen).1.contains(message), "{seen:?}");
 }
 

@@ -18,7 +18,7 @@ fn kill_when(env: &TestEnv, operator: OperatorProcess, what: &str, condition: im
 #[test]
 fn operator_killed_during_create_imports_once() {
     let env = TestEnv::new();
-    // The service does not respond, so that the operator dies while it waits.
+    // The service does not respond, so that the operator is killed while it waits.
     env.service.inject_fault(
         &json!({"operation": "CreateDatasetImportJob", "count": 1, "action": {"silenceBeforeHeaders": {"effect": false}}}),
     );
@@ -147,7 +147,7 @@ fn two_operators_without_leader_election_create_one_job_per_resource() {
 }
 
 #[test]
-fn second_replica_takes_over_when_the_leader_dies() {
+fn second_replica_takes_over_when_the_leader_crashes() {
     let env = TestEnv::new();
     let first = env.start_operator(&["--identity=first"]);
     let second = env.start_operator(&["--identity=second"]);

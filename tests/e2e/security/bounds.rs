@@ -1,4 +1,4 @@
-//! Huge, endless or invalid input uses a bounded amount of memory, and the operator goes on.
+//! Huge, endless or invalid input uses a bounded amount of memory, and the operator keeps working.
 
 use crate::env::proxy::Fault;
 use crate::env::{OperatorProcess, TestEnv, eventually, text};
