@@ -63,6 +63,12 @@ impl<P> Context<P> {
         }
     }
 
+    /// Triggers the resources that wait for the dataset of a deleted resource, once that is free.
+    pub(crate) fn enqueue_freed(&self) {
+        let freed = self.queue().take_freed(Timestamp::now());
+        freed.iter().for_each(|region| self.enqueue_admissible(region));
+    }
+
     /// Triggers the resources that may submit now.
     pub(crate) fn enqueue_admissible(&self, region: &AccountRegion) {
         let admissible = self.queue().admissible(region, Timestamp::now());

@@ -164,8 +164,9 @@ async fn lead<P: Personalize + Clone>(
             .for_each(|_| std::future::ready(()))
     });
     let leading_since = Timestamp::now();
-    let report_metrics = async {
+    let every_second = async {
         loop {
+            context.enqueue_freed();
             context.record_snapshot(leading_since);
             sleep(Duration::from_secs(1)).await;
         }
@@ -179,7 +180,7 @@ async fn lead<P: Personalize + Clone>(
     tokio::select! {
         _ = join_all(controllers) => {}
         () = drained => {}
-        () = report_metrics => {}
+        () = every_second => {}
     }
     context.events.flush().await;
 }

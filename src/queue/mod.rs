@@ -68,16 +68,25 @@ pub struct Queue {
     index: BTreeMap<Uid, (AccountRegion, Place)>,
     /// Resources with an invalid spec: they belong to no pool.
     invalid: BTreeSet<Uid>,
+    /// Where a deleted resource has freed its dataset, and no waiting resource was woken yet.
+    freed: BTreeSet<AccountRegion>,
 }
 
 impl Queue {
     /// A queue that admits this many imports at once per account and region.
     #[must_use]
     pub fn new(quota: usize, timing: Timing) -> Self {
-        Self { quota: quota.max(1), timing, pools: BTreeMap::new(), index: BTreeMap::new(), invalid: BTreeSet::new() }
+        Self {
+            quota: quota.max(1),
+            timing,
+            pools: BTreeMap::new(),
+            index: BTreeMap::new(),
+            invalid: BTreeSet::new(),
+            freed: BTreeSet::new(),
+        }
     }
 
-    /// Updates a resource as it was delivered or written. Ignores older resource versions, and an untrusted copy of a
+    /// Adds or updates a resource as the watch delivers it. Ignores older resource versions, and an untrusted copy of a
     /// known version. An untrusted success does not count. Returns true if the resource's state has changed.
     pub fn observe(&mut self, resource: &DatasetImportJob, trust: Trust) -> bool {
         let (Some(uid), Some(namespace)) = (resource.uid(), resource.namespace()) else { return false };
@@ -103,6 +112,13 @@ impl Queue {
         self.pools.entry(region.clone()).or_default().entries.insert(place.clone(), entry);
         self.index.insert(uid, (region, place));
         changed
+    }
+
+    /// Updates a resource that a reconciliation has read or written. A resource that was deleted in between stays
+    /// deleted: no later event would remove it again. Returns true if the resource's state has changed.
+    pub fn update(&mut self, resource: &DatasetImportJob, trust: Trust) -> bool {
+        let is_known = resource.uid().is_some_and(|uid| self.index.contains_key(&uid) || self.invalid.contains(&uid));
+        is_known && self.observe(resource, trust)
     }
 
     /// Removes a deleted resource. Returns the account and region in which it frees quota. It keeps the quota and its
@@ -286,14 +302,22 @@ impl Queue {
         }
     }
 
+    /// Where deleted resources have freed their datasets since the last call. No event announces that moment, so the
+    /// caller asks again and again, and wakes the resources that wait there.
+    pub fn take_freed(&mut self, now: Timestamp) -> BTreeSet<AccountRegion> {
+        self.remove_freed(now);
+        std::mem::take(&mut self.freed)
+    }
+
     /// Removes deleted resources that no longer keep anything.
     fn remove_freed(&mut self, now: Timestamp) {
         let timing = &self.timing;
         let freed = |entry: &Entry| entry.deleted_at.is_some() && !entry.is_in_flight(now, timing);
         let entries = self.pools.values().flat_map(|pool| &pool.entries);
         let freed: Vec<Uid> = entries.filter(|(_, e)| freed(e)).map(|(place, _)| place.uid.clone()).collect();
-        freed.iter().for_each(|uid| {
-            self.remove(uid);
-        });
+        for uid in freed {
+            let region = self.remove(&uid);
+            self.freed.extend(region);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::api::{DatasetImportJobStatus, Submission};
+use crate::import::timing::after;
 use crate::personalize::ACTIVE;
 use crate::testing::{spec, timing};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -418,4 +419,16 @@ fn rejected_resource_is_admitted_after_a_cooldown_that_no_other_resource_ended()
     queue.start_cooldown(&region, CooldownCause::Quota, at(1000), |_| Duration::from_secs(60));
     assert!(matches!(queue.try_admit("r001", at(1000)), Admission::Pending { until: Some(_), .. }));
     assert_eq!(queue.try_admit("r001", at(1060)), Admission::Admitted);
+}
+
+#[test]
+fn resource_deleted_in_flight_frees_its_dataset_when_the_grace_period_ends() {
+    let mut queue = queue(&[with_intent(resource(1, "a")), resource(2, "a")]);
+    let region = request(&resource(1, "a")).dataset.account_region().clone();
+    queue.forget("r001", at(10));
+    assert_eq!(queue.take_freed(at(10)), BTreeSet::new(), "its request may still arrive");
+    let end = after(at(0), timing().grace);
+    assert_eq!(queue.take_freed(end), BTreeSet::from([region.clone()]));
+    assert_eq!(queue.admissible(&region, end).len(), 1, "the next resource can be woken");
+    assert_eq!(queue.take_freed(end), BTreeSet::new(), "once");
 }

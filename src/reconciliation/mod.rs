@@ -315,7 +315,7 @@ impl Reconciliation {
     }
 
     fn update_queue(&self, queue: &mut Queue) -> bool {
-        queue.observe(&self.resource, self.local.trust(&self.resource))
+        queue.update(&self.resource, self.local.trust(&self.resource))
     }
 
     /// Finishes: sets the backoff and releases the admission. `jitter` is in 0..1.

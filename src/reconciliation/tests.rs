@@ -68,3 +68,15 @@ fn outcome_with_a_status_finishes_only_after_the_write() {
     let finished = reconciliation.finish(&outcome, now, &timing(), 0.0, &mut queue());
     assert_eq!(finished, Finished { requeue_after: None, frees_others: true });
 }
+
+#[test]
+fn resource_deleted_during_its_reconciliation_stays_out_of_the_queue() {
+    let resource = testing::resource(spec());
+    let (mut queue, now) = (queue(), Timestamp::UNIX_EPOCH);
+    queue.observe(&resource, LocalState::default().trust(&resource));
+    let mut reconciliation = Reconciliation::new(resource, LocalState::default());
+    queue.forget("uid", now);
+    let outcome = Outcome { status: None, requeue: Requeue::AwaitChange, cooldown: None, confirmed: true };
+    reconciliation.finish(&outcome, now, &timing(), 0.0, &mut queue);
+    assert!(!queue.contains("uid"), "it would block its dataset for ever");
+}

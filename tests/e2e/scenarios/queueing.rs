@@ -145,3 +145,22 @@ fn deleted_import_makes_room_for_the_next() {
     env.delete("a");
     env.wait_for_reason("b", "Importing");
 }
+
+/// The waiting resource has asked the queue before the deletion, so no timer of its own would wake it for minutes.
+#[test]
+fn resource_deleted_during_its_submission_frees_the_dataset_after_the_grace_period() {
+    let env = TestEnv::new();
+    let lost = json!({"error": {"code": "InternalFailure", "message": "injected", "status": 500}});
+    env.service.inject_fault(&json!({"operation": "CreateDatasetImportJob", "count": 1, "action": lost}));
+    let _operator = env.start_operator(&["--grace=4s", "--backoff-max=5m"]);
+    env.import("first", "d0", json!({}));
+    eventually("the submission has no answer", || {
+        (env.status("first").submission.is_some() && env.service.call_count("CreateDatasetImportJob") == 1)
+            .then_some(())
+    });
+    env.import("second", "d0", json!({}));
+    env.wait_for_reason("second", "Queued");
+    env.delete("first");
+    env.wait_for_reason("second", "ImportSucceeded");
+    env.check_invariants();
+}

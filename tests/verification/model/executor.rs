@@ -74,6 +74,8 @@ impl ProtocolModel {
                 Next::Perform(_) => return,
                 Next::TryAdmit => {
                     let admission = operator.queue.try_admit(&active.reconciliation.uid(), now);
+                    // Every reconciliation may start at any time here, so no wake-up is modelled.
+                    let _ = operator.queue.take_freed(now);
                     Observation::Admission(if self.rules.mutation.no_queue { Admission::Admitted } else { admission })
                 }
                 Next::Finish(outcome) => return self.finish(state, o, r, &outcome),
