@@ -55,7 +55,7 @@ pub async fn drive<E: Executor>(
         let now = executor.now();
         let observation = match reconciliation.next(now, timing) {
             Next::Finish(outcome) => {
-                let jitter = executor.jitter();
+                let jitter = || executor.jitter();
                 return Ok(reconciliation.finish(&outcome, now, timing, jitter, &mut lock(queue)));
             }
             Next::TryAdmit => Observation::Admission(lock(queue).try_admit(&reconciliation.uid(), now)),

@@ -318,20 +318,21 @@ impl Reconciliation {
         queue.update(&self.resource, self.local.trust(&self.resource))
     }
 
-    /// Finishes: sets the backoff and releases the admission. `jitter` is in 0..1.
+    /// Finishes: sets the backoff and releases the admission. `jitter` returns numbers in 0..1, another one
+    /// for each delay.
     pub fn finish(
         &mut self,
         outcome: &Outcome,
         now: Timestamp,
         timing: &Timing,
-        jitter: f64,
+        jitter: impl Fn() -> f64,
         queue: &mut Queue,
     ) -> Finished {
         if outcome.confirmed {
             self.confirm_status(queue);
         }
-        let requeue_after = self.schedule(outcome.requeue, now, timing, jitter);
-        let released = self.release_admission(outcome, now, timing, jitter, queue);
+        let requeue_after = self.schedule(outcome.requeue, now, timing, jitter());
+        let released = self.release_admission(outcome, now, timing, jitter(), queue);
         let is_deleted = self.resource.metadata.deletion_timestamp.is_some();
         Finished { requeue_after, frees_others: released || self.written_outcome.is_some() || is_deleted }
     }

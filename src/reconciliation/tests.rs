@@ -23,7 +23,7 @@ fn status_that_the_service_confirmed_is_trusted_without_a_write() {
     let mut reconciliation = Reconciliation::new(restored.clone(), LocalState::default());
     assert!(!reconciliation.local().trust(&restored).is_trusted());
     let outcome = Outcome { status: None, requeue: Requeue::AwaitChange, cooldown: None, confirmed: true };
-    reconciliation.finish(&outcome, Timestamp::UNIX_EPOCH, &timing(), 0.0, &mut queue());
+    reconciliation.finish(&outcome, Timestamp::UNIX_EPOCH, &timing(), || 0.0, &mut queue());
     assert!(reconciliation.into_local().trust(&restored).is_trusted());
 }
 
@@ -43,7 +43,7 @@ fn waiting_in_the_queue_between_two_rejections_keeps_their_backoff() {
     let mut finish = |requeue, hour: i64| {
         let now = Timestamp::from_second(hour * 3600).unwrap();
         let outcome = Outcome { status: None, requeue, cooldown: None, confirmed: false };
-        reconciliation.finish(&outcome, now, &timing(), 1.0, &mut queue()).requeue_after.unwrap_or_default()
+        reconciliation.finish(&outcome, now, &timing(), || 1.0, &mut queue()).requeue_after.unwrap_or_default()
     };
     let first = finish(Requeue::Backoff(Severity::NeedsUser), 1);
     finish(Requeue::After(Duration::from_secs(1)), 2);
@@ -65,7 +65,7 @@ fn outcome_with_a_status_finishes_only_after_the_write() {
     reconciliation.apply(written, now, &mut queue()).unwrap();
     let Next::Finish(outcome) = reconciliation.next(now, &timing()) else { panic!("nothing is left to do") };
     assert_eq!(outcome.status, None);
-    let finished = reconciliation.finish(&outcome, now, &timing(), 0.0, &mut queue());
+    let finished = reconciliation.finish(&outcome, now, &timing(), || 0.0, &mut queue());
     assert_eq!(finished, Finished { requeue_after: None, frees_others: true });
 }
 
@@ -77,6 +77,6 @@ fn resource_deleted_during_its_reconciliation_stays_out_of_the_queue() {
     let mut reconciliation = Reconciliation::new(resource, LocalState::default());
     queue.forget("uid", now);
     let outcome = Outcome { status: None, requeue: Requeue::AwaitChange, cooldown: None, confirmed: true };
-    reconciliation.finish(&outcome, now, &timing(), 0.0, &mut queue);
+    reconciliation.finish(&outcome, now, &timing(), || 0.0, &mut queue);
     assert!(!queue.contains("uid"), "it would block its dataset for ever");
 }

@@ -101,7 +101,7 @@ impl ProtocolModel {
         let (now, timing) = (state.now(), timing_of(&self.rules));
         let operator = state.operator(o);
         let Some(mut active) = operator.active[r].take() else { return };
-        active.reconciliation.finish(outcome, now, &timing, 0.0, &mut operator.queue);
+        active.reconciliation.finish(outcome, now, &timing, || 0.0, &mut operator.queue);
         self.end(state, o, r, active);
     }
 
