@@ -165,7 +165,7 @@ fn workflow_finishes_with_the_outcome_of_its_import() {
 #[test]
 fn conditions_have_the_order_that_the_recipe_documents() {
     let recipe = read(RECIPE).replace('\n', " ");
-    let documented = regex::Regex::new(r"in the order ([^;]*);").unwrap().captures(&recipe).unwrap()[1].to_owned();
+    let documented = regex::Regex::new(r"have the order ([^;]*);").unwrap().captures(&recipe).unwrap()[1].to_owned();
     for reason in Reason::ALL {
         let mut status = personalize_operator::api::DatasetImportJobStatus::default();
         set(&mut status, 1, *reason, "", jiff::Timestamp::now());
