@@ -1,4 +1,4 @@
-// Helm, pinned, and the code that computes the status of resources for its --wait and for Flux. See ../../README.md.
+// Helm, pinned, and the code with which its --wait and Flux compute the status of resources. See ../../README.md.
 module personalize-operator.io/helm
 
 go 1.26.0

@@ -1,6 +1,6 @@
-// Command kstatus computes the status of resources as Helm's --wait and Flux do: it reads one JSON object per line
-// from standard input and prints one line of JSON for each, with its status and message. With an
-// argument, an element of a Kustomization's healthCheckExprs as JSON, it does as Flux does with them.
+// Command kstatus computes the status of resources as Helm's --wait and Flux do. It reads one JSON object per line from
+// standard input and prints one line of JSON for each, with its status and message. The optional argument is an element of
+// a Kustomization's healthCheckExprs as JSON; then it evaluates these expressions, as Flux does.
 package main
 
 import (
@@ -16,7 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-type verdict struct {
+type line struct {
 	Status  string `json:"status"`
 	Message string `json:"message"`
 }
@@ -39,7 +39,7 @@ func main() {
 		if err != nil {
 			log.Fatalf("kstatus: %v", err)
 		}
-		if err := out.Encode(verdict{string(result.Status), result.Message}); err != nil {
+		if err := out.Encode(line{string(result.Status), result.Message}); err != nil {
 			log.Fatal(err)
 		}
 	}
@@ -48,7 +48,7 @@ func main() {
 func byExpressions(text string) func(*unstructured.Unstructured) (*status.Result, error) {
 	var check kustomize.CustomHealthCheck
 	if err := json.Unmarshal([]byte(text), &check); err != nil {
-		log.Fatalf("kstatus: no healthCheckExprs: %v", err)
+		log.Fatalf("kstatus: invalid healthCheckExprs: %v", err)
 	}
 	evaluator, err := cel.NewStatusEvaluator(&check.HealthCheckExpressions)
 	if err != nil {
@@ -59,7 +59,7 @@ func byExpressions(text string) func(*unstructured.Unstructured) (*status.Result
 	}
 }
 
-// normalised turns whole numbers into int64, as the API machinery's own decoder does.
+// normalised converts whole numbers to int64, as the API machinery's decoder does.
 func normalised(object map[string]any) map[string]any {
 	for key, value := range object {
 		object[key] = whole(value)
