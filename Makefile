@@ -1,7 +1,7 @@
 # The targets of this project; `make help` lists them.
 SHELL := /bin/bash
 export CARGO_TERM_COLOR ?= auto
-# Most tests wait for a condition rather than compute. More at once starve each other on 2 cores.
+# Most tests wait rather than compute, but more than four at once slow each other on 2 cores.
 export RUST_TEST_THREADS ?= 4
 export RUSTDOCFLAGS ?= -D warnings
 
@@ -12,7 +12,7 @@ help: ## List the targets.
 demo: ## Run imports without a cluster or an AWS account (KEEP=1 keeps it running).
 	@KEEP=$(KEEP) hack/demo
 
-check: ## The quick lane: words, links, formatting, lints and the tests that need no control plane.
+check: ## Quick: words, links, formatting, lints and the tests that need no control plane.
 	hack/needs cargo python3
 	hack/words
 	hack/versions
@@ -38,10 +38,10 @@ test-unit: ## The operator's unit tests, doc-tests, wire contracts and generated
 	cargo test --lib --bins --test contracts --test generated
 	cargo test --doc
 
-test-local: ## The control plane of the tests and the stand-in service, with boto3 and the AWS CLI.
+test-local: ## The test programs themselves: the control plane, and the stand-in service with boto3 and the AWS CLI.
 	cargo test -p control-plane -p personalize-local
 
-test-packaging: ## The chart, manifests and GitOps recipes.
+test-packaging: ## The chart, manifests, alerts and GitOps recipes.
 	cargo build --workspace --bins
 	cargo test --test packaging
 
@@ -68,6 +68,7 @@ generate: ## Everything that is generated: CRDs, tables in docs/, the Argo CD sn
 	cp crds/datasetimportjobs.yaml config/crd/
 	GENERATE=1 cargo test --quiet --test generated
 	GENERATE=1 cargo test --quiet --test e2e faults::catalog
+# Twice, because one generated file may depend on another.
 	GENERATE=1 cargo test --quiet --test packaging -- snapshots readme kustomize_base argocd_cm_snippet_contains
 	GENERATE=1 cargo test --quiet --test packaging -- snapshots readme kustomize_base argocd_cm_snippet_contains
 
