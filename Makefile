@@ -45,9 +45,9 @@ test-packaging: ## The chart, manifests, alerts and GitOps recipes.
 	cargo build --workspace --bins
 	cargo test --test packaging
 
-test-e2e: ## The operator on a real API server and the stand-in service: scenarios, faults, crashes, security.
+test-e2e: ## The operator on a real API server and the stand-in service: scenarios, faults, crashes, security, the demo.
 	cargo build --workspace --bins
-	cargo test --test e2e
+	cargo test --test e2e --test demo
 
 test-verification: ## The model checker, and the fuzz targets on random input.
 	cd tests/verification && cargo fmt --all --check && cargo clippy --all-targets -- -D warnings && cargo test
