@@ -1,7 +1,7 @@
-//! Plans by example and by property, and whole lives of a resource against a simulated service, with a crash before and
-//! after every effect.
+//! Plans by example and by property, and complete imports against a simulated service, with a crash before and after
+//! every effect.
 
-mod life;
+mod lifecycle;
 mod ownership;
 mod properties;
 mod recovery;
