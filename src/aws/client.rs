@@ -20,15 +20,15 @@ const MAX_CLIENTS: usize = 1000;
 const SESSION_NAME: &str = "personalize-operator";
 
 impl Aws {
-    /// The client for an account and region, made on first use.
-    pub(super) async fn client(&self, location: &AccountRegion) -> Result<Client, ServiceError> {
-        if let Some(client) = self.clients().get(location) {
+    /// The client for an account and region, created on first use.
+    pub(super) async fn client(&self, account_region: &AccountRegion) -> Result<Client, ServiceError> {
+        if let Some(client) = self.clients().get(account_region) {
             return Ok(client.clone());
         }
         // The lock is not held while credentials are resolved, so a slow provider delays no other account.
-        let region = Region::new(location.region.clone());
+        let region = Region::new(account_region.region.clone());
         let mut config = aws_sdk_personalize::config::Builder::from(&self.base).region(region.clone());
-        if let Some(role) = self.roles.get(&location.account) {
+        if let Some(role) = self.roles.get(&account_region.account) {
             let provider = AssumeRoleProvider::builder(role)
                 .configure(&self.base)
                 .region(region)
@@ -36,21 +36,24 @@ impl Aws {
                 .build()
                 .await;
             config = config.credentials_provider(provider);
-        } else if let Some(own) = self.own_account().await.filter(|own| *own != location.account) {
+        } else if let Some(own) = self.own_account().await.filter(|own| *own != account_region.account) {
             // The service has no access across accounts, so the call can't succeed.
             return Err(ServiceError::unanswered(
                 ErrorKind::AccessDenied,
                 "NoRoleForAccount",
-                &format!("the operator's credentials are of account {own}: {}", no_role_message(&location.account)),
+                &format!(
+                    "the operator's credentials are of account {own}: {}",
+                    no_role_message(&account_region.account)
+                ),
             ));
         }
         let client = Client::from_conf(config.build());
         let mut clients = self.clients();
         if clients.len() >= MAX_CLIENTS {
-            // They are made again on their next use.
+            // They are created again on their next use.
             clients.clear();
         }
-        Ok(clients.entry(location.clone()).or_insert(client).clone())
+        Ok(clients.entry(account_region.clone()).or_insert(client).clone())
     }
 
     fn clients(&self) -> MutexGuard<'_, HashMap<AccountRegion, Client>> {
@@ -69,12 +72,12 @@ impl Aws {
         Some(self.own_account.get_or_init(|| account.to_owned()).clone())
     }
 
-    /// The error of a failed call, with what the credentials for the account have to do with it.
-    pub(super) fn error<E>(&self, location: &AccountRegion, error: &SdkError<E, HttpResponse>) -> ServiceError
+    /// Maps the error of a failed call. The message says so if the account's role or credentials may be the cause.
+    pub(super) fn error<E>(&self, account_region: &AccountRegion, error: &SdkError<E, HttpResponse>) -> ServiceError
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        let account = &location.account;
+        let account = &account_region.account;
         let mapped = service_error(error);
         match (self.roles.get(account), mapped.kind) {
             (Some(role), ErrorKind::Credentials) if mapped.code == NO_CREDENTIALS => {

@@ -1,4 +1,4 @@
-//! [`Personalize`] by the AWS SDK: one client per account and region, and one attempt per call.
+//! [`Personalize`] with the AWS SDK: one client per account and region, and one attempt per call.
 
 mod client;
 mod error;
@@ -89,8 +89,8 @@ impl Aws {
 
 impl Personalize for Aws {
     async fn create_dataset_import_job(&self, input: &CreateJobInput) -> Result<JobArn, ServiceError> {
-        let region = input.dataset.account_region();
-        let client = self.client(region).await?;
+        let account_region = input.dataset.account_region();
+        let client = self.client(account_region).await?;
         let mut call = client
             .create_dataset_import_job()
             .job_name(&input.job_name)
@@ -105,7 +105,7 @@ impl Personalize for Aws {
                 tag.map_err(|e| ServiceError::unanswered(ErrorKind::InvalidInput, "InvalidTag", &e.to_string()))?,
             );
         }
-        let response = call.send().await.map_err(|e| self.error(region, &e))?;
+        let response = call.send().await.map_err(|e| self.error(account_region, &e))?;
         // Without an ARN the success does not prove that a job exists.
         let missing =
             || ServiceError::unanswered(ErrorKind::Indeterminate, "NoJobArn", "the response contains no job ARN");

@@ -36,16 +36,15 @@ pub(crate) struct Context<P> {
     pub(crate) events: EventPublisher,
     /// Triggers the reconciliation of a resource.
     pub(crate) enqueue: Box<dyn Fn(&Key) + Send + Sync>,
-    /// Until when the API server asked for a pause.
+    /// Until when the API server asked the operator to send no requests.
     pub(crate) retry_after: RetryAfter,
-    /// Bounds the reconciliations at once.
+    /// Limits the number of concurrent reconciliations.
     pub(crate) workers: Semaphore,
 }
 
 impl<P> Context<P> {
-    /// The queue. A panic under the lock does no harm: each entry is replaced as a whole.
     pub(crate) fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        Queue::lock(&self.queue)
     }
 
     /// Updates the queue with a resource that the watch delivered.
@@ -54,12 +53,12 @@ impl<P> Context<P> {
         self.queue().observe(resource, trust);
     }
 
-    /// Removes a deleted resource.
+    /// Removes a resource that is deleted or can't be decoded.
     pub(crate) fn forget(&self, uid: &str) {
         self.local_states.remove(uid);
         let freed = self.queue().forget(uid, Timestamp::now());
-        if let Some(region) = freed {
-            self.enqueue_admissible(&region);
+        if let Some(account_region) = freed {
+            self.enqueue_admissible(&account_region);
         }
     }
 
@@ -69,20 +68,21 @@ impl<P> Context<P> {
         freed.iter().for_each(|region| self.enqueue_admissible(region));
     }
 
-    /// Triggers the resources that may submit now.
-    pub(crate) fn enqueue_admissible(&self, region: &AccountRegion) {
-        let admissible = self.queue().admissible(region, Timestamp::now());
+    /// Triggers the reconciliation of the resources that may submit now.
+    pub(crate) fn enqueue_admissible(&self, account_region: &AccountRegion) {
+        let admissible = self.queue().admissible(account_region, Timestamp::now());
         admissible.iter().for_each(|key| (self.enqueue)(key));
     }
 
-    /// Reports all resources to the metrics. `started` is when this leadership began: before it nobody polled.
-    pub(crate) fn record_snapshot(&self, started: Timestamp) {
+    /// Updates the metrics over all resources. `leading_since` is when this leadership began: this replica has polled
+    /// no job before it.
+    pub(crate) fn record_snapshot(&self, leading_since: Timestamp) {
         let now = Timestamp::now();
         let queue = self.queue();
         let (pools, reasons, running) = (queue.stats(now), queue.reasons(), queue.running());
         drop(queue);
-        let overdue = |(uid, known): &(Uid, Timestamp)| {
-            let polled = self.local_states.get(uid).last_polled.unwrap_or(started.max(*known));
+        let overdue = |(uid, running_since): &(Uid, Timestamp)| {
+            let polled = self.local_states.get(uid).last_polled.unwrap_or(leading_since.max(*running_since));
             since(polled, now).saturating_sub(self.timing.poll_max)
         };
         let overdue = running.iter().map(overdue).max().unwrap_or_default();

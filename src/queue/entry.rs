@@ -8,7 +8,7 @@ use crate::import::{ImportRequest, Key, Phase, Timing, Trust};
 use crate::personalize::DatasetArn;
 use jiff::Timestamp;
 
-/// The UID of a resource: a name that is used again is another resource.
+/// The UID of a resource. A re-created resource of the same name has another UID.
 pub type Uid = String;
 
 /// The place of a resource in the line: by age, then by name.
@@ -29,7 +29,7 @@ impl Place {
 /// What a resource wants from the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum QueueState {
-    /// Nothing: it is unseen, suspended, rejected, or finished without success.
+    /// Nothing: it is suspended, rejected, or finished without success, or its job is missing.
     Inactive,
     /// To submit, not before the given moment.
     Pending(Option<Timestamp>),
@@ -39,7 +39,7 @@ pub(super) enum QueueState {
     Succeeded(Timestamp),
 }
 
-/// What reserves the quota and the dataset beside the recorded status.
+/// What reserves the quota and the dataset in addition to the recorded status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Reservation {
     /// Nothing.
@@ -65,11 +65,12 @@ pub(super) struct Entry {
     pub(super) running_since: Option<Timestamp>,
     /// Since when a pending resource waits.
     pub(super) pending_since: Timestamp,
-    /// When the resource was deleted or marked for deletion. A request that it has sent may still create a job.
+    /// When the resource was deleted or marked for deletion. Its create request may still arrive.
     pub(super) deleted_at: Option<Timestamp>,
-    /// Until then it can't submit for another reason, so its place in the quota is not kept.
+    /// Until then it can't submit for a reason outside the queue. No quota is kept free for it, but newer resources of
+    /// the same dataset still wait for it.
     pub(super) requeue_at: Option<Timestamp>,
-    /// Its reconciliations keep failing: until then not even its dataset is kept for it.
+    /// Its reconciliations keep failing: until then no other resource waits for it.
     pub(super) skipped_until: Option<Timestamp>,
     pub(super) resource_version: u64,
 }
@@ -116,7 +117,8 @@ impl Entry {
             }
     }
 
-    /// When a deleted resource frees its dataset: nothing that it has sent can arrive later, or be missing in a listing.
+    /// When a deleted resource frees its dataset: from then on its create request can't arrive any more, and its job
+    /// is listed.
     pub(super) fn freed_at(&self, timing: &Timing) -> Timestamp {
         let deleted = self.deleted_at.unwrap_or(Timestamp::MAX);
         self.intent_at.map_or(deleted, |intent| after(intent.min(deleted), timing.grace))
@@ -174,8 +176,8 @@ fn queue_state(resource: &DatasetImportJob, request: &ImportRequest, timing: &Ti
     }
 }
 
-/// When an import that succeeded was requested. An adopted job is as old as the job, however new its resource is. The age
-/// of its own job is that of the resource, by the same clock as the ages of other resources.
+/// When a successful import was requested: when the resource was created, by the API server's clock, like the age of
+/// any other resource. An adopted job may be older than its resource; then the age of the job counts.
 fn requested_at(resource: &DatasetImportJob, status: &DatasetImportJobStatus) -> Timestamp {
     let is_adopted = status.submission.is_none();
     let started = status.start_time.as_ref().map(|at| at.0).filter(|_| is_adopted);

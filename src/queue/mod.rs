@@ -1,8 +1,8 @@
 //! Who may submit now: a bounded number of imports in flight per account and region, oldest resource first; one import
 //! at a time per dataset, in the order of the resources' age.
 //!
-//! The queue is an index of what the watch delivered and what this process wrote since. It makes no call and has no clock.
-//! After a restart it is built from the resources themselves.
+//! The queue is an index of what the watch delivered and what this process wrote since. It makes no call and has no
+//! clock. After a restart it is built from the resources themselves.
 //!
 //! ```
 //! use jiff::Timestamp;
@@ -56,6 +56,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use pool::{Cooldown, Pool};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The queue over all resources that this operator watches.
@@ -86,6 +87,12 @@ impl Queue {
         }
     }
 
+    /// Locks the queue. A panic under the lock does no harm: the queue is an index of what was observed, and each entry
+    /// is replaced as a whole.
+    pub fn lock(queue: &Mutex<Self>) -> MutexGuard<'_, Self> {
+        queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Adds or updates a resource as the watch delivers it. Ignores older resource versions, and an untrusted copy of a
     /// known version. An untrusted success does not count. Returns true if the resource's state has changed.
     pub fn observe(&mut self, resource: &DatasetImportJob, trust: Trust) -> bool {
@@ -103,14 +110,14 @@ impl Queue {
         }) {
             return false;
         }
-        let region = request.dataset.account_region().clone();
+        let account_region = request.dataset.account_region().clone();
         let entry = Entry::new(resource, request, trust, previous, &self.timing);
         let changed = previous.is_none_or(|previous| previous.state != entry.state);
         let key = Key { namespace, name: resource.name_any() };
         let place = Place { created: created_at(resource), key, uid: uid.clone() };
         self.remove(&uid);
-        self.pools.entry(region.clone()).or_default().entries.insert(place.clone(), entry);
-        self.index.insert(uid, (region, place));
+        self.pools.entry(account_region.clone()).or_default().entries.insert(place.clone(), entry);
+        self.index.insert(uid, (account_region, place));
         changed
     }
 
@@ -122,8 +129,8 @@ impl Queue {
     }
 
     /// Removes a deleted resource. Returns the account and region in which it frees quota. It keeps the quota and its
-    /// dataset while its reconciliation is admitted or its create request may still arrive: a deletion does not call
-    /// the request back.
+    /// dataset while its reconciliation is admitted or its create request may still arrive: a deletion can't cancel the
+    /// request.
     pub fn forget(&mut self, uid: &str, now: Timestamp) -> Option<AccountRegion> {
         self.invalid.remove(uid);
         let timing = self.timing.clone();
@@ -144,8 +151,8 @@ impl Queue {
         self.entry(uid).is_some_and(|entry| entry.deleted_at.is_none())
     }
 
-    /// Starts a new listing: resource versions may start over (a restored etcd). Returns the known resources; those that
-    /// are not listed are deleted.
+    /// Starts a new listing, in which resource versions may be lower (a restored etcd). Returns the known resources, of
+    /// which those that are not listed are deleted.
     pub fn relist(&mut self, namespace: Option<&str>) -> HashSet<Uid> {
         let mut known: HashSet<Uid> = self.invalid.iter().cloned().collect();
         for (place, entry) in self.pools.values_mut().flat_map(|pool| &mut pool.entries) {
@@ -160,9 +167,9 @@ impl Queue {
     /// Asks for admission, and reserves the quota and the dataset if it is granted.
     pub fn try_admit(&mut self, uid: &str, now: Timestamp) -> Admission {
         self.remove_freed(now);
-        let Some((region, place)) = self.index.get(uid) else { return pool::not_synced() };
-        let Some(pool) = self.pools.get_mut(region) else { return pool::not_synced() };
-        let admission = pool.admission(place, region, self.quota, now, &self.timing);
+        let Some((account_region, place)) = self.index.get(uid) else { return pool::not_synced() };
+        let Some(pool) = self.pools.get_mut(account_region) else { return pool::not_synced() };
+        let admission = pool.admission(place, account_region, self.quota, now, &self.timing);
         if admission == Admission::Admitted
             && let Some(entry) = pool.entries.get_mut(place)
         {
@@ -171,8 +178,8 @@ impl Queue {
         admission
     }
 
-    /// The resource can't submit before this moment. Its place in the quota is not kept, but resources of the same
-    /// dataset stay behind it.
+    /// The resource can't submit before this moment. No quota is kept free for it, but newer resources of the same
+    /// dataset still wait for it.
     pub fn set_requeue_at(&mut self, uid: &str, until: Option<Timestamp>) {
         if let Some(entry) = self.entry_mut(uid) {
             entry.requeue_at = until;
@@ -183,7 +190,7 @@ impl Queue {
     /// A reconciliation has failed and is repeated at this moment. With `skip`, resources of the same dataset no longer
     /// wait for it. With `write_unconfirmed` its status write may have been applied, so its reservation stays. Returns
     /// whether a reservation was released.
-    pub fn requeue_failed(&mut self, uid: &str, until: Timestamp, skip: bool, write_unconfirmed: bool) -> bool {
+    pub(crate) fn requeue_failed(&mut self, uid: &str, until: Timestamp, skip: bool, write_unconfirmed: bool) -> bool {
         let Some(entry) = self.entry_mut(uid) else { return false };
         entry.requeue_at = Some(until);
         entry.skipped_until = skip.then_some(until);
@@ -200,49 +207,48 @@ impl Queue {
         std::mem::replace(&mut entry.reservation, Reservation::None) != Reservation::None
     }
 
-    /// The service accepted no import: no resource submits in this account and region for `delay` of the number of such
-    /// answers in a row.
-    pub fn start_cooldown(
+    /// The service accepted no import: no resource submits in this account and region for some time. `delay` maps the
+    /// number of such answers in a row to a delay.
+    pub(crate) fn start_cooldown(
         &mut self,
-        region: &AccountRegion,
+        account_region: &AccountRegion,
         cause: CooldownCause,
         now: Timestamp,
         delay: impl Fn(u32) -> Duration,
     ) {
-        let pool = self.pools.entry(region.clone()).or_default();
+        let pool = self.pools.entry(account_region.clone()).or_default();
         let mut backoff = pool.cooldown.take().map(|cooldown| cooldown.backoff).unwrap_or_default();
         backoff.fail(now, delay);
         pool.cooldown = Some(Cooldown { backoff, cause });
     }
 
     /// The service accepted an import: the cooldown ends.
-    pub fn accepted(&mut self, region: &AccountRegion) {
-        if let Some(pool) = self.pools.get_mut(region) {
+    pub fn accepted(&mut self, account_region: &AccountRegion) {
+        if let Some(pool) = self.pools.get_mut(account_region) {
             pool.cooldown = None;
-            self.remove_if_empty(region);
+            self.remove_if_empty(account_region);
         }
     }
 
     /// The resources of this account and region that would be admitted now.
     #[must_use]
-    pub fn admissible(&self, region: &AccountRegion, now: Timestamp) -> Vec<Key> {
-        self.pools.get(region).map_or_else(Vec::new, |pool| Pool::keys(&pool.admissible(self.quota, now, &self.timing)))
-    }
-
-    /// How many imports run, or may run, in an account and region.
-    #[must_use]
-    pub fn in_flight(&self, region: &AccountRegion, now: Timestamp) -> usize {
-        self.pools.get(region).map_or(0, |pool| pool.in_flight(now, &self.timing))
+    pub fn admissible(&self, account_region: &AccountRegion, now: Timestamp) -> Vec<Key> {
+        self.pools
+            .get(account_region)
+            .map_or_else(Vec::new, |pool| Pool::keys(&pool.admissible(self.quota, now, &self.timing)))
     }
 
     /// The imports of each account and region.
     #[must_use]
     pub fn stats(&self, now: Timestamp) -> HashMap<AccountRegion, PoolStats> {
-        self.pools.iter().map(|(region, pool)| (region.clone(), pool.stats(now, &self.timing))).collect()
+        self.pools
+            .iter()
+            .map(|(account_region, pool)| (account_region.clone(), pool.stats(now, &self.timing)))
+            .collect()
     }
 
-    /// Job name -> when the import was requested, for the imports into this dataset that have succeeded and that
-    /// resources here stand for.
+    /// Job name -> when the import was requested, for the successful imports into this dataset whose resources are in
+    /// the queue.
     #[must_use]
     pub fn requested_at(&self, dataset: &DatasetArn) -> HashMap<&str, Timestamp> {
         let pool = self.pools.get(dataset.account_region());
@@ -256,7 +262,7 @@ impl Queue {
             .collect()
     }
 
-    /// The number of resources of each reason; `None` stands for resources without one.
+    /// The number of resources with each reason; `None` counts those without one.
     #[must_use]
     pub fn reasons(&self) -> HashMap<Option<Reason>, usize> {
         let mut reasons = HashMap::from([(Some(Reason::InvalidSpec), self.invalid.len())]);
@@ -278,27 +284,27 @@ impl Queue {
     }
 
     fn entry(&self, uid: &str) -> Option<&Entry> {
-        let (region, place) = self.index.get(uid)?;
-        self.pools.get(region)?.entries.get(place)
+        let (account_region, place) = self.index.get(uid)?;
+        self.pools.get(account_region)?.entries.get(place)
     }
 
     fn entry_mut(&mut self, uid: &str) -> Option<&mut Entry> {
-        let (region, place) = self.index.get(uid)?;
-        self.pools.get_mut(region)?.entries.get_mut(place)
+        let (account_region, place) = self.index.get(uid)?;
+        self.pools.get_mut(account_region)?.entries.get_mut(place)
     }
 
     fn remove(&mut self, uid: &str) -> Option<AccountRegion> {
-        let (region, place) = self.index.remove(uid)?;
-        if let Some(pool) = self.pools.get_mut(&region) {
+        let (account_region, place) = self.index.remove(uid)?;
+        if let Some(pool) = self.pools.get_mut(&account_region) {
             pool.entries.remove(&place);
-            self.remove_if_empty(&region);
+            self.remove_if_empty(&account_region);
         }
-        Some(region)
+        Some(account_region)
     }
 
-    fn remove_if_empty(&mut self, region: &AccountRegion) {
-        if self.pools.get(region).is_some_and(Pool::is_empty) {
-            self.pools.remove(region);
+    fn remove_if_empty(&mut self, account_region: &AccountRegion) {
+        if self.pools.get(account_region).is_some_and(Pool::is_empty) {
+            self.pools.remove(account_region);
         }
     }
 

@@ -1,4 +1,4 @@
-//! The queue of one account and region.
+//! One account and region: its entries, and who is admitted.
 
 use super::entry::{Entry, Place, QueueState, Reservation};
 use super::stats::PoolStats;
@@ -37,19 +37,19 @@ impl Pool {
         self.entries.values().filter(|entry| entry.is_in_flight(now, timing)).count()
     }
 
-    /// The places of the resources that would be admitted now, without regard to a cooldown.
+    /// The places of the resources that would be admitted now if there is no cooldown.
     pub(super) fn admissible(&self, quota: usize, now: Timestamp, timing: &Timing) -> Vec<&Place> {
         let in_flight = || self.entries.values().filter(|entry| entry.is_in_flight(now, timing));
         let mut free = quota.saturating_sub(in_flight().count());
-        let mut taken_datasets: HashSet<&DatasetArn> = in_flight().map(|entry| &entry.dataset).collect();
+        let mut busy_datasets: HashSet<&DatasetArn> = in_flight().map(|entry| &entry.dataset).collect();
         let line = self.entries.iter().filter(|(_, e)| e.is_in_line(now) && !e.is_in_flight(now, timing));
         let mut places = Vec::new();
         for (place, entry) in line {
             if free == 0 {
                 break;
             }
-            // The first of each dataset goes first, also if it is not due yet.
-            if taken_datasets.insert(&entry.dataset) && entry.is_due(now) {
+            // The oldest resource of a dataset goes first, even if it is not due yet.
+            if busy_datasets.insert(&entry.dataset) && entry.is_due(now) {
                 places.push(place);
                 free -= 1;
             }
@@ -61,7 +61,7 @@ impl Pool {
     pub(super) fn admission(
         &self,
         place: &Place,
-        region: &AccountRegion,
+        account_region: &AccountRegion,
         quota: usize,
         now: Timestamp,
         timing: &Timing,
@@ -71,8 +71,8 @@ impl Pool {
             return Admission::Admitted;
         }
         self.dataset_obstacle(place, own, now, timing)
-            .or_else(|| self.cooldown_obstacle(place, region, quota, now, timing))
-            .or_else(|| self.quota_obstacle(place, region, quota, now, timing))
+            .or_else(|| self.cooldown_obstacle(place, account_region, quota, now, timing))
+            .or_else(|| self.quota_obstacle(place, account_region, quota, now, timing))
             .unwrap_or(Admission::Admitted)
     }
 
@@ -103,13 +103,13 @@ impl Pool {
         None
     }
 
-    /// During a cooldown no resource submits. When it is over, the first in line finds out whether there is room again; the
-    /// others are woken once there is. A rejected resource is not in line, and tries when its time has come unless an
-    /// older one waits.
+    /// During a cooldown no resource submits. When it is over, only the first in line is admitted, to find out whether
+    /// the service accepts imports again; if it does, the cooldown ends for the others. A rejected resource is not in
+    /// line: it is admitted when it is due, unless an older resource is in line.
     fn cooldown_obstacle(
         &self,
         place: &Place,
-        region: &AccountRegion,
+        account_region: &AccountRegion,
         quota: usize,
         now: Timestamp,
         timing: &Timing,
@@ -118,13 +118,13 @@ impl Pool {
         let until = cooldown.until();
         let first = self.admissible(quota, until.max(now), timing).first().copied();
         let is_first = first.is_none_or(|first| !first.is_before(place));
-        let probe_runs = self.entries.values().any(|entry| entry.reservation != Reservation::None);
-        if until <= now && is_first && !probe_runs {
+        let has_admitted = self.entries.values().any(|entry| entry.reservation != Reservation::None);
+        if until <= now && is_first && !has_admitted {
             return None;
         }
         let message = match cooldown.cause {
-            CooldownCause::Quota => quota_message(quota, region),
-            CooldownCause::Throttled => format!("waiting: the service is throttling requests for {region}"),
+            CooldownCause::Quota => quota_message(quota, account_region),
+            CooldownCause::Throttled => format!("waiting: the service is throttling requests for {account_region}"),
         };
         Some(Admission::Pending { message, until: Some(until).filter(|until| is_first && *until > now) })
     }
@@ -132,7 +132,7 @@ impl Pool {
     fn quota_obstacle(
         &self,
         place: &Place,
-        region: &AccountRegion,
+        account_region: &AccountRegion,
         quota: usize,
         now: Timestamp,
         timing: &Timing,
@@ -140,7 +140,7 @@ impl Pool {
         let admissible = self.admissible(quota, now, timing);
         let older = admissible.iter().filter(|other| other.is_before(place)).count();
         let full = self.in_flight(now, timing) + older >= quota;
-        full.then(|| Admission::Pending { message: quota_message(quota, region), until: None })
+        full.then(|| Admission::Pending { message: quota_message(quota, account_region), until: None })
     }
 
     pub(super) fn stats(&self, now: Timestamp, timing: &Timing) -> PoolStats {
@@ -166,6 +166,6 @@ pub(super) fn not_synced() -> Admission {
     Admission::Pending { message: "waiting for the operator's cache to sync".into(), until: None }
 }
 
-fn quota_message(quota: usize, region: &AccountRegion) -> String {
-    format!("waiting for a running import to finish: at most {quota} run at once in {region}")
+fn quota_message(quota: usize, account_region: &AccountRegion) -> String {
+    format!("waiting for a running import to finish: at most {quota} run at once in {account_region}")
 }

@@ -9,6 +9,6 @@ pub struct PoolStats {
     pub in_flight: usize,
     /// Resources that wait to submit.
     pub pending: usize,
-    /// Since when the longest waiting one waits.
+    /// Since when the resource that has waited longest waits.
     pub pending_since: Option<Timestamp>,
 }

@@ -14,13 +14,13 @@ fn at(second: i64) -> Timestamp {
 
 /// A resource of this dataset, created in this second. Its UID is its name.
 fn resource(second: i64, dataset: &str) -> DatasetImportJob {
-    let mut job = DatasetImportJob::new(&format!("r{second:03}"), spec());
-    job.spec.dataset_arn = format!("arn:aws:personalize:eu-west-1:123456789012:dataset/shop/{dataset}");
-    job.metadata.namespace = Some("shop".into());
-    job.metadata.uid = job.metadata.name.clone();
-    job.metadata.creation_timestamp = Some(Time(at(second)));
-    job.metadata.resource_version = Some("1".into());
-    job
+    let mut resource = DatasetImportJob::new(&format!("r{second:03}"), spec());
+    resource.spec.dataset_arn = format!("arn:aws:personalize:eu-west-1:123456789012:dataset/shop/{dataset}");
+    resource.metadata.namespace = Some("shop".into());
+    resource.metadata.uid = resource.metadata.name.clone();
+    resource.metadata.creation_timestamp = Some(Time(at(second)));
+    resource.metadata.resource_version = Some("1".into());
+    resource
 }
 
 fn request(resource: &DatasetImportJob) -> ImportRequest {
@@ -28,9 +28,9 @@ fn request(resource: &DatasetImportJob) -> ImportRequest {
 }
 
 /// A later version of the resource, with a job.
-fn submitted(mut job: DatasetImportJob, status: Option<&str>) -> DatasetImportJob {
-    let request = request(&job);
-    job.status = Some(DatasetImportJobStatus {
+fn submitted(mut resource: DatasetImportJob, status: Option<&str>) -> DatasetImportJob {
+    let request = request(&resource);
+    resource.status = Some(DatasetImportJobStatus {
         dataset_import_job_arn: Some(request.job_arn(1).0),
         attempts: Some(1),
         status: status.map(Into::into),
@@ -38,13 +38,13 @@ fn submitted(mut job: DatasetImportJob, status: Option<&str>) -> DatasetImportJo
         start_time: Some(Time(at(800))),
         ..Default::default()
     });
-    job.metadata.resource_version = Some("2".into());
-    job
+    resource.metadata.resource_version = Some("2".into());
+    resource
 }
 
-fn with_intent(mut job: DatasetImportJob) -> DatasetImportJob {
-    let request = request(&job);
-    job.status = Some(DatasetImportJobStatus {
+fn with_intent(mut resource: DatasetImportJob) -> DatasetImportJob {
+    let request = request(&resource);
+    resource.status = Some(DatasetImportJobStatus {
         submission: Some(Submission {
             job_name: request.job_name(1),
             attempt: 1,
@@ -54,14 +54,14 @@ fn with_intent(mut job: DatasetImportJob) -> DatasetImportJob {
         }),
         ..Default::default()
     });
-    job.metadata.resource_version = Some("2".into());
-    job
+    resource.metadata.resource_version = Some("2".into());
+    resource
 }
 
-fn queue(jobs: &[DatasetImportJob]) -> Queue {
+fn queue(resources: &[DatasetImportJob]) -> Queue {
     let mut queue = Queue::new(2, timing());
-    jobs.iter().for_each(|job| {
-        queue.observe(job, Trust::Trusted);
+    resources.iter().for_each(|resource| {
+        queue.observe(resource, Trust::Trusted);
     });
     queue
 }
@@ -109,16 +109,16 @@ fn unready_dataset_keeps_its_order_and_blocks_no_other_dataset() {
     crate::api::conditions::set(&mut status, 1, Reason::DatasetNotReady, "", at(0));
     waits.status = Some(status);
     let mut queue = Queue::new(1, timing());
-    [waits, resource(2, "a"), resource(3, "b")].iter().for_each(|job| {
-        queue.observe(job, Trust::Trusted);
+    [waits, resource(2, "a"), resource(3, "b")].iter().for_each(|resource| {
+        queue.observe(resource, Trust::Trusted);
     });
     queue.set_requeue_at("r001", Some(at(2000)));
-    assert!(!admit(&mut queue, "r002"), "it would overtake the older one");
+    assert!(!admit(&mut queue, "r002"), "the older one goes first");
     assert!(admit(&mut queue, "r003"), "another dataset does not wait");
 }
 
 #[test]
-fn resource_kept_by_a_finalizer_blocks_no_other() {
+fn deleted_resource_with_a_finalizer_blocks_no_other() {
     for status in [None, Some("CREATE IN_PROGRESS")] {
         let mut deleted = submitted(resource(1, "a"), status);
         deleted.metadata.deletion_timestamp = Some(Time(at(5)));
@@ -159,10 +159,10 @@ fn successful_import_is_as_old_as_its_resource() {
 }
 
 #[test]
-fn backed_off_resource_keeps_no_quota() {
+fn no_quota_is_kept_free_for_a_backed_off_resource() {
     let mut queue = Queue::new(1, timing());
-    [resource(1, "a"), resource(2, "b")].iter().for_each(|job| {
-        queue.observe(job, Trust::Trusted);
+    [resource(1, "a"), resource(2, "b")].iter().for_each(|resource| {
+        queue.observe(resource, Trust::Trusted);
     });
     assert!(!admit(&mut queue, "r002"));
     queue.set_requeue_at("r001", Some(at(2000)));
@@ -216,16 +216,16 @@ fn stale_watch_event_releases_nothing() {
 }
 
 #[test]
-fn after_a_cooldown_one_resource_at_a_time_probes_for_room() {
+fn after_a_cooldown_one_resource_is_admitted_until_the_service_accepts_an_import() {
     let mut queue = queue(&[resource(1, "a"), resource(2, "b")]);
-    let region = request(&resource(1, "a")).dataset.account_region().clone();
+    let account_region = request(&resource(1, "a")).dataset.account_region().clone();
     assert!(admit(&mut queue, "r001"));
     queue.release("r001");
-    queue.start_cooldown(&region, CooldownCause::Quota, at(1000), |_| Duration::from_secs(60));
+    queue.start_cooldown(&account_region, CooldownCause::Quota, at(1000), |_| Duration::from_secs(60));
     assert!(matches!(queue.try_admit("r001", at(1000)), Admission::Pending { until: Some(_), .. }));
     assert_eq!(queue.try_admit("r001", at(1060)), Admission::Admitted);
     assert!(matches!(queue.try_admit("r002", at(1060)), Admission::Pending { .. }));
-    queue.accepted(&region);
+    queue.accepted(&account_region);
     assert_eq!(queue.try_admit("r002", at(1060)), Admission::Admitted);
 }
 
@@ -241,33 +241,33 @@ proptest! {
     #[test]
     fn quota_and_datasets_are_respected_in_any_order_of_events(
         datasets in proptest::collection::vec(0..4_u8, 1..20),
-        acts in proptest::collection::vec((any::<prop::sample::Index>(), 0..4_u8), 0..200),
+        events in proptest::collection::vec((any::<prop::sample::Index>(), 0..4_u8), 0..200),
     ) {
-        let jobs: Vec<_> = datasets.iter().enumerate().map(|(i, d)| resource(i64::try_from(i).unwrap(), &format!("d{d}"))).collect();
-        let mut queue = queue(&jobs);
+        let resources: Vec<_> = datasets.iter().enumerate().map(|(i, d)| resource(i64::try_from(i).unwrap(), &format!("d{d}"))).collect();
+        let mut queue = queue(&resources);
         let mut running: HashMap<String, u8> = HashMap::new();
         let mut done = HashSet::new();
-        for (index, act) in acts {
-            let i = index.index(jobs.len());
-            let uid = jobs[i].uid().unwrap();
-            match act {
+        for (index, event) in events {
+            let i = index.index(resources.len());
+            let uid = resources[i].uid().unwrap();
+            match event {
                 0 | 1 if !done.contains(&uid) => {
                     if queue.try_admit(&uid, at(1000)) == Admission::Admitted {
                         running.insert(uid, datasets[i]);
                     }
                 }
                 2 if running.contains_key(&uid) => {
-                    queue.observe(&submitted(jobs[i].clone(), None), Trust::Trusted);
+                    queue.observe(&submitted(resources[i].clone(), None), Trust::Trusted);
                 }
                 3 if running.remove(&uid).is_some() => {
-                    let mut ended = submitted(jobs[i].clone(), Some(ACTIVE));
+                    let mut ended = submitted(resources[i].clone(), Some(ACTIVE));
                     ended.metadata.resource_version = Some("3".into());
                     queue.observe(&ended, Trust::Trusted);
                     queue.release(&uid);
                     done.insert(uid);
                 }
                 _ => {
-                    queue.observe(&jobs[i], Trust::Trusted);
+                    queue.observe(&resources[i], Trust::Trusted);
                 }
             }
             prop_assert!(running.len() <= 2);
@@ -277,18 +277,18 @@ proptest! {
 
     #[test]
     fn every_resource_is_admitted_in_order(datasets in proptest::collection::vec(0..4_u8, 1..30)) {
-        let jobs: Vec<_> = datasets.iter().enumerate().map(|(i, d)| resource(i64::try_from(i).unwrap(), &format!("d{d}"))).collect();
-        let mut queue = queue(&jobs);
-        let region = request(&jobs[0]).dataset.account_region().clone();
+        let resources: Vec<_> = datasets.iter().enumerate().map(|(i, d)| resource(i64::try_from(i).unwrap(), &format!("d{d}"))).collect();
+        let mut queue = queue(&resources);
+        let account_region = request(&resources[0]).dataset.account_region().clone();
         let mut order: Vec<String> = Vec::new();
-        while let Some(key) = queue.admissible(&region, at(1000)).first().cloned() {
+        while let Some(key) = queue.admissible(&account_region, at(1000)).first().cloned() {
             prop_assert_eq!(queue.try_admit(&key.name, at(1000)), Admission::Admitted);
-            let job = jobs.iter().find(|j| j.name_any() == key.name).unwrap();
-            queue.observe(&submitted(job.clone(), Some(ACTIVE)), Trust::Trusted);
+            let resource = resources.iter().find(|j| j.name_any() == key.name).unwrap();
+            queue.observe(&submitted(resource.clone(), Some(ACTIVE)), Trust::Trusted);
             queue.release(&key.name);
             order.push(key.name);
         }
-        let all: Vec<String> = jobs.iter().map(ResourceExt::name_any).collect();
+        let all: Vec<String> = resources.iter().map(ResourceExt::name_any).collect();
         prop_assert_eq!(order, all);
     }
 }
@@ -303,7 +303,7 @@ fn deleted_resource_keeps_its_dataset_until_its_request_can_no_longer_arrive() {
         panic!("time alone frees the dataset")
     };
     assert_eq!(until, at(grace));
-    assert_eq!(queue.in_flight(request(&resource(1, "a")).dataset.account_region(), at(10)), 1);
+    assert_eq!(queue.stats(at(10))[request(&resource(1, "a")).dataset.account_region()].in_flight, 1);
     assert_eq!(queue.try_admit("r002", until), Admission::Admitted);
     // A finalizer makes no difference.
     let mut deleted = with_intent(resource(1, "a"));
@@ -326,12 +326,13 @@ fn reservation_of_an_unconfirmed_write_ends_with_its_resource() {
 #[test]
 fn failed_reconciliation_waits_and_is_skipped_after_many_failures() {
     let mut queue = queue(&[resource(1, "a"), resource(2, "a")]);
-    let region = request(&resource(1, "a")).dataset.account_region().clone();
+    let account_region = request(&resource(1, "a")).dataset.account_region().clone();
     assert!(admit(&mut queue, "r001"));
     assert!(queue.requeue_failed("r001", at(2000), false, false));
-    assert_eq!(queue.admissible(&region, at(1000)), [], "neither itself nor one that would overtake it");
+    assert_eq!(queue.admissible(&account_region, at(1000)), [], "neither r001 nor r002, which waits for it");
     assert!(!admit(&mut queue, "r002"));
-    assert!(queue.requeue_failed("r001", at(2000), true, false) || admit(&mut queue, "r002"));
+    assert!(!queue.requeue_failed("r001", at(2000), true, false), "its reservation was released before");
+    assert!(admit(&mut queue, "r002"));
     queue.release("r002");
     assert!(matches!(queue.try_admit("r002", at(2000)), Admission::Pending { .. }), "the delay is over");
 }
@@ -348,8 +349,8 @@ fn untrusted_success_supersedes_nothing() {
 #[test]
 fn during_a_cooldown_only_the_first_in_line_gets_a_time_to_retry() {
     let mut queue = queue(&[resource(1, "a"), resource(2, "b"), resource(3, "c")]);
-    let region = request(&resource(1, "a")).dataset.account_region().clone();
-    queue.start_cooldown(&region, CooldownCause::Throttled, at(1000), |_| Duration::from_secs(60));
+    let account_region = request(&resource(1, "a")).dataset.account_region().clone();
+    queue.start_cooldown(&account_region, CooldownCause::Throttled, at(1000), |_| Duration::from_secs(60));
     let Admission::Pending { message, until } = queue.try_admit("r001", at(1000)) else {
         panic!("no resource is admitted")
     };
@@ -359,7 +360,7 @@ fn during_a_cooldown_only_the_first_in_line_gets_a_time_to_retry() {
         "also after the cooldown"
     );
     assert!(matches!(queue.try_admit("r002", at(1000)), Admission::Pending { until: None, .. }));
-    queue.start_cooldown(&region, CooldownCause::Quota, at(1000), |_| Duration::from_secs(60));
+    queue.start_cooldown(&account_region, CooldownCause::Quota, at(1000), |_| Duration::from_secs(60));
     assert!(
         matches!(queue.try_admit("r003", at(1000)), Admission::Pending { message, .. } if message.contains("at most 2 run at once"))
     );
@@ -367,18 +368,18 @@ fn during_a_cooldown_only_the_first_in_line_gets_a_time_to_retry() {
 
 #[test]
 fn waiting_time_starts_when_the_resource_may_submit() {
-    let region = request(&resource(1, "a")).dataset.account_region().clone();
+    let account_region = request(&resource(1, "a")).dataset.account_region().clone();
     let mut released = resource(1, "a");
     let mut status = DatasetImportJobStatus::default();
     crate::api::conditions::set(&mut status, 1, Reason::Suspended, "", at(2));
     crate::api::conditions::set(&mut status, 1, Reason::Queued, "", at(500));
     released.status = Some(status);
-    assert_eq!(queue(std::slice::from_ref(&released)).stats(at(1000))[&region].pending_since, Some(at(500)));
-    assert_eq!(queue(&[released, resource(7, "b")]).stats(at(1000))[&region].pending_since, Some(at(7)));
+    assert_eq!(queue(std::slice::from_ref(&released)).stats(at(1000))[&account_region].pending_since, Some(at(500)));
+    assert_eq!(queue(&[released, resource(7, "b")]).stats(at(1000))[&account_region].pending_since, Some(at(7)));
 }
 
 #[test]
-fn only_running_jobs_are_polled() {
+fn only_resources_with_a_job_are_running() {
     let queue = queue(&[resource(1, "a"), with_intent(resource(2, "b")), submitted(resource(3, "c"), None)]);
     assert_eq!(queue.running(), [("r003".to_owned(), at(800))]);
 }
@@ -414,9 +415,9 @@ fn rejected_resource_is_admitted_after_a_cooldown_that_no_other_resource_ended()
     let mut status = DatasetImportJobStatus::default();
     crate::api::conditions::set(&mut status, 1, Reason::InvalidInput, "", at(0));
     rejected.status = Some(status);
-    let region = request(&rejected).dataset.account_region().clone();
+    let account_region = request(&rejected).dataset.account_region().clone();
     let mut queue = queue(&[rejected]);
-    queue.start_cooldown(&region, CooldownCause::Quota, at(1000), |_| Duration::from_secs(60));
+    queue.start_cooldown(&account_region, CooldownCause::Quota, at(1000), |_| Duration::from_secs(60));
     assert!(matches!(queue.try_admit("r001", at(1000)), Admission::Pending { until: Some(_), .. }));
     assert_eq!(queue.try_admit("r001", at(1060)), Admission::Admitted);
 }

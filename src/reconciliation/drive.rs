@@ -5,13 +5,13 @@ use crate::import::{Effect, Next, Timing};
 use crate::queue::Queue;
 use jiff::Timestamp;
 use std::future::Future;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
-/// More effects than any reconciliation needs.
+/// The most effects of one reconciliation, more than any needs.
 const MAX_EFFECTS: usize = 1000;
 
-/// Performs effects: everything that a reconciliation needs from outside. Only implementations differ between
-/// production, tests and models; the loop is the same.
+/// Performs effects: everything that a reconciliation needs from outside. Production, tests and the model have
+/// different executors and the same loop.
 pub trait Executor {
     /// Why an effect could not be performed.
     type Error;
@@ -35,7 +35,7 @@ pub trait Executor {
 pub enum Stopped<E> {
     /// The reconciliation can't continue.
     Interrupted(Interrupted),
-    /// It asks for more effects than any should.
+    /// It exceeded the limit of effects.
     EffectLimit,
     /// An effect could not be performed.
     Executor(E),
@@ -56,18 +56,12 @@ pub async fn drive<E: Executor>(
         let observation = match reconciliation.next(now, timing) {
             Next::Finish(outcome) => {
                 let jitter = || executor.jitter();
-                return Ok(reconciliation.finish(&outcome, now, timing, jitter, &mut lock(queue)));
+                return Ok(reconciliation.finish(&outcome, now, timing, jitter, &mut Queue::lock(queue)));
             }
-            Next::TryAdmit => Observation::Admission(lock(queue).try_admit(&reconciliation.uid(), now)),
+            Next::TryAdmit => Observation::Admission(Queue::lock(queue).try_admit(&reconciliation.uid(), now)),
             Next::Perform(effect) => executor.perform(reconciliation, effect).await.map_err(Stopped::Executor)?,
         };
-        reconciliation.apply(observation, executor.now(), &mut lock(queue)).map_err(Stopped::Interrupted)?;
+        reconciliation.apply(observation, executor.now(), &mut Queue::lock(queue)).map_err(Stopped::Interrupted)?;
     }
     Err(Stopped::EffectLimit)
-}
-
-/// Locks the queue. A panic under the lock does no harm: the queue is an index of what was observed, and each entry is
-/// replaced as a whole.
-fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
-    queue.lock().unwrap_or_else(PoisonError::into_inner)
 }

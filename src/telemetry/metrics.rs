@@ -390,12 +390,15 @@ impl Metrics {
         self.clear_pools();
         let mut pools: Vec<(&AccountRegion, &PoolStats)> =
             snapshot.pools.iter().filter(|(_, stats)| stats.in_flight + stats.pending > 0).collect();
-        pools.sort_by_key(|(location, stats)| {
-            (Reverse(stats.in_flight + stats.pending), &location.account, &location.region)
+        pools.sort_by_key(|(account_region, stats)| {
+            (Reverse(stats.in_flight + stats.pending), &account_region.account, &account_region.region)
         });
-        for (rank, (location, stats)) in pools.into_iter().enumerate() {
-            let (account, region) =
-                if rank < MAX_POOL_SERIES { (&*location.account, &*location.region) } else { (OTHER, OTHER) };
+        for (rank, (account_region, stats)) in pools.into_iter().enumerate() {
+            let (account, region) = if rank < MAX_POOL_SERIES {
+                (&*account_region.account, &*account_region.region)
+            } else {
+                (OTHER, OTHER)
+            };
             let labels = PoolLabels { account: account.into(), region: region.into() };
             self.in_flight.get_or_create(&labels).inc_by(to_i64(stats.in_flight));
             self.queued.get_or_create(&labels).inc_by(to_i64(stats.pending));
@@ -446,7 +449,7 @@ pub(crate) struct Snapshot {
 mod tests {
     use super::*;
 
-    fn location(i: usize) -> AccountRegion {
+    fn account_region(i: usize) -> AccountRegion {
         AccountRegion { partition: "aws".into(), account: format!("{i:012}"), region: "eu-west-1".into() }
     }
 
@@ -494,8 +497,8 @@ mod tests {
         let metrics = Metrics::default();
         let now = Timestamp::now();
         let stats = |n| PoolStats { in_flight: n, pending: 1, pending_since: Some(now) };
-        let mut pools: HashMap<_, _> = (0..1000).map(|i| (location(i), stats(0))).collect();
-        pools.insert(location(999), stats(5));
+        let mut pools: HashMap<_, _> = (0..1000).map(|i| (account_region(i), stats(0))).collect();
+        pools.insert(account_region(999), stats(5));
         metrics.record_snapshot(&Snapshot { pools, ..Snapshot::default() }, now);
         let text = metrics.expose(Format::Text);
         let queued: Vec<&str> =
@@ -511,7 +514,7 @@ mod tests {
     #[test]
     fn standby_replica_exposes_no_gauges_over_all_resources() {
         let metrics = Metrics::default();
-        let pools = HashMap::from([(location(1), PoolStats { in_flight: 1, pending: 0, pending_since: None })]);
+        let pools = HashMap::from([(account_region(1), PoolStats { in_flight: 1, pending: 0, pending_since: None })]);
         metrics.record_snapshot(&Snapshot { pools, ..Snapshot::default() }, Timestamp::now());
         assert!(metrics.expose(Format::Text).contains("reason=\"ImportFailed\"} 0"));
         metrics.clear_snapshot();
