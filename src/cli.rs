@@ -268,7 +268,7 @@ fn account_role(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// The trimmed text, unless it is empty.
+/// The trimmed text; `None` if it is empty.
 fn non_empty(text: Option<&str>) -> Option<&str> {
     text.map(str::trim).filter(|text| !text.is_empty())
 }
@@ -288,7 +288,7 @@ impl RunArgs {
             namespaces: self.watch_namespaces.iter().filter_map(|n| non_empty(Some(n))).map(String::from).collect(),
             concurrency: self.concurrency,
             quota: self.imports.max_in_flight.into(),
-            timing: self.imports.policy(),
+            timing: self.imports.timing(),
             default_policy: self.unlisted_namespaces,
             kube_timeout: self.kube.kube_timeout,
             watch_timeout: self.kube.watch_timeout,
@@ -304,13 +304,13 @@ impl RunArgs {
             let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".into());
             format!("{host}-{}-{}", std::process::id(), jiff::Timestamp::now().as_millisecond())
         };
-        // Replicas that shared an empty name would all believe that they hold the Lease.
+        // Replicas with the same name, even an empty one, would all act as the leader.
         non_empty(self.election.identity.as_deref()).map(String::from).or_else(pod).unwrap_or_else(unique)
     }
 }
 
 impl ImportArgs {
-    fn policy(&self) -> Timing {
+    fn timing(&self) -> Timing {
         Timing {
             poll_min: self.poll_min,
             poll_max: self.poll_max.max(self.poll_min),

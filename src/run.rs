@@ -40,7 +40,7 @@ pub async fn run(args: &RunArgs) -> Result<(), Error> {
     let mut next_signal = async || {
         tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
     };
-    let interrupted = async {
+    let second_signal = async {
         next_signal().await;
         info!("shutting down: finishing in-flight submissions");
         readiness.set_stopping();
@@ -49,7 +49,7 @@ pub async fn run(args: &RunArgs) -> Result<(), Error> {
     };
     tokio::select! {
         () = controller::run(client, aws, options, Arc::clone(&readiness), metrics, stop) => info!("stopped"),
-        () = interrupted => {
+        () = second_signal => {
             // An interrupted submission is safe: its intent is recorded.
             warn!("second signal: exiting without finishing in-flight submissions");
             return Err("a second signal interrupted the shutdown".into());
@@ -69,7 +69,7 @@ async fn kube_config(args: &KubeArgs) -> Result<Config, Error> {
     config.write_timeout = Some(args.kube_timeout);
     // No client retries: a PUT that succeeded and is retried returns 409. The controller requeues instead.
     config.default_retry = false;
-    // The name in audit logs.
+    // The Kubernetes audit log shows this name.
     let agent = HeaderValue::from_static(concat!("personalize-operator/", env!("CARGO_PKG_VERSION")));
     config.headers.push((USER_AGENT, agent));
     Ok(config)

@@ -3,7 +3,7 @@
 //! Each is a new event. Clients often increment the count of an earlier event instead, which would hide which attempt
 //! failed and why.
 
-use crate::api::conditions::{READY, Reason, State};
+use crate::api::conditions::{Reason, State, ready_message};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus};
 use crate::import::POLL_FAILED;
 use crate::personalize::ServiceError;
@@ -29,7 +29,7 @@ const MAX_NAME_PREFIX: usize = 230;
 /// The maximum length of the reporting instance in bytes, a limit of the API server.
 const MAX_INSTANCE: usize = 128;
 
-/// The maximum of events that wait to be published; further ones are dropped.
+/// The maximum number of pending events; further ones are dropped.
 const MAX_PENDING: usize = 4096;
 
 /// The timeout for one event.
@@ -72,44 +72,31 @@ pub(crate) fn events_for(
         events.push(EventSpec { warning: false, reason, action, note });
     }
     let (Some(reason), old_reason) = (Reason::of(after), Reason::of(before)) else { return events };
-    let message = |status: &DatasetImportJobStatus| {
-        status.conditions.iter().find(|c| c.type_ == READY).map(|c| c.message.clone()).unwrap_or_default()
-    };
-    let (note, old_note) = (message(after), message(before));
+    let (note, old_note) = (ready_message(after), ready_message(before));
     let (new_reason, new_note) = (old_reason != Some(reason), note != old_note);
     // A queued resource can be rejected with reason `Queued` again; publish that event although the reason is the same.
-    let rejected = matches!(create, Some(Err(_)));
+    let create_failed = matches!(create, Some(Err(_)));
     let publish = match reason {
         // Announced by `Submitted`, or too short-lived to be useful.
-        Reason::Submitting | Reason::Pending => (rejected || !new_reason) && new_note,
+        Reason::Submitting | Reason::Pending => (create_failed || !new_reason) && new_note,
         // The wait continues for another cause; the status shows it.
-        Reason::Queued | Reason::DatasetNotReady => new_reason || rejected && new_note,
+        Reason::Queued | Reason::DatasetNotReady => new_reason || create_failed && new_note,
         _ => new_reason || new_note,
     };
     if publish {
         let unavailable = matches!(reason, Reason::Throttled | Reason::ServiceUnavailable | Reason::CredentialsRefused);
         let poll_failed =
             !new_reason && matches!(reason, Reason::Pending | Reason::Importing) && note.starts_with(POLL_FAILED);
-        let response_lost = rejected && reason == Reason::Submitting;
+        let response_lost = create_failed && reason == Reason::Submitting;
         let failed = reason.state() == State::Failed || reason == Reason::Retrying;
         events.push(EventSpec {
             warning: failed || unavailable || poll_failed || response_lost,
             reason: reason.as_str(),
             action: "Reconcile",
-            note,
+            note: note.to_owned(),
         });
     }
     events
-}
-
-/// Queues events without waiting: an API server that accepts no events must not delay an import.
-pub(crate) fn publish(publisher: &EventPublisher, resource: &DatasetImportJob, events: Vec<EventSpec>) {
-    for spec in events {
-        let event = publisher.event(resource, &spec);
-        if publisher.pending.try_send(Message::Publish(Box::new(event), Span::current())).is_err() {
-            warn!("event dropped: too many events are pending");
-        }
-    }
 }
 
 /// A message to the publishing task.
@@ -132,8 +119,19 @@ impl EventPublisher {
     /// Starts the publishing task, which ends when the publisher is dropped.
     pub(crate) fn new(client: Client, reporter: Reporter) -> Self {
         let (pending, messages) = mpsc::channel(MAX_PENDING);
-        tokio::spawn(process(client, messages));
+        tokio::spawn(handle_messages(client, messages));
         Self { reporter, pending, last_time: AtomicI64::new(0) }
+    }
+
+    /// Adds events to the pending ones and does not wait: an API server that accepts no events must not delay an
+    /// import.
+    pub(crate) fn publish(&self, resource: &DatasetImportJob, events: Vec<EventSpec>) {
+        for spec in events {
+            let event = self.event(resource, &spec);
+            if self.pending.try_send(Message::Publish(Box::new(event), Span::current())).is_err() {
+                warn!("event dropped: too many events are pending");
+            }
+        }
     }
 
     /// Waits until all pending events are published, at most [`FLUSH_TIMEOUT`].
@@ -177,10 +175,11 @@ impl EventPublisher {
     }
 }
 
-async fn process(client: Client, mut messages: mpsc::Receiver<Message>) {
+/// The publishing task.
+async fn handle_messages(client: Client, mut messages: mpsc::Receiver<Message>) {
     while let Some(message) = messages.recv().await {
         match message {
-            Message::Publish(event, span) => create(&client, &event).instrument(span).await,
+            Message::Publish(event, span) => publish_event(&client, &event).instrument(span).await,
             Message::Flush(reply) => {
                 // The receiver is closed if the flush timed out.
                 let _ = reply.send(());
@@ -189,7 +188,7 @@ async fn process(client: Client, mut messages: mpsc::Receiver<Message>) {
     }
 }
 
-async fn create(client: &Client, event: &Event) {
+async fn publish_event(client: &Client, event: &Event) {
     let api: Api<Event> = Api::namespaced(client.clone(), event.metadata.namespace.as_deref().unwrap_or_default());
     let reason = event.reason.as_deref();
     match timeout(PUBLISH_TIMEOUT, api.create(&PostParams::default(), event)).await {
@@ -338,7 +337,10 @@ mod tests {
         for (change, before, after, create, expected) in cases {
             let actual: Vec<String> = events_for(&before, &after, create)
                 .iter()
-                .map(|t| format!("{} {}: {}", if t.warning { "Warning" } else { "Normal" }, t.reason, t.note))
+                .map(|event| {
+                    let type_ = if event.warning { "Warning" } else { "Normal" };
+                    format!("{type_} {}: {}", event.reason, event.note)
+                })
                 .collect();
             assert_eq!(actual, expected, "{change}");
         }
@@ -394,7 +396,7 @@ mod tests {
     #[test]
     fn events_beyond_the_capacity_are_dropped() {
         let (publisher, mut messages) = publisher(None);
-        publish(&publisher, &resource("nightly"), ["a", "b", "c"].map(spec_with).to_vec());
+        publisher.publish(&resource("nightly"), ["a", "b", "c"].map(spec_with).to_vec());
         let mut notes = Vec::new();
         while let Ok(Message::Publish(event, _)) = messages.try_recv() {
             notes.push(event.note.unwrap());

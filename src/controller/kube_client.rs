@@ -41,7 +41,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
 pub struct RetryAfter(Arc<Mutex<Option<Instant>>>);
 
 impl RetryAfter {
-    /// The time that remains; zero if requests are welcome.
+    /// How long to wait before the next request; zero if it may be sent now.
     #[must_use]
     pub fn remaining(&self) -> Duration {
         let until = self.0.lock().ok().and_then(|until| *until);

@@ -149,7 +149,7 @@ impl LeaderElection {
             }
             Ok::<(), kube::Error>(())
         };
-        match timeout(self.attempt_timeout(), release).await {
+        match timeout(self.request_timeout(), release).await {
             Ok(Ok(())) => info!(lease = %self.options.name, "released the lease"),
             Ok(Err(error)) => {
                 warn!(error = sanitize_display(&error), "the lease could not be released; it will expire")
@@ -161,7 +161,7 @@ impl LeaderElection {
     /// Acquires or renews the lease; returns whether this replica holds it, or `None` if that is unknown.
     async fn try_acquire(&self, observed: &mut ObservedLease) -> Option<bool> {
         let (lease, started) = (&*self.options.name, Instant::now());
-        match timeout(self.attempt_timeout(), self.try_write(observed)).await {
+        match timeout(self.request_timeout(), self.try_write(observed)).await {
             Ok(Ok(held)) => {
                 if held {
                     self.mark_held(started);
@@ -208,8 +208,9 @@ impl LeaderElection {
     fn has_expired(&self, spec: &LeaseSpec, observed: &mut ObservedLease) -> bool {
         match observed {
             Some((last, since)) if last == spec => {
-                let promised = spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok()).map(Duration::from_secs);
-                since.elapsed() >= promised.unwrap_or(self.options.duration).max(self.options.duration)
+                let holders_duration =
+                    spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok()).map(Duration::from_secs);
+                since.elapsed() >= holders_duration.unwrap_or(self.options.duration).max(self.options.duration)
             }
             _ => {
                 *observed = Some((spec.clone(), Instant::now()));
@@ -245,7 +246,7 @@ impl LeaderElection {
         self.options.duration.mul_f64((4.0 + jitter()) / 40.0)
     }
 
-    fn attempt_timeout(&self) -> Duration {
+    fn request_timeout(&self) -> Duration {
         self.options.duration / 3
     }
 }
@@ -261,14 +262,14 @@ fn unless_conflict(answer: Result<Lease, kube::Error>) -> Result<bool, kube::Err
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::reconciler::tests::api_server;
+    use crate::controller::fake_api_server::fake_api_server;
     use serde_json::json;
 
     fn election(seconds: u64) -> (LeaderElection, Arc<Mutex<Vec<String>>>) {
         let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
             "metadata": {"name": "operator", "namespace": "shop", "resourceVersion": "1"},
             "spec": {"holderIdentity": "one", "leaseDurationSeconds": seconds}});
-        let (client, calls) = api_server(lease);
+        let (client, calls) = fake_api_server(lease);
         let options = LeaderElectionOptions {
             namespace: "shop".into(),
             name: "operator".into(),
@@ -321,6 +322,9 @@ mod tests {
         other.mark_held(Instant::now());
         other.renew_until_lost().await;
         assert!(!other.lease().is_held());
-        assert!(calls.lock().unwrap().iter().all(|call| call.starts_with("GET ")), "the other's lease is not written");
+        assert!(
+            calls.lock().unwrap().iter().all(|call| call.starts_with("GET ")),
+            "the lease of the other replica is not written"
+        );
     }
 }

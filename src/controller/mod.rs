@@ -2,6 +2,8 @@
 
 pub(crate) mod context;
 mod events;
+#[cfg(test)]
+mod fake_api_server;
 pub mod kube_client;
 pub mod leader_election;
 pub mod namespace_policy;
@@ -45,9 +47,9 @@ type Guarded = DeserializeGuard<DatasetImportJob>;
 pub struct Options {
     /// The namespaces to watch; empty means all.
     pub namespaces: BTreeSet<String>,
-    /// The maximum of concurrent reconciles, at least 1.
+    /// The maximum number of concurrent reconciles, at least 1.
     pub concurrency: u16,
-    /// The maximum of concurrent imports per account and region.
+    /// The maximum number of imports in flight per account and region.
     pub quota: usize,
     /// Poll intervals, retry delays and the grace period.
     pub timing: Timing,
@@ -76,7 +78,7 @@ pub async fn run<P: Personalize + Clone>(
 ) {
     metrics.set_max_workers(options.concurrency);
     let history_rewound = Notify::new();
-    let probe = watch::probe(kube.client.clone(), &options, &readiness, &history_rewound);
+    let monitor = watch::monitor_api_server(kube.client.clone(), &options, &readiness, &history_rewound);
     let lead = |lease| lead(&kube, &personalize, &options, &readiness, &metrics, lease, stop.clone());
     let work = async {
         let Some(election) = options.election.clone() else {
@@ -109,7 +111,7 @@ pub async fn run<P: Personalize + Clone>(
     };
     tokio::select! {
         () = work => {}
-        () = probe => {}
+        () = monitor => {}
     }
 }
 
@@ -119,7 +121,7 @@ pub async fn stopped(mut stop: Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Works as the leader, starting with empty caches, until `stop` turns true.
+/// Runs the controllers as the leader, from empty caches, until `stop` turns true.
 async fn lead<P: Personalize + Clone>(
     kube: &KubeClient,
     personalize: &P,
@@ -171,7 +173,7 @@ async fn lead<P: Personalize + Clone>(
             sleep(Duration::from_secs(1)).await;
         }
     };
-    let drained = async {
+    let drain_timed_out = async {
         stopped(stop.clone()).await;
         context.stopping.store(true, Ordering::Relaxed);
         sleep(options.drain_timeout).await;
@@ -179,13 +181,13 @@ async fn lead<P: Personalize + Clone>(
     };
     tokio::select! {
         _ = join_all(controllers) => {}
-        () = drained => {}
+        () = drain_timed_out => {}
         () = every_second => {}
     }
     context.events.flush().await;
 }
 
-/// A number in 0..1, to spread delays; it needs no quality.
+/// A number in 0..1 that spreads delays. It need not be unpredictable.
 fn jitter() -> f64 {
     f64::from(Timestamp::now().subsec_nanosecond().unsigned_abs() % 10_007) / 10_007.0
 }

@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn pattern_matches_the_whole_value() {
-        for (pattern, value, fits) in [
+        for (pattern, value, expected) in [
             ("arn:a", "arn:a", true),
             ("arn:a", "arn:ab", false),
             ("arn:*", "arn:", true),
@@ -100,7 +100,7 @@ mod tests {
             ("a.c", "abc", false),
             ("a[bc]", "a[bc]", false),
         ] {
-            assert_eq!(matches(pattern, value), fits, "{pattern} {value}");
+            assert_eq!(matches(pattern, value), expected, "{pattern} {value}");
         }
     }
 

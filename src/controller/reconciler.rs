@@ -1,14 +1,15 @@
-//! Reconciling one resource: performing the effects that the core asks for.
+//! Reconciles one resource: performs the effects that the core asks for.
 
 use super::context::Context;
-use super::{Guarded, events, jitter, namespace_policy};
+use super::events::events_for;
+use super::{Guarded, jitter, namespace_policy};
 use crate::api::conditions::{Reason, State};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus};
 use crate::import::timing::since;
 use crate::import::{AfterWrite, Effect, ImportRequest, MANAGER, ObservedJob};
 use crate::personalize::{ErrorKind, Personalize, ServiceError};
 use crate::reconciliation::{self, Finished, Interrupted, Observation, Reconciliation, Stopped, drive};
-use crate::redact::sanitize_display;
+use crate::redact::{sanitize, sanitize_display};
 use crate::telemetry::metrics::ErrorLabel;
 use futures::FutureExt;
 use jiff::Timestamp;
@@ -78,7 +79,7 @@ pub(super) async fn reconcile<P: Personalize>(
             Ok(resource) => resource,
             Err(invalid) => {
                 context.metrics.error(ErrorLabel::Unreadable);
-                let error = crate::redact::sanitize(&invalid.error);
+                let error = sanitize(&invalid.error);
                 error!(%error, "the resource can't be read; it is skipped until it changes");
                 return Ok(Action::await_change());
             }
@@ -87,11 +88,11 @@ pub(super) async fn reconcile<P: Personalize>(
             debug!("initial list not complete; skipping");
             return Ok(Action::await_change());
         }
-        // Each watched namespace has its own controller; the bound is over all of them.
+        // The limit is for all controllers together; each watched namespace has one controller.
         let _permit = context.workers.acquire().await;
         let start = Instant::now();
         context.metrics.worker_started();
-        let (requeue_after, outcome) = context.reconcile(resource).await;
+        let (requeue_after, outcome) = context.reconcile_once(resource).await;
         let result = match (&outcome, requeue_after) {
             (Err(_), _) => "error",
             (Ok(()), None) => "success",
@@ -108,14 +109,15 @@ pub(super) async fn reconcile<P: Personalize>(
     .await
 }
 
-/// Each reconciliation says when to retry, also a failed one.
+/// Never called: a failed reconciliation is requeued like any other.
 pub(super) fn error_policy<P: Personalize>(_: Arc<Guarded>, error: &Infallible, _: Arc<Context<P>>) -> Action {
     match *error {}
 }
 
 impl<P: Personalize> Context<P> {
-    /// Reconciles a resource once. Returns when to reconcile it again, if not only on change, and why it did not finish.
-    pub(crate) async fn reconcile(&self, resource: &DatasetImportJob) -> (Option<Duration>, Result<(), Error>) {
+    /// Reconciles a resource once. Returns when to reconcile it again, if not only on change, and why it did not
+    /// finish.
+    pub(crate) async fn reconcile_once(&self, resource: &DatasetImportJob) -> (Option<Duration>, Result<(), Error>) {
         let Some(uid) = resource.uid() else { return (None, Ok(())) };
         let pause = self.retry_after.remaining();
         if !pause.is_zero() {
@@ -127,21 +129,21 @@ impl<P: Personalize> Context<P> {
             api: Api::namespaced(self.client.clone(), &resource.namespace().unwrap_or_default()),
             name: resource.name_any(),
         };
-        // The panic of one resource must not end the worker of the others.
+        // A panic in one reconciliation must not stop the others.
         let run = AssertUnwindSafe(drive(&mut reconciliation, &mut executor, &self.queue, &self.timing)).catch_unwind();
         let (finished, result) = match run.await {
             Ok(Ok(finished)) => (finished, Ok(())),
             Ok(Err(Stopped::Interrupted(Interrupted::Deleted))) => {
-                // The watch removes it. Reconcile it again in case the answer was wrong.
+                // The watch will report the deletion. Requeue in case the answer was wrong.
                 let frees_others = self.queue().release(&uid);
                 (Finished { requeue_after: Some(self.timing.waiting), frees_others }, Ok(()))
             }
             Ok(Err(Stopped::Interrupted(Interrupted::TooManyConflicts))) => {
-                self.failed(&mut reconciliation, Error::Conflicts)
+                self.fail(&mut reconciliation, Error::Conflicts)
             }
-            Ok(Err(Stopped::EffectLimit)) => self.failed(&mut reconciliation, Error::EffectLimit),
-            Ok(Err(Stopped::Executor(error))) => self.failed(&mut reconciliation, error),
-            Err(_) => self.failed(&mut reconciliation, Error::Panicked),
+            Ok(Err(Stopped::EffectLimit)) => self.fail(&mut reconciliation, Error::EffectLimit),
+            Ok(Err(Stopped::Executor(error))) => self.fail(&mut reconciliation, error),
+            Err(_) => self.fail(&mut reconciliation, Error::Panicked),
         };
         if finished.frees_others
             && let Some(request) = reconciliation.request()
@@ -149,7 +151,7 @@ impl<P: Personalize> Context<P> {
             self.enqueue_admissible(request.dataset.account_region());
         }
         self.local_states.set(&uid, reconciliation.into_local());
-        // It was deleted in between.
+        // The watch reported its deletion in the meantime.
         if !self.queue().contains(&uid) {
             self.local_states.remove(&uid);
         }
@@ -157,7 +159,7 @@ impl<P: Personalize> Context<P> {
         (finished.requeue_after.map(|delay| delay.max(Duration::from_millis(1))), result)
     }
 
-    fn failed(&self, reconciliation: &mut Reconciliation, error: Error) -> (Finished, Result<(), Error>) {
+    fn fail(&self, reconciliation: &mut Reconciliation, error: Error) -> (Finished, Result<(), Error>) {
         let unconfirmed = matches!(error, Error::UnconfirmedWrite(_));
         let finished = reconciliation.fail(unconfirmed, Timestamp::now(), &self.timing, jitter(), &mut self.queue());
         (finished, Err(error))
@@ -227,7 +229,7 @@ impl<P: Personalize> reconciliation::Executor for Executor<'_, P> {
     }
 }
 
-/// The request of a resource. Only a concurrent change can make a spec invalid that was planned with.
+/// The request of the resource. Does not fail: planning asks for no effect that needs it if the spec is invalid.
 fn request(reconciliation: &Reconciliation) -> Result<ImportRequest, Error> {
     reconciliation.request().ok_or(Error::Conflicts)
 }
@@ -275,8 +277,8 @@ impl<P: Personalize> Executor<'_, P> {
         Ok(ObservedJob { job, tags: Some(tags) })
     }
 
-    /// Calls CreateDatasetImportJob once, within half the grace period: a later request could arrive after another replica
-    /// resubmits.
+    /// Calls CreateDatasetImportJob once, within half the grace period: a later request could arrive after another
+    /// replica resubmits.
     async fn create_job(&self, request: &ImportRequest, attempt: i32) -> Result<(), ServiceError> {
         let input = request.create_input(attempt);
         info!(job_name = %input.job_name, dataset = request.dataset.as_str(), "submitting the import");
@@ -320,8 +322,7 @@ impl<P: Personalize> Executor<'_, P> {
         answer
     }
 
-    /// Replaces the status with the resource version that was read. Client retries are off: a PUT that succeeded and is
-    /// retried would return 409.
+    /// Replaces the status with the resource version that was read: a compare-and-swap.
     async fn write_status(
         &self,
         reconciliation: &Reconciliation,
@@ -351,8 +352,8 @@ impl<P: Personalize> Executor<'_, P> {
     fn record_transition(&self, reconciliation: &Reconciliation, written: &DatasetImportJob) {
         let before = reconciliation.resource().status.clone().unwrap_or_default();
         let after = written.status.clone().unwrap_or_default();
-        let events = events::events_for(&before, &after, reconciliation.observations().create.as_ref());
-        events::publish(&self.context.events, written, events);
+        let events = events_for(&before, &after, reconciliation.observations().create.as_ref());
+        self.context.events.publish(written, events);
         let Some(reason) = Reason::of(&after) else { return };
         if Reason::of(&before) == Some(reason) {
             debug!(reason = reason.as_str(), "status written");
@@ -363,7 +364,7 @@ impl<P: Personalize> Executor<'_, P> {
             job_name = after.job_name.as_deref(),
             status = after.status.as_deref(),
             failure_reason = after.failure_reason.as_deref(),
-            "the import has a new state"
+            "the import has a new reason"
         );
         let outcome = match reason {
             Reason::ImportSucceeded => "succeeded",
@@ -373,10 +374,10 @@ impl<P: Personalize> Executor<'_, P> {
             _ => return,
         };
         let times = (&after.creation_date_time, &after.completion_time);
-        let took = if let (Some(start), Some(end)) = times { Some(since(start.0, end.0)) } else { None };
-        self.context.metrics.import_ended(outcome, took.filter(|_| reason == Reason::ImportSucceeded));
+        let duration = if let (Some(start), Some(end)) = times { Some(since(start.0, end.0)) } else { None };
+        self.context.metrics.import_ended(outcome, duration.filter(|_| reason == Reason::ImportSucceeded));
     }
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

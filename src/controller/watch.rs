@@ -36,8 +36,13 @@ fn api(client: Client, scope: Option<&str>) -> Api<Guarded> {
 /// Checks periodically whether the API server serves the resource, for readiness.
 ///
 /// It also notices when etcd was restored to an earlier state, because only then does the resource version of a list
-/// go back. A watch does not notice: it waits silently for versions newer than the last one it saw.
-pub(super) async fn probe(client: Client, options: &Options, readiness: &Readiness, history_rewound: &Notify) {
+/// decrease. A watch does not notice: it waits silently for versions newer than the last one it saw.
+pub(super) async fn monitor_api_server(
+    client: Client,
+    options: &Options,
+    readiness: &Readiness,
+    history_rewound: &Notify,
+) {
     let api = api(client, options.namespaces.first().map(String::as_str));
     let mut was_served = None;
     let mut newest = 0;
@@ -88,17 +93,18 @@ pub(super) fn enqueue_channels(scopes: &[Scope]) -> (Enqueue, Vec<UnboundedRecei
     (Box::new(enqueue), receivers)
 }
 
-/// The watch events of a scope; each one updates the queue on its way. `synced` reports that all scopes are listed.
+/// The watch events of a scope; each one first updates the queue. `synced` is notified once all scopes
+/// are listed.
 pub(super) fn events<P: Personalize>(
     context: Arc<Context<P>>,
     scope: Scope,
-    lifetime: Duration,
+    watch_timeout: Duration,
     synced: Sender<()>,
 ) -> impl Stream<Item = watcher::Result<Event<Guarded>>> {
     // The watcher accepts at most 294 seconds.
-    let lifetime = u32::try_from(lifetime.as_secs()).unwrap_or(290).clamp(1, 290);
+    let watch_timeout = u32::try_from(watch_timeout.as_secs()).unwrap_or(290).clamp(1, 290);
     let api = api(context.client.clone(), scope.as_deref());
-    let events = watcher(api, watcher::Config::default().timeout(lifetime)).default_backoff();
+    let events = watcher(api, watcher::Config::default().timeout(watch_timeout)).default_backoff();
     let mut unlisted: HashSet<Uid> = HashSet::new();
     events.map(move |event| {
         match &event {

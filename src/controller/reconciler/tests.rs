@@ -1,9 +1,10 @@
-//! Reconciliations against a fake API server and service, while the lease expires between two effects.
+//! Reconciliations against a fake API server and service; the lease expires between two effects.
 
 use super::*;
 use crate::api::Tag;
 use crate::controller::context::LocalStates;
 use crate::controller::events::EventPublisher;
+use crate::controller::fake_api_server::fake_api_server;
 use crate::controller::kube_client::RetryAfter;
 use crate::controller::leader_election::LeaseHold;
 use crate::controller::namespace_policy::DefaultPolicy;
@@ -13,65 +14,31 @@ use crate::personalize::{DatasetArn, JobArn};
 use crate::queue::Queue;
 use crate::telemetry::metrics::Metrics;
 use crate::testing::{self, spec, timing};
-use http_body_util::BodyExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::Client;
-use kube::client::Body;
 use kube::runtime::events::Reporter;
-use serde_json::{Value, json};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use tokio::sync::Semaphore;
 
-/// An API server with this resource, and the list of its requests, such as `PUT /apis/…`.
-pub(crate) fn api_server(resource: Value) -> (Client, Arc<Mutex<Vec<String>>>) {
-    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
-    let (resource, recorded) = (Arc::new(Mutex::new(resource)), Arc::clone(&asked));
-    let service = tower::service_fn(move |request: http::Request<Body>| {
-        let (resource, recorded) = (Arc::clone(&resource), Arc::clone(&recorded));
-        async move {
-            let (head, body) = request.into_parts();
-            let body = body.collect().await?.to_bytes();
-            recorded.lock().unwrap().push(format!("{} {}", head.method, head.uri.path()));
-            let mut resource = resource.lock().unwrap();
-            let answer = match (head.method.as_str(), head.uri.path()) {
-                ("GET", "/api/v1/namespaces/shop") => {
-                    json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": {"name": "shop"}})
-                }
-                ("PUT", _) => {
-                    *resource = serde_json::from_slice(&body).unwrap();
-                    let version: u64 = resource["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
-                    resource["metadata"]["resourceVersion"] = json!((version + 1).to_string());
-                    resource.clone()
-                }
-                ("GET", _) => resource.clone(),
-                _ => serde_json::from_slice(&body).unwrap(),
-            };
-            Ok::<_, kube::Error>(http::Response::new(Body::from(answer.to_string().into_bytes())))
-        }
-    });
-    (Client::new(service, "shop"), asked)
-}
-
-/// A service without jobs. The operator's lease expires during the call `last`.
+/// A service without jobs. The operator's lease expires during the nth call of an operation.
 struct Service {
-    asked: Mutex<Vec<&'static str>>,
+    calls: Mutex<Vec<&'static str>>,
     lease: LeaseHold,
-    last: Option<(&'static str, usize)>,
+    lease_expires_during: Option<(&'static str, usize)>,
 }
 
 impl Service {
-    fn asked(&self, operation: &'static str) {
-        let mut asked = self.asked.lock().unwrap();
-        asked.push(operation);
-        let count = asked.iter().filter(|o| **o == operation).count();
-        if self.last == Some((operation, count)) {
+    fn called(&self, operation: &'static str) {
+        let mut calls = self.calls.lock().unwrap();
+        calls.push(operation);
+        let count = calls.iter().filter(|o| **o == operation).count();
+        if self.lease_expires_during == Some((operation, count)) {
             self.lease.expire();
         }
     }
 
     fn creates(&self) -> usize {
-        self.asked.lock().unwrap().iter().filter(|o| **o == CREATE).count()
+        self.calls.lock().unwrap().iter().filter(|o| **o == CREATE).count()
     }
 }
 
@@ -79,27 +46,27 @@ const CREATE: &str = "CreateDatasetImportJob";
 const DESCRIBE: &str = "DescribeDatasetImportJob";
 const LIST: &str = "ListDatasetImportJobs";
 
-fn nothing() -> ServiceError {
+fn not_found() -> ServiceError {
     ServiceError::answered("ResourceNotFoundException", "", 400)
 }
 
 impl Personalize for Service {
     async fn create_dataset_import_job(&self, input: &CreateJobInput) -> Result<JobArn, ServiceError> {
-        self.asked(CREATE);
+        self.called(CREATE);
         Ok(input.dataset.job(&input.job_name))
     }
 
     async fn describe_dataset_import_job(&self, _: &DatasetArn, _: &JobArn) -> Result<Job, ServiceError> {
-        self.asked(DESCRIBE);
-        Err(nothing())
+        self.called(DESCRIBE);
+        Err(not_found())
     }
 
     async fn list_tags_for_resource(&self, _: &DatasetArn, _: &JobArn) -> Result<Vec<Tag>, ServiceError> {
-        Err(nothing())
+        Err(not_found())
     }
 
     async fn list_dataset_import_jobs(&self, _: &DatasetArn) -> Result<Vec<JobSummary>, ServiceError> {
-        self.asked(LIST);
+        self.called(LIST);
         Ok(Vec::new())
     }
 
@@ -114,13 +81,13 @@ fn resource() -> DatasetImportJob {
     resource
 }
 
-/// Reconciles a new resource once. The lease runs out during this call to the service. Returns the result, the number of
-/// status writes and the number of create calls.
-async fn reconcile(last: Option<(&'static str, usize)>) -> (Result<(), Error>, usize, usize) {
+/// Reconciles a new resource once. The lease expires during the nth call of an operation. Returns the result, the
+/// number of status writes and the number of create calls.
+async fn reconcile(lease_expires_during: Option<(&'static str, usize)>) -> (Result<(), Error>, usize, usize) {
     let resource = resource();
-    let (client, asked) = api_server(serde_json::to_value(&resource).unwrap());
+    let (client, requests) = fake_api_server(serde_json::to_value(&resource).unwrap());
     let lease = LeaseHold::until(Instant::now() + Duration::from_secs(3600));
-    let service = Arc::new(Service { asked: Mutex::default(), lease: lease.clone(), last });
+    let service = Arc::new(Service { calls: Mutex::default(), lease: lease.clone(), lease_expires_during });
     let readiness = Arc::new(Readiness::default());
     readiness.set_leading(["shop".to_owned()]);
     readiness.mark_synced("shop");
@@ -143,8 +110,8 @@ async fn reconcile(last: Option<(&'static str, usize)>) -> (Result<(), Error>, u
         workers: Semaphore::new(1),
     };
     context.observe(&resource);
-    let result = context.reconcile(&resource).await.1;
-    let writes = asked.lock().unwrap().iter().filter(|call| call.starts_with("PUT ")).count();
+    let result = context.reconcile_once(&resource).await.1;
+    let writes = requests.lock().unwrap().iter().filter(|request| request.starts_with("PUT ")).count();
     (result, writes, service.creates())
 }
 
@@ -167,5 +134,5 @@ async fn lease_that_expires_before_the_intent_stops_the_submission() {
 async fn lease_that_expires_between_intent_and_create_stops_the_create() {
     let (result, writes, creates) = reconcile(Some((DESCRIBE, 2))).await;
     assert!(matches!(result, Err(Error::NotLeading)), "{result:?}");
-    assert_eq!((writes, creates), (1, 0), "the intent is recorded, and nothing is sent");
+    assert_eq!((writes, creates), (1, 0), "the intent is recorded, and no job is created");
 }

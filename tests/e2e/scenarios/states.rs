@@ -2,7 +2,6 @@
 
 use crate::env::personalize_local::UNREADABLE;
 use crate::env::{TestEnv, eventually, install_crd, ready_condition, text};
-
 use control_plane::ControlPlane;
 use personalize_operator::api::DatasetImportJobStatus;
 use serde_json::{Value, json};
@@ -13,6 +12,7 @@ const SUCCEEDED: [&str; 4] = ["True", "True", "False", "False"];
 const FAILED: [&str; 4] = ["False", "False", "False", "True"];
 const SUSPENDED: [&str; 4] = ["Unknown", "Unknown", "False", "False"];
 
+/// The statuses of the four conditions: a row of the table of states.
 fn row(status: &DatasetImportJobStatus) -> Vec<&str> {
     let find = |type_: &str| status.conditions.iter().find(|c| c.type_ == type_).map_or("", |c| c.status.as_str());
     ["Ready", "Succeeded", "Reconciling", "Stalled"].map(find).to_vec()
@@ -69,7 +69,7 @@ fn applied_manifest_is_imported() {
     let all = text(&env.kubectl(&["get", "personalize"]));
     assert!(all.contains("nightly"), "the category contains it: {all}");
     let log = operator.log();
-    let about = log.lines().filter(|l| l.contains("the import has a new state"));
+    let about = log.lines().filter(|l| l.contains("the import has a new reason"));
     assert!(about.clone().count() > 0);
     for line in about {
         let line: Value = serde_json::from_str(line).unwrap();
@@ -120,13 +120,13 @@ fn failed_import_reports_the_reason_and_is_not_submitted_again() {
 fn suspended_import_is_not_submitted_until_resumed() {
     let env = TestEnv::new();
     let _operator = env.start_operator(&[]);
-    env.import("held", "d2", json!({"suspend": true}));
-    let held = env.wait_for_reason("held", "Suspended");
-    assert_eq!(row(&held), SUSPENDED);
-    assert_explained(&held);
+    env.import("suspended", "d2", json!({"suspend": true}));
+    let suspended = env.wait_for_reason("suspended", "Suspended");
+    assert_eq!(row(&suspended), SUSPENDED);
+    assert_explained(&suspended);
     assert_eq!(env.service.ledger().len(), 0);
-    env.patch("held", &json!({"spec": {"suspend": false}}));
-    assert_eq!(env.wait_for_reason("held", "ImportSucceeded").observed_generation, Some(2));
+    env.patch("suspended", &json!({"spec": {"suspend": false}}));
+    assert_eq!(env.wait_for_reason("suspended", "ImportSucceeded").observed_generation, Some(2));
 }
 
 /// A fault that rejects the first `count` creates with this error.
@@ -321,5 +321,5 @@ fn instance_metadata_is_not_used_when_there_is_a_key() {
     let _operator = env.start_operator_with(&vars, &[]);
     env.import("nightly", "d0", json!({}));
     env.wait_for_reason("nightly", "ImportSucceeded");
-    assert!(metadata.accept().is_err(), "no connection was made");
+    assert!(metadata.accept().is_err(), "the operator made no connection");
 }
