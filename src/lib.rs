@@ -16,9 +16,11 @@
 //! | `telemetry` | logs and metrics |
 //! | `http` | health, readiness and metrics over HTTP |
 //! | `cli` | flags and environment variables |
+//! | `run` | the command `run`: start and shutdown |
+//! | `testing` | fixtures for tests |
 //!
-//! The modules above `aws` are pure: they have no client, no clock and no async runtime, and compile without the feature
-//! `operator`. This plans the first step for a new resource:
+//! The modules above `aws` are pure. They have no client, no clock and no async runtime, and compile without the
+//! feature `operator`. This plans the first step for a new resource:
 //!
 //! ```
 //! use jiff::Timestamp;

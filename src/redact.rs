@@ -11,7 +11,7 @@ use std::fmt::{self, Display, Write};
 /// The maximum number of characters kept of a text. An event note may hold 1 kB.
 pub const MAX_CHARS: usize = 1024;
 
-/// How much of a text is read at all, in characters.
+/// The maximum number of characters read of a text.
 const MAX_INPUT_CHARS: usize = 4 * MAX_CHARS;
 
 /// Replaces a secret.
@@ -86,8 +86,8 @@ impl Write for BoundedString {
 }
 
 fn is_printable(c: char) -> bool {
-    let joins = matches!(c, '\u{200b}'..='\u{200f}' | '\u{ad}' | '\u{180e}' | '\u{e0000}'..='\u{e007f}');
-    let invisible = joins || matches!(c, '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}');
+    let zero_width = matches!(c, '\u{200b}'..='\u{200f}' | '\u{ad}' | '\u{180e}' | '\u{e0000}'..='\u{e007f}');
+    let invisible = zero_width || matches!(c, '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}');
     let separator = matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}');
     !c.is_control() && !c.is_whitespace() && !invisible && !separator
 }
@@ -97,7 +97,7 @@ fn is_separator(word: &str) -> bool {
     matches!(word, "=" | ":" | "is") || word.eq_ignore_ascii_case("bearer") || word.eq_ignore_ascii_case("basic")
 }
 
-/// The word; a URL without its user and password.
+/// The word; if it is a URL, without user and password.
 fn without_userinfo(word: &str) -> String {
     match word.split_once("://") {
         Some((scheme, rest)) => match rest.rsplit_once('@') {
@@ -265,7 +265,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_becomes_printable_and_short_and_a_second_pass_changes_nothing(
+        fn any_text_becomes_printable_and_short_and_sanitizing_it_twice_changes_nothing(
             text in "\\PC{0,50}|(?s).{0,3000}| {4000,4200}.{0,200}|[a-z\\u{200b}-\\u{200f}\\u{2028}-\\u{202e}\\u{2060}-\\u{2069}\\u{feff}]{0,50}",
         ) {
             let clean = sanitize(&text);

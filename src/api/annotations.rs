@@ -32,7 +32,7 @@ pub const RECONCILE_REQUESTED_AT: &str = "personalize-operator.io/reconcile-requ
 /// A new value grants one more attempt after CREATE FAILED.
 pub const RETRY_REQUESTED_AT: &str = "personalize-operator.io/retry-requested-at";
 
-/// The field or annotation that suspends the import; `None` if none does. It only matters before the submission.
+/// The field or annotation that suspends the import; `None` if none does. It only has an effect before the submission.
 #[must_use]
 pub fn suspended_by(resource: &DatasetImportJob) -> Option<&'static str> {
     let annotated = resource.annotations().get(SUSPEND).is_some_and(|value| value == "true");

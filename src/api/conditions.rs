@@ -31,7 +31,7 @@ pub const OWN: [&str; 4] = [READY, SUCCEEDED, RECONCILING, STALLED];
 
 /// Whether the operator owns this condition; other controllers may add theirs.
 #[must_use]
-pub fn is_own(condition: &Condition) -> bool {
+pub(crate) fn is_own(condition: &Condition) -> bool {
     OWN.contains(&condition.type_.as_str())
 }
 

@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 ///
 /// Three things go beyond what the types say: `status` has a default, so that a resource which the
 /// operator has not seen yet counts as in progress for kstatus (Helm, Flux, Argo CD); optional
-/// fields are absent rather than null, so that there is one way to leave a field out; and paragraphs
-/// are lines, so that `kubectl explain` breaks them where its reader's terminal does.
+/// fields can't be null, so that there is one way to leave a field out; and each paragraph is one
+/// line, so that `kubectl explain` wraps it to the width of the terminal.
 #[must_use]
 pub fn crd() -> CustomResourceDefinition {
     let mut crd = DatasetImportJob::crd();

@@ -1,4 +1,4 @@
-//! Finding the jobs that a resource submitted and its status does not know: the resource was re-created or restored, or
+//! Finds jobs that a resource submitted and that its status does not name: the resource was re-created or restored, or
 //! somebody else wrote its status.
 
 use super::ownership::Ownership;
@@ -19,7 +19,7 @@ pub(super) enum ExistingJob {
     Found(Next),
     /// A failed call hides whether it has one: the outcome that says so.
     Obstacle(Next),
-    /// The name of this attempt belongs to a job of somebody else; the text says why.
+    /// The job under the name of this attempt does not belong to the resource; the text says why.
     Foreign(i32, String),
     /// It has none.
     None,
@@ -29,7 +29,7 @@ impl Planner<'_> {
     /// Checks an untrusted status against the service: what the service reports counts, not what the status says.
     pub(super) fn verify_status(&self) -> Plan<Infallible> {
         self.check_backoff()?;
-        // For a namespace that may not import nothing is looked up, unless its import was submitted before.
+        // If the namespace may not import, look nothing up, unless the import was already submitted.
         if !self.claims_submission() {
             self.check_namespace(&self.untrusted_base_status()).map_err(confirmed)?;
         } else if self.observations.namespace.is_none() {
@@ -37,7 +37,7 @@ impl Planner<'_> {
         }
         Err(match self.find_existing_job()? {
             ExistingJob::Found(next) => confirmed(next),
-            // Nothing is written: a write would make the untrusted status ours.
+            // Nothing is written: a write would make the untrusted status a trusted one.
             ExistingJob::Obstacle(_) => self.keep(Requeue::Backoff(Severity::Transient)),
             ExistingJob::Foreign(attempt, why) => confirmed(self.conflict(self.untrusted_base_status(), attempt, &why)),
             ExistingJob::None => return self.verify_claimed_job(),
@@ -55,7 +55,7 @@ impl Planner<'_> {
         [attempts(&self.recorded).max(1), 1].into_iter().find(|attempt| self.request.job_arn(*attempt).0 == claimed)
     }
 
-    /// There is no first job. Checks the job that the status names.
+    /// Checks the job that the status names, after no job was found for the first attempt.
     fn verify_claimed_job(&self) -> Plan<Infallible> {
         let base = self.untrusted_base_status();
         let Some(attempt) = self.claimed_attempt() else {
@@ -63,14 +63,14 @@ impl Planner<'_> {
             let requeue = Requeue::At(self.now);
             return Err(confirmed(self.finish(base, Reason::Queued, "waiting to be submitted", requeue)));
         };
-        let retry = self.keep(Requeue::Backoff(Severity::Transient));
+        let check_later = self.keep(Requeue::Backoff(Severity::Transient));
         Err(match self.lookup(attempt, true)? {
             Ok(found) => match self.ownership(found) {
                 Ownership::Owned => confirmed(self.adopt(&found.job, attempt)),
                 Ownership::Foreign(why) | Ownership::Untagged(why) => confirmed(self.conflict(base, attempt, &why)),
-                Ownership::Unknown(_) => retry,
+                Ownership::Unknown(_) => check_later,
             },
-            Err(error) if error.kind != ErrorKind::NotFound => retry,
+            Err(error) if error.kind != ErrorKind::NotFound => check_later,
             Err(_) => {
                 // Keep only the job's name and ARN; all other fields are untrusted.
                 let status = DatasetImportJobStatus {
@@ -86,7 +86,7 @@ impl Planner<'_> {
         })
     }
 
-    /// Looks up the jobs of this resource, attempt by attempt. The last one that exists counts.
+    /// Looks up the jobs of this resource, attempt by attempt; finds the last one.
     pub(super) fn find_existing_job(&self) -> Plan<ExistingJob> {
         let obstacle = |error, doing| Ok(ExistingJob::Obstacle(self.obstacle(self.recorded.clone(), error, doing)));
         let mut failed = None;
@@ -139,7 +139,7 @@ impl Planner<'_> {
     }
 }
 
-/// Marks the status of this outcome, written or found, as what the service reports.
+/// Marks the status of this outcome, written or unchanged, as confirmed by the service.
 fn confirmed(next: Next) -> Next {
     match next {
         Next::Finish(mut outcome) => {

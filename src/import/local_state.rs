@@ -100,7 +100,7 @@ pub struct UserInputs {
 }
 
 impl UserInputs {
-    /// The inputs that a resource holds. Values of annotations are cut to 256 characters.
+    /// The inputs that a resource holds. Values of annotations are truncated to 256 characters.
     #[must_use]
     pub fn of(resource: &DatasetImportJob) -> Self {
         let annotation = |key: &str| resource.annotations().get(key).map(|v| v.chars().take(256).collect::<String>());

@@ -21,9 +21,10 @@
 //!                                                  after the grace period, through the same steps
 //! ```
 //!
-//! [`plan`](mod@plan) decides, [`phase`] says how far a resource has come, [`trust`] whose status is believed, and [`timing`] when
-//! to poll and to retry. `submit` is the protocol above, `adopt` finds existing jobs, `ownership` says whose they are,
-//! `poll` follows a running job, and `outcome` builds the status and its messages.
+//! [`plan`](mod@plan) decides, [`phase`] says how far an import has come, [`trust`] whether a status is trusted,
+//! [`timing`] when to poll and to try again, and [`local_state`] what the process remembers. `submit` is the protocol
+//! above, `adopt` finds existing jobs, `ownership` says whose they are, `poll` follows a running job, and `outcome`
+//! builds the status and its messages.
 
 pub mod admission;
 mod adopt;

@@ -11,10 +11,10 @@ use crate::personalize::{
 };
 use crate::redact::sanitize;
 
-/// How the message starts while a running job can't be polled.
+/// The start of the message while a running job can't be polled.
 pub const POLL_FAILED: &str = "the job can't be polled at the moment";
 
-/// The most characters of the service's text in a message, so that there is room for the operator's advice.
+/// The most characters of the service's text in a message.
 const MAX_SERVICE_TEXT: usize = 700;
 
 impl Planner<'_> {
@@ -114,7 +114,9 @@ impl Planner<'_> {
         let status = self.with_job(base, job, attempt);
         let (reason, message, requeue) = match status.status.as_deref().unwrap_or_default() {
             ACTIVE => (Reason::ImportSucceeded, "the data is in the dataset".into(), Requeue::AwaitChange),
-            CREATE_FAILED if self.request.can_retry() && attempt <= self.backoff_limit => return self.retry(status),
+            CREATE_FAILED if self.request.can_retry() && attempt <= self.backoff_limit => {
+                return self.finish_retrying(status);
+            }
             CREATE_FAILED => (Reason::ImportFailed, self.failed_message(&status), Requeue::AwaitChange),
             CREATE_PENDING => (
                 Reason::Pending,
@@ -132,8 +134,8 @@ impl Planner<'_> {
         self.finish(status, reason, &message, requeue)
     }
 
-    /// Decides on another attempt after a failed one. Once this is recorded, the attempt will be made.
-    pub(super) fn retry(&self, status: DatasetImportJobStatus) -> Next {
+    /// Finishes with the reason Retrying. Once this is recorded, another attempt will be made.
+    pub(super) fn finish_retrying(&self, status: DatasetImportJobStatus) -> Next {
         let attempts = status.attempts.unwrap_or(1);
         let at = retry_at(&status, self.timing);
         let message = format!(
@@ -160,7 +162,7 @@ fn failure_reason(status: &DatasetImportJobStatus) -> &str {
     status.failure_reason.as_deref().unwrap_or("the service gave no reason")
 }
 
-/// The beginning of a text of the service.
+/// A text of the service, truncated to leave room for the operator's advice.
 fn truncate(text: &str) -> &str {
     text.char_indices().nth(MAX_SERVICE_TEXT).map_or(text, |(end, _)| &text[..end])
 }

@@ -1,4 +1,4 @@
-//! Whose job is it? A job is adopted only if its tags prove that this resource submitted it with the same request, or if
+//! Who owns a job. A job is adopted only if its tags prove that this resource submitted it with the same request, or if
 //! a user asked for the adoption.
 
 use super::plan::{ObservedJob, Planner};

@@ -83,7 +83,7 @@ pub fn attempts(status: &DatasetImportJobStatus) -> i32 {
 
 /// When the next attempt after a failed job is due.
 #[must_use]
-pub fn retry_at(status: &DatasetImportJobStatus, timing: &Timing) -> Timestamp {
+pub(crate) fn retry_at(status: &DatasetImportJobStatus, timing: &Timing) -> Timestamp {
     let failed = status.last_updated_date_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0);
     after(failed, timing.retry(status.attempts.unwrap_or(1)))
 }

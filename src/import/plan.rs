@@ -1,8 +1,8 @@
 //! Planning: from a resource and what was observed to the next effect or to an outcome.
 //!
-//! [`plan`] has no client, no clock and no async. It runs again after every effect with what the effect observed, until it
-//! returns an outcome. A crash between two effects loses the [`Observations`], never what is recorded in the status. The
-//! documentation of the crate has an example.
+//! [`plan`] has no client, no clock and no async. It runs again after every effect with what the effect observed, until
+//! it returns an outcome. A crash between two effects loses the [`Observations`], never what is recorded in the status.
+//! The documentation of the crate has an example.
 
 use super::admission::{Admission, CooldownCause};
 use super::local_state::{LocalState, UserInputs};
@@ -120,7 +120,7 @@ pub enum Requeue {
     Backoff(Severity),
 }
 
-/// What this reconciliation has observed. It is dropped at the end.
+/// What this reconciliation has observed. It is dropped when the reconciliation ends.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Observations {
     /// The resource was read from the API server, not from the cache.
@@ -145,14 +145,14 @@ pub struct Observations {
 }
 
 impl Observations {
-    /// The intent for this attempt is recorded. An earlier lookup proves nothing any more.
-    pub fn intent_recorded(&mut self, attempt: i32) {
+    /// The intent for this attempt is recorded. An earlier lookup is out of date.
+    pub(crate) fn intent_recorded(&mut self, attempt: i32) {
         self.intent = Some(attempt);
         self.lookups.remove(&attempt);
     }
 
-    /// Create was called for this attempt. An earlier lookup proves nothing any more.
-    pub fn created(&mut self, attempt: i32, answer: Result<(), ServiceError>) {
+    /// Create was called for this attempt. An earlier lookup is out of date.
+    pub(crate) fn created(&mut self, attempt: i32, answer: Result<(), ServiceError>) {
         self.create = Some(answer);
         self.lookups.remove(&attempt);
     }
@@ -233,8 +233,8 @@ impl Planner<'_> {
         }
     }
 
-    /// The end of the backoff, unless a user asked for an earlier retry. A delay longer than any backoff began before
-    /// the clock was set back; it is over.
+    /// The end of the backoff, unless a user has changed an input since it began. A delay longer than any backoff began
+    /// before the clock was set back, so it is over.
     pub(super) fn backoff_until(&self) -> Option<Timestamp> {
         let until = self.local.backoff.until()?;
         let latest = after(self.now, self.timing.backoff_max.max(self.timing.rejected_max));

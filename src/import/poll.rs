@@ -1,4 +1,4 @@
-//! Following a job to its end, and the silence after it.
+//! Polls a running job until it ends, and plans another attempt if it failed.
 
 use super::outcome::{self, POLL_FAILED};
 use super::ownership::Ownership;
@@ -51,7 +51,7 @@ impl Planner<'_> {
             && self.inputs.retry_requested_at != self.recorded.last_handled_retry_at;
         let allowed = attempts(&self.recorded) <= self.backoff_limit;
         if self.request.can_retry() && (requested || allowed) {
-            return Err(self.retry(self.recorded.clone()));
+            return Err(self.finish_retrying(self.recorded.clone()));
         }
         self.stay_finished()
     }
@@ -61,13 +61,13 @@ impl Planner<'_> {
         Requeue::At(self.poll_after(self.now, job.created))
     }
 
-    /// The poll that follows one at this moment of a job that was created then.
+    /// When the next poll is due, after a poll at `polled` of a job created at `created`.
     fn poll_after(&self, polled: Timestamp, created: Option<Timestamp>) -> Timestamp {
         let age = created.map_or_else(Default::default, |created| since(created, polled));
         after(polled, self.timing.poll(age, self.local.expected_duration))
     }
 
-    /// The moment before which the job is not polled.
+    /// When the next poll is due; `None` if it is due now.
     fn next_poll(&self) -> Option<Timestamp> {
         if let Some(until) = self.backoff_until() {
             return Some(until);
@@ -87,7 +87,7 @@ impl Planner<'_> {
         self.finish_with_reason(reason, message, Requeue::At(at))
     }
 
-    /// A failed poll changes only the message: the job runs on in AWS.
+    /// A failed poll changes only the message: the job keeps running in AWS.
     fn poll_failed(&self, error: &ServiceError, attempt: i32) -> Next {
         let reason = self.reason().filter(|r| *r != Reason::JobNotFound).unwrap_or(Reason::Submitting);
         let message = match error.kind {
@@ -99,8 +99,8 @@ impl Planner<'_> {
         self.finish_with_reason(reason, &message, Requeue::Backoff(Severity::Transient))
     }
 
-    /// The service does not know the job. Within the grace period that means nothing; later it is reported. It is
-    /// never submitted again.
+    /// The service does not know the job. Within the grace period the job may not be visible yet; later it is reported
+    /// as missing. It is never submitted again.
     fn job_missing(&self, attempt: i32) -> Next {
         if self.is_in_grace() {
             return self.keep(Requeue::Backoff(Severity::Transient));

@@ -39,7 +39,8 @@ pub const TAG_NAMESPACE: &str = "personalize-operator.io/namespace";
 pub const TAG_NAME: &str = "personalize-operator.io/name";
 /// The tag that holds the request hash.
 pub const TAG_REQUEST_HASH: &str = "personalize-operator.io/request-hash";
-/// The tag that holds when the resource was created (RFC 3339). It orders imports even after their resources are deleted.
+/// The tag that holds when the resource was created (RFC 3339). It orders imports even after their resources are
+/// deleted.
 pub const TAG_REQUESTED_AT: &str = "personalize-operator.io/requested-at";
 
 /// The import that one resource asks for, validated and ready to submit.
@@ -80,9 +81,9 @@ impl ImportRequest {
     /// The request of a spec.
     ///
     /// # Errors
-    /// The dataset's ARN is invalid. Admission rejects such a spec, so this takes an older or a missing CRD.
+    /// When the dataset's ARN is invalid. The current CRD rejects such a spec; an older one accepted it.
     pub fn new(namespace: &str, name: &str, spec: &DatasetImportJobSpec) -> Result<Self, InvalidDatasetArn> {
-        // No `..`: a new field of the spec needs a decision here: is it part of the request?.
+        // No `..`, so that a new field of the spec forces the decision whether it is part of the request.
         let DatasetImportJobSpec {
             dataset_arn,
             data_source,
@@ -167,7 +168,7 @@ impl ImportRequest {
 
     /// Whether a further attempt gets a new name. A fixed name is used once.
     #[must_use]
-    pub fn can_retry(&self) -> bool {
+    pub(crate) fn can_retry(&self) -> bool {
         self.job_name.is_none()
     }
 

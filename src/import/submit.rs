@@ -1,8 +1,8 @@
-//! Submitting an import exactly once.
+//! Submits an import exactly once.
 //!
 //! CreateDatasetImportJob has no client token. The protocol is: read the resource live, record the intent by
-//! compare-and-swap, look up the derived name, and call create, once, only if no job has it. Whatever happens after that,
-//! the name leads back to the job.
+//! compare-and-swap, look up the derived name, and call create, once, only if no job has it. Whatever happens after
+//! that, the name finds the job.
 
 use super::admission::{Admission, CooldownCause};
 use super::adopt::ExistingJob;
@@ -53,19 +53,19 @@ impl Planner<'_> {
             Err(error) if error.kind != ErrorKind::NotFound => {
                 Err(self.obstacle(self.recorded.clone(), error, "checking the submitted job"))
             }
-            Err(_) if recorded_now && self.is_fresh() => Err(Next::Perform(Effect::CreateJob { attempt })),
+            Err(_) if recorded_now && self.is_intent_fresh() => Err(Next::Perform(Effect::CreateJob { attempt })),
             Err(_) => self.resubmit(attempt),
         }
     }
 
-    /// Whether a create request that is sent now still arrives before another replica may resubmit: the second
-    /// half of the grace period is for the request's way.
-    fn is_fresh(&self) -> bool {
+    /// Whether the intent is recent enough to create: only in the first half of the grace period, so that a slow
+    /// request still arrives before another replica may resubmit.
+    fn is_intent_fresh(&self) -> bool {
         let recorded = self.recorded.submission.as_ref().map_or(Timestamp::UNIX_EPOCH, |s| s.time.0);
         self.now < after(recorded, self.timing.grace / 2)
     }
 
-    /// Submits again after an intent of an earlier reconciliation, or an old one of this, that led to no job.
+    /// Submits again: the recorded intent led to no job, and is old or from an earlier reconciliation.
     fn resubmit(&self, attempt: i32) -> Plan<Infallible> {
         if let Some(deadline) = self.grace_deadline().filter(|deadline| self.now < *deadline) {
             let message = "checking whether an earlier CreateDatasetImportJob call created the job";
@@ -73,7 +73,7 @@ impl Planner<'_> {
             let status = self.recorded.clone();
             return Err(self.finish_or_keep_failure(status, Reason::Submitting, message, Requeue::At(soon)));
         }
-        // Much may have changed since the intent was recorded.
+        // Repeat the checks: the intent may be old.
         let status = self.without_intent();
         self.check_not_suspended(&status)?;
         self.check_namespace(&status)?;
@@ -86,7 +86,7 @@ impl Planner<'_> {
     fn handle_job(&self, found: &ObservedJob, attempt: i32) -> Plan<Infallible> {
         let report = || Err(self.report(self.recorded.clone(), &found.job, attempt));
         match self.ownership(found) {
-            // This reconciliation has sent nothing, so the job is an earlier one, and later attempts may exist.
+            // This reconciliation has not called create, so the job is an earlier one, and later attempts may exist.
             Ownership::Owned if self.observations.create.is_none() && self.may_have_successor(found) => {
                 match self.find_existing_job()? {
                     ExistingJob::Found(next) | ExistingJob::Obstacle(next) => Err(next),
@@ -173,7 +173,7 @@ impl Planner<'_> {
             generation: self.inputs.generation,
             time,
         });
-        if !self.keeps_reason_while_retrying() || status.observed_generation != Some(self.inputs.generation) {
+        if !self.keeps_reason_while_submitting() || status.observed_generation != Some(self.inputs.generation) {
             let (generation, message) = (self.inputs.generation, "submitting the import");
             conditions::set(&mut status, generation, Reason::Submitting, message, self.now);
         }
@@ -182,7 +182,7 @@ impl Planner<'_> {
     }
 
     /// Whether the recorded reason stays until this attempt has a result, so that the conditions don't flap.
-    fn keeps_reason_while_retrying(&self) -> bool {
+    fn keeps_reason_while_submitting(&self) -> bool {
         self.reason().is_some_and(|reason| {
             use Reason::{CredentialsRefused, Queued, ServiceUnavailable, Throttled};
             reason.state() == State::Failed
@@ -190,8 +190,8 @@ impl Planner<'_> {
         })
     }
 
-    /// Finishes with this reason, or keeps the status if it already says that the import failed: a retry does not make
-    /// a rejected import flap.
+    /// Finishes with this reason, or keeps the status if it already says that the import failed, so that the conditions
+    /// of a rejected import don't flap.
     fn finish_or_keep_failure(
         &self,
         status: DatasetImportJobStatus,
@@ -211,7 +211,7 @@ impl Planner<'_> {
         Err(self.finish(status.clone(), Reason::Suspended, &message, Requeue::AwaitChange))
     }
 
-    /// Waits after a restart if the service rejected the import before: an operator that restarts often retries no
+    /// Waits after a restart if the service rejected the import before: an operator that restarts often submits no
     /// sooner than one that keeps running, unless a user asks for it.
     fn check_not_rejected_before_restart(&self) -> Plan<()> {
         let rejected = self.reason().is_some_and(|reason| reason.state() == State::Failed)
@@ -276,8 +276,12 @@ impl Planner<'_> {
             }
             Some(Admission::Superseded { by }) => {
                 // Names in other namespaces stay private.
-                let near = by.namespace == self.request.namespace;
-                let by = if near { format!("DatasetImportJob {}", by.name) } else { "in another namespace".into() };
+                let same_namespace = by.namespace == self.request.namespace;
+                let by = if same_namespace {
+                    format!("DatasetImportJob {}", by.name)
+                } else {
+                    "in another namespace".into()
+                };
                 Err(self.superseded(status.clone(), &by))
             }
         }
@@ -314,7 +318,7 @@ impl Planner<'_> {
         Err(self.finish_or_keep_failure(status.clone(), Reason::Queued, &message, requeue))
     }
 
-    /// Checks that no newer import into the dataset has succeeded. Its resource may be deleted: then the job's own tag
+    /// Checks that no newer import into the dataset has succeeded. If the newer resource is deleted, the tag of its job
     /// says how old the import is.
     fn check_not_superseded(&self, status: &DatasetImportJobStatus, jobs: &[JobSummary]) -> Plan<()> {
         let Some(requested_at) = self.request.requested_at else { return Ok(()) };
@@ -348,7 +352,7 @@ impl Planner<'_> {
         let message = format!(
             "not submitted, because a newer import into this dataset ({by}) has succeeded; to import this older data anyway, delete this DatasetImportJob and create it again"
         );
-        // A failed attempt had no completion time as long as another could follow.
+        // A failed attempt gets its completion time only now, because no other attempt follows.
         let has_failed = status.status.as_deref() == Some(CREATE_FAILED);
         let completion_time = status.last_updated_date_time.clone().filter(|_| has_failed).or(status.completion_time);
         let status = DatasetImportJobStatus { completion_time, ..status };
@@ -370,7 +374,7 @@ impl Planner<'_> {
     }
 }
 
-/// Adds a pause of submissions in the whole account and region.
+/// Pauses submissions in the whole account and region.
 fn with_cooldown(next: Next, cause: CooldownCause) -> Next {
     match next {
         Next::Finish(mut outcome) => {

@@ -1,4 +1,4 @@
-//! When to poll or retry: pure functions from ages and failure counts to delays.
+//! When to poll and when to try again: pure functions from ages and failure counts to delays.
 //!
 //! ```
 //! use jiff::Timestamp;
@@ -15,7 +15,7 @@
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 
-/// The delays that the operator keeps. All of them are configurable.
+/// The delays, as they are configured.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Timing {
     /// The shortest interval between two polls of a running job.
@@ -34,11 +34,11 @@ pub struct Timing {
     pub rejected_max: Duration,
     /// The delay before the first retry of a failed job; it doubles with each further one.
     pub retry_min: Duration,
-    /// How often a waiting resource is reconciled although no event wakes it.
+    /// How often a waiting resource is reconciled if no event triggers it earlier.
     pub waiting: Duration,
 }
 
-/// Who has to act before a retry can succeed.
+/// Who has to act after a failure before another try can succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Severity {
     /// No one: the failure is temporary.
@@ -99,8 +99,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Counts a failure and returns the delay that follows it. `delay` maps the number of failures in a row (from 1) to a
-    /// delay.
+    /// Counts a failure and returns the delay that follows it. `delay` maps the number of failures in a row (from 1) to
+    /// a delay.
     pub fn fail(&mut self, now: Timestamp, delay: impl Fn(u32) -> Duration) -> Duration {
         self.failures = self.failures.saturating_add(1);
         let delay = delay(self.failures);
@@ -108,8 +108,8 @@ impl Backoff {
         delay
     }
 
-    /// Ends the delay, but keeps the count: the next failure continues the row.
-    pub fn end_delay(&mut self) {
+    /// Ends the delay, but keeps the count of failures in a row.
+    pub(crate) fn end_delay(&mut self) {
         self.until = None;
     }
 
@@ -118,7 +118,7 @@ impl Backoff {
         *self = Self::default();
     }
 
-    /// How many failures there were in a row.
+    /// The number of failures in a row.
     #[must_use]
     pub fn failures(&self) -> u32 {
         self.failures

@@ -1,9 +1,9 @@
-//! Whose status is believed.
+//! Whether a status is trusted.
 //!
 //! A status decides whether an import is submitted, so a status that somebody else wrote must not. A status that this
-//! process wrote, or compared with the service, is recognised by its digest. Any other status, such as one of an earlier
-//! process, is trusted only if `managedFields` names this operator as the sole owner of the fields that it manages. A
-//! status that fails both is checked against the service before anything in it is believed.
+//! process wrote, or compared with the service, is recognised by its digest. Any other status, such as one of an
+//! earlier process, is trusted only if `managedFields` names this operator as the sole owner of the fields that it
+//! manages. A status that fails both checks is verified against the service before anything in it is used.
 //!
 //! ```
 //! use personalize_operator::api::DatasetImportJob;
@@ -29,7 +29,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 /// The field manager of everything that the operator writes.
 pub const MANAGER: &str = "personalize-operator";
 
-/// Whether a status is believed.
+/// Whether a status is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Trust {
     /// The operator wrote it, or the service confirmed it.
@@ -39,7 +39,7 @@ pub enum Trust {
 }
 
 impl Trust {
-    /// The trust in the status of a resource. `confirmed` is the [`digest`] of the status that this process last wrote
+    /// The trust in the status of a resource. `confirmed` is the digest of the status that this process last wrote
     /// or confirmed.
     #[must_use]
     pub fn of(resource: &DatasetImportJob, confirmed: Option<u64>) -> Self {
@@ -51,7 +51,7 @@ impl Trust {
         }
     }
 
-    /// Whether the status is believed.
+    /// Whether it is [`Trust::Trusted`].
     #[must_use]
     pub fn is_trusted(self) -> bool {
         self == Self::Trusted
@@ -60,7 +60,7 @@ impl Trust {
 
 /// A digest of the operator's part of the status.
 #[must_use]
-pub fn digest(resource: &DatasetImportJob) -> u64 {
+pub(crate) fn digest(resource: &DatasetImportJob) -> u64 {
     digest_of(own_status(resource).as_ref())
 }
 
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn condition_of_another_controller_does_not_cost_the_trust() {
+    fn condition_of_another_controller_keeps_the_status_trusted() {
         let mut shared = written_by(MANAGER);
         let confirmed = Some(digest(&shared));
         shared.status.as_mut().unwrap().conditions.push(condition("example.org/Billed"));
@@ -170,8 +170,8 @@ mod tests {
             resource.managed_fields_mut().push(entry);
             resource
         };
-        let own_condition = json!({"f:conditions": {".": {}, "k:{\"type\":\"example.org/Billed\"}": {".": {}}}});
-        assert!(is_trusted(&with_fields(own_condition)), "by managedFields");
+        let foreign_condition = json!({"f:conditions": {".": {}, "k:{\"type\":\"example.org/Billed\"}": {".": {}}}});
+        assert!(is_trusted(&with_fields(foreign_condition)), "by managedFields");
         for fields in [
             json!({"f:conditions": {"k:{\"type\":\"Ready\"}": {"f:status": {}}}}),
             json!({"f:conditions": {"k:nonsense": {}}}),

@@ -79,8 +79,8 @@ impl DatasetArn {
         self.arn.split_once(":dataset/").map_or(&self.arn, |(_, name)| name)
     }
 
-    /// The ARN of a job of this name in the same account and region. The service derives ARNs from names, so a job can be
-    /// looked up by its name.
+    /// The ARN of a job of this name in the same account and region. The service derives ARNs from names, so a job can
+    /// be looked up by its name.
     #[must_use]
     pub fn job(&self, job_name: &str) -> JobArn {
         let AccountRegion { partition, region, account } = &self.account_region;

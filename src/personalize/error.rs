@@ -38,8 +38,8 @@ impl ErrorKind {
         self.into()
     }
 
-    /// The kind of an error response: its code, message and HTTP status. A status from 500 on never proves that the call
-    /// had no effect.
+    /// The kind of an error response: its code, message and HTTP status. A status from 500 on never proves that the
+    /// call had no effect.
     #[must_use]
     pub fn of(code: &str, message: &str, status: u16) -> Self {
         if status >= 500 {

@@ -97,8 +97,8 @@ pub fn has_ended(status: &str) -> bool {
 
 /// The calls of Amazon Personalize that the operator makes.
 ///
-/// Each call is sent once: the caller decides about retries. Reads are idempotent. Create is not, and may have created a
-/// job if it fails with [`ErrorKind::Indeterminate`].
+/// Each call is sent once: the caller decides about retries. Reads are idempotent. Create is not, and may have created
+/// a job if it fails with [`ErrorKind::Indeterminate`].
 pub trait Personalize: Send + Sync + 'static {
     /// CreateDatasetImportJob in the dataset's account and region.
     fn create_dataset_import_job(

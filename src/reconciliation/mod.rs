@@ -1,8 +1,8 @@
-//! One reconciliation of one resource, between two effects.
+//! One reconciliation of one resource, as a state machine without I/O.
 //!
-//! [`Reconciliation::next`] says what to do, an executor does it, and [`Reconciliation::apply`] takes what was observed.
-//! Nothing here has a client, a clock or async, so production, unit tests, the model checker and the fuzz targets run the
-//! very same steps. [`drive`] is the loop around them.
+//! [`Reconciliation::next`] says what to do, an executor does it, and [`Reconciliation::apply`] takes what was
+//! observed. Nothing here has a client, a clock or async, so production, unit tests, the model checker and the fuzz
+//! targets run the same steps. [`drive`] is the loop around them.
 //!
 //! ```
 //! use jiff::Timestamp;
@@ -55,7 +55,7 @@ use kube::ResourceExt;
 use std::time::Duration;
 
 /// After this many errors in a row, other resources no longer wait for this one.
-const MAX_ERRORS_IN_LINE: u32 = 6;
+const MAX_ERRORS_BEFORE_SKIP: u32 = 6;
 
 /// The most write conflicts of one reconciliation.
 const MAX_CONFLICTS: u32 = 5;
@@ -95,7 +95,7 @@ pub enum Observation {
         /// What follows the write.
         then: AfterWrite,
     },
-    /// The status is not written: somebody else changed the resource in between.
+    /// The status is not written: the resource was changed or deleted after it was read.
     Conflict,
     /// The answer of CreateDatasetImportJob.
     Created {
@@ -109,9 +109,9 @@ pub enum Observation {
 /// Why a reconciliation can't continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interrupted {
-    /// The resource is deleted, or another one has its name.
+    /// The resource is deleted; a re-created one may have its name.
     Deleted,
-    /// Others change the resource again and again.
+    /// Others keep changing the resource.
     TooManyConflicts,
 }
 
@@ -124,7 +124,7 @@ pub struct Finished {
     pub frees_others: bool,
 }
 
-/// A reconciliation between two effects.
+/// The state of a reconciliation between two effects.
 #[derive(Debug, Clone)]
 pub struct Reconciliation {
     resource: DatasetImportJob,
@@ -208,8 +208,8 @@ impl Reconciliation {
         resource
     }
 
-    /// What comes next. A status is always written by an effect, so an outcome that is returned here is ready for
-    /// [`Self::finish`].
+    /// What comes next. An outcome with a status first becomes an effect that writes it, so an outcome that is returned
+    /// here is ready for [`Self::finish`].
     #[must_use]
     pub fn next(&self, now: Timestamp, timing: &Timing) -> Next {
         if self.stale {
@@ -281,7 +281,7 @@ impl Reconciliation {
     fn jobs_listed(&mut self, jobs: Result<Vec<JobSummary>, ServiceError>, queue: &Queue) {
         if let (Ok(jobs), Some(request)) = (&jobs, self.request()) {
             self.local.expected_duration = median_duration(jobs);
-            // The resources here say how old their jobs are: no need to read tags.
+            // The queue knows the age of imports whose resources exist: no need to read the tags of their jobs.
             let known = queue.requested_at(&request.dataset);
             let known =
                 jobs.iter().filter_map(|job| Some((job.name.clone(), Ok(Some(*known.get(job.name.as_str())?)))));
@@ -301,7 +301,7 @@ impl Reconciliation {
         }
     }
 
-    /// Starts over with a live read after a conflict.
+    /// Restarts with a live read after a conflict.
     fn restart(&mut self) -> Result<(), Interrupted> {
         self.stale = true;
         self.observations = Observations::default();
@@ -352,11 +352,12 @@ impl Reconciliation {
                 return Some(local.backoff.fail(now, |failures| timing.backoff(severity, failures, jitter)));
             }
         };
-        // A reconciliation within the backoff, for instance of our own write, does not end it.
+        // A reconciliation that runs before the backoff is over, for instance because of our own write, does not end
+        // it.
         if local.backoff.until().is_none_or(|until| requeue != Requeue::At(until)) {
             local.backoff.end_delay();
             local.backoff_inputs = None;
-            // Waiting in the queue between two rejections does not end their row.
+            // Waiting in the queue between two rejections does not reset their count.
             let reason = self.resource.status.as_ref().and_then(Reason::of);
             if requeue == Requeue::AwaitChange || reason.is_none_or(|reason| reason.state() != State::Failed) {
                 local.backoff.reset();
@@ -375,19 +376,19 @@ impl Reconciliation {
         queue: &mut Queue,
     ) -> bool {
         let (Some(request), Some(uid)) = (self.request(), self.resource.uid()) else { return false };
-        // The watch may have delivered the resource during the reconciliation, with the trust of before it.
-        let moved = self.update_queue(queue);
+        // The watch may have delivered the resource during the reconciliation, with the trust from before it.
+        let changed = self.update_queue(queue);
         let released = queue.release(&uid);
         queue.set_requeue_at(&uid, self.local.backoff.until());
         if let Some(cause) = outcome.cooldown {
             let delay = |failures| timing.backoff(Severity::Transient, failures, jitter);
             queue.start_cooldown(request.dataset.account_region(), cause, now, delay);
         }
-        released || moved
+        released || changed
     }
 
-    /// Ends a reconciliation that could not finish. It blocks no other resource, unless its status write may have been applied
-    /// (`write_unconfirmed`). `jitter` is in 0..1.
+    /// Ends a reconciliation that could not finish: sets its backoff, and releases the admission unless its status
+    /// write may have been applied (`write_unconfirmed`). `jitter` is in 0..1.
     pub fn fail(
         &mut self,
         write_unconfirmed: bool,
@@ -399,7 +400,7 @@ impl Reconciliation {
         let local = &mut self.local;
         local.write_unconfirmed |= write_unconfirmed;
         let delay = local.errors.fail(now, |failures| timing.backoff(Severity::Transient, failures, jitter));
-        let skip = local.errors.failures() >= MAX_ERRORS_IN_LINE;
+        let skip = local.errors.failures() >= MAX_ERRORS_BEFORE_SKIP;
         let uid = self.resource.uid().unwrap_or_default();
         let frees_others = queue.requeue_failed(&uid, after(now, delay), skip, local.write_unconfirmed);
         Finished { requeue_after: Some(delay), frees_others }

@@ -18,7 +18,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt};
 
-/// The length in bytes from which on a span records no more fields. Each field is bounded, but a span may record a
+/// A span that is longer than this, in bytes, records no more fields. Each field is bounded, but a span may record a
 /// field any number of times.
 const MAX_SPAN_BYTES: usize = 16 * 1024;
 

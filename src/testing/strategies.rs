@@ -130,8 +130,9 @@ fn conditions() -> impl Strategy<Value = Vec<Condition>> {
     })
 }
 
-/// What a status claims beside its conditions; names and hashes come with the resource.
-fn claims() -> impl Strategy<Value = (DatasetImportJobStatus, bool, Option<(i32, Time, bool)>)> {
+/// A status without the names and hashes that depend on the resource; whether its job is the resource's own; and an
+/// intent, with whether it is under the resource's own job name.
+fn status_parts() -> impl Strategy<Value = (DatasetImportJobStatus, bool, Option<(i32, Time, bool)>)> {
     let attempt = || prop_oneof![8 => 1..4_i32, 1 => any::<i32>()];
     let times = (of(time()), of(time()), of(time()), of(time()));
     let handled = || of(select(&["1", "2"][..]).prop_map(str::to_owned));
@@ -175,7 +176,7 @@ pub fn resource() -> impl Strategy<Value = DatasetImportJob> {
         annotation(api::RECONCILE_REQUESTED_AT, &["1", "2", "3"]),
     );
     let deleted = prop_oneof![9 => Just(None), 1 => time().prop_map(Some)];
-    (any_spec().boxed(), of(0..4_i64), of(time()), deleted, annotations.boxed(), claims().boxed()).prop_map(
+    (any_spec().boxed(), of(0..4_i64), of(time()), deleted, annotations.boxed(), status_parts().boxed()).prop_map(
         |(spec, generation, created, deleted, annotations, (mut status, own, intent))| {
             let mut resource = super::resource(spec);
             resource.metadata.generation = generation;
@@ -202,7 +203,7 @@ pub fn resource() -> impl Strategy<Value = DatasetImportJob> {
     )
 }
 
-/// A job under a name of the resource, its own or not, in any state.
+/// A job with any status under a name of the resource; it may have another request.
 pub fn job(request: &ImportRequest) -> impl Strategy<Value = Job> + use<> {
     let request = request.clone();
     let times = (of(moment()), of(moment()));
@@ -222,7 +223,7 @@ pub fn job(request: &ImportRequest) -> impl Strategy<Value = Job> + use<> {
     )
 }
 
-/// The tags of a job: its own, of another owner, or none.
+/// The tags of a job: those of this resource, those of another, or none.
 pub fn tags(request: &ImportRequest) -> impl Strategy<Value = Vec<Tag>> + use<> {
     let own = request.own_tags();
     let mut others = own.clone();

@@ -1,4 +1,4 @@
-//! A job from its submission to its end and after it.
+//! An import from its submission until after its job has ended.
 
 use super::scenario::{IN_PROGRESS, SUCCESS, Scenario};
 use crate::api::RECONCILE_REQUESTED_AT;
@@ -105,7 +105,7 @@ fn oddly_spelled_final_status_ends_the_import() {
 }
 
 #[test]
-fn job_is_polled_when_due_and_at_once_on_request() {
+fn job_is_polled_when_due_and_at_once_when_requested() {
     let mut scenario = Scenario::new();
     scenario.reconcile_until_idle();
     let reads = scenario.reads;

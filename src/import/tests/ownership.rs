@@ -1,4 +1,4 @@
-//! Whose job it is, and what happens to a status that somebody else wrote.
+//! Who owns a job, and what happens to a status that somebody else wrote.
 
 use super::scenario::{FAILURE, Scenario};
 use crate::api::conditions::Reason;
@@ -8,7 +8,7 @@ use crate::testing::service_error;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 #[test]
-fn existing_own_job_is_adopted_by_a_new_resource() {
+fn job_with_ownership_tags_is_adopted_by_a_new_resource() {
     for status in [CREATE_PENDING, ACTIVE, CREATE_FAILED] {
         let mut scenario = Scenario::new();
         let (name, tags) = (scenario.request().job_name(1), scenario.request().own_tags());
@@ -32,7 +32,7 @@ fn recreated_resource_finds_its_last_attempt() {
 }
 
 #[test]
-fn foreign_job_is_adopted_only_on_request() {
+fn foreign_or_untagged_job_is_adopted_only_with_the_annotation() {
     let mut other = Scenario::new().request().own_tags();
     other[1].tag_value = "another".into();
     for tags in [vec![], other] {
@@ -49,7 +49,7 @@ fn foreign_job_is_adopted_only_on_request() {
 }
 
 #[test]
-fn job_of_another_request_is_not_adopted_even_on_request() {
+fn job_with_another_request_is_not_adopted_even_with_the_annotation() {
     let mut scenario = Scenario::new();
     let name = scenario.request().job_name(1);
     scenario.add_job(&name, ACTIVE, vec![]);

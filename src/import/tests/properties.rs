@@ -22,7 +22,8 @@ fn texts(status: &DatasetImportJobStatus) -> impl Iterator<Item = &String> {
     [&status.status, &status.failure_reason].into_iter().flatten().chain(messages)
 }
 
-/// New texts are readable, short and without secrets, and the API server accepts the status if it accepted the one before.
+/// New texts are readable, short and without secrets, and the API server accepts the status if it accepted the one
+/// before.
 fn check_written(
     resource: &DatasetImportJob,
     before: &DatasetImportJobStatus,
@@ -41,7 +42,7 @@ fn check_written(
     Ok(())
 }
 
-/// A resource, and what a reconciliation may have observed and the process remember.
+/// A resource, what a reconciliation may have observed, and what the process may remember.
 fn situation() -> impl Strategy<Value = (DatasetImportJob, Observations, LocalState)> {
     resource().boxed().prop_flat_map(|resource| {
         let observed = ImportRequest::of(&resource)
@@ -55,7 +56,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn no_plan_creates_unprepared_or_writes_anything_unfit_or_unchanged(
+    fn create_follows_all_checks_and_each_write_is_a_valid_change(
         (resource, observations, local) in situation(),
         trusted: bool,
         now in moment(),
@@ -66,7 +67,7 @@ proptest! {
         prop_assert_eq!(&next, &plan(&resource, trust, &observations, &local, now, &timing()), "plans are repeatable");
         match &next {
             Next::Perform(Effect::CreateJob { attempt }) => {
-                prop_assert!(trusted, "no create after a status of somebody else");
+                prop_assert!(trusted, "no create with an untrusted status");
                 prop_assert_eq!(observations.intent, Some(*attempt), "no create without an intent of this reconciliation");
                 prop_assert_eq!(before.submission.map(|s| s.attempt), Some(*attempt), "no create without a recorded intent");
                 let lookup = observations.lookups.get(attempt).and_then(|lookup| lookup.as_ref().err());

@@ -1,4 +1,4 @@
-//! Jobs that the status does not know, and requests that must not be repeated.
+//! Jobs that the status does not name, and requests that must not be handled twice.
 
 use super::scenario::{FAILURE, Scenario};
 use crate::api::conditions::{self, READY, Reason};
@@ -27,7 +27,7 @@ fn restored_waiting_resource_finds_its_successful_attempt() {
 }
 
 #[test]
-fn withdrawn_retry_request_does_not_fire_again() {
+fn removed_and_repeated_retry_annotation_is_handled_once() {
     let mut scenario = Scenario::new();
     let fail = |scenario: &mut Scenario, attempt| {
         scenario.reconcile_until_idle();
@@ -165,7 +165,7 @@ fn job_that_reappears_is_adopted_only_if_its_tags_prove_ownership() {
 }
 
 #[test]
-fn backoff_longer_than_any_backoff_is_ignored_after_the_clock_was_set_back() {
+fn backoff_beyond_the_maximum_is_ignored_because_the_clock_was_set_back() {
     let mut scenario = Scenario::new();
     let mut waits = |until| {
         scenario.local.backoff.fail(until, |_| Duration::ZERO);

@@ -111,7 +111,7 @@ impl Scenario {
         answer
     }
 
-    /// One reconciliation of a status that the operator wrote, which crashes after this many effects. `None` if it
+    /// One reconciliation of a status that the operator wrote, with a crash after this many effects. `None` if it
     /// crashed.
     pub(super) fn reconcile_within(&mut self, effects: usize) -> Option<Finished> {
         set_status_manager(&mut self.resource, MANAGER);
@@ -134,8 +134,8 @@ impl Scenario {
         let (timing, queue) = (timing(), Mutex::new(Queue::new(5, timing())));
         queue.lock().unwrap().observe(&self.resource, self.local.trust(&self.resource));
         let mut reconciliation = Reconciliation::new(self.resource.clone(), self.local.clone());
-        let mut service = Service { scenario: self, effects, looked_up_since_intent: false };
-        let driven = drive(&mut reconciliation, &mut service, &queue, &timing).now_or_never();
+        let mut executor = ScenarioExecutor { scenario: self, effects_left: effects, looked_up_since_intent: false };
+        let driven = drive(&mut reconciliation, &mut executor, &queue, &timing).now_or_never();
         match driven.expect("no effect waits") {
             Ok(finished) => {
                 self.local = reconciliation.into_local();
@@ -192,13 +192,13 @@ impl Scenario {
 struct Crash;
 
 /// Performs effects on a scenario, until the operator crashes.
-struct Service<'a> {
+struct ScenarioExecutor<'a> {
     scenario: &'a mut Scenario,
-    effects: usize,
+    effects_left: usize,
     looked_up_since_intent: bool,
 }
 
-impl Service<'_> {
+impl ScenarioExecutor<'_> {
     fn answer(&mut self, reconciliation: &Reconciliation, effect: Effect) -> Observation {
         let scenario = &mut *self.scenario;
         match effect {
@@ -247,7 +247,7 @@ impl Service<'_> {
     }
 }
 
-impl Executor for Service<'_> {
+impl Executor for ScenarioExecutor<'_> {
     type Error = Crash;
 
     fn now(&self) -> Timestamp {
@@ -259,7 +259,7 @@ impl Executor for Service<'_> {
     }
 
     async fn perform(&mut self, reconciliation: &Reconciliation, effect: Effect) -> Result<Observation, Crash> {
-        self.effects = self.effects.checked_sub(1).ok_or(Crash)?;
+        self.effects_left = self.effects_left.checked_sub(1).ok_or(Crash)?;
         Ok(self.answer(reconciliation, effect))
     }
 }

@@ -12,9 +12,9 @@ static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
 });
 
 /// The rules that the resource breaks.
-pub(super) fn violations(job: &DatasetImportJob) -> Vec<String> {
+pub(super) fn violations(resource: &DatasetImportJob) -> Vec<String> {
     let mut violations = Vec::new();
-    check(&SCHEMA, &serde_json::to_value(job).unwrap(), "", &mut violations);
+    check(&SCHEMA, &serde_json::to_value(resource).unwrap(), "", &mut violations);
     violations
 }
 
@@ -85,9 +85,9 @@ fn follows(keyword: &str, rule: &Value, value: &Value, at: &str, violations: &mu
 fn schema_rejects_what_the_api_server_rejects() {
     let good = serde_json::to_value(super::scenario::Scenario::new().resource).unwrap();
     let violations_of = |pointer: &str, bad: Value| {
-        let mut job = good.clone();
-        *job.pointer_mut(pointer).unwrap() = bad;
-        violations(&serde_json::from_value(job).unwrap()).len()
+        let mut resource = good.clone();
+        *resource.pointer_mut(pointer).unwrap() = bad;
+        violations(&serde_json::from_value(resource).unwrap()).len()
     };
     assert_eq!(violations_of("/spec/backoffLimit", 3.into()), 0);
     let condition = |type_: &str, reason: &str| {

@@ -29,7 +29,7 @@ fn lost_answer_is_looked_up_whether_or_not_the_call_took_effect() {
 
 #[test]
 fn each_create_error_leads_to_its_reason_and_a_retry() {
-    for (kind, reason, row) in [
+    for (kind, reason, conditions) in [
         (ErrorKind::InvalidInput, Reason::InvalidInput, FAILURE),
         (ErrorKind::AccessDenied, Reason::AccessDenied, FAILURE),
         (ErrorKind::TooManyTags, Reason::TooManyTags, FAILURE),
@@ -43,7 +43,7 @@ fn each_create_error_leads_to_its_reason_and_a_retry() {
         let mut scenario = Scenario::new();
         scenario.answers = vec![(false, Err(service_error(kind)))];
         scenario.reconcile_until_idle();
-        assert_eq!((scenario.reason(), scenario.conditions()), (reason, row.map(String::from)), "{kind:?}");
+        assert_eq!((scenario.reason(), scenario.conditions()), (reason, conditions.map(String::from)), "{kind:?}");
         assert_eq!(scenario.status().submission.is_some(), kind == ErrorKind::Indeterminate, "{kind:?}");
         assert!(scenario.local.backoff.until().is_some(), "{kind:?}: it is retried");
         for _ in 0..3 {
@@ -82,7 +82,7 @@ fn resumed_intent_waits_for_a_job_that_started_meanwhile() {
 }
 
 #[test]
-fn intent_of_a_fast_clock_delays_the_resubmission_no_longer() {
+fn intent_time_in_the_future_does_not_prolong_the_grace_period() {
     let mut scenario = crashed_after_intent();
     scenario.now = after(scenario.now, Duration::from_secs(1));
     let ahead = after(scenario.now, Duration::from_secs(24 * 3600));

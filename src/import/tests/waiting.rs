@@ -1,4 +1,4 @@
-//! What an import waits for, and what keeps it from being submitted for good.
+//! What an import waits for, and what prevents its submission for good.
 
 use super::scenario::{FAILURE, IN_PROGRESS, SUSPENDED, Scenario};
 use crate::api::conditions::Reason;
