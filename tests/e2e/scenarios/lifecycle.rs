@@ -1,4 +1,4 @@
-//! The life of a resource and of the operator: retries, edits, events, shutdown.
+//! The lifecycle of a resource and of the operator: retries, edits, events, shutdown.
 
 use crate::env::personalize_local::SECRET_KEY;
 use crate::env::proxy::Fault;
@@ -86,8 +86,8 @@ fn irrelevant_edits_cause_no_call_and_no_write() {
     env.import("nightly", "d0", json!({}));
     env.wait_for_reason("nightly", "Pending");
     eventually("the job was polled", || (env.service.call_count("DescribeDatasetImportJob") >= 3).then_some(()));
-    env.import("probe", "d1", json!({}));
-    env.wait_for_reason("probe", "Pending");
+    env.import("other", "d1", json!({}));
+    env.wait_for_reason("other", "Pending");
     let writes = env.operator_write_count("nightly");
     let polls = |env: &TestEnv| env.service.ledger().iter().filter(|l| l.to_string().contains("nightly-")).count();
     let before = polls(&env);
