@@ -45,7 +45,7 @@ impl Replica {
         self.operator = Some(env.spawn_operator_behind(&self.proxy, &[&identity, "--log-level=info"]));
     }
 
-    /// Ends what is due, or everything with `now`, and restarts a dead operator.
+    /// Ends the faults that are due, or all with `now`, and restarts an operator that has exited.
     fn recover(&mut self, env: &TestEnv, now: bool) {
         let is_due = |until: &mut Option<Instant>| until.take_if(|at| now || *at <= Instant::now()).is_some();
         if is_due(&mut self.faulty) {

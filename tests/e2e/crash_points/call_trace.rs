@@ -36,9 +36,9 @@ impl CrashPoint {
 /// The job that another tool runs in an obstructed run.
 pub const FOREIGN_JOB: &str = "foreign";
 
-/// The phase of a resource without a status.
+/// The summary for a resource without a status.
 const NO_STATUS: &str = "no status";
-/// The phase of a resource that was deleted and applied again.
+/// The summary for a resource that was deleted and applied again.
 const RECREATED: &str = "recreated";
 /// Marks a live read because the cache may be stale. Not every run makes one.
 pub const STALE_CACHE: &str = "stale cache";
@@ -49,8 +49,8 @@ pub const FOREVER_MS: u64 = 36_000_000;
 /// The calls of one run so far.
 pub struct CallTrace {
     scenario: Scenario,
-    /// The last written status, in short.
-    phase: String,
+    /// The summary of the last written status.
+    status_summary: String,
     finished: bool,
     /// The resource was deleted and applied again.
     recreated: bool,
@@ -73,7 +73,7 @@ impl CallTrace {
     pub fn new(scenario: Scenario, crash_points: &[CrashPoint]) -> Self {
         Self {
             scenario,
-            phase: NO_STATUS.into(),
+            status_summary: NO_STATUS.into(),
             finished: false,
             recreated: false,
             fresh: true,
@@ -96,15 +96,15 @@ impl CallTrace {
             "GET leases" if std::mem::take(&mut self.fresh) => "starting".into(),
             "GET leases" | "PUT leases" | "POST leases" | "WATCH datasetimportjobs" => String::new(),
             "LIST datasetimportjobs" if call.path.contains("limit=1&") || call.path.ends_with("limit=1") => {
-                "probe".into()
+                "CRD check".into()
             }
             "LIST datasetimportjobs" => "all".into(),
             "GET datasetimportjobs" if !self.is_before_intent() => STALE_CACHE.into(),
             "POST events" if self.recreated => format!("{}, {RECREATED}", text(&body["reason"])),
             "POST events" => text(&body["reason"]),
-            "PUT datasetimportjobs/status" => format!("{} -> {}", self.phase, phase(&body["status"])),
-            "ListTagsForResource" if call.body.contains(FOREIGN_JOB) => format!("foreign job, {}", self.phase),
-            _ => self.phase.clone(),
+            "PUT datasetimportjobs/status" => format!("{} -> {}", self.status_summary, summary_of(&body["status"])),
+            "ListTagsForResource" if call.body.contains(FOREIGN_JOB) => format!("foreign job, {}", self.status_summary),
+            _ => self.status_summary.clone(),
         };
         format!("{} [{position}]", call.label)
     }
@@ -112,10 +112,12 @@ impl CallTrace {
     /// Whether the operator records an intent next.
     fn is_before_intent(&self) -> bool {
         let waiting = ["Queued, attempt 0", "InvalidInput, attempt 0", "DatasetNotReady, attempt 0"];
-        self.phase == NO_STATUS || self.phase.starts_with("Retrying") || waiting.contains(&self.phase.as_str())
+        self.status_summary == NO_STATUS
+            || self.status_summary.starts_with("Retrying")
+            || waiting.contains(&self.status_summary.as_str())
     }
 
-    /// Records a call, decides its fault, and moves the service on as the operator reports progress.
+    /// Records a call, decides its fault, and lets the job progress when the operator reports its status.
     pub fn record(&mut self, call: &Call, env: &TestEnv) -> Fault {
         if self.crashing {
             return Fault::DropRequest;
@@ -155,19 +157,19 @@ impl CallTrace {
         last && self.watching && self.has_reported_the_end() && self.has("PUT leases []")
     }
 
-    /// The process has died, and another one starts.
+    /// The process has exited, and another one starts.
     pub fn next_process(&mut self) {
         (self.crashing, self.stopping, self.fresh, self.watching) = (false, false, true, false);
     }
 
     /// The resource is deleted, and is applied again.
     pub fn resource_recreated(&mut self) {
-        (self.recreated, self.finished, self.phase) = (true, false, RECREATED.into());
+        (self.recreated, self.finished, self.status_summary) = (true, false, RECREATED.into());
     }
 
     /// A job waits, runs and ends only after the status reports the state before, so that every run has all states.
     fn status_written(&mut self, status: &Value, env: &TestEnv) {
-        self.phase = phase(status);
+        self.status_summary = summary_of(status);
         let job = text(&status["jobName"]);
         match text(&ready(status)["reason"]).as_str() {
             "Pending" if status["status"] == "CREATE PENDING" => env.service.set_durations(1, FOREVER_MS),
@@ -192,11 +194,11 @@ fn ready(status: &Value) -> Value {
 }
 
 /// Reason, service status and attempt of a status.
-fn phase(status: &Value) -> String {
+fn summary_of(status: &Value) -> String {
     let attempt = status["submission"]["attempt"].as_i64().or(status["attempts"].as_i64()).unwrap_or(0);
     let (mut reason, service_status) = (text(&ready(status)["reason"]), text(&status["status"]));
-    // An import that was queued keeps this reason until there is news. Whether another process reports Submitting in
-    // between is random.
+    // An import that was queued keeps this reason until its submission has a result. Whether another process
+    // reports Submitting in between is random.
     if reason == "Queued" && status["submission"].is_object() {
         reason = "Submitting".into();
     }

@@ -139,9 +139,9 @@ fn run_all(runs: Vec<Run>) -> Vec<(Run, Result<RunResult, String>)> {
 /// Runs one of each list of alternatives, and tries the next one until all crash points of a run are reached.
 fn run_until_crashed(runs: Vec<Vec<Run>>) -> Vec<(Run, RunResult)> {
     let (mut missing, mut done, mut failures) = (runs, Vec::new(), Vec::new());
-    for attempt in 0..TRIES {
+    for try_number in 0..TRIES {
         let alternatives: BTreeMap<Run, Vec<Run>> =
-            missing.drain(..).map(|runs| (runs[attempt % runs.len()].clone(), runs)).collect();
+            missing.drain(..).map(|runs| (runs[try_number % runs.len()].clone(), runs)).collect();
         for (run, result) in run_all(alternatives.keys().cloned().collect()) {
             match result {
                 Ok(result) if result.crashes.len() == run.1.len() => done.push((run, result)),

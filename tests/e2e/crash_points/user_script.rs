@@ -1,5 +1,5 @@
-//! The user of [`Scenario::Obstructed`](super::Scenario): puts obstacles in the way, and removes each one when the
-//! operator has reported it, even if the operator crashes in between.
+//! The user of [`Scenario::Obstructed`](super::Scenario): creates obstacles, and removes each one when the operator
+//! has reported it, even if the operator crashes in between.
 
 use super::call_trace::{CallTrace, FOREIGN_JOB};
 use crate::env::{TestEnv, block_on, dataset_arn, ready_condition};

@@ -122,7 +122,7 @@ pub fn ready_condition(status: &DatasetImportJobStatus) -> Option<&Condition> {
 static NAMESPACES: AtomicU32 = AtomicU32::new(0);
 static OPERATORS: AtomicU32 = AtomicU32::new(0);
 
-/// One operator that a test started. The handle may be gone when the invariants are checked.
+/// One operator that a test started. Its handle may be dropped before the invariants are checked.
 #[derive(Clone)]
 struct Started {
     pid: u32,
@@ -367,7 +367,7 @@ impl TestEnv {
         args.push(format!("--watch-namespaces={}", self.namespace));
         args.push(format!("--lease-namespace={}", self.namespace));
         args.push(format!("--listen={listen}"));
-        // The parser rejects a flag that is given twice.
+        // Pass each flag once: a repeated list flag would add to the list.
         args.retain(|arg| !flags.iter().any(|flag| arg.split('=').next() == flag.split('=').next()));
         args.extend(flags.iter().map(|flag| (*flag).to_owned()));
         let out = fs::File::create(&log).unwrap();

@@ -53,7 +53,7 @@ pub enum Fault {
     Delay(Duration),
     /// The call is forwarded after a delay, even if the operator has given up by then.
     ForwardLate(Duration),
-    /// The call is forwarded when the test says so, even if the operator has given up by then.
+    /// The call is forwarded when the test releases it, even if the operator has given up by then.
     HoldUntil(watch::Receiver<bool>),
     /// The call is forwarded. Each part of the response is delayed.
     SlowResponse(Duration),
@@ -131,7 +131,7 @@ impl Proxy {
         Self { state, kubeconfig: path, service_url: personalize, _runtime: runtime }
     }
 
-    /// Sets what decides the fault of each call from now on.
+    /// Sets the function that decides the fault of each call from now on.
     pub fn inject(&self, injector: impl FnMut(&Call) -> Fault + Send + 'static) {
         *self.state.injector.lock().unwrap() = Box::new(injector);
     }
@@ -300,7 +300,7 @@ fn respond(status: u16, headers: &[(&'static str, String)], body: &str) -> Resul
     Ok(response.body(Full::new(Bytes::from(body.to_owned())).map_err(BoxError::from).boxed())?)
 }
 
-/// A body of these parts. A channel, because the stream of an upstream body is not `Sync`.
+/// A body of these parts. It uses a channel, because the stream of an upstream body is not `Sync`.
 fn boxed(
     parts: impl futures::Stream<Item = Result<hyper::body::Frame<Bytes>, BoxError>> + Send + 'static,
 ) -> BoxBody<Bytes, BoxError> {

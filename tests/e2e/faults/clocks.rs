@@ -1,4 +1,4 @@
-//! Wrong clocks: of the cluster's hosts against each other, and against the service.
+//! Clocks that differ between the cluster's hosts, or from the service's clock.
 
 use super::host::Host;
 use super::{CREATE, DESCRIBE, assert_imported_once, import_nightly, records_intent, wait_until_not_leader};
@@ -20,7 +20,7 @@ fn error_codes(env: &TestEnv, operation: &str) -> Vec<String> {
 #[test]
 fn fault_33_lease_from_a_clock_years_ahead_expires_as_usual() {
     let env = TestEnv::new();
-    // The lease of a dead replica whose clock was years ahead.
+    // The lease of a crashed replica whose clock was years ahead.
     let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "personalize-operator"},
         "spec": {"holderIdentity": "ahead", "leaseDurationSeconds": 3, "acquireTime": "2056-01-01T00:00:00.000000Z",
                  "renewTime": "2056-01-01T00:00:00.000000Z", "leaseTransitions": 1}});
@@ -123,7 +123,7 @@ fn fault_34_clock_corrected_while_waiting_submits_once() {
         let _operator = env.start_operator_with(&host.vars(), &flags);
         import_nightly(&env);
         env.wait_for_reason("nightly", "CredentialsRefused");
-        // The operator waits for its next attempt while the clock changes.
+        // The clock changes while the operator waits for its backoff.
         host.set_clock_offset(0);
         assert_imported_once(&env);
         assert_only_signatures_rejected(&env, DESCRIBE);

@@ -72,7 +72,7 @@ fn fault_36_throttled_creates_queue_all_and_only_the_oldest_retries() {
 }
 
 /// Lists return no job and a token for the next page, made from the number of the page. Returns how many pages each of
-/// the first two attempts read, and the limit of jobs per list that the log names.
+/// the first two listings read, and the limit of jobs per listing that the log names.
 fn endless_listing(token: fn(usize) -> String) -> ([usize; 2], usize) {
     let env = TestEnv::new();
     let proxy = env.start_proxy();
@@ -88,10 +88,10 @@ fn endless_listing(token: fn(usize) -> String) -> ([usize; 2], usize) {
     import_nightly(&env);
     env.wait_for_message("nightly", "other imports");
     assert_eq!(ready_state(&env.status("nightly")).0, "Unknown");
-    let attempts = || {
+    let listing_starts = || {
         let calls = proxy.calls();
         let pages: Vec<_> = calls.iter().filter(|call| call.label == "ListDatasetImportJobs").collect();
-        // An attempt starts with a call without a token.
+        // A listing starts with a call without a token.
         pages
             .iter()
             .enumerate()
@@ -99,8 +99,8 @@ fn endless_listing(token: fn(usize) -> String) -> ([usize; 2], usize) {
             .map(|(i, _)| i)
             .collect::<Vec<_>>()
     };
-    eventually("the third attempt has started", || (attempts().len() > 2).then_some(()));
-    let starts = attempts();
+    eventually("the third listing has started", || (listing_starts().len() > 2).then_some(()));
+    let starts = listing_starts();
     assert_eq!(env.service.call_count(CREATE), 0, "without a complete list there is no create");
     proxy.clear();
     assert_imported_once(&env);
@@ -113,7 +113,7 @@ fn endless_listing(token: fn(usize) -> String) -> ([usize; 2], usize) {
 fn fault_59_endless_pagination_stops_at_the_limit() {
     // Every page has a new token.
     let (pages, jobs) = endless_listing(|nth| format!("page-{nth}"));
-    assert_eq!(pages, [jobs / 100; 2], "each attempt ends at the limit");
+    assert_eq!(pages, [jobs / 100; 2], "each listing ends at the limit");
 }
 
 #[test]

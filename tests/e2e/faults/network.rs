@@ -201,19 +201,19 @@ fn slow_responses_to_all_calls_are_survived() {
     assert_imported_once(&env);
 }
 
-/// A part of the control plane is paused: it neither answers nor closes connections. One import runs meanwhile, and
-/// another one is created right after.
-fn assert_imports_survive_a_paused(part: control_plane::Component) {
+/// A component of the control plane is paused: it neither answers nor closes connections. One import runs meanwhile,
+/// and another one is created right after.
+fn assert_imports_survive_a_paused_component(component: control_plane::Component) {
     let (_guard, control_plane, env) = dedicated_control_plane();
     env.service.set_durations(100, 600_000);
     let operator = env.start_operator(&[]);
     import_nightly(&env);
     env.wait_for_reason("nightly", "Importing");
-    control_plane.pause(part).unwrap();
+    control_plane.pause(component).unwrap();
     wait_until_not_leader(&operator);
     wait_until_unready(&operator);
     assert_eq!(operator.get("/healthz").map(|(s, _)| s), Some(200));
-    control_plane.resume(part).unwrap();
+    control_plane.resume(component).unwrap();
     eventually("the operator is ready again", || operator.is_ready().then_some(()));
     env.import("after", "d1", json!({}));
     env.wait_for_reason("after", "Importing");
@@ -226,12 +226,12 @@ fn assert_imports_survive_a_paused(part: control_plane::Component) {
 
 #[test]
 fn paused_api_server_keeps_imports_going() {
-    assert_imports_survive_a_paused(control_plane::Component::ApiServer);
+    assert_imports_survive_a_paused_component(control_plane::Component::ApiServer);
 }
 
 #[test]
 fn paused_etcd_keeps_imports_going() {
-    assert_imports_survive_a_paused(control_plane::Component::Etcd);
+    assert_imports_survive_a_paused_component(control_plane::Component::Etcd);
 }
 
 #[test]
@@ -260,7 +260,7 @@ enum Part {
 }
 
 #[test]
-fn imports_succeed_in_whatever_order_the_parts_start() {
+fn imports_succeed_in_any_start_order() {
     use Part::{ApiServer, Operator, Service};
     let env = TestEnv::new();
     let proxy = env.start_proxy();

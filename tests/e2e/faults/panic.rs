@@ -22,12 +22,12 @@ use tokio::sync::watch;
 
 /// A service that panics for one dataset, and keeps a ledger.
 #[derive(Default)]
-struct Panicky {
+struct PanickingService {
     jobs: Mutex<HashMap<String, Job>>,
     ledger: Mutex<Vec<Value>>,
 }
 
-impl Personalize for Panicky {
+impl Personalize for PanickingService {
     async fn create_dataset_import_job(&self, input: &CreateJobInput) -> Result<JobArn, ServiceError> {
         let job = Job {
             name: input.job_name.clone(),
@@ -93,7 +93,7 @@ async fn fault_11_panic_in_one_reconcile_does_not_stop_the_others() {
     let Command::Run(args) = cli.command else { panic!("run") };
     let (_stop, stopped) = watch::channel(false);
     let metrics = Arc::new(Metrics::default());
-    let service = Arc::new(Panicky::default());
+    let service = Arc::new(PanickingService::default());
     let running = tokio::spawn(controller::run(
         KubeClient::new(config, Arc::clone(&metrics)).unwrap(),
         Arc::clone(&service),

@@ -1,4 +1,4 @@
-//! Faults and edits in the life of a resource.
+//! Faults and edits during the lifecycle of a resource.
 
 use super::{CREATE, assert_imported_once, import_nightly, reconcile_count, records_intent};
 use crate::env::proxy::Fault;
@@ -178,7 +178,7 @@ fn fault_67_namespace_deleted_during_create_does_not_create_again() {
     wait_until_namespace_is_gone(&env);
     release.send(true).unwrap();
     eventually("the service accepts the job", || (env.accepted_count() == 1).then_some(()));
-    // There is no status left to report the job in, and it is not tried again.
+    // There is no status left to report the job in, and the create is not repeated.
     eventually("the reconcile ends", || (reconcile_count(&operator) > 0).then_some(()));
     assert_eq!((proxy.count(CREATE), env.accepted_count()), (1, 1));
     assert_eq!(operator.get("/healthz").map(|(s, _)| s), Some(200));
@@ -303,13 +303,13 @@ fn fault_74_import_that_is_always_rejected_backs_off_to_the_maximum() {
     env.import("poison", "d0", json!({}));
     env.import("nightly", "d1", json!({}));
     env.wait_for_reason("nightly", "ImportSucceeded");
-    let attempts = || {
+    let rejections = || {
         let ledger = env.service.ledger();
         let of = |l: &&Value| l["operation"] == CREATE && l["errorCode"] == "InvalidInputException";
         ledger.iter().filter(of).map(|l| l["time"].as_str().unwrap().parse().unwrap()).collect::<Vec<jiff::Timestamp>>()
     };
-    eventually("the maximum delay is reached", || (attempts().len() >= 6).then_some(()));
-    let gaps: Vec<f64> = attempts().windows(2).map(|w| w[1].duration_since(w[0]).as_secs_f64()).collect();
+    eventually("the maximum delay is reached", || (rejections().len() >= 6).then_some(()));
+    let gaps: Vec<f64> = rejections().windows(2).map(|w| w[1].duration_since(w[0]).as_secs_f64()).collect();
     // Jitter shortens each delay by at most half. A slow machine only makes it longer.
     for (gap, least) in gaps.iter().zip([0.2, 0.4, 0.8, 0.8, 0.8]) {
         assert!(*gap >= least, "the delays grow to the maximum: {gaps:?}");

@@ -93,7 +93,7 @@ fn fault_72_start_with_10_000_finished_resources_makes_no_call_and_no_write() {
 
 /// How many jobs were described, from this line of the ledger on.
 fn described_jobs(env: &TestEnv, from: usize) -> usize {
-    // Reading a ledger of thousands of lines all the time would slow down the operator.
+    // Reading a ledger of thousands of lines without a pause would delay the operator.
     std::thread::sleep(Duration::from_millis(500));
     let ledger = env.service.ledger();
     let described = ledger[from..].iter().filter(|l| l["operation"] == DESCRIBE);

@@ -23,8 +23,8 @@ pub(super) fn ready_state(status: &DatasetImportJobStatus) -> (String, String) {
     ready_condition(status).map(|ready| (ready.status.clone(), ready.message.clone())).unwrap_or_default()
 }
 
-/// The first `count` creates meet this fault, and the import is made once all the same. Returns the status while it
-/// has this reason.
+/// The first `count` creates meet this fault, and the import is still made once. Returns the status while it has
+/// this reason.
 fn import_despite(count: u32, action: &Value, reason: &str) -> (TestEnv, OperatorProcess, DatasetImportJobStatus) {
     let env = TestEnv::new();
     env.service.inject_fault(&fault(CREATE, count, action));
@@ -180,7 +180,7 @@ fn foreign_job(name: &str) -> Value {
     json!({"name": name, "datasetArn": dataset_arn("d0"), "dataLocation": "s3://bucket/interactions.csv", "roleArn": ROLE})
 }
 
-/// The import conflicts with a foreign job of its name, and adopts it on request.
+/// The import conflicts with a foreign job of its name, and adopts it when the user asks for it.
 fn assert_conflict_until_adopted(env: &TestEnv) {
     let status = env.wait_for_reason("weekly", "JobNameConflict");
     assert_eq!((status.dataset_import_job_arn, status.submission), (None, None), "no intent is left");

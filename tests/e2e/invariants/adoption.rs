@@ -81,7 +81,7 @@ pub(super) fn is_owned(job: &Value, resource: &Value) -> bool {
 
 mod tests {
     use crate::invariants::histories::{
-        DATASET, accepted_create, assert_breaks, assert_holds, intent, job, job_owned_by, succeeded, write,
+        DATASET, accepted_create, assert_holds, assert_violates, intent, job, job_owned_by, succeeded, write,
     };
     use crate::invariants::{History, check, check_logs};
     use serde_json::{Value, json};
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn unknown_job_violates_c_until_the_resource_asks_to_adopt_it() {
         let adopted = adopting(write("a", &succeeded("foreign")));
-        assert_breaks("C", &check_logs(&[], &[write("a", &succeeded("foreign"))]));
+        assert_violates("C", &check_logs(&[], &[write("a", &succeeded("foreign"))]));
         let mut later = write("a", &succeeded("foreign"));
         later["responseObject"]["status"]["observedGeneration"] = json!(0);
         assert_holds(&check_logs(&[], &[later, adopted.clone()])[1..]);
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn job_tagged_for_another_resource_violates_c() {
-        assert_breaks("C", &with_jobs(&[write("a", &succeeded("old"))], &[job_owned_by("b", "old", "ACTIVE", 0, 1)]));
+        assert_violates("C", &with_jobs(&[write("a", &succeeded("old"))], &[job_owned_by("b", "old", "ACTIVE", 0, 1)]));
         assert_holds(&with_jobs(&[write("a", &succeeded("old"))], &[job_owned_by("a", "old", "ACTIVE", 0, 1)]));
     }
 
@@ -117,14 +117,14 @@ mod tests {
     fn job_tagged_for_another_namespace_violates_c() {
         let mut foreign = job("old", "ACTIVE", 0, 1);
         foreign["tags"][0]["tagValue"] = json!("elsewhere");
-        assert_breaks("C", &with_jobs(&[write("a", &succeeded("old"))], &[foreign]));
+        assert_violates("C", &with_jobs(&[write("a", &succeeded("old"))], &[foreign]));
     }
 
     #[test]
     fn job_tagged_for_another_request_violates_c() {
         let mut other = job("old", "ACTIVE", 0, 1);
         other["tags"][2]["tagValue"] = json!("0");
-        assert_breaks("C", &with_jobs(&[write("a", &succeeded("old"))], &[other]));
+        assert_violates("C", &with_jobs(&[write("a", &succeeded("old"))], &[other]));
     }
 
     #[test]
@@ -141,7 +141,7 @@ mod tests {
             let writes = [adopting(write("a", &succeeded("old")))];
             assert_holds(&with_jobs(&writes, std::slice::from_ref(&foreign)));
             foreign[field] = other;
-            assert_breaks("C", &with_jobs(&writes, &[foreign]));
+            assert_violates("C", &with_jobs(&writes, &[foreign]));
         }
     }
 
@@ -149,7 +149,7 @@ mod tests {
     fn job_intended_by_another_resource_violates_c() {
         let writes =
             [write("a", &intent("shared", 1)), write("a", &succeeded("shared")), write("bb", &succeeded("shared"))];
-        assert_breaks("C", &check_logs(&[accepted_create("shared", DATASET)], &writes));
+        assert_violates("C", &check_logs(&[accepted_create("shared", DATASET)], &writes));
         assert_holds(&check_logs(&[accepted_create("shared", DATASET)], &writes[..2]));
     }
 }

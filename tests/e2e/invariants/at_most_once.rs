@@ -1,5 +1,5 @@
 //! A: at most one create is accepted per resource and attempt, its intent is recorded before, and another attempt
-//! follows only a failed one, within the limit or on request.
+//! follows only a failed one, within the limit or when the user requests it.
 
 use super::{AcceptedCreate, History, Intent, accepted_creates, annotation, intents, job, text, written_resource};
 use jiff::Timestamp;
@@ -91,7 +91,7 @@ fn unwarranted_attempt(
 
 mod tests {
     use crate::invariants::histories::{
-        DATASET, OTHER_DATASET, accepted_create, assert_breaks, assert_holds, intent, job, millis_at, write,
+        DATASET, OTHER_DATASET, accepted_create, assert_holds, assert_violates, intent, job, millis_at, write,
         write_with_backoff_limit, write_with_retry_requested,
     };
     use crate::invariants::{History, check, check_logs};
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn job_name_accepted_twice_violates_a() {
-        assert_breaks(
+        assert_violates(
             "A",
             &check_logs(
                 &[accepted_create("a-1", DATASET), accepted_create("a-1", DATASET)],
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn two_job_names_for_one_attempt_violate_a_but_a_retry_does_not() {
         let ledger = [accepted_create("a-1", DATASET), accepted_create("a-1-2", DATASET)];
-        assert_breaks("A", &check_logs(&ledger, &[write("a", &intent("a-1", 1)), write("a", &intent("a-1-2", 1))]));
+        assert_violates("A", &check_logs(&ledger, &[write("a", &intent("a-1", 1)), write("a", &intent("a-1-2", 1))]));
         assert_holds(&check_logs(
             &ledger,
             &[
@@ -123,22 +123,22 @@ mod tests {
 
     #[test]
     fn create_without_or_before_its_intent_violates_a() {
-        assert_breaks("A", &check_logs(&[accepted_create("a-1", DATASET)], &[]));
+        assert_violates("A", &check_logs(&[accepted_create("a-1", DATASET)], &[]));
         let mut late = write("a", &intent("a-1", 1));
         late["requestReceivedTimestamp"] = json!("2026-01-01T00:01:00.500001Z");
-        assert_breaks("A", &check_logs(&[accepted_create("a-1", DATASET)], &[late]));
+        assert_violates("A", &check_logs(&[accepted_create("a-1", DATASET)], &[late]));
     }
 
     #[test]
     fn create_into_another_dataset_than_intended_violates_a() {
-        assert_breaks("A", &check_logs(&[accepted_create("a-1", OTHER_DATASET)], &[write("a", &intent("a-1", 1))]));
+        assert_violates("A", &check_logs(&[accepted_create("a-1", OTHER_DATASET)], &[write("a", &intent("a-1", 1))]));
     }
 
     #[test]
     fn create_after_an_intent_by_another_client_violates_a() {
         let mut forged = write("a", &intent("a-1", 1));
         forged["userAgent"] = json!("kubectl/v1");
-        assert_breaks("A", &check_logs(&[accepted_create("a-1", DATASET)], &[forged]));
+        assert_violates("A", &check_logs(&[accepted_create("a-1", DATASET)], &[forged]));
     }
 
     #[test]
@@ -153,15 +153,15 @@ mod tests {
             check(&History { ledger: &ledger, writes: &writes, jobs: &jobs, ..History::default() })
         };
         assert_holds(&with("CREATE FAILED", 1));
-        assert_breaks("A", &with("CREATE FAILED", millis_at("00:01:00.501")));
-        assert_breaks("A", &with("ACTIVE", 1));
+        assert_violates("A", &with("CREATE FAILED", millis_at("00:01:00.501")));
+        assert_violates("A", &with("ACTIVE", 1));
     }
 
     #[test]
     fn retry_beyond_the_limit_violates_a_unless_requested() {
         let ledger = [accepted_create("a-1", DATASET), accepted_create("a-1-2", DATASET)];
         let first = write("a", &intent("a-1", 1));
-        assert_breaks("A", &check_logs(&ledger, &[first.clone(), write("a", &intent("a-1-2", 2))]));
+        assert_violates("A", &check_logs(&ledger, &[first.clone(), write("a", &intent("a-1-2", 2))]));
         assert_holds(&check_logs(&ledger, &[first, write_with_retry_requested("a", &intent("a-1-2", 2))]));
     }
 }

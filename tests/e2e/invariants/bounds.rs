@@ -70,14 +70,14 @@ pub fn check_peak_memory(peaks: &[u64]) -> Vec<String> {
 mod tests {
     use super::{MAX_CALLS_PER_SECOND, MAX_MEMORY_KB, check_peak_memory};
     use crate::invariants::histories::{
-        accepted_create, assert_breaks, assert_holds, describe_call, in_progress, intent, job_in_dataset, write,
+        accepted_create, assert_holds, assert_violates, describe_call, in_progress, intent, job_in_dataset, write,
     };
     use crate::invariants::{History, check, check_logs};
     use serde_json::{Value, json};
 
     #[test]
     fn endless_calls_violate_g_but_regular_polls_do_not() {
-        assert_breaks("G", &check_logs(&vec![describe_call("a-1", 0); MAX_CALLS_PER_SECOND + 1], &[]));
+        assert_violates("G", &check_logs(&vec![describe_call("a-1", 0); MAX_CALLS_PER_SECOND + 1], &[]));
         assert_holds(&check_logs(&vec![describe_call("a-1", 0); MAX_CALLS_PER_SECOND], &[]));
         assert_holds(&check_logs(&(0..60).map(|second| describe_call("a-1", second)).collect::<Vec<_>>(), &[]));
     }
@@ -86,7 +86,7 @@ mod tests {
     fn endless_writes_by_the_operator_violate_g() {
         let write = |i: i64| write("a", &json!({"observedGeneration": 1, "attempts": i, "conditions": in_progress()}));
         let mut writes: Vec<Value> = (0..100).map(write).collect();
-        assert_breaks("G", &check_logs(&[], &writes));
+        assert_violates("G", &check_logs(&[], &writes));
         writes.iter_mut().for_each(|write| write["userAgent"] = json!("kubectl/v1"));
         assert_holds(&check_logs(&[], &writes));
     }
@@ -108,7 +108,7 @@ mod tests {
                 .collect();
             check(&History { ledger, writes: &writes, jobs: &jobs, ..History::default() })
         };
-        assert_breaks("G", &check_ended_after(&ledger, 6));
+        assert_violates("G", &check_ended_after(&ledger, 6));
         assert_holds(&check_ended_after(&ledger, 5));
         // A job that the operator did not create does not count.
         assert_holds(&check_ended_after(&ledger[1..], 6));
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn excessive_memory_violates_g() {
-        assert_breaks("G", &check_peak_memory(&[1, MAX_MEMORY_KB + 1]));
+        assert_violates("G", &check_peak_memory(&[1, MAX_MEMORY_KB + 1]));
         assert_holds(&check_peak_memory(&[1, MAX_MEMORY_KB]));
     }
 }

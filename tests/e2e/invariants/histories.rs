@@ -120,7 +120,7 @@ pub(super) fn job_in_dataset(dataset: &str, name: &str, status: &str, begin: i64
 }
 
 #[track_caller]
-pub(super) fn assert_breaks(invariant: &str, violations: &[String]) {
+pub(super) fn assert_violates(invariant: &str, violations: &[String]) {
     let only = violations.iter().all(|violation| violation.starts_with(invariant));
     assert!(!violations.is_empty() && only, "{invariant}: {violations:?}");
 }

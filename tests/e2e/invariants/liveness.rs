@@ -41,7 +41,7 @@ fn stall_problem(history: &History<'_>, resource: &Value) -> Option<String> {
             (!is_superseded(history, resource)).then(|| "reports a newer import that is not in the dataset".to_owned())
         }
         "InvalidSpec" => adoption::request(resource).map(|_| "reports an invalid spec that is valid".to_owned()),
-        // D covers missing jobs. Namespace policies are in neither history.
+        // D covers missing jobs. A history does not contain namespace policies.
         "JobNotFound" | "NotPermitted" => None,
         other => Some(format!("is stalled with reason {other:?}, which does not stall")),
     }
@@ -93,9 +93,9 @@ fn no_job_forgotten(accepted: &[AcceptedCreate], history: &History<'_>, violatio
         .collect();
     let created: HashSet<&str> = accepted.iter().map(|a| a.job_name.as_str()).collect();
     for intent in intents(history.writes).into_keys() {
-        let superseded = live.get(intent.uid.as_str()).is_none_or(|attempts| *attempts > intent.attempt);
+        let is_outdated = live.get(intent.uid.as_str()).is_none_or(|attempts| *attempts > intent.attempt);
         let job_name = intent.job_name.as_str();
-        if created.contains(job_name) && !superseded && !named.contains(job_name) {
+        if created.contains(job_name) && !is_outdated && !named.contains(job_name) {
             violations.push(format!("B: the status of {} does not name its job {job_name}", intent.uid));
         }
     }
@@ -103,7 +103,7 @@ fn no_job_forgotten(accepted: &[AcceptedCreate], history: &History<'_>, violatio
 
 mod tests {
     use crate::invariants::histories::{
-        DATASET, accepted_create, assert_breaks, assert_holds, failed, in_progress, intent, job, job_owned_by,
+        DATASET, accepted_create, assert_holds, assert_violates, failed, in_progress, intent, job, job_owned_by,
         resource, stalled, succeeded, write,
     };
     use crate::invariants::{History, check_settled};
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn resource_without_conditions_violates_b_unless_suspended() {
         let mut forgotten = resource("a", &json!({"observedGeneration": 1}));
-        assert_breaks("B", &settled(&forgotten, &[]));
+        assert_violates("B", &settled(&forgotten, &[]));
         forgotten["metadata"]["annotations"] = json!({"personalize-operator.io/suspend": "true"});
         assert_holds(&settled(&forgotten, &[]));
         forgotten["metadata"]["annotations"] = Value::Null;
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn resource_that_still_waits_violates_b_unless_it_is_being_deleted() {
         let mut waiting = resource("a", &json!({"observedGeneration": 1, "conditions": in_progress()}));
-        assert_breaks("B", &settled(&waiting, &[]));
+        assert_violates("B", &settled(&waiting, &[]));
         waiting["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:09:00Z");
         assert_holds(&settled(&waiting, &[]));
     }
@@ -141,7 +141,7 @@ mod tests {
         let (ledger, writes) = ([accepted_create("a-1", DATASET)], [write("a", &intent("a-1", 1))]);
         let history = History { ledger: &ledger, writes: &writes, ..History::default() };
         let denied = [stalled_for("NotPermitted")];
-        assert_breaks("B", &check_settled(&History { resources: &denied, ..history }));
+        assert_violates("B", &check_settled(&History { resources: &denied, ..history }));
         assert_holds(&check_settled(&history));
         let mut other = stalled_for("NotPermitted");
         other["metadata"]["uid"] = json!("another");
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn stalled_for_a_reason_that_does_not_stall_violates_b() {
         for reason in ["Queued", "", "Suspended"] {
-            assert_breaks("B", &settled(&stalled_for(reason), &[]));
+            assert_violates("B", &settled(&stalled_for(reason), &[]));
         }
         assert_holds(&settled(&stalled_for("NotPermitted"), &[]));
     }
@@ -166,11 +166,11 @@ mod tests {
         let jobs = [job("a-1", "CREATE FAILED", 0, 1)];
         assert_holds(&settled(&failure, &jobs));
         failure["metadata"]["annotations"] = json!({"personalize-operator.io/retry-requested-at": "now"});
-        assert_breaks("B", &settled(&failure, &jobs));
+        assert_violates("B", &settled(&failure, &jobs));
         failure["status"]["lastHandledRetryAt"] = json!("now");
         assert_holds(&settled(&failure, &jobs));
         failure["spec"]["backoffLimit"] = json!(1);
-        assert_breaks("B", &settled(&failure, &jobs));
+        assert_violates("B", &settled(&failure, &jobs));
         failure["spec"]["jobName"] = json!("a-1");
         assert_holds(&settled(&failure, &jobs));
     }
@@ -179,13 +179,13 @@ mod tests {
     fn conflict_without_a_foreign_job_violates_b() {
         let mut conflict = stalled_for("JobNameConflict");
         conflict["spec"]["jobName"] = json!("chosen");
-        assert_breaks("B", &settled(&conflict, &[]));
-        assert_breaks("B", &settled(&conflict, &[job_owned_by("b", "other", "ACTIVE", 0, 1)]));
+        assert_violates("B", &settled(&conflict, &[]));
+        assert_violates("B", &settled(&conflict, &[job_owned_by("b", "other", "ACTIVE", 0, 1)]));
         assert_holds(&settled(&conflict, &[job_owned_by("b", "chosen", "ACTIVE", 0, 1)]));
         let mut own = job("chosen", "ACTIVE", 0, 1);
         let request = crate::invariants::adoption::request(&conflict).unwrap();
         own["tags"][2]["tagValue"] = json!(request.hash());
-        assert_breaks("B", &settled(&conflict, std::slice::from_ref(&own)));
+        assert_violates("B", &settled(&conflict, std::slice::from_ref(&own)));
         own["dataLocation"] = json!("s3://bucket/else.csv");
         assert_holds(&settled(&conflict, &[own]));
     }
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn superseded_without_a_newer_success_violates_b() {
         let superseded = stalled_for("Superseded");
-        assert_breaks("B", &settled(&superseded, &[]));
+        assert_violates("B", &settled(&superseded, &[]));
         let newer_job = |status: &str, requested: &str| {
             let mut job = job_owned_by("b", "newer", status, 0, 1);
             let tag = json!({"tagKey": "personalize-operator.io/requested-at", "tagValue": requested});
@@ -201,11 +201,11 @@ mod tests {
             job
         };
         assert_holds(&settled(&superseded, &[newer_job("ACTIVE", "2026-01-01T00:00:02Z")]));
-        assert_breaks("B", &settled(&superseded, &[newer_job("CREATE FAILED", "2026-01-01T00:00:02Z")]));
-        assert_breaks("B", &settled(&superseded, &[newer_job("ACTIVE", "2026-01-01T00:00:01Z")]));
+        assert_violates("B", &settled(&superseded, &[newer_job("CREATE FAILED", "2026-01-01T00:00:02Z")]));
+        assert_violates("B", &settled(&superseded, &[newer_job("ACTIVE", "2026-01-01T00:00:01Z")]));
         let mut elsewhere = newer_job("ACTIVE", "2026-01-01T00:00:02Z");
         elsewhere["datasetArn"] = json!("another");
-        assert_breaks("B", &settled(&superseded, &[elsewhere]));
+        assert_violates("B", &settled(&superseded, &[elsewhere]));
     }
 
     #[test]
@@ -217,13 +217,13 @@ mod tests {
             History { ledger: &ledger, writes: &writes, jobs: &jobs, resources: &superseded, ..History::default() };
         assert_holds(&check_settled(&history));
         let older = [write("b", &intent("b-1", 1))];
-        assert_breaks("B", &check_settled(&History { writes: &older, ..history }));
+        assert_violates("B", &check_settled(&History { writes: &older, ..history }));
     }
 
     #[test]
     fn invalid_spec_reported_for_a_valid_spec_violates_b() {
         let mut invalid = stalled_for("InvalidSpec");
-        assert_breaks("B", &settled(&invalid, &[]));
+        assert_violates("B", &settled(&invalid, &[]));
         invalid["spec"]["datasetArn"] = json!("nonsense");
         assert_holds(&settled(&invalid, &[]));
     }

@@ -1,4 +1,4 @@
-//! The invariants A to H of docs/faults.md, checked from outside: against the ledger and jobs of the stand-in and
+//! The invariants A to H of docs/architecture.md, checked from outside: against the ledger and jobs of the stand-in and
 //! against the audit log and resources of the API server.
 //!
 //! The checks implement the operator's rules a second time, on plain JSON, on purpose: a checker that shared code with

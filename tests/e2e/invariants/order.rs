@@ -62,7 +62,8 @@ fn one_at_a_time(accepted: &[AcceptedCreate], jobs: &[Value], violations: &mut V
 
 mod tests {
     use crate::invariants::histories::{
-        DATASET, OTHER_DATASET, accepted_create, assert_breaks, assert_holds, intent, job_owned_by, with_dataset, write,
+        DATASET, OTHER_DATASET, accepted_create, assert_holds, assert_violates, intent, job_owned_by, with_dataset,
+        write,
     };
     use crate::invariants::{History, check, check_logs};
     use serde_json::{Value, json};
@@ -76,8 +77,8 @@ mod tests {
         let writes = [write("bb", &intent("b-1", 1)), write("a", &intent("a-1", 1))];
         let ledger = [accepted_create("b-1", DATASET), accepted_create("a-1", DATASET)];
         let with = |jobs: &[Value]| check(&History { ledger: &ledger, writes: &writes, jobs, ..History::default() });
-        assert_breaks("H", &check_logs(&ledger, &writes));
-        assert_breaks("H", &with(&[job("b-1", "ACTIVE", 0, 1), job("a-1", "ACTIVE", 1, 2)]));
+        assert_violates("H", &check_logs(&ledger, &writes));
+        assert_violates("H", &with(&[job("b-1", "ACTIVE", 0, 1), job("a-1", "ACTIVE", 1, 2)]));
         assert_holds(&with(&[job("b-1", "CREATE FAILED", 0, 1), job("a-1", "ACTIVE", 1, 2)]));
         let elsewhere = [writes[0].clone(), with_dataset(writes[1].clone(), OTHER_DATASET)];
         assert_holds(&check_logs(
@@ -90,7 +91,7 @@ mod tests {
         recreated["responseObject"]["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:09Z");
         assert_holds(&check_logs(&ledger, &[&writes[..], &[recreated.clone()]].concat()));
         recreated["requestReceivedTimestamp"] = json!("2026-01-01T00:09:00Z");
-        assert_breaks("H", &check_logs(&ledger, &[&writes[..], &[recreated]].concat()));
+        assert_violates("H", &check_logs(&ledger, &[&writes[..], &[recreated]].concat()));
     }
 
     #[test]
@@ -99,8 +100,8 @@ mod tests {
         let ledger = [accepted_create("a-1", DATASET), accepted_create("b-1", DATASET)];
         let with =
             |ledger: &[Value], jobs: &[Value]| check(&History { ledger, writes: &writes, jobs, ..History::default() });
-        assert_breaks("H", &with(&ledger, &[job("a-1", "ACTIVE", 0, 5), job("b-1", "ACTIVE", 4, 9)]));
-        assert_breaks("H", &with(&ledger, &[job("a-1", "CREATE PENDING", 0, 0), job("b-1", "ACTIVE", 4, 9)]));
+        assert_violates("H", &with(&ledger, &[job("a-1", "ACTIVE", 0, 5), job("b-1", "ACTIVE", 4, 9)]));
+        assert_violates("H", &with(&ledger, &[job("a-1", "CREATE PENDING", 0, 0), job("b-1", "ACTIVE", 4, 9)]));
         assert_holds(&with(&ledger, &[job("a-1", "ACTIVE", 0, 5), job("b-1", "ACTIVE", 5, 9)]));
         assert_holds(&with(&ledger[..1], &[job("a-1", "ACTIVE", 0, 5), job("b-1", "ACTIVE", 4, 9)]));
     }

@@ -63,7 +63,7 @@ fn persists(fault: &Value, line: &Value) -> bool {
 
 mod tests {
     use crate::invariants::histories::{
-        DATASET, OTHER_DATASET, assert_breaks, assert_holds, derived_name, job_owned_by, resource, stalled,
+        DATASET, OTHER_DATASET, assert_holds, assert_violates, derived_name, job_owned_by, resource, stalled,
     };
     use crate::invariants::{History, check_settled};
     use serde_json::{Value, json};
@@ -94,20 +94,20 @@ mod tests {
     #[test]
     fn rejection_that_the_service_did_not_give_violates_b() {
         for reason in ["AccessDenied", "InvalidInput", "TooManyTags"] {
-            assert_breaks("B", &check_ledger(reason, &[]));
+            assert_violates("B", &check_ledger(reason, &[]));
         }
-        assert_breaks(
+        assert_violates(
             "B",
             &check_ledger(
                 "InvalidInput",
                 &[rejected_call("CreateDatasetImportJob", &derived_name("a"), DATASET, false)],
             ),
         );
-        assert_breaks(
+        assert_violates(
             "B",
             &check_ledger("AccessDenied", &[rejected_call("CreateDatasetImportJob", "b-1", DATASET, false)]),
         );
-        assert_breaks(
+        assert_violates(
             "B",
             &check_ledger("AccessDenied", &[rejected_call("DescribeDataset", "", OTHER_DATASET, false)]),
         );
@@ -131,19 +131,19 @@ mod tests {
         invalid["errorCode"] = json!("ValidationException");
         assert_holds(&check_ledger("InvalidInput", &[invalid.clone()]));
         invalid["httpStatus"] = json!(500);
-        assert_breaks("B", &check_ledger("InvalidInput", &[invalid]));
+        assert_violates("B", &check_ledger("InvalidInput", &[invalid]));
     }
 
     #[test]
     fn rejection_by_an_expired_fault_violates_b() {
         let create = "CreateDatasetImportJob";
         let injected = rejected_call(create, &derived_name("a"), DATASET, true);
-        assert_breaks("B", &check_ledger("AccessDenied", std::slice::from_ref(&injected)));
+        assert_violates("B", &check_ledger("AccessDenied", std::slice::from_ref(&injected)));
         // A later rejection by the service itself is permanent.
         let later = [injected.clone(), rejected_call(create, &derived_name("a"), DATASET, false)];
         assert_holds(&check_ledger("AccessDenied", &later));
         let earlier = [later[1].clone(), injected];
-        assert_breaks("B", &check_ledger("AccessDenied", &earlier));
+        assert_violates("B", &check_ledger("AccessDenied", &earlier));
     }
 
     #[test]
@@ -154,8 +154,8 @@ mod tests {
         };
         assert_holds(&with(json!({"operation": "CreateDatasetImportJob", "count": 0})));
         assert_holds(&with(json!({"operation": "CreateDatasetImportJob", "name": "a-", "count": 0})));
-        assert_breaks("B", &with(json!({"operation": "CreateDatasetImportJob", "count": 2})));
-        assert_breaks("B", &with(json!({"operation": "DescribeDataset", "count": 0})));
-        assert_breaks("B", &with(json!({"operation": "CreateDatasetImportJob", "name": "other", "count": 0})));
+        assert_violates("B", &with(json!({"operation": "CreateDatasetImportJob", "count": 2})));
+        assert_violates("B", &with(json!({"operation": "DescribeDataset", "count": 0})));
+        assert_violates("B", &with(json!({"operation": "CreateDatasetImportJob", "name": "other", "count": 0})));
     }
 }

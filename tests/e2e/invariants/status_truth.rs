@@ -63,7 +63,7 @@ fn is_job_missing(status: &Value) -> bool {
     condition(status, "Ready").is_some_and(|ready| ready["reason"] == "JobNotFound")
 }
 
-/// The end of a job is reported after it happened, correctly, and is never taken back.
+/// The end of a job is reported after it happened, correctly, and never changes.
 fn ends(history: &History<'_>, violations: &mut Vec<String>) {
     let mut ended: HashMap<(&str, &str), &Value> = HashMap::new();
     for write in operator_writes(history.writes) {
@@ -114,8 +114,8 @@ pub(super) fn check_settled(history: &History<'_>, violations: &mut Vec<String>)
 
 mod tests {
     use crate::invariants::histories::{
-        DATASET, accepted_create, assert_breaks, assert_holds, conditions, failed, in_progress, intent, job, millis_at,
-        resource, stalled, succeeded, write,
+        DATASET, accepted_create, assert_holds, assert_violates, conditions, failed, in_progress, intent, job,
+        millis_at, resource, stalled, succeeded, write,
     };
     use crate::invariants::{History, check, check_logs, check_settled};
     use serde_json::{Value, json};
@@ -125,8 +125,8 @@ mod tests {
         let at = |generation: i64, n: i64| {
             write("a", &json!({"observedGeneration": generation, "attempts": n, "conditions": in_progress()}))
         };
-        assert_breaks("D", &check_logs(&[], &[at(1, 0), at(0, 1)]));
-        assert_breaks("D", &check_logs(&[], &[at(2, 0)]));
+        assert_violates("D", &check_logs(&[], &[at(1, 0), at(0, 1)]));
+        assert_violates("D", &check_logs(&[], &[at(2, 0)]));
         assert_holds(&check_logs(&[], &[at(0, 0), at(1, 0)]));
     }
 
@@ -135,18 +135,18 @@ mod tests {
         let with = |status: &str, conditions: Value| {
             write("a", &json!({"observedGeneration": 1, "status": status, "conditions": conditions}))
         };
-        assert_breaks(
+        assert_violates(
             "D",
             &check_logs(&[], &[with("CREATE PENDING", conditions("Pending", ["True", "Unknown", "True", "False"]))]),
         );
-        assert_breaks("D", &check_logs(&[], &[with("CREATE PENDING", json!([]))]));
-        assert_breaks(
+        assert_violates("D", &check_logs(&[], &[with("CREATE PENDING", json!([]))]));
+        assert_violates(
             "D",
             &check_logs(&[], &[with("CREATE FAILED", conditions("ImportFailed", ["True", "True", "False", "False"]))]),
         );
         let mut early = with("CREATE PENDING", in_progress());
         early["responseObject"]["status"]["completionTime"] = json!("x");
-        assert_breaks("D", &check_logs(&[], &[early]));
+        assert_violates("D", &check_logs(&[], &[early]));
         assert_holds(&check_logs(&[], &[with("CREATE PENDING", in_progress())]));
     }
 
@@ -164,9 +164,9 @@ mod tests {
     fn end_reported_before_it_happened_violates_d() {
         let (end, moment) = (write("a", &succeeded("a-1")), millis_at("00:00:30"));
         assert_holds(&check_end(&end, &job("a-1", "ACTIVE", 0, moment)));
-        assert_breaks("D", &check_end(&end, &job("a-1", "ACTIVE", 0, moment + 1)));
-        assert_breaks("D", &check_end(&end, &job("a-1", "CREATE IN_PROGRESS", 0, 1)));
-        assert_breaks("D", &check_end(&end, &job("a-1", "CREATE FAILED", 0, 1)));
+        assert_violates("D", &check_end(&end, &job("a-1", "ACTIVE", 0, moment + 1)));
+        assert_violates("D", &check_end(&end, &job("a-1", "CREATE IN_PROGRESS", 0, 1)));
+        assert_violates("D", &check_end(&end, &job("a-1", "CREATE FAILED", 0, 1)));
     }
 
     #[test]
@@ -175,18 +175,18 @@ mod tests {
             "status": "CREATE PENDING", "conditions": in_progress()});
         let (running, moment) = (write("a", &running), millis_at("00:00:30"));
         assert_holds(&check_end(&running, &job("a-1", "CREATE PENDING", moment, moment)));
-        assert_breaks("D", &check_end(&running, &job("a-1", "CREATE PENDING", moment + 1, moment + 1)));
+        assert_violates("D", &check_end(&running, &job("a-1", "CREATE PENDING", moment + 1, moment + 1)));
     }
 
     #[test]
-    fn end_that_is_taken_back_violates_d() {
+    fn job_reported_as_running_after_its_end_violates_d() {
         let mut back = write("a", &succeeded("a-1"));
         let status = &mut back["responseObject"]["status"];
         status["status"] = json!("CREATE IN_PROGRESS");
         status["completionTime"] = Value::Null;
         status["conditions"] = in_progress();
         let writes = [write("a", &intent("a-1", 1)), write("a", &succeeded("a-1")), back];
-        assert_breaks("D", &check_logs(&[accepted_create("a-1", DATASET)], &writes));
+        assert_violates("D", &check_logs(&[accepted_create("a-1", DATASET)], &writes));
         assert_holds(&check_logs(&[accepted_create("a-1", DATASET)], &writes[..2]));
     }
 
@@ -206,15 +206,15 @@ mod tests {
     fn status_that_disagrees_with_the_service_violates_d() {
         let resource = resource("a", &succeeded("a-1"));
         assert_holds(&settled(&resource, &[job("a-1", "ACTIVE", 0, 1)]));
-        assert_breaks("D", &settled(&resource, &[job("a-1", "CREATE FAILED", 0, 1)]));
-        assert_breaks("D", &settled(&resource, &[]));
+        assert_violates("D", &settled(&resource, &[job("a-1", "CREATE FAILED", 0, 1)]));
+        assert_violates("D", &settled(&resource, &[]));
     }
 
     #[test]
     fn job_in_another_region_violates_d() {
         let mut elsewhere = job("a-1", "ACTIVE", 0, 1);
         elsewhere["arn"] = json!("arn:aws:personalize:us-east-1:123456789012:dataset-import-job/a-1");
-        assert_breaks("D", &settled(&resource("a", &succeeded("a-1")), &[elsewhere]));
+        assert_violates("D", &settled(&resource("a", &succeeded("a-1")), &[elsewhere]));
     }
 
     #[test]
@@ -223,14 +223,14 @@ mod tests {
         gone["completionTime"] = Value::Null;
         gone["conditions"] = stalled("JobNotFound");
         assert_holds(&settled(&resource("a", &gone), &[]));
-        assert_breaks("D", &settled(&resource("a", &gone), &[job("a-1", "ACTIVE", 0, 1)]));
+        assert_violates("D", &settled(&resource("a", &gone), &[job("a-1", "ACTIVE", 0, 1)]));
     }
 
     #[test]
     fn unobserved_generation_violates_d_unless_the_resource_is_being_deleted() {
         let mut edited = resource("a", &succeeded("a-1"));
         edited["metadata"]["generation"] = json!(2);
-        assert_breaks("D", &settled(&edited, &[job("a-1", "ACTIVE", 0, 1)]));
+        assert_violates("D", &settled(&edited, &[job("a-1", "ACTIVE", 0, 1)]));
         edited["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:09:00Z");
         assert_holds(&settled(&edited, &[job("a-1", "ACTIVE", 0, 1)]));
     }

@@ -1,4 +1,4 @@
-//! The operator as a user meets it, scenario by scenario.
+//! The operator from a user's point of view.
 
 mod admission;
 mod exactly_once;

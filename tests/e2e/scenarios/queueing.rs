@@ -57,7 +57,7 @@ fn imports_into_one_dataset_run_one_after_the_other() {
 }
 
 #[test]
-fn quota_is_kept_after_a_restart() {
+fn quota_holds_after_a_restart() {
     let env = TestEnv::new();
     env.service.set_durations(100, 600_000);
     let operator = env.start_operator(&[]);
@@ -80,7 +80,7 @@ fn quota_is_kept_after_a_restart() {
 }
 
 #[test]
-fn foreign_jobs_use_the_quota_and_a_blocked_head_does_not_block_others() {
+fn foreign_jobs_use_the_quota_and_a_waiting_import_does_not_block_others() {
     let env = TestEnv::new();
     let foreign = |i: u32| {
         json!({"name": format!("foreign-{i}"), "datasetArn": dataset_arn(&format!("d{}", 20 + i)), "dataLocation": "s3://bucket/interactions.csv",
@@ -97,7 +97,7 @@ fn foreign_jobs_use_the_quota_and_a_blocked_head_does_not_block_others() {
         env.status("c-free").conditions[0].message.contains("the service runs no more at once").then_some(())
     });
     assert_eq!(full.dataset_import_job_arn, None);
-    // A job in another dataset ends. The head, which can't start, does not block the next import.
+    // A job in another dataset ends. The older import, which can't start, does not block the next one.
     env.service.finish_job("foreign-4");
     env.wait_for_reason("c-free", "ImportSucceeded");
     assert_eq!(env.accepted_count(), 1);
@@ -119,7 +119,7 @@ fn each_region_has_its_own_quota() {
 }
 
 #[test]
-fn head_with_a_busy_dataset_does_not_block_others_with_a_quota_of_one() {
+fn import_with_a_busy_dataset_does_not_block_others_with_a_quota_of_one() {
     let env = TestEnv::new();
     env.service.put_job(
         &json!({"name": "foreign", "datasetArn": dataset_arn("d20"), "status": "CREATE IN_PROGRESS", "hold": true}),

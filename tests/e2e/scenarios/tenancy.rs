@@ -1,7 +1,6 @@
 //! Namespaces that are limited to some datasets, roles and data locations.
 
 use crate::env::{TestEnv, dataset_arn, eventually, text};
-
 use serde_json::json;
 use std::process::Command;
 

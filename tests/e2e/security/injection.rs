@@ -51,7 +51,7 @@ fn run_with_nasty_text(format: &str) -> (String, String, Vec<String>) {
     env.wait_for_reason("conflict", "JobNameConflict");
     env.service.set_durations(1, 1);
     env.wait_for_reason("nightly", "ImportSucceeded");
-    eventually("the lease is renewed all the same", || (proxy.count("PUT leases") > 3).then_some(()));
+    eventually("the lease is still renewed", || (proxy.count("PUT leases") > 3).then_some(()));
     let metrics = operator.metrics();
     let mut messages = Vec::new();
     for name in ["nightly", "waits", "conflict", "failed"] {
