@@ -1,18 +1,18 @@
-//! Any configuration: flags and variables, which clap reads alike.
+//! Any configuration. clap parses environment variables like flags, so flags are enough.
 
 use clap::{CommandFactory, Parser};
 use personalize_operator::cli::{Cli, Command};
 use personalize_operator::import::timing::Severity;
 
-/// Flags of `run` from bytes: each line has a byte that says which flag, and its value.
+/// Flags of `run`: the first byte of each line chooses the flag, the rest is its value.
 fn flags(input: &[u8]) -> Vec<String> {
     let command = Cli::command();
     let run = command.find_subcommand("run").unwrap();
     let names: Vec<&str> =
         run.get_arguments().filter_map(|arg| arg.get_long()).filter(|name| *name != "help").collect();
     let line = |line: &[u8]| {
-        let (which, value) = line.split_first()?;
-        Some(format!("--{}={}", names[usize::from(*which) % names.len()], String::from_utf8_lossy(value)))
+        let (name, value) = line.split_first()?;
+        Some(format!("--{}={}", names[usize::from(*name) % names.len()], String::from_utf8_lossy(value)))
     };
     input.split(|b| *b == b'\n').take(names.len()).filter_map(line).collect()
 }
@@ -21,14 +21,14 @@ fn flags(input: &[u8]) -> Vec<String> {
 fn configuration() {
     bolero::check!(name = "configuration").with_iterations(500).for_each(|input: &[u8]| {
         let arguments = ["personalize-operator".to_owned(), "run".into()].into_iter().chain(flags(input));
-        // It is rejected with a message, or its settings cause no error later.
+        // Either clap rejects a setting, or it causes no panic later.
         let Ok(Cli { command: Command::Run(args) }) = Cli::try_parse_from(arguments) else { return };
         let (options, aws) = (args.options("operator"), args.aws.options());
         let timing = options.timing;
         for failures in [0, 1, 17, u32::MAX] {
             for severity in [Severity::Transient, Severity::NeedsUser] {
                 let delay = timing.backoff(severity, failures, 1.0);
-                assert!(!delay.is_zero(), "a delay of zero makes a busy loop");
+                assert!(!delay.is_zero(), "a delay of zero would be a busy loop");
             }
         }
         for age in [0, 1, 1 << 40] {

@@ -1,17 +1,16 @@
-//! Single plans: any resource, however forged, with any observations at any time.
+//! Single decisions: any resource, however forged, with any observations, at any time.
 //!
-//! The bytes of the fuzzer are the random numbers of the generators that the unit tests use.
+//! The bytes of the fuzzer are the random numbers for the generators of the unit tests.
 
-use crate::document::SECRET;
 use crate::invariants::{check_written, timing};
 use personalize_operator::api::{DatasetImportJob, suspended_by};
 use personalize_operator::import::{AfterWrite, Effect, ImportRequest, Next, Observations, Trust, plan};
 use personalize_operator::personalize::ErrorKind;
-use personalize_operator::testing::strategies::{self, local_state, moment, observations, resource};
+use personalize_operator::testing::strategies::{local_state, moment, observations, resource};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-/// A value of this strategy, if the bytes lead to one.
+/// A value of this strategy; `None` if it rejects the random numbers.
 fn value<S: Strategy>(runner: &mut TestRunner, strategy: &S) -> Option<S::Value> {
     strategy.new_tree(runner).ok().map(|tree| tree.current())
 }
@@ -20,17 +19,21 @@ fn check(resource: &DatasetImportJob, observations: &Observations, next: &Next) 
     let recorded = resource.status.clone().unwrap_or_default();
     match next {
         Next::Perform(Effect::CreateJob { attempt }) => {
-            let lookup = observations.lookups.get(attempt).and_then(|lookup| lookup.as_ref().err());
-            assert_eq!(observations.intent, Some(*attempt), "no create without an intent of this reconciliation");
-            assert_eq!(recorded.submission.map(|s| s.attempt), Some(*attempt), "no create without a recorded intent");
-            assert_eq!(lookup.map(|error| error.kind), Some(ErrorKind::NotFound), "no create without a lookup");
-            assert!(observations.create.is_none(), "no second create in a reconciliation");
+            let error = observations.lookups.get(attempt).and_then(|lookup| lookup.as_ref().err());
+            assert_eq!(observations.intent, Some(*attempt), "a create follows an intent of this reconciliation");
+            assert_eq!(recorded.submission.map(|s| s.attempt), Some(*attempt), "the intent is recorded");
+            assert_eq!(
+                error.map(|error| error.kind),
+                Some(ErrorKind::NotFound),
+                "a create follows a lookup that finds no job"
+            );
+            assert!(observations.create.is_none(), "a reconciliation creates once");
         }
         Next::Perform(Effect::WriteStatus { status, then: AfterWrite::Submit { attempt } }) => {
             let request = ImportRequest::of(resource).expect("a request");
             let submission = status.submission.as_ref().expect("an intent");
             assert!(observations.live, "an intent is written only after a live read");
-            assert_eq!(observations.namespace, Some(Ok(())), "and only where it is allowed");
+            assert_eq!(observations.namespace, Some(Ok(())), "an intent is written only if the namespace allows it");
             assert!(suspended_by(resource).is_none() && resource.metadata.deletion_timestamp.is_none());
             assert_eq!(submission.job_name, request.job_name(*attempt));
             check_written(resource, status);
@@ -48,12 +51,12 @@ fn check(resource: &DatasetImportJob, observations: &Observations, next: &Next) 
 
 #[test]
 fn decisions() {
-    assert_eq!(strategies::SECRET, SECRET);
     bolero::check!(name = "decisions").with_iterations(3000).for_each(|input: &[u8]| {
         let rng = TestRng::from_seed(RngAlgorithm::PassThrough, input);
         let mut runner = TestRunner::new_with_rng(Config { failure_persistence: None, ..Config::default() }, rng);
         let Some(resource) = value(&mut runner, &resource()) else { return };
-        let observed = ImportRequest::of(&resource).ok().and_then(|request| value(&mut runner, &observations(&request)));
+        let observed =
+            ImportRequest::of(&resource).ok().and_then(|request| value(&mut runner, &observations(&request)));
         let observed = observed.unwrap_or_default();
         let Some(local) = value(&mut runner, &local_state(&resource)) else { return };
         let Some((trusted, now)) = value(&mut runner, &(proptest::bool::ANY, moment())) else { return };

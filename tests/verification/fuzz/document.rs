@@ -1,34 +1,37 @@
-//! JSON documents from the bytes of a fuzzer.
+//! JSON documents made from the bytes of a fuzzer.
 
+use personalize_operator::testing::strategies::SECRET;
 use serde_json::{Value, json};
 
-/// The bytes themselves if they start like a document; otherwise the template with some values replaced. Each pair of bytes
-/// says which value, and by what.
+/// The input itself if it starts like a JSON object. Otherwise the template with some values replaced: of each pair of
+/// bytes, the first chooses the value and the second its replacement.
 pub(crate) fn document(template: &Value, input: &[u8]) -> Vec<u8> {
     if input.first() == Some(&b'{') {
         return input.to_vec();
     }
     let mut document = template.clone();
     for pair in input.chunks_exact(2).take(8) {
-        let mut places = Vec::new();
-        list(&document, &mut String::new(), &mut places);
-        let mut odd = odd_values();
-        let (place, with) = (usize::from(pair[0]) % places.len(), usize::from(pair[1]) % odd.len());
-        if let Some(part) = document.pointer_mut(&places[place]) {
-            *part = odd.swap_remove(with);
+        let mut pointers = Vec::new();
+        list_pointers(&document, &mut String::new(), &mut pointers);
+        let mut replacements = replacements();
+        let pointer = usize::from(pair[0]) % pointers.len();
+        let replacement = usize::from(pair[1]) % replacements.len();
+        if let Some(value) = document.pointer_mut(&pointers[pointer]) {
+            *value = replacements.swap_remove(replacement);
         }
     }
     document.to_string().into_bytes()
 }
 
-fn list(value: &Value, at: &mut String, places: &mut Vec<String>) {
-    places.push(at.clone());
-    let length = at.len();
+/// Adds the JSON pointers of a value and of all values in it.
+fn list_pointers(value: &Value, pointer: &mut String, pointers: &mut Vec<String>) {
+    pointers.push(pointer.clone());
+    let length = pointer.len();
     let mut enter = |key: &str, value: &Value| {
-        at.push('/');
-        at.push_str(&key.replace('~', "~0").replace('/', "~1"));
-        list(value, at, places);
-        at.truncate(length);
+        pointer.push('/');
+        pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
+        list_pointers(value, pointer, pointers);
+        pointer.truncate(length);
     };
     match value {
         Value::Object(map) => map.iter().for_each(|(key, value)| enter(key, value)),
@@ -37,16 +40,13 @@ fn list(value: &Value, at: &mut String, places: &mut Vec<String>) {
     }
 }
 
-/// A secret that no output may contain.
-pub(crate) const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKE1";
-
-/// Whether the text contains the secret as a word of its own: within a longer run of such characters nobody can tell where it
-/// starts and ends.
+/// Whether the text contains the secret as a whole word: inside a longer word its start and end are unknown.
 pub(crate) fn contains_secret(text: &str) -> bool {
     text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '/' || c == '+')).any(|part| part == SECRET)
 }
 
-fn odd_values() -> Vec<Value> {
+/// Values at the limits of their types, and values that mean something elsewhere in a document.
+fn replacements() -> Vec<Value> {
     vec![
         json!(null),
         json!(true),

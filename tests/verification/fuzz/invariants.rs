@@ -1,4 +1,4 @@
-//! What holds for every input.
+//! Invariants that hold for every input.
 
 use crate::document::contains_secret;
 use boon::{Compiler, Draft, SchemaIndex, Schemas};
@@ -28,7 +28,7 @@ pub(crate) fn timing() -> Timing {
     }
 }
 
-/// The time of a reconciliation of these tests.
+/// The time of a round of reconciliation: later than every delay of the round before.
 pub(crate) fn now(round: u64) -> Timestamp {
     after(Timestamp::from_second(1_750_000_000).unwrap(), Duration::from_secs(1000 * round))
 }
@@ -52,7 +52,8 @@ fn validate(resource: &DatasetImportJob) -> Result<(), String> {
     schemas.validate(&resource, *index).map_err(|error| format!("{error:#}"))
 }
 
-/// New texts are printable, short and without secrets, and the API server accepts the status if it accepted the one before.
+/// Checks a status before it is written: new texts are short, printable and without the secret, and the API server
+/// accepts the status if it accepted the one before.
 pub(crate) fn check_written(before: &DatasetImportJob, status: &DatasetImportJobStatus) {
     let old = before.status.clone().unwrap_or_default();
     let texts = |status: &DatasetImportJobStatus| {
@@ -64,7 +65,7 @@ pub(crate) fn check_written(before: &DatasetImportJob, status: &DatasetImportJob
     for text in texts(status).into_iter().filter(|text| !known.contains(text)).flatten() {
         assert!(text.chars().count() <= MAX_CHARS, "too long: {}", text.len());
         assert!(!text.contains(char::is_control), "not printable: {text:?}");
-        assert!(!contains_secret(&text), "it contains the secret: {text}");
+        assert!(!contains_secret(&text), "contains the secret: {text}");
     }
     if validate(before).is_ok() {
         let after = DatasetImportJob { status: Some(status.clone()), ..before.clone() };
@@ -75,22 +76,23 @@ pub(crate) fn check_written(before: &DatasetImportJob, status: &DatasetImportJob
 }
 
 #[test]
-fn schema_rejects_what_the_api_server_rejects() {
-    let good: Value = crate::resources::template();
+fn resource_that_api_server_rejects_is_rejected_by_schema() {
+    let valid: Value = crate::resources::template();
     let resource = |value: Value| serde_json::from_value::<DatasetImportJob>(value).expect("a resource");
-    assert_eq!(validate(&resource(good.clone())), Ok(()));
-    for (pointer, bad) in [
+    assert_eq!(validate(&resource(valid.clone())), Ok(()));
+    for (pointer, invalid) in [
         ("/spec/roleArn", "arn:aws:iam::1:role/Reader"),
         ("/spec/dataSource/dataLocation", ""),
         ("/status/completionTime", "-009999-01-02T01:59:59Z"),
     ] {
-        let mut value = good.clone();
-        *value.pointer_mut(pointer).expect("a field") = bad.into();
+        let mut value = valid.clone();
+        *value.pointer_mut(pointer).expect("a field") = invalid.into();
         assert!(validate(&resource(value)).is_err(), "{pointer}");
     }
 }
 
-/// Checks each effect of a reconciliation before it is performed: no create without a recorded intent and a lookup after it.
+/// Checks each effect of a reconciliation before it is performed: a create follows a recorded intent, and a lookup
+/// after the intent.
 #[derive(Debug, Default)]
 pub(crate) struct ProtocolCheck {
     looked_up: Option<i32>,
@@ -110,10 +112,10 @@ impl ProtocolCheck {
             }
             Effect::DescribeJob { attempt, with_tags: true } => self.looked_up = Some(*attempt),
             Effect::CreateJob { attempt } => {
-                assert_eq!(observations.intent, Some(*attempt), "no create without an intent of this reconciliation");
+                assert_eq!(observations.intent, Some(*attempt), "a create follows an intent of this reconciliation");
                 let recorded = reconciliation.resource().status.clone().unwrap_or_default();
                 assert_eq!(recorded.submission.map(|s| s.attempt), Some(*attempt), "the intent is recorded");
-                assert_eq!(self.looked_up, Some(*attempt), "no create without a lookup after the intent");
+                assert_eq!(self.looked_up, Some(*attempt), "a create follows a lookup after the intent");
             }
             _ => {}
         }

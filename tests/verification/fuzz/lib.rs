@@ -1,13 +1,13 @@
-//! Fuzz targets: the answers of the service, resources, observations and the configuration.
+//! Fuzz targets: responses of the service, resources, single decisions, and the configuration.
 //!
-//! `cargo test` runs each target for a moment on random input and on every input under `__fuzz__`. `make fuzz` runs them
-//! guided by coverage.
+//! `cargo test` runs each target on some random input and on every input under `__fuzz__`. `make fuzz` runs them guided
+//! by coverage.
 
 #![cfg(test)]
 
-mod answers;
 mod configuration;
 mod decisions;
 mod document;
 mod invariants;
 mod resources;
+mod responses;

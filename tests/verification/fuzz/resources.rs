@@ -1,4 +1,4 @@
-//! Any resource: from its JSON through the queue into a reconciliation.
+//! Any resource: its JSON passes through the queue into a reconciliation.
 
 use crate::document::document;
 use crate::invariants::{ProtocolCheck, now, timing};
@@ -51,7 +51,7 @@ pub(crate) fn template() -> Value {
     })
 }
 
-/// A service that knows no job and accepts every import.
+/// A service that has no jobs and accepts every import.
 struct EmptyService {
     protocol: ProtocolCheck,
 }
@@ -98,12 +98,12 @@ fn resources() {
         if resource.metadata.uid.is_some() {
             let mut reconciliation = Reconciliation::new(resource, LocalState::default());
             let mut service = EmptyService { protocol: ProtocolCheck::default() };
-            let driven = drive(&mut reconciliation, &mut service, &queue, &timing()).now_or_never();
-            driven.expect("no effect waits").expect("it finishes");
+            let result = drive(&mut reconciliation, &mut service, &queue, &timing()).now_or_never();
+            result.expect("no effect waits").expect("the reconciliation finishes");
         }
         let queue = queue.into_inner().unwrap();
-        for region in queue.stats(now(1)).into_keys() {
-            let _ = queue.admissible(&region, now(1));
+        for pool in queue.stats(now(1)).into_keys() {
+            let _ = queue.admissible(&pool, now(1));
         }
     });
 }

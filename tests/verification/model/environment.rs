@@ -1,26 +1,26 @@
-//! What happens without the operators: the service carries calls out and ends jobs, and people do things.
+//! What happens outside the operators: the service accepts calls and ends jobs, and users act.
 
-use crate::checker::ProtocolModel;
-use crate::rules::UserAction;
-use crate::state::{MAX_ATTEMPTS, ModelJob, ModelState, Snapshot, has_ended, resource};
+use crate::config::UserAction;
+use crate::protocol::ProtocolModel;
+use crate::state::{MAX_ATTEMPTS, ModelJob, ModelState, Snapshot, resource};
 use kube::ResourceExt;
 use personalize_operator::api::conditions::Reason;
 use personalize_operator::api::{DatasetImportJob, DatasetImportJobStatus, RETRY_REQUESTED_AT};
 use personalize_operator::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING};
 
-/// The resource as it is, changed like this.
-fn edited(state: &ModelState, r: usize, change: impl FnOnce(&mut DatasetImportJob)) -> Option<DatasetImportJob> {
-    let mut job = state.live[r].as_ref()?.resource().clone();
-    change(&mut job);
-    Some(job)
+/// A changed copy of the live resource; `None` if it is deleted.
+fn edited(state: &ModelState, r: usize, edit: impl FnOnce(&mut DatasetImportJob)) -> Option<DatasetImportJob> {
+    let mut resource = state.live[r].as_ref()?.resource().clone();
+    edit(&mut resource);
+    Some(resource)
 }
 
 impl ProtocolModel {
-    /// A person or another program does something; nothing if it can't be done.
+    /// A user or another program acts. `None` if that is impossible in this state.
     pub(crate) fn user_action(&self, state: &mut ModelState, r: usize, user_action: UserAction) -> Option<()> {
         match user_action {
             UserAction::CreateForeignJob => {
-                let attempt = (1..MAX_ATTEMPTS).find(|attempt| !state.taken(r, *attempt))?;
+                let attempt = (1..MAX_ATTEMPTS).find(|attempt| !state.has_job(r, *attempt))?;
                 state.jobs.push(ModelJob { resource: r, attempt, foreign: true, status: ACTIVE, visible: true });
                 state.sort_jobs();
             }
@@ -32,95 +32,94 @@ impl ProtocolModel {
             UserAction::Apply => {
                 state.versions[r] += 1;
                 let incarnation = u8::try_from(state.versions[r]).unwrap_or(u8::MAX);
-                let anew = resource(&self.rules, r, incarnation, state.versions[r]);
-                state.live[r] = Some(Snapshot::new(anew));
+                state.live[r] = Some(Snapshot::new(resource(&self.config, r, incarnation, state.versions[r])));
             }
             UserAction::Suspend => {
-                let job = edited(state, r, |job| {
-                    job.spec.suspend = !job.spec.suspend;
-                    job.metadata.generation = job.metadata.generation.map(|g| g + 1);
+                let resource = edited(state, r, |resource| {
+                    resource.spec.suspend = !resource.spec.suspend;
+                    resource.metadata.generation = resource.metadata.generation.map(|g| g + 1);
                 })?;
-                state.write(r, job, None);
+                state.write(r, resource, None);
             }
-            UserAction::Retry => Self::ask_for_another(state, r)?,
+            UserAction::Retry => Self::request_retry(state, r)?,
             UserAction::ClearStatus => {
-                let job = edited(state, r, |job| {
-                    job.status = Some(DatasetImportJobStatus::default());
-                    job.metadata.managed_fields = None;
+                let resource = edited(state, r, |resource| {
+                    resource.status = Some(DatasetImportJobStatus::default());
+                    resource.metadata.managed_fields = None;
                 })?;
-                state.write(r, job, None);
+                state.write(r, resource, None);
                 state.pending_request[r] = 0;
             }
-            UserAction::ForgeSuccess => self.forge(state, r, ACTIVE)?,
-            UserAction::ForgeFailure => self.forge(state, r, CREATE_FAILED)?,
+            UserAction::ForgeSuccess => self.forge_status(state, r, ACTIVE)?,
+            UserAction::ForgeFailure => self.forge_status(state, r, CREATE_FAILED)?,
         }
         Some(())
     }
 
-    /// A value that was never there before; what it grants goes by what the status tells then.
-    fn ask_for_another(state: &mut ModelState, r: usize) -> Option<()> {
+    /// Sets the annotation to a new value. It allows the attempt after the one that the status reports as failed.
+    fn request_retry(state: &mut ModelState, r: usize) -> Option<()> {
         let value = state.versions[r].to_string();
-        let job = edited(state, r, |job| {
-            job.annotations_mut().insert(RETRY_REQUESTED_AT.into(), value);
+        let resource = edited(state, r, |resource| {
+            resource.annotations_mut().insert(RETRY_REQUESTED_AT.into(), value);
         })?;
-        let status = job.status.clone().unwrap_or_default();
+        let status = resource.status.clone().unwrap_or_default();
         if Reason::of(&status) == Some(Reason::ImportFailed) {
             let attempt = status.attempts.unwrap_or(0) + 1;
             state.requested[r] = state.requested[r].max(attempt);
             state.pending_request[r] = attempt;
         }
-        state.write(r, job, None);
+        state.write(r, resource, None);
         Some(())
     }
 
-    fn forge(&self, state: &mut ModelState, r: usize, claimed: &str) -> Option<()> {
-        let arn = self.names.0[r].0.job_arn(1).0;
-        let job = edited(state, r, |job| {
-            job.status = Some(DatasetImportJobStatus {
-                status: Some(claimed.into()),
+    fn forge_status(&self, state: &mut ModelState, r: usize, job_status: &str) -> Option<()> {
+        let arn = self.imports[r].request.job_arn(1).0;
+        let resource = edited(state, r, |resource| {
+            resource.status = Some(DatasetImportJobStatus {
+                status: Some(job_status.into()),
                 attempts: Some(1),
                 dataset_import_job_arn: Some(arn),
                 ..DatasetImportJobStatus::default()
             });
         })?;
-        state.write(r, job, Some("somebody"));
+        state.write(r, resource, Some("another-manager"));
         state.pending_request[r] = 0;
-        state.tampered = true;
+        state.status_forged = true;
         Some(())
     }
 
-    /// The service carries a create call out; true if it accepts.
-    pub(crate) fn accept(&self, state: &mut ModelState, r: usize, attempt: i32) -> bool {
-        let taken = state.taken(r, attempt);
-        if self.rules.unique_names && taken {
+    /// The service executes a create call. Returns false if it refuses the name.
+    pub(crate) fn create_job(&self, state: &mut ModelState, r: usize, attempt: i32) -> bool {
+        let exists = state.has_job(r, attempt);
+        if self.config.unique_names && exists {
             return false;
         }
-        state.unrequested |= !self.is_due(state, r, attempt);
+        state.disallowed_attempt |= !self.is_allowed(state, r, attempt);
         state.accepted.push((r, attempt));
         state.accepted.sort_unstable();
-        state.overlapped |= state.jobs.iter().any(|job| job.resource != r && !job.foreign && !has_ended(job));
-        if !taken {
-            let lag = state.left.delays > 0;
-            state.left.delays -= u8::from(lag);
-            state.jobs.push(ModelJob { resource: r, attempt, foreign: false, status: CREATE_PENDING, visible: !lag });
+        state.overlapped |= state.jobs.iter().any(|job| job.resource != r && !job.foreign && !job.has_ended());
+        if !exists {
+            let visible = state.budget.invisible_jobs == 0;
+            state.budget.invisible_jobs -= u8::from(!visible);
+            state.jobs.push(ModelJob { resource: r, attempt, foreign: false, status: CREATE_PENDING, visible });
             state.sort_jobs();
         }
         true
     }
 
-    /// The first attempt is; another one is once the one before has failed, and the limit allows it or a person asked.
-    fn is_due(&self, state: &ModelState, r: usize, attempt: i32) -> bool {
-        let before = attempt - 1;
-        let failed = |job: &ModelJob| (job.resource, job.attempt) == (r, before) && job.status == CREATE_FAILED;
+    /// Whether the attempt is the first, or the one before has failed and the limit or a user allows another.
+    fn is_allowed(&self, state: &ModelState, r: usize, attempt: i32) -> bool {
+        let previous = attempt - 1;
+        let failed = |job: &ModelJob| (job.resource, job.attempt) == (r, previous) && job.status == CREATE_FAILED;
         attempt == 1
-            || state.jobs.iter().any(failed) && (before <= self.rules.backoff_limit || attempt <= state.requested[r])
+            || state.jobs.iter().any(failed) && (previous <= self.config.backoff_limit || attempt <= state.requested[r])
     }
 
-    /// A job ends.
-    pub(crate) fn end_job(state: &mut ModelState, j: usize, well: bool) {
+    /// A job ends with this status.
+    pub(crate) fn end_job(state: &mut ModelState, j: usize, status: &'static str) {
+        state.jobs[j].status = status;
         let r = state.jobs[j].resource;
-        state.jobs[j].status = if well { ACTIVE } else { CREATE_FAILED };
         let newer = |job: &ModelJob| job.resource > r && job.status == ACTIVE && !job.foreign;
-        state.out_of_order |= well && state.jobs.iter().any(newer);
+        state.out_of_order |= status == ACTIVE && state.jobs.iter().any(newer);
     }
 }

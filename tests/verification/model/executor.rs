@@ -1,10 +1,11 @@
 //! Performs the effects of a reconciliation on the modelled API server and service.
 
-use crate::checker::{ProtocolModel, timing_of};
-use crate::state::{ActiveReconciliation, CreateCall, ModelJob, ModelState, Snapshot, at};
+use crate::config::Mutation;
+use crate::protocol::ProtocolModel;
+use crate::state::{ActiveReconciliation, CreateCall, ModelJob, ModelState, Snapshot, at, timing};
 use kube::ResourceExt;
 use personalize_operator::api::Tag;
-use personalize_operator::import::{Admission, AfterWrite, Effect, Next, ObservedJob, Outcome};
+use personalize_operator::import::{Admission, AfterWrite, Effect, LocalState, Next, ObservedJob, Outcome};
 use personalize_operator::personalize::{ACTIVE, ErrorKind, Job, JobSummary, ServiceError};
 use personalize_operator::reconciliation::{Interrupted, Observation, Reconciliation};
 
@@ -13,11 +14,11 @@ use personalize_operator::reconciliation::{Interrupted, Observation, Reconciliat
 pub(crate) enum Fault {
     /// Nothing.
     None,
-    /// A write whose answer is lost, after or without its effect.
-    AnswerLost { applied: bool },
-    /// A read that fails, or that does not find the dataset.
+    /// The response to a write is lost. The write may be applied.
+    ResponseLost { applied: bool },
+    /// A read fails, or does not find the dataset.
     ReadFails,
-    /// A lookup that finds a job without its tags.
+    /// A lookup finds a job without its tags.
     TagsMissing,
 }
 
@@ -31,7 +32,7 @@ fn visible_job(state: &ModelState, r: usize, attempt: i32) -> Option<&ModelJob> 
 }
 
 impl ProtocolModel {
-    /// The watch delivers a resource.
+    /// The watch delivers the resource, or its deletion.
     pub(crate) fn watch(&self, state: &mut ModelState, o: usize, r: usize) {
         let (live, now) = (state.live[r].clone(), state.now());
         let operator = state.operator(o);
@@ -39,7 +40,7 @@ impl ProtocolModel {
         let new = live.as_ref().and_then(|live| live.resource().uid());
         if let Some(deleted) = old.filter(|old| Some(old) != new.as_ref()) {
             let _ = operator.queue.forget(&deleted, now);
-            operator.local[r] = Default::default();
+            operator.local[r] = LocalState::default();
         }
         if let Some(live) = &live {
             operator.queue.observe(live.resource(), operator.local[r].trust(live.resource()));
@@ -47,7 +48,7 @@ impl ProtocolModel {
         operator.cache[r] = live;
     }
 
-    /// A reconciliation starts with what the cache has.
+    /// A reconciliation starts with the resource in the cache.
     pub(crate) fn start(&self, state: &mut ModelState, o: usize, r: usize) {
         let operator = state.operator(o);
         if operator.active[r].is_some() {
@@ -59,24 +60,23 @@ impl ProtocolModel {
         self.advance(state, o, r);
     }
 
-    /// Goes on as far as nothing can interleave: what asks only the operator itself, or something that never changes in
-    /// this model.
+    /// Continues through effects that no other event can influence: they ask only this operator, or for something that
+    /// never changes in this model.
     fn advance(&self, state: &mut ModelState, o: usize, r: usize) {
         let now = state.now();
-        let timing = timing_of(&self.rules);
-        let reads_fail = state.left.reads > 0;
+        let (may_fail, bypass_queue) = (state.budget.failed_reads > 0, self.has(Mutation::BypassQueue));
         loop {
             let operator = state.operator(o);
             let Some(active) = operator.active[r].as_mut().filter(|active| !active.awaits_create) else { return };
-            let observation = match active.reconciliation.next(now, &timing) {
+            let observation = match active.reconciliation.next(now, &timing()) {
                 Next::Perform(Effect::CheckNamespace) => Observation::Namespace(Ok(())),
-                Next::Perform(Effect::DescribeDataset) if !reads_fail => Observation::Dataset(Ok(ACTIVE.into())),
+                Next::Perform(Effect::DescribeDataset) if !may_fail => Observation::Dataset(Ok(ACTIVE.into())),
                 Next::Perform(_) => return,
                 Next::TryAdmit => {
                     let admission = operator.queue.try_admit(&active.reconciliation.uid(), now);
-                    // Every reconciliation may start at any time here, so no wake-up is modelled.
+                    // A reconciliation may start at any time here, so no wake-up is modelled.
                     let _ = operator.queue.take_freed(now);
-                    Observation::Admission(if self.rules.mutation.no_queue { Admission::Admitted } else { admission })
+                    Observation::Admission(if bypass_queue { Admission::Admitted } else { admission })
                 }
                 Next::Finish(outcome) => return self.finish(state, o, r, &outcome),
             };
@@ -98,23 +98,24 @@ impl ProtocolModel {
     }
 
     fn finish(&self, state: &mut ModelState, o: usize, r: usize, outcome: &Outcome) {
-        let (now, timing) = (state.now(), timing_of(&self.rules));
+        let now = state.now();
         let operator = state.operator(o);
         let Some(mut active) = operator.active[r].take() else { return };
-        active.reconciliation.finish(outcome, now, &timing, || 0.0, &mut operator.queue);
-        self.end(state, o, r, active);
+        active.reconciliation.finish(outcome, now, &timing(), || 0.0, &mut operator.queue);
+        Self::keep_local_state(state, o, r, active);
     }
 
     fn fail(&self, state: &mut ModelState, o: usize, r: usize, write_unconfirmed: bool) {
-        let (now, timing) = (state.now(), timing_of(&self.rules));
+        let now = state.now();
         let operator = state.operator(o);
         let Some(mut active) = operator.active[r].take() else { return };
-        active.reconciliation.fail(write_unconfirmed, now, &timing, 0.0, &mut operator.queue);
-        self.end(state, o, r, active);
+        active.reconciliation.fail(write_unconfirmed, now, &timing(), 0.0, &mut operator.queue);
+        Self::keep_local_state(state, o, r, active);
     }
 
-    /// Keeps the local state. Delays of zero never bind: without them equal states are equal.
-    fn end(&self, state: &mut ModelState, o: usize, r: usize, active: ActiveReconciliation) {
+    /// Keeps the local state without its backoffs: a delay of zero never matters, and without the number of failures
+    /// more states are equal.
+    fn keep_local_state(state: &mut ModelState, o: usize, r: usize, active: ActiveReconciliation) {
         let operator = state.operator(o);
         let uid = active.reconciliation.resource().uid();
         operator.queue.set_requeue_at(uid.as_deref().unwrap_or_default(), None);
@@ -128,22 +129,22 @@ impl ProtocolModel {
         operator.local[r] = local;
     }
 
-    /// The faults that the next effect of this reconciliation may meet.
+    /// The faults that are possible at the next effect of this reconciliation.
     pub(crate) fn faults(&self, state: &ModelState, o: usize, r: usize) -> &'static [Fault] {
         const WRITE: &[Fault] =
-            &[Fault::None, Fault::AnswerLost { applied: true }, Fault::AnswerLost { applied: false }];
+            &[Fault::None, Fault::ResponseLost { applied: true }, Fault::ResponseLost { applied: false }];
         const READ: &[Fault] = &[Fault::None, Fault::ReadFails];
         const LOOKUP: &[Fault] = &[Fault::None, Fault::ReadFails, Fault::TagsMissing];
         let Some(active) = &state.operators[o].active[r] else { return &[] };
-        let (can_lose, can_miss) = (state.left.losses > 0, state.left.reads > 0);
-        let Next::Perform(effect) = active.reconciliation.next(state.now(), &timing_of(&self.rules)) else {
+        let (may_lose, may_fail) = (state.budget.lost_responses > 0, state.budget.failed_reads > 0);
+        let Next::Perform(effect) = active.reconciliation.next(state.now(), &timing()) else {
             return &[Fault::None];
         };
         match effect {
             Effect::WriteStatus { then: AfterWrite::Submit { .. }, .. } if !state.operators[o].leads => &[Fault::None],
-            Effect::WriteStatus { .. } if can_lose => WRITE,
+            Effect::WriteStatus { .. } if may_lose => WRITE,
             Effect::DescribeJob { attempt, with_tags: true }
-                if can_miss && visible_job(state, r, attempt).is_some() =>
+                if may_fail && visible_job(state, r, attempt).is_some() =>
             {
                 LOOKUP
             }
@@ -152,7 +153,7 @@ impl ProtocolModel {
             | Effect::ListJobs
             | Effect::DescribeJob { .. }
             | Effect::ListTags { .. }
-                if can_miss =>
+                if may_fail =>
             {
                 READ
             }
@@ -160,12 +161,12 @@ impl ProtocolModel {
         }
     }
 
-    /// Performs the next effect. `None` if there is none.
+    /// Performs the next effect. `None` if the reconciliation has ended or waits for a create call.
     pub(crate) fn step(&self, state: &mut ModelState, o: usize, r: usize, fault: Fault) -> Option<()> {
         let leads = state.operators[o].leads;
         let active = state.operators[o].active[r].as_ref().filter(|active| !active.awaits_create)?;
-        let Next::Perform(effect) = active.reconciliation.next(state.now(), &timing_of(&self.rules)) else {
-            // Time has passed since the reconciliation stopped at an effect.
+        let Next::Perform(effect) = active.reconciliation.next(state.now(), &timing()) else {
+            // The clock has ticked since the reconciliation stopped at an effect.
             self.advance(state, o, r);
             return Some(());
         };
@@ -178,9 +179,9 @@ impl ProtocolModel {
                 state.operator(o).active[r].as_mut()?.awaits_create = true;
                 state.calls.push(CreateCall { operator: o, resource: r, attempt, awaited: true });
             }
-            Effect::WriteStatus { .. } if matches!(fault, Fault::AnswerLost { .. }) => {
-                if fault == (Fault::AnswerLost { applied: true }) {
-                    self.write(state, o, r, effect)?;
+            Effect::WriteStatus { .. } if matches!(fault, Fault::ResponseLost { .. }) => {
+                if fault == (Fault::ResponseLost { applied: true }) {
+                    self.write_status(state, o, r, effect)?;
                 }
                 self.fail(state, o, r, true);
             }
@@ -193,7 +194,7 @@ impl ProtocolModel {
         Some(())
     }
 
-    /// What an effect observes.
+    /// Performs an effect and returns what it observed.
     fn perform(&self, state: &mut ModelState, o: usize, r: usize, effect: Effect, fault: Fault) -> Option<Observation> {
         let fails = fault == Fault::ReadFails;
         Some(match effect {
@@ -203,46 +204,46 @@ impl ProtocolModel {
             Effect::CheckNamespace => Observation::Namespace(Ok(())),
             Effect::DescribeJob { attempt, with_tags } => {
                 let observations = state.operators[o].active[r].as_ref()?.reconciliation.observations();
-                // Not even a broken protocol could ignore that the service says the name is taken.
-                let taken = matches!(&observations.create, Some(Err(e)) if e.kind == ErrorKind::AlreadyExists);
-                let job = if self.rules.mutation.no_lookup && with_tags && !taken {
+                // Even a mutated protocol looks up a job that the service reports as existing.
+                let exists = matches!(&observations.create, Some(Err(e)) if e.kind == ErrorKind::AlreadyExists);
+                let job = if self.has(Mutation::SkipLookup) && with_tags && !exists {
                     Err(error(ErrorKind::NotFound))
                 } else {
-                    self.describe(state, r, attempt, with_tags, fault)
+                    self.describe_job(state, r, attempt, with_tags, fault)
                 };
                 Observation::Job { attempt, job }
             }
             Effect::DescribeDataset if fails => Observation::Dataset(Err(error(ErrorKind::NotFound))),
             Effect::DescribeDataset => Observation::Dataset(Ok(ACTIVE.into())),
             Effect::ListJobs if fails => Observation::Jobs(Err(error(ErrorKind::Indeterminate))),
-            Effect::ListJobs => Observation::Jobs(Ok(self.list(state))),
+            Effect::ListJobs => Observation::Jobs(Ok(self.list_jobs(state))),
             Effect::ListTags { job_name } => {
-                let tags = if fails { Err(error(ErrorKind::Indeterminate)) } else { self.tags(state, &job_name) };
+                let tags = if fails { Err(error(ErrorKind::Indeterminate)) } else { self.list_tags(state, &job_name) };
                 Observation::Tags { job_name, tags }
             }
-            Effect::WriteStatus { .. } => self.write(state, o, r, effect)?,
+            Effect::WriteStatus { .. } => self.write_status(state, o, r, effect)?,
             Effect::CreateJob { .. } => return None,
         })
     }
 
     /// Writes a status by compare-and-swap.
-    fn write(&self, state: &mut ModelState, o: usize, r: usize, effect: Effect) -> Option<Observation> {
+    fn write_status(&self, state: &mut ModelState, o: usize, r: usize, effect: Effect) -> Option<Observation> {
         let Effect::WriteStatus { mut status, then } = effect else { return None };
-        if self.rules.mutation.no_handled_retry {
+        if self.has(Mutation::ForgetHandledRetry) {
             status.last_handled_retry_at = None;
         }
         let resource = state.operators[o].active[r].as_ref()?.reconciliation.with_status(*status);
-        if self.rules.mutation.no_intent && matches!(then, AfterWrite::Submit { .. }) {
+        if self.has(Mutation::SkipIntent) && matches!(then, AfterWrite::Submit { .. }) {
             let unwritten = Snapshot::new(resource).resource().clone();
             return Some(Observation::StatusWritten { resource: Box::new(unwritten), then });
         }
-        Some(match state.put(r, &resource, &self.rules) {
+        Some(match self.replace_status(state, r, &resource) {
             Some(written) => Observation::StatusWritten { resource: Box::new(written.resource().clone()), then },
             None => Observation::Conflict,
         })
     }
 
-    fn describe(
+    fn describe_job(
         &self,
         state: &ModelState,
         r: usize,
@@ -254,12 +255,12 @@ impl ProtocolModel {
             return Err(error(ErrorKind::Indeterminate));
         }
         let job = visible_job(state, r, attempt).ok_or_else(|| error(ErrorKind::NotFound))?;
-        let request = &self.names.0[r].0;
-        let owned = !job.foreign || self.rules.mutation.no_ownership;
+        let request = &self.imports[r].request;
+        let owned = !job.foreign || self.has(Mutation::SkipOwnershipCheck);
         let tags: Vec<Tag> = if owned { request.own_tags() } else { Vec::new() };
         let tags = if fault == Fault::TagsMissing { Err(error(ErrorKind::NotFound)) } else { Ok(tags) };
         let job = Job {
-            name: self.names.of(r, attempt),
+            name: self.imports[r].job_name(attempt),
             dataset: request.dataset.as_str().into(),
             data_location: request.data_location.clone(),
             role_arn: request.role_arn.clone(),
@@ -273,16 +274,16 @@ impl ProtocolModel {
         Ok(ObservedJob { job, tags: with_tags.then_some(tags) })
     }
 
-    fn tags(&self, state: &ModelState, job_name: &str) -> Result<Vec<Tag>, ServiceError> {
-        let named = |job: &&ModelJob| self.names.of(job.resource, job.attempt) == job_name;
+    fn list_tags(&self, state: &ModelState, job_name: &str) -> Result<Vec<Tag>, ServiceError> {
+        let named = |job: &&ModelJob| self.imports[job.resource].job_name(job.attempt) == job_name;
         let job = state.jobs.iter().find(named).ok_or_else(|| error(ErrorKind::NotFound))?;
-        let untagged = job.foreign || self.rules.mutation.no_requested_at;
-        Ok(if untagged { Vec::new() } else { self.names.0[job.resource].0.own_tags() })
+        let untagged = job.foreign || self.has(Mutation::OmitRequestedAt);
+        Ok(if untagged { Vec::new() } else { self.imports[job.resource].request.own_tags() })
     }
 
-    fn list(&self, state: &ModelState) -> Vec<JobSummary> {
+    fn list_jobs(&self, state: &ModelState) -> Vec<JobSummary> {
         let summary = |job: &ModelJob| JobSummary {
-            name: self.names.of(job.resource, job.attempt),
+            name: self.imports[job.resource].job_name(job.attempt),
             status: job.status.into(),
             created: Some(at(0)),
             updated: Some(at(0)),
@@ -290,12 +291,13 @@ impl ProtocolModel {
         state.jobs.iter().filter(|job| job.visible).map(summary).collect()
     }
 
+    /// The sender of a create call receives the answer, if it still waits.
     fn answer(&self, state: &mut ModelState, call: &CreateCall, answer: Result<(), ServiceError>) {
         if !call.awaited {
             return;
         }
         let indeterminate = matches!(&answer, Err(error) if error.kind == ErrorKind::Indeterminate);
-        let answer = if indeterminate && self.rules.mutation.no_indeterminate {
+        let answer = if indeterminate && self.has(Mutation::RejectLostResponse) {
             Err(error(ErrorKind::Throttled))
         } else {
             answer
@@ -309,10 +311,10 @@ impl ProtocolModel {
     }
 
     /// A create call arrives at the service.
-    pub(crate) fn arrive(&self, state: &mut ModelState, c: usize, lost: bool) {
+    pub(crate) fn arrive(&self, state: &mut ModelState, c: usize, response_lost: bool) {
         let call = state.calls.remove(c);
-        let accepted = self.accept(state, call.resource, call.attempt);
-        let answer = match (lost, accepted) {
+        let accepted = self.create_job(state, call.resource, call.attempt);
+        let answer = match (response_lost, accepted) {
             (true, _) => Err(error(ErrorKind::Indeterminate)),
             (false, true) => Ok(()),
             (false, false) => Err(error(ErrorKind::AlreadyExists)),
@@ -326,7 +328,7 @@ impl ProtocolModel {
         self.answer(state, &call, Err(error(kind)));
     }
 
-    /// The caller times out; the call may still arrive.
+    /// The sender of a create call times out. The call may still arrive.
     pub(crate) fn time_out(&self, state: &mut ModelState, c: usize) {
         let call = state.calls[c].clone();
         state.calls[c].awaited = false;

@@ -1,167 +1,161 @@
-//! The protocol as it ships: everything holds.
+//! The intact protocol: every property holds. docs/model.md has a row for each test.
 
-use crate::rules::UserAction::{
-    Apply, ClearStatus, CreateForeignJob, Delete, ForgeFailure, ForgeSuccess, Retry, Suspend,
-};
-use crate::rules::{Budget, Rules};
-use crate::search::{holds, steps};
+use crate::checker::{holds, steps};
+use crate::config::UserAction::{Apply, ClearStatus, CreateForeignJob, Delete, ForgeFailure, Retry, Suspend};
+use crate::config::{Budget, Config, UserAction};
 
 #[test]
-fn one_import_with_two_leaders_at_once() {
+fn one_import_with_crash_and_lost_response_keeps_invariants() {
+    holds(
+        "crashes and lost responses",
+        None,
+        Config {
+            budget: Budget { ticks: 1, crashes: 1, lost_responses: 1, ..Budget::default() },
+            ..Config::unique_names()
+        },
+    );
+}
+
+#[test]
+fn one_import_with_rejection_failed_job_and_invisible_job_keeps_invariants() {
+    holds(
+        "rejections, failed and invisible jobs",
+        None,
+        Config {
+            budget: Budget { ticks: 1, rejections: 1, invisible_jobs: 1, failed_jobs: 1, ..Budget::default() },
+            ..Config::unique_names()
+        },
+    );
+}
+
+#[test]
+fn one_import_with_failed_read_keeps_invariants() {
+    holds(
+        "failed reads",
+        steps(20),
+        Config {
+            budget: Budget { ticks: 1, crashes: 1, failed_reads: 1, invisible_jobs: 1, ..Budget::default() },
+            ..Config::unique_names()
+        },
+    );
+}
+
+#[test]
+fn one_import_with_two_leaders_keeps_invariants() {
     holds(
         "two leaders",
         steps(16),
-        Rules { both_lead: true, budget: Budget { ticks: 1, ..Budget::default() }, ..Rules::untimely() },
+        Config { two_leaders: true, budget: Budget { ticks: 1, ..Budget::default() }, ..Config::unique_names() },
     );
 }
 
 #[test]
-fn one_import_through_crashes_and_lost_answers() {
+fn one_import_with_two_leaders_and_duplicate_names_keeps_invariants() {
     holds(
-        "crashes",
-        None,
-        Rules { budget: Budget { ticks: 1, crashes: 1, losses: 1, ..Budget::default() }, ..Rules::untimely() },
-    );
-}
-
-#[test]
-fn one_import_through_refusals_failures_and_late_jobs() {
-    holds(
-        "rejections",
-        None,
-        Rules {
-            budget: Budget { ticks: 1, rejections: 1, delays: 1, failures: 1, ..Budget::default() },
-            ..Rules::untimely()
-        },
-    );
-}
-
-#[test]
-fn one_import_through_reads_that_fail() {
-    holds(
-        "reads",
-        steps(20),
-        Rules {
-            budget: Budget { ticks: 1, crashes: 1, reads: 1, delays: 1, ..Budget::default() },
-            ..Rules::untimely()
-        },
-    );
-}
-
-#[test]
-fn one_import_whose_resource_is_meddled_with() {
-    holds(
-        "user_actions",
-        steps(26),
-        Rules {
-            user_actions: &[CreateForeignJob, Delete, Apply, Suspend, ClearStatus, ForgeSuccess, ForgeFailure, Retry],
-            budget: Budget { crashes: 1, user_actions: 1, ..Budget::default() },
-            ..Rules::untimely()
-        },
-    );
-}
-
-#[test]
-fn one_import_that_fails_and_is_made_again_because_a_person_asks() {
-    holds(
-        "asked for again",
-        None,
-        Rules {
-            user_actions: &[Retry],
-            budget: Budget { crashes: 1, losses: 1, failures: 1, user_actions: 1, ..Budget::default() },
-            ..Rules::untimely()
-        },
-    );
-}
-
-#[test]
-fn one_import_that_fails_and_is_made_again_within_its_limit() {
-    holds(
-        "within the limit",
-        steps(30),
-        Rules {
-            backoff_limit: 1,
-            user_actions: &[Retry, CreateForeignJob, ForgeFailure],
-            budget: Budget { failures: 2, user_actions: 1, ..Budget::default() },
-            ..Rules::untimely()
-        },
-    );
-}
-
-#[test]
-fn one_import_that_is_made_again_where_names_do_not_help_and_leadership_changes_hands() {
-    holds(
-        "made again, handover",
-        steps(24),
-        Rules {
-            backoff_limit: 1,
-            budget: Budget { ticks: 1, handovers: 1, failures: 1, delays: 1, ..Budget::default() },
-            ..Rules::timely()
-        },
-    );
-}
-
-#[test]
-fn one_import_where_names_do_not_help_and_leadership_changes_hands() {
-    holds(
-        "handovers",
-        steps(22),
-        Rules { budget: Budget { ticks: 1, handovers: 1, delays: 1, ..Budget::default() }, ..Rules::timely() },
-    );
-}
-
-#[test]
-fn one_import_where_names_do_not_help_and_two_lead_at_once() {
-    holds(
-        "two leaders, names that don't help",
+        "two leaders, duplicate names",
         steps(18),
-        Rules { both_lead: true, budget: Budget { ticks: 1, ..Budget::default() }, ..Rules::timely() },
+        Config { two_leaders: true, budget: Budget { ticks: 1, ..Budget::default() }, ..Config::bounded_delays() },
     );
 }
 
 #[test]
-fn two_imports_into_one_dataset_through_a_handover() {
+fn one_import_with_user_action_keeps_invariants() {
+    holds(
+        "user actions",
+        steps(26),
+        Config {
+            user_actions: UserAction::ALL,
+            budget: Budget { crashes: 1, user_actions: 1, ..Budget::default() },
+            ..Config::unique_names()
+        },
+    );
+}
+
+#[test]
+fn two_imports_into_one_dataset_through_handover_keep_invariants() {
     holds(
         "two imports",
         steps(22),
-        Rules { resources: 2, budget: Budget { handovers: 1, ..Budget::default() }, ..Rules::timely() },
+        Config { resources: 2, budget: Budget { handovers: 1, ..Budget::default() }, ..Config::bounded_delays() },
     );
 }
 
 #[test]
-fn two_imports_the_older_of_which_fails_and_is_asked_for_again() {
+fn one_import_through_handover_with_duplicate_names_keeps_invariants() {
     holds(
-        "two imports, asked for again",
-        steps(26),
-        Rules {
-            resources: 2,
-            user_actions: &[Retry],
-            budget: Budget { failures: 1, user_actions: 1, ..Budget::default() },
-            ..Rules::timely()
+        "handover, duplicate names",
+        steps(22),
+        Config {
+            budget: Budget { ticks: 1, handovers: 1, invisible_jobs: 1, ..Budget::default() },
+            ..Config::bounded_delays()
         },
     );
 }
 
 #[test]
-fn one_import_through_everything_at_once() {
+fn failed_import_that_user_retries_keeps_invariants() {
     holds(
-        "everything at once",
+        "retry by a user",
+        None,
+        Config {
+            user_actions: &[Retry],
+            budget: Budget { crashes: 1, lost_responses: 1, failed_jobs: 1, user_actions: 1, ..Budget::default() },
+            ..Config::unique_names()
+        },
+    );
+}
+
+#[test]
+fn failed_import_within_backoff_limit_keeps_invariants() {
+    holds(
+        "retry within the limit",
+        steps(30),
+        Config {
+            backoff_limit: 1,
+            user_actions: &[Retry, CreateForeignJob, ForgeFailure],
+            budget: Budget { failed_jobs: 2, user_actions: 1, ..Budget::default() },
+            ..Config::unique_names()
+        },
+    );
+}
+
+#[test]
+fn failed_import_within_backoff_limit_through_handover_with_duplicate_names_keeps_invariants() {
+    holds(
+        "retry, handover, duplicate names",
+        steps(24),
+        Config {
+            backoff_limit: 1,
+            budget: Budget { ticks: 1, handovers: 1, failed_jobs: 1, invisible_jobs: 1, ..Budget::default() },
+            ..Config::bounded_delays()
+        },
+    );
+}
+
+#[test]
+fn two_imports_when_user_retries_the_older_keep_invariants() {
+    holds(
+        "two imports, retry of the older",
+        steps(26),
+        Config {
+            resources: 2,
+            user_actions: &[Retry],
+            budget: Budget { failed_jobs: 1, user_actions: 1, ..Budget::default() },
+            ..Config::bounded_delays()
+        },
+    );
+}
+
+#[test]
+fn one_import_with_one_event_of_each_kind_keeps_invariants() {
+    holds(
+        "one event of each kind",
         steps(11),
-        Rules {
+        Config {
             backoff_limit: 1,
             user_actions: &[CreateForeignJob, Delete, Apply, Suspend, ClearStatus, Retry],
-            budget: Budget {
-                ticks: 1,
-                crashes: 1,
-                handovers: 1,
-                losses: 1,
-                rejections: 1,
-                reads: 1,
-                delays: 1,
-                failures: 1,
-                user_actions: 1,
-            },
-            ..Rules::untimely()
+            budget: Budget::of_each(1),
+            ..Config::unique_names()
         },
     );
 }

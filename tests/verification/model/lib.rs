@@ -1,4 +1,4 @@
-//! A model checker: every interleaving, up to a bound, of two operators, an API server, the service and a user.
+//! A model checker: every order of events, up to a bound, between two operators, an API server, the service and a user.
 //!
 //! The operators run the code that ships: `import`, `queue` and [`personalize_operator::reconciliation`]. Only what is
 //! around them is modelled. docs/model.md says what is covered, and up to which bound.
@@ -6,12 +6,12 @@
 #![cfg(test)]
 
 mod checker;
+mod config;
 mod environment;
 mod executor;
 mod holds;
 mod liveness;
 mod mutations;
-mod rules;
-mod search;
+mod protocol;
 mod state;
 mod walks;

@@ -1,39 +1,34 @@
-//! What is to come true from any state on, once nothing goes wrong any more.
+//! What must happen after any state, once nothing goes wrong any more.
 
-use crate::checker::ProtocolModel;
+use crate::config::{Budget, Config, UserAction};
 use crate::executor::Fault;
-use crate::rules::{Budget, Mutation, UserAction};
-use crate::state::{ModelJob, ModelState, has_ended};
+use crate::protocol::ProtocolModel;
+use crate::state::{ModelJob, ModelState};
 use personalize_operator::api::conditions::Reason;
 use personalize_operator::personalize::{ACTIVE, CREATE_FAILED};
 
 impl ProtocolModel {
-    /// The import of every resource comes to its end once nothing goes wrong any more.
+    /// Whether every import finishes if the protocol is intact and nothing goes wrong from this state on.
     pub(crate) fn finishes(&self, state: &ModelState) -> bool {
+        let intact = Self { config: Config { mutation: None, ..self.config.clone() }, imports: self.imports.clone() };
         let mut state = state.clone();
-        let mut rules = self.rules.clone();
-        rules.mutation = Mutation::default();
-        let fair = Self { rules, names: self.names.clone() };
-        state.left = Budget::default();
-        if !state.operators.iter().any(|operator| operator.leads) {
-            let started = state.started(&self.rules, true);
-            *state.operator(0) = started;
-        }
+        state.budget = Budget::default();
         for r in 0..state.live.len() {
             if state.live[r].as_ref().is_some_and(|live| live.resource().spec.suspend) {
-                let _ = fair.user_action(&mut state, r, UserAction::Suspend);
+                let _ = intact.user_action(&mut state, r, UserAction::Suspend);
             }
         }
         for _ in 0..8 {
-            if (0..state.live.len()).all(|r| self.finished(&state, r)) {
+            if (0..state.live.len()).all(|r| self.has_finished(&state, r)) {
                 return true;
             }
-            fair.round(&mut state);
+            intact.run_once(&mut state);
         }
         false
     }
 
-    fn round(&self, state: &mut ModelState) {
+    /// Each leader reconciles each resource to the end, each job succeeds, and the grace period passes.
+    fn run_once(&self, state: &mut ModelState) {
         let resources = state.live.len();
         for (o, r) in (0..2).flat_map(|o| (0..resources).map(move |r| (o, r))) {
             if !state.operators[o].leads {
@@ -52,31 +47,34 @@ impl ProtocolModel {
         }
         state.jobs.iter_mut().for_each(|job| job.visible = true);
         for j in 0..state.jobs.len() {
-            if !has_ended(&state.jobs[j]) {
-                Self::end_job(state, j, true);
+            if !state.jobs[j].has_ended() {
+                Self::end_job(state, j, ACTIVE);
             }
         }
         state.clock += 1;
     }
 
-    fn finished(&self, state: &ModelState, r: usize) -> bool {
+    /// Whether the import has finished, and for a reason that is true.
+    fn has_finished(&self, state: &ModelState, r: usize) -> bool {
         let Some(live) = &state.live[r] else { return true };
         let status = live.resource().status.clone().unwrap_or_default();
-        let has = |what: &str| {
-            state.jobs.iter().any(|job| job.resource == r && job.status == what && !job.foreign && job.visible)
-        };
+        let any_job =
+            |condition: fn(&ModelJob) -> bool| state.jobs.iter().any(|job| job.resource == r && condition(job));
         let attempts = status.attempts.unwrap_or(0);
-        let taken_by_another = |job: &ModelJob| job.resource == r && job.foreign;
         match Reason::of(&status) {
-            // A job that somebody's status claimed is believed to be the one that was submitted.
-            Some(Reason::ImportSucceeded) => has(ACTIVE) || state.tampered,
-            // Neither the limit nor a person's wish for another attempt goes unused.
-            Some(Reason::ImportFailed) => {
-                has(CREATE_FAILED) && attempts > self.rules.backoff_limit && attempts >= state.pending_request[r]
+            // The operator believes that the job of a forged status is the one that it submitted.
+            Some(Reason::ImportSucceeded) => {
+                state.status_forged || any_job(|job| job.status == ACTIVE && !job.foreign && job.visible)
             }
-            Some(Reason::JobNameConflict) => state.jobs.iter().any(taken_by_another),
+            // Neither the limit nor a user's retry request is left unused.
+            Some(Reason::ImportFailed) => {
+                any_job(|job| job.status == CREATE_FAILED && !job.foreign && job.visible)
+                    && attempts > self.config.backoff_limit
+                    && attempts >= state.pending_request[r]
+            }
+            Some(Reason::JobNameConflict) => any_job(|job| job.foreign),
             Some(Reason::Superseded) => state.jobs.iter().any(|job| job.resource > r && job.status == ACTIVE),
-            Some(Reason::JobNotFound) => state.tampered,
+            Some(Reason::JobNotFound) => state.status_forged,
             _ => false,
         }
     }

@@ -1,110 +1,100 @@
-//! The protocol with a part of it left out: the model finds what that part is for.
+//! Mutated protocols: the checker finds what goes wrong without a part of the protocol.
 
-use crate::rules::{Budget, Mutation, Rules, UserAction};
-use crate::search::{mutation_breaks, steps};
+use crate::checker::{mutation_breaks, steps};
+use crate::config::{Budget, Config, Mutation, UserAction};
 
-const TWICE: &str = "A: nothing is accepted twice";
-const OUT_OF_ORDER: &str = "H: no older import lands after a newer one";
+const TWICE: &str = "A: no attempt is accepted twice";
+const OUT_OF_ORDER: &str = "H: no older import finishes after a newer one";
 
 #[test]
-fn only_without_an_intent_is_an_import_made_twice() {
+fn missing_intent_lets_import_be_created_twice() {
     mutation_breaks(
-        "intent",
         TWICE,
-        Mutation { no_intent: true, ..Mutation::default() },
+        Mutation::SkipIntent,
         None,
-        Rules { budget: Budget { crashes: 1, delays: 1, ..Budget::default() }, ..Rules::timely() },
+        Config { budget: Budget { crashes: 1, invisible_jobs: 1, ..Budget::default() }, ..Config::bounded_delays() },
     );
 }
 
 #[test]
-fn only_without_a_look_before_the_create_is_an_import_made_twice() {
+fn missing_lookup_lets_import_be_created_twice() {
     mutation_breaks(
-        "look",
         TWICE,
-        Mutation { no_lookup: true, ..Mutation::default() },
+        Mutation::SkipLookup,
         None,
-        Rules { budget: Budget { ticks: 1, crashes: 1, ..Budget::default() }, ..Rules::timely() },
+        Config { budget: Budget { ticks: 1, crashes: 1, ..Budget::default() }, ..Config::bounded_delays() },
     );
 }
 
 #[test]
-fn only_without_compare_and_swap_do_two_leaders_make_an_import_twice() {
+fn missing_compare_and_swap_lets_two_leaders_create_import_twice() {
     mutation_breaks(
-        "compare-and-swap",
         TWICE,
-        Mutation { no_compare_and_swap: true, ..Mutation::default() },
+        Mutation::OverwriteStatus,
         steps(20),
-        Rules { both_lead: true, ..Rules::timely() },
+        Config { two_leaders: true, ..Config::bounded_delays() },
     );
 }
 
 #[test]
-fn only_without_doubt_about_a_lost_answer_is_an_import_made_twice() {
+fn lost_response_that_counts_as_rejection_lets_import_be_created_twice() {
     mutation_breaks(
-        "doubt",
         TWICE,
-        Mutation { no_indeterminate: true, ..Mutation::default() },
+        Mutation::RejectLostResponse,
         None,
-        Rules { budget: Budget { losses: 1, delays: 1, ..Budget::default() }, ..Rules::timely() },
+        Config {
+            budget: Budget { lost_responses: 1, invisible_jobs: 1, ..Budget::default() },
+            ..Config::bounded_delays()
+        },
     );
 }
 
 #[test]
-fn only_without_proof_is_a_foreign_job_adopted() {
+fn missing_ownership_check_lets_foreign_job_be_adopted() {
     mutation_breaks(
-        "proof",
         "C: no foreign job is adopted",
-        Mutation { no_ownership: true, ..Mutation::default() },
+        Mutation::SkipOwnershipCheck,
         steps(20),
-        Rules {
+        Config {
             user_actions: &[UserAction::CreateForeignJob],
             budget: Budget { user_actions: 1, ..Budget::default() },
-            ..Rules::untimely()
+            ..Config::unique_names()
         },
     );
 }
 
 #[test]
-fn only_without_a_record_of_what_was_granted_is_an_attempt_made_that_nobody_asked_for() {
+fn unrecorded_retry_request_lets_attempt_follow_that_no_user_requested() {
     mutation_breaks(
-        "record of wishes",
-        "A: another attempt needs a failed one, and a person or a limit",
-        Mutation { no_handled_retry: true, ..Mutation::default() },
+        "A: another attempt follows a failed one, within the limit or because a user requested it",
+        Mutation::ForgetHandledRetry,
         None,
-        Rules {
+        Config {
             user_actions: &[UserAction::Retry],
-            budget: Budget { failures: 2, user_actions: 1, ..Budget::default() },
-            ..Rules::untimely()
+            budget: Budget { failed_jobs: 2, user_actions: 1, ..Budget::default() },
+            ..Config::unique_names()
         },
     );
 }
 
 #[test]
-fn only_without_a_queue_does_an_older_import_land_after_a_newer_one() {
-    mutation_breaks(
-        "queue",
-        OUT_OF_ORDER,
-        Mutation { no_queue: true, ..Mutation::default() },
-        None,
-        Rules { resources: 2, ..Rules::timely() },
-    );
+fn missing_queue_lets_older_import_finish_after_newer_one() {
+    mutation_breaks(OUT_OF_ORDER, Mutation::BypassQueue, None, Config { resources: 2, ..Config::bounded_delays() });
 }
 
-/// The older import is held back while the newer one lands, and either resource may be deleted at any moment.
+/// The older import is suspended while the newer one succeeds, and users may delete either resource at any time.
 #[test]
-fn only_without_its_age_on_the_job_does_an_older_import_land_after_a_newer_one_that_was_deleted() {
+fn missing_requested_at_tag_lets_older_import_finish_after_newer_one_whose_resource_is_deleted() {
     mutation_breaks(
-        "age",
         OUT_OF_ORDER,
-        Mutation { no_requested_at: true, ..Mutation::default() },
+        Mutation::OmitRequestedAt,
         steps(32),
-        Rules {
+        Config {
             resources: 2,
-            suspended: true,
+            oldest_suspended: true,
             user_actions: &[UserAction::Delete, UserAction::Suspend],
             budget: Budget { user_actions: 2, ..Budget::default() },
-            ..Rules::timely()
+            ..Config::bounded_delays()
         },
     );
 }

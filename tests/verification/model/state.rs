@@ -1,13 +1,14 @@
-//! The state of the model: two operators, an API server, the service, and the calls between them.
+//! The state of the model: two operators, an API server, the service, and the create calls between them.
 
-use crate::rules::{Budget, Rules};
+use crate::config::{Budget, Config, Mutation};
+use crate::protocol::ProtocolModel;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::ResourceExt;
 use personalize_operator::api::{DatasetImportJob, resource_version};
 use personalize_operator::import::timing::after;
 use personalize_operator::import::{ImportRequest, LocalState, MANAGER, Timing};
-use personalize_operator::personalize::CREATE_FAILED;
+use personalize_operator::personalize;
 use personalize_operator::queue::Queue;
 use personalize_operator::reconciliation::Reconciliation;
 use serde_json::json;
@@ -16,18 +17,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The grace period of the modelled operators. Each tick of the clock is longer.
-pub(crate) const GRACE: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_secs(60);
 
 /// More attempts than any model makes.
 pub(crate) const MAX_ATTEMPTS: i32 = 9;
 
 /// All delays but the grace period are zero: this covers every order of timers.
-pub(crate) fn timing(grace: Duration) -> Timing {
+pub(crate) fn timing() -> Timing {
     let zero = Duration::ZERO;
     Timing {
         poll_min: zero,
         poll_max: zero,
-        grace,
+        grace: GRACE,
         backoff_min: zero,
         backoff_max: zero,
         rejected_min: zero,
@@ -37,9 +38,10 @@ pub(crate) fn timing(grace: Duration) -> Timing {
     }
 }
 
-pub(crate) fn at(clock: u8) -> Timestamp {
-    let start = Timestamp::from_second(1_750_000_000).unwrap_or(Timestamp::UNIX_EPOCH);
-    after(start, (GRACE + Duration::from_secs(1)) * u32::from(clock))
+/// The time after this many ticks.
+pub(crate) fn at(ticks: u8) -> Timestamp {
+    let start = Timestamp::from_second(1_750_000_000).unwrap();
+    after(start, (GRACE + Duration::from_secs(1)) * u32::from(ticks))
 }
 
 /// A version of a resource. Versions with the same content are equal.
@@ -47,7 +49,7 @@ pub(crate) fn at(clock: u8) -> Timestamp {
 pub(crate) struct Snapshot(Arc<DatasetImportJob>);
 
 impl Snapshot {
-    /// A label of the resource holds the digest of the content.
+    /// Stores a digest of the content in a label, so that copies of the resource have it too.
     pub(crate) fn new(mut resource: DatasetImportJob) -> Self {
         resource.metadata.labels = None;
         let mut hasher = DefaultHasher::new();
@@ -81,7 +83,7 @@ impl Hash for Snapshot {
 #[derive(Clone, Debug)]
 pub(crate) struct ActiveReconciliation {
     pub(crate) reconciliation: Reconciliation,
-    /// It waits for the answer of a create call.
+    /// It waits for the response to a create call.
     pub(crate) awaits_create: bool,
 }
 
@@ -126,50 +128,65 @@ pub(crate) struct CreateCall {
     pub(crate) operator: usize,
     pub(crate) resource: usize,
     pub(crate) attempt: i32,
-    /// The caller still waits for the answer.
+    /// The operator still waits for the response.
     pub(crate) awaited: bool,
 }
 
-/// A job at the service.
+/// A job of the service.
 #[derive(Clone, Debug, PartialEq, Hash)]
 pub(crate) struct ModelJob {
     pub(crate) resource: usize,
     pub(crate) attempt: i32,
-    /// Somebody else created it under a name of this resource.
+    /// Another program created it, under a name of this resource.
     pub(crate) foreign: bool,
     pub(crate) status: &'static str,
     /// Reads find it.
     pub(crate) visible: bool,
 }
 
-/// The state of everything.
+impl ModelJob {
+    pub(crate) fn has_ended(&self) -> bool {
+        personalize::has_ended(self.status)
+    }
+}
+
+/// The state of everything. Vectors without a comment are indexed by resource.
 #[derive(Clone, Debug, PartialEq, Hash)]
 pub(crate) struct ModelState {
+    /// The ticks since the start.
     pub(crate) clock: u8,
+    /// The resources in the API server; `None` if deleted.
     pub(crate) live: Vec<Option<Snapshot>>,
-    /// The latest version of each name; it grows through deletions.
+    /// The latest resource version; it grows through deletions.
     pub(crate) versions: Vec<u64>,
+    /// Both operators.
     pub(crate) operators: Vec<Arc<Operator>>,
+    /// The create calls on their way.
     pub(crate) calls: Vec<CreateCall>,
+    /// The jobs of the service.
     pub(crate) jobs: Vec<ModelJob>,
-    /// The accepted creates: resource and attempt.
+    /// The accepted create calls: resource and attempt.
     pub(crate) accepted: Vec<(usize, i32)>,
-    /// Per resource the latest attempt that a user requested after the status said that the one before has failed.
+    /// The latest attempt that a user requested after the status said that the one before has failed.
     pub(crate) requested: Vec<i32>,
-    /// The same, until something voids the request.
+    /// The same, until a user deletes the resource or its status.
     pub(crate) pending_request: Vec<i32>,
     /// A user forged a status.
-    pub(crate) tampered: bool,
-    /// An attempt was accepted that nobody requested, or whose predecessor has not failed.
-    pub(crate) unrequested: bool,
+    pub(crate) status_forged: bool,
+    /// An attempt was accepted although the one before has not failed, or although neither the limit nor a user allows
+    /// another.
+    pub(crate) disallowed_attempt: bool,
+    /// An older import finished after a newer one.
     pub(crate) out_of_order: bool,
+    /// Two imports into the dataset were in flight.
     pub(crate) overlapped: bool,
-    pub(crate) left: Budget,
+    /// The events that may still happen.
+    pub(crate) budget: Budget,
 }
 
 impl ModelState {
-    pub(crate) fn new(rules: &Rules) -> Self {
-        let live: Vec<_> = (0..rules.resources).map(|r| Some(Snapshot::new(resource(rules, r, 0, 1)))).collect();
+    pub(crate) fn new(config: &Config) -> Self {
+        let live: Vec<_> = (0..config.resources).map(|r| Some(Snapshot::new(resource(config, r, 0, 1)))).collect();
         let mut state = Self {
             clock: 0,
             versions: vec![1; live.len()],
@@ -180,13 +197,13 @@ impl ModelState {
             calls: Vec::new(),
             jobs: Vec::new(),
             accepted: Vec::new(),
-            tampered: false,
-            unrequested: false,
+            status_forged: false,
+            disallowed_attempt: false,
             out_of_order: false,
             overlapped: false,
-            left: rules.budget.clone(),
+            budget: config.budget.clone(),
         };
-        state.operators = (0..2).map(|o| Arc::new(state.started(rules, o == 0 || rules.both_lead))).collect();
+        state.operators = [true, config.two_leaders].map(|leads| Arc::new(state.started(leads))).into();
         state
     }
 
@@ -195,8 +212,8 @@ impl ModelState {
     }
 
     /// An operator that has started and listed the resources.
-    pub(crate) fn started(&self, rules: &Rules, leads: bool) -> Operator {
-        let mut queue = Queue::new(5, timing(rules.grace));
+    fn started(&self, leads: bool) -> Operator {
+        let mut queue = Queue::new(5, timing());
         let cache = if leads { self.live.clone() } else { vec![None; self.live.len()] };
         for resource in cache.iter().flatten().map(Snapshot::resource) {
             queue.observe(resource, LocalState::default().trust(resource));
@@ -210,17 +227,23 @@ impl ModelState {
         }
     }
 
+    /// An operator restarts and leads. Its create calls may still arrive.
+    pub(crate) fn restart(&mut self, o: usize) {
+        self.calls.iter_mut().filter(|call| call.operator == o).for_each(|call| call.awaited = false);
+        self.operators[o] = Arc::new(self.started(true));
+    }
+
     pub(crate) fn operator(&mut self, o: usize) -> &mut Operator {
         Arc::make_mut(&mut self.operators[o])
     }
 
-    /// Writes a new version of a resource. `by` manages its status from now on.
-    pub(crate) fn write(&mut self, r: usize, mut resource: DatasetImportJob, by: Option<&str>) -> Snapshot {
+    /// Writes a new version of a resource. `manager` manages its status from now on.
+    pub(crate) fn write(&mut self, r: usize, mut resource: DatasetImportJob, manager: Option<&str>) -> Snapshot {
         self.versions[r] += 1;
         resource.metadata.resource_version = Some(self.versions[r].to_string());
-        if let Some(by) = by {
+        if let Some(manager) = manager {
             let entry = ManagedFieldsEntry {
-                manager: Some(by.into()),
+                manager: Some(manager.into()),
                 subresource: Some("status".into()),
                 ..ManagedFieldsEntry::default()
             };
@@ -231,23 +254,12 @@ impl ModelState {
         snapshot
     }
 
-    /// A replace of the status subresource, by compare-and-swap.
-    pub(crate) fn put(&mut self, r: usize, resource: &DatasetImportJob, rules: &Rules) -> Option<Snapshot> {
-        let live = self.live[r].as_ref().filter(|live| live.resource().uid() == resource.uid())?;
-        if !rules.mutation.no_compare_and_swap && resource_version(live.resource()) != resource_version(resource) {
-            return None;
-        }
-        let mut merged = live.resource().clone();
-        merged.status.clone_from(&resource.status);
-        Some(self.write(r, merged, Some(MANAGER)))
-    }
-
-    /// Whether a job has this name, visible or not.
-    pub(crate) fn taken(&self, r: usize, attempt: i32) -> bool {
+    /// Whether a job has the name of this attempt, visible or not.
+    pub(crate) fn has_job(&self, r: usize, attempt: i32) -> bool {
         self.jobs.iter().any(|job| (job.resource, job.attempt) == (r, attempt))
     }
 
-    /// Makes states equal whatever the order in which jobs were created.
+    /// Makes states equal that differ only in the order in which jobs were created.
     pub(crate) fn sort_jobs(&mut self) {
         self.jobs.sort_by_key(|job| (job.resource, job.attempt, job.foreign));
     }
@@ -257,8 +269,26 @@ impl ModelState {
     }
 }
 
-/// A resource as a user applies it, one second newer than the one before. All import into one dataset.
-pub(crate) fn resource(rules: &Rules, r: usize, incarnation: u8, version: u64) -> DatasetImportJob {
+impl ProtocolModel {
+    /// Replaces the status subresource by compare-and-swap. `None` is a conflict.
+    pub(crate) fn replace_status(
+        &self,
+        state: &mut ModelState,
+        r: usize,
+        resource: &DatasetImportJob,
+    ) -> Option<Snapshot> {
+        let live = state.live[r].as_ref().map(Snapshot::resource).filter(|live| live.uid() == resource.uid())?;
+        if !self.has(Mutation::OverwriteStatus) && resource_version(live) != resource_version(resource) {
+            return None;
+        }
+        let mut merged = live.clone();
+        merged.status.clone_from(&resource.status);
+        Some(state.write(r, merged, Some(MANAGER)))
+    }
+}
+
+/// A resource as a user applies it, one second newer than the one before.
+pub(crate) fn resource(config: &Config, r: usize, incarnation: u8, version: u64) -> DatasetImportJob {
     let json = json!({
         "apiVersion": "personalize-operator.io/v1alpha1",
         "kind": "DatasetImportJob",
@@ -271,36 +301,29 @@ pub(crate) fn resource(rules: &Rules, r: usize, incarnation: u8, version: u64) -
             "datasetArn": "arn:aws:personalize:eu-west-1:123456789012:dataset/shop/INTERACTIONS",
             "dataSource": { "dataLocation": format!("s3://bucket/{r}.csv") },
             "roleArn": "arn:aws:iam::123456789012:role/Reader",
-            "suspend": rules.suspended && r == 0 && incarnation == 0,
-            "backoffLimit": rules.backoff_limit,
+            "suspend": config.oldest_suspended && r == 0 && incarnation == 0,
+            "backoffLimit": config.backoff_limit,
         },
         "status": { "observedGeneration": -1 },
     });
     serde_json::from_value(json).expect("a resource")
 }
 
-/// The requests and job names of all resources.
+/// What a resource asks for, and the names of its jobs.
 #[derive(Clone, Debug)]
-pub(crate) struct Names(pub(crate) Vec<(ImportRequest, Vec<String>)>);
-
-impl Names {
-    pub(crate) fn new(rules: &Rules) -> Self {
-        let one = |r| {
-            let resource = resource(rules, r, 0, 1);
-            let request = ImportRequest::of(&resource).expect("a request");
-            let names = (1..=MAX_ATTEMPTS).map(|attempt| request.job_name(attempt)).collect();
-            (request, names)
-        };
-        Self((0..rules.resources).map(one).collect())
-    }
-
-    pub(crate) fn of(&self, r: usize, attempt: i32) -> String {
-        let attempt = usize::try_from(attempt).unwrap_or(1).max(1);
-        self.0[r].1.get(attempt - 1).cloned().unwrap_or_default()
-    }
+pub(crate) struct Import {
+    pub(crate) request: ImportRequest,
+    job_names: Vec<String>,
 }
 
-/// Whether a job is has_ended.
-pub(crate) fn has_ended(job: &ModelJob) -> bool {
-    job.status == personalize_operator::personalize::ACTIVE || job.status == CREATE_FAILED
+impl Import {
+    pub(crate) fn new(config: &Config, r: usize) -> Self {
+        let request = ImportRequest::of(&resource(config, r, 0, 1)).expect("a request");
+        let job_names = (1..=MAX_ATTEMPTS).map(|attempt| request.job_name(attempt)).collect();
+        Self { request, job_names }
+    }
+
+    pub(crate) fn job_name(&self, attempt: i32) -> String {
+        self.job_names[usize::try_from(attempt - 1).unwrap()].clone()
+    }
 }

@@ -1,17 +1,15 @@
-//! Random walks, far beyond the steps that every interleaving can be followed to.
+//! Random walks, far longer than the paths that can all be searched.
 
-use crate::checker::{Action, ProtocolModel};
+use crate::checker::{from_env, print_line, print_path};
+use crate::config::{Budget, Config, UserAction};
 use crate::executor::Fault;
-use crate::rules::UserAction::{
-    Apply, ClearStatus, CreateForeignJob, Delete, ForgeFailure, ForgeSuccess, Retry, Suspend,
-};
-use crate::rules::{Budget, Rules};
-use crate::search::{deeper, from_env, print_actions, print_line};
+use crate::protocol::{Action, ProtocolModel};
 use crate::state::ModelState;
+use personalize_operator::personalize::CREATE_FAILED;
 use stateright::Model;
 use std::time::Instant;
 
-/// The numbers of a seed (splitmix64).
+/// The random numbers of a seed (splitmix64).
 struct Rng(u64);
 
 impl Rng {
@@ -24,35 +22,35 @@ impl Rng {
     }
 }
 
-/// Whether it would not happen on a good day.
-fn is_fault(action: &Action) -> bool {
+/// Whether the action is not part of an undisturbed import.
+fn is_disturbance(action: &Action) -> bool {
     match action {
-        Action::Watch(..) | Action::Start(..) | Action::BecomeVisible(_) => false,
+        Action::Watch(..) | Action::Start(..) | Action::Arrive(_) | Action::BecomeVisible(_) => false,
         Action::Step(_, _, fault) => *fault != Fault::None,
-        Action::Arrive(_, lost) => *lost,
-        Action::End(_, well) => !well,
+        Action::End(_, status) => *status == CREATE_FAILED,
         _ => true,
     }
 }
 
-fn initial(model: &ProtocolModel) -> ModelState {
+fn initial_state(model: &ProtocolModel) -> ModelState {
     model.init_states().swap_remove(0)
 }
 
-/// The first property that this state mutation.
-fn broken(model: &ProtocolModel, state: &ModelState) -> Option<&'static str> {
+/// The first property that does not hold in this state.
+fn broken_property(model: &ProtocolModel, state: &ModelState) -> Option<&'static str> {
     model.properties().iter().find(|property| !(property.condition)(model, state)).map(|property| property.name)
 }
 
-/// One walk: mishaps come one in so many steps, so that they are spread has_ended it.
+/// Walks up to this many steps, and returns the property that breaks. Every eighth step is a disturbance, so that they
+/// are spread over the whole walk.
 fn walk(model: &ProtocolModel, rng: &mut Rng, steps: usize, path: &mut Vec<Action>) -> Option<&'static str> {
-    let mut state = initial(model);
+    let mut state = initial_state(model);
     while path.len() < steps {
         let mut actions = Vec::new();
         model.actions(&state, &mut actions);
-        let mishap = rng.below(8) == 0;
+        let disturb = rng.below(8) == 0;
         let (mut preferred, mut others): (Vec<_>, Vec<_>) =
-            actions.into_iter().partition(|action| is_fault(action) == mishap);
+            actions.into_iter().partition(|action| is_disturbance(action) == disturb);
         let (action, next) = loop {
             let choices = if preferred.is_empty() { &mut others } else { &mut preferred };
             if choices.is_empty() {
@@ -65,7 +63,7 @@ fn walk(model: &ProtocolModel, rng: &mut Rng, steps: usize, path: &mut Vec<Actio
         };
         path.push(action);
         state = next;
-        let broken = broken(model, &state);
+        let broken = broken_property(model, &state);
         if broken.is_some() {
             return broken;
         }
@@ -73,9 +71,9 @@ fn walk(model: &ProtocolModel, rng: &mut Rng, steps: usize, path: &mut Vec<Actio
     None
 }
 
-/// Whether these steps, as far as they can be taken, break this property.
-fn leads_to(model: &ProtocolModel, path: &[Action], property: &str) -> bool {
-    let mut state = initial(model);
+/// Whether these actions, without the ones that are impossible, break the property.
+fn breaks(model: &ProtocolModel, path: &[Action], property: &str) -> bool {
+    let mut state = initial_state(model);
     path.iter().any(|action| {
         let mut actions = Vec::new();
         model.actions(&state, &mut actions);
@@ -84,17 +82,17 @@ fn leads_to(model: &ProtocolModel, path: &[Action], property: &str) -> bool {
         {
             state = next;
         }
-        broken(model, &state) == Some(property)
+        broken_property(model, &state) == Some(property)
     })
 }
 
-/// The same way without the steps that it doesn't need.
+/// The path without actions that are not needed to break the property.
 fn shortened(model: &ProtocolModel, mut path: Vec<Action>, property: &str) -> Vec<Action> {
     for chunk in [32, 16, 8, 4, 2, 1, 1] {
         for at in (0..path.len()).rev() {
             let mut shorter = path.clone();
             shorter.drain(at..path.len().min(at + chunk));
-            if at < path.len() && leads_to(model, &shorter, property) {
+            if at < path.len() && breaks(model, &shorter, property) {
                 path = shorter;
             }
         }
@@ -102,91 +100,50 @@ fn shortened(model: &ProtocolModel, mut path: Vec<Action>, property: &str) -> Ve
     path
 }
 
+/// Checks all properties on 800 walks.
 #[track_caller]
-fn walks(name: &str, number: u64, steps: usize, rules: Rules) {
-    let model = ProtocolModel::new(Rules { budget: deeper(&rules.budget), ..rules });
-    let (number, first) = (from_env("MODEL_WALKS").unwrap_or(number), from_env("MODEL_SEED").unwrap_or(0));
+fn walks_hold(name: &str, steps: usize, config: Config) {
+    let model = ProtocolModel::new(Config { budget: config.budget.deepened(), ..config });
+    let (walks, first) = (from_env("MODEL_WALKS").unwrap_or(800), from_env("MODEL_SEED").unwrap_or(0));
     let steps = from_env("MODEL_STEPS").unwrap_or(steps);
-    let (began, mut taken) = (Instant::now(), 0);
-    for seed in first..first + number {
+    let (began, mut total) = (Instant::now(), 0);
+    for seed in first..first + walks {
         let mut path = Vec::new();
         let broken = walk(&model, &mut Rng(seed), steps, &mut path);
-        taken += path.len();
+        total += path.len();
         if let Some(property) = broken {
-            print_actions(&shortened(&model, path, property));
-            panic!("{name}: {property} is broken with the seed {seed}");
+            print_path(&shortened(&model, path, property));
+            panic!("{name}: {property} is broken with seed {seed}");
         }
     }
-    print_line(&format!("{name}: {number} walks, {taken} steps, {:?}", began.elapsed()));
+    print_line(&format!("{name}: {walks} walks, {total} steps, {:?}", began.elapsed()));
 }
 
-fn two_of_each() -> Budget {
-    Budget {
-        ticks: 2,
-        crashes: 2,
-        handovers: 2,
-        losses: 2,
-        rejections: 2,
-        reads: 2,
-        delays: 2,
-        failures: 2,
-        user_actions: 2,
-    }
+fn two_of_each() -> Config {
+    Config { backoff_limit: 1, user_actions: UserAction::ALL, budget: Budget::of_each(2), ..Config::unique_names() }
+}
+
+fn two_of_each_with_duplicate_names() -> Config {
+    let user_actions = &[UserAction::Suspend, UserAction::Retry];
+    Config { backoff_limit: 1, user_actions, budget: Budget::of_each(2), ..Config::bounded_delays() }
 }
 
 #[test]
-fn walks_of_one_import_through_twice_of_everything() {
-    walks(
-        "one import, walked",
-        800,
-        150,
-        Rules {
-            backoff_limit: 1,
-            user_actions: &[CreateForeignJob, Delete, Apply, Suspend, ClearStatus, ForgeSuccess, ForgeFailure, Retry],
-            budget: two_of_each(),
-            ..Rules::untimely()
-        },
-    );
+fn one_import_keeps_invariants_on_random_walks() {
+    walks_hold("walks, one import", 150, two_of_each());
 }
 
 #[test]
-fn walks_of_one_import_where_names_do_not_help() {
-    walks(
-        "names that don't help, walked",
-        800,
-        150,
-        Rules { backoff_limit: 1, user_actions: &[Suspend, Retry], budget: two_of_each(), ..Rules::timely() },
-    );
+fn one_import_with_two_leaders_keeps_invariants_on_random_walks() {
+    walks_hold("walks, two leaders", 150, Config { two_leaders: true, ..two_of_each() });
 }
 
 #[test]
-fn walks_of_one_import_with_two_leaders() {
-    walks(
-        "two leaders, walked",
-        800,
-        150,
-        Rules {
-            both_lead: true,
-            backoff_limit: 1,
-            user_actions: &[CreateForeignJob, Delete, Apply, Suspend, ClearStatus, ForgeSuccess, ForgeFailure, Retry],
-            budget: two_of_each(),
-            ..Rules::untimely()
-        },
-    );
+fn one_import_with_duplicate_names_keeps_invariants_on_random_walks() {
+    walks_hold("walks, duplicate names", 150, two_of_each_with_duplicate_names());
 }
 
 #[test]
-fn walks_of_three_imports_into_one_dataset() {
-    walks(
-        "three imports, walked",
-        800,
-        250,
-        Rules {
-            resources: 3,
-            backoff_limit: 1,
-            user_actions: &[Suspend, Retry],
-            budget: two_of_each(),
-            ..Rules::timely()
-        },
-    );
+fn three_imports_into_one_dataset_keep_invariants_on_random_walks() {
+    walks_hold("walks, three imports", 250, Config { resources: 3, ..two_of_each_with_duplicate_names() });
 }

@@ -1,4 +1,4 @@
-//! Any answer of the service: through the parsing of the SDK into whole reconciliations.
+//! Any response of the service: it passes through the SDK's parser into whole reconciliations.
 
 use crate::document::document;
 use crate::invariants::{ProtocolCheck, now, timing};
@@ -16,18 +16,18 @@ use personalize_operator::import::{Effect, ImportRequest, LocalState, ObservedJo
 use personalize_operator::personalize::Personalize;
 use personalize_operator::queue::Queue;
 use personalize_operator::reconciliation::{Executor, Observation, Reconciliation, drive};
-use personalize_operator::testing::status_written;
+use personalize_operator::testing::{status_written, strategies::SECRET};
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 
-/// The answers of the service, one per call: a byte that says how, and the body.
+/// The responses of the service, one per call: a byte that chooses the status or an error, then the body.
 #[derive(Debug, Clone, Default)]
 struct Script(Arc<Mutex<VecDeque<Vec<u8>>>>);
 
-/// A byte that no JSON text contains.
+/// Between two responses. No JSON text contains this byte.
 const SEPARATOR: u8 = 0xff;
 
 impl Script {
@@ -38,11 +38,11 @@ impl Script {
 
 impl HttpConnector for Script {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let answer = self.0.lock().unwrap().pop_front().unwrap_or_default();
+        let response = self.0.lock().unwrap().pop_front().unwrap_or_default();
         let operation = request.headers().get("x-amz-target").unwrap_or_default().to_owned();
-        let (how, rest) = answer.split_first().unwrap_or((&0, &[]));
-        let status = match how % 16 {
-            0 => return HttpConnectorFuture::ready(Err(ConnectorError::timeout("no answer in time".into()))),
+        let (kind, rest) = response.split_first().unwrap_or((&0, &[]));
+        let status = match kind % 16 {
+            0 => return HttpConnectorFuture::ready(Err(ConnectorError::timeout("no response in time".into()))),
             1 => return HttpConnectorFuture::ready(Err(ConnectorError::io("reset by peer".into()))),
             2 => 500,
             3 => 503,
@@ -52,14 +52,14 @@ impl HttpConnector for Script {
             7..=9 => 400,
             _ => 200,
         };
-        let template = if status == 200 { template(&operation) } else { refusal() };
+        let template = if status == 200 { template(&operation) } else { error_template() };
         let body = document(&template, rest);
-        let answer = status.try_into().map(|status| HttpResponse::new(status, body.into()));
-        HttpConnectorFuture::ready(answer.map_err(|_| ConnectorError::user("not an HTTP status".into())))
+        let response = status.try_into().map(|status| HttpResponse::new(status, body.into()));
+        HttpConnectorFuture::ready(response.map_err(|_| ConnectorError::user("not an HTTP status".into())))
     }
 }
 
-fn refusal() -> Value {
+fn error_template() -> Value {
     json!({ "__type": "ResourceNotFoundException", "message": "no such thing" })
 }
 
@@ -97,7 +97,7 @@ fn template(operation: &str) -> Value {
 
 fn client(script: &Script) -> AwsClient {
     let script = script.clone();
-    let credentials = Credentials::new("AKIAIOSFODNN7EXAMPLE", crate::document::SECRET, None, None, "fuzz");
+    let credentials = Credentials::new("AKIAIOSFODNN7EXAMPLE", SECRET, None, None, "fuzz");
     let base = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .http_client(http_client_fn(move |_, _| SharedHttpConnector::new(script.clone())))
@@ -125,22 +125,22 @@ fn resource() -> DatasetImportJob {
     .unwrap()
 }
 
-/// Reconciles until the script is used up, and twice more.
+/// Reconciles until the script has no more responses, and twice more.
 async fn reconcile_all(service: &AwsClient, script: &Script) {
     let (mut resource, mut local) = (resource(), LocalState::default());
     let queue = Mutex::new(Queue::new(5, timing()));
     queue.lock().unwrap().observe(&resource, Trust::Trusted);
     let mut accepted = Vec::new();
     for round in 0.. {
-        let is_used_up = script.0.lock().unwrap().is_empty();
+        let is_empty = script.0.lock().unwrap().is_empty();
         let mut reconciliation = Reconciliation::new(resource.clone(), local);
         let request = reconciliation.request().unwrap();
         let protocol = ProtocolCheck::default();
         let mut executor = SdkService { service, request, protocol, now: now(round), accepted: &mut accepted };
-        drive(&mut reconciliation, &mut executor, &queue, &timing()).await.expect("it finishes");
+        drive(&mut reconciliation, &mut executor, &queue, &timing()).await.expect("the reconciliation finishes");
         resource = reconciliation.resource().clone();
         local = reconciliation.into_local();
-        if is_used_up && round > 1 || round > 20 {
+        if is_empty && round > 1 || round > 20 {
             break;
         }
     }
@@ -206,12 +206,12 @@ impl Executor for SdkService<'_> {
 }
 
 #[test]
-fn answers() {
+fn responses() {
     let script = Script::default();
     let service = client(&script);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let shared = AssertUnwindSafe((&script, &service, &runtime));
-    bolero::check!(name = "answers").with_iterations(500).for_each(move |input: &[u8]| {
+    bolero::check!(name = "responses").with_iterations(500).for_each(move |input: &[u8]| {
         let (script, service, runtime) = *shared;
         script.write(input);
         runtime.block_on(reconcile_all(service, script));
