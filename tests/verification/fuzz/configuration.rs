@@ -4,24 +4,33 @@ use clap::{CommandFactory, Parser};
 use personalize_operator::cli::{Cli, Command};
 use personalize_operator::import::timing::Severity;
 
-/// Flags of `run`: the first byte of each line chooses the flag, the rest is its value.
+/// Flags of `run`, one per line: as text, or as a byte that chooses the flag, then its value.
 fn flags(input: &[u8]) -> Vec<String> {
     let command = Cli::command();
     let run = command.find_subcommand("run").unwrap();
     let names: Vec<&str> =
         run.get_arguments().filter_map(|arg| arg.get_long()).filter(|name| *name != "help").collect();
-    let line = |line: &[u8]| {
+    let flag = |line: &[u8]| {
         let (name, value) = line.split_first()?;
+        if line.starts_with(b"--") {
+            return Some(String::from_utf8_lossy(line).into_owned());
+        }
         Some(format!("--{}={}", names[usize::from(*name) % names.len()], String::from_utf8_lossy(value)))
     };
-    input.split(|b| *b == b'\n').take(names.len()).filter_map(line).collect()
+    input.split(|b| *b == b'\n').take(100).filter_map(flag).collect()
 }
 
 #[test]
 fn configuration() {
     bolero::check!(name = "configuration").with_iterations(500).for_each(|input: &[u8]| {
-        let arguments = ["personalize-operator".to_owned(), "run".into()].into_iter().chain(flags(input));
-        // Either clap rejects a setting, or it causes no panic later.
+        // Either clap rejects a flag, or it causes no panic later.
+        let mut arguments = vec!["personalize-operator".to_owned(), "run".into()];
+        for flag in flags(input) {
+            arguments.push(flag);
+            if Cli::try_parse_from(&arguments).is_err() {
+                arguments.pop();
+            }
+        }
         let Ok(Cli { command: Command::Run(args) }) = Cli::try_parse_from(arguments) else { return };
         let (options, aws) = (args.options("operator"), args.aws.options());
         let timing = options.timing;
