@@ -150,7 +150,7 @@ impl ModelJob {
     }
 }
 
-/// The state of everything. Vectors without a comment are indexed by resource.
+/// The state of everything. `live`, `versions`, `requested` and `pending_request` have one entry per resource.
 #[derive(Clone, Debug, PartialEq, Hash)]
 pub(crate) struct ModelState {
     /// The ticks since the start.
