@@ -9,7 +9,8 @@ use crate::queue::Uid;
 use crate::redact::sanitize_display;
 use crate::telemetry::metrics::ErrorLabel;
 use futures::channel::mpsc::{UnboundedReceiver, unbounded};
-use futures::{Stream, StreamExt};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt, stream};
 use kube::api::ListParams;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::ObjectRef;
@@ -36,7 +37,7 @@ fn api(client: Client, scope: Option<&str>) -> Api<Guarded> {
 /// Checks periodically whether the API server serves the resource, for readiness.
 ///
 /// It also notices when etcd was restored to an earlier state, because only then does the resource version of a list
-/// decrease. A watch does not notice: it waits silently for versions newer than the last one it saw.
+/// decrease. Then all state of this leadership is out of date, not only the watch.
 pub(super) async fn monitor_api_server(
     client: Client,
     options: &Options,
@@ -93,6 +94,20 @@ pub(super) fn enqueue_channels(scopes: &[Scope]) -> (Enqueue, Vec<UnboundedRecei
     (Box::new(enqueue), receivers)
 }
 
+/// The events of a watch that starts over with a list whenever it can't be resumed. While the API server was away, etcd
+/// may have been restored to an earlier state. A resumed watch would then wait silently for versions newer than the last
+/// one it saw, and miss what happens until the cluster gets there.
+fn watch_or_relist(api: Api<Guarded>, config: watcher::Config) -> impl Stream<Item = watcher::Result<Event<Guarded>>> {
+    stream::unfold(None, move |watch: Option<BoxStream<'static, _>>| {
+        let mut watch = watch.unwrap_or_else(|| watcher(api.clone(), config.clone()).boxed());
+        async move {
+            let event = watch.next().await?;
+            let can_resume = !matches!(event, Err(watcher::Error::WatchStartFailed(_)));
+            Some((event, can_resume.then_some(watch)))
+        }
+    })
+}
+
 /// The watch events of a scope; each one first updates the queue. `synced` is notified once all scopes
 /// are listed.
 pub(super) fn events<P: Personalize>(
@@ -104,9 +119,9 @@ pub(super) fn events<P: Personalize>(
     // The watcher accepts at most 294 seconds.
     let watch_timeout = u32::try_from(watch_timeout.as_secs()).unwrap_or(290).clamp(1, 290);
     let api = api(context.client.clone(), scope.as_deref());
-    let events = watcher(api, watcher::Config::default().timeout(watch_timeout)).default_backoff();
+    let config = watcher::Config::default().timeout(watch_timeout);
     let mut unlisted: HashSet<Uid> = HashSet::new();
-    events.map(move |event| {
+    watch_or_relist(api, config).default_backoff().map(move |event| {
         match &event {
             Ok(Event::Init) => {
                 unlisted = context.queue().relist(scope.as_deref());
@@ -145,5 +160,5 @@ pub(super) fn events<P: Personalize>(
 
 /// A stream with an item for each change of the value.
 pub(super) fn changes(value: Receiver<()>) -> impl Stream<Item = ()> {
-    futures::stream::unfold(value, |mut value| async { value.changed().await.is_ok().then_some(((), value)) })
+    stream::unfold(value, |mut value| async { value.changed().await.is_ok().then_some(((), value)) })
 }

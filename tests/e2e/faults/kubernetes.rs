@@ -92,6 +92,23 @@ fn fault_14_watch_410_lists_again() {
 }
 
 #[test]
+fn fault_14_watch_that_can_not_be_resumed_lists_again() {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    let _operator = env.spawn_operator_behind(&proxy, &["--watch-timeout=1s"]);
+    let watches = || proxy.count("WATCH datasetimportjobs");
+    eventually("the watch was resumed", || (watches() > 1).then_some(()));
+    assert_eq!(list_count(&proxy), 1, "a watch that ends is resumed");
+    proxy.inject_once(Fault::DropRequest, |c| c.label == "WATCH datasetimportjobs");
+    eventually("a new list", || (list_count(&proxy) == 2).then_some(()));
+    let before = watches();
+    eventually("the watch was resumed", || (watches() > before + 1).then_some(()));
+    assert_eq!(list_count(&proxy), 2, "one list is enough");
+    import_nightly(&env);
+    assert_imported_once(&env);
+}
+
+#[test]
 fn fault_15_half_open_watch_is_replaced() {
     let env = TestEnv::new();
     let proxy = env.start_proxy();
