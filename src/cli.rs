@@ -362,6 +362,11 @@ mod tests {
     }
 
     #[test]
+    fn default_flags_give_the_default_timing() {
+        assert_eq!(run(&[]).options("own").timing, Timing::default());
+    }
+
+    #[test]
     fn empty_values_mean_the_default() {
         let args = run(&["--identity=", "--lease-namespace=", "--watch-namespaces=", "--account-roles="]);
         let options = args.options("own");

@@ -25,14 +25,7 @@
 //! ```
 //! use jiff::Timestamp;
 //! use personalize_operator::api::DatasetImportJob;
-//! use personalize_operator::import::{Effect, LocalState, Next, Observations, Trust, plan};
-//! # use personalize_operator::import::Timing;
-//! # use std::time::Duration;
-//! # let second = Duration::from_secs(1);
-//! # let timing = Timing {
-//! #     poll_min: second, poll_max: second, grace: second, backoff_min: second, backoff_max: second,
-//! #     rejected_min: second, rejected_max: second, retry_min: second, waiting: second,
-//! # };
+//! use personalize_operator::import::{Effect, LocalState, Next, Observations, Timing, Trust, plan};
 //! let resource: DatasetImportJob = serde_yaml::from_str(
 //!     r#"
 //!     apiVersion: personalize-operator.io/v1alpha1
@@ -45,7 +38,7 @@
 //!     "#,
 //! )?;
 //! let (nothing, local) = (Observations::default(), LocalState::default());
-//! let next = plan(&resource, Trust::Trusted, &nothing, &local, Timestamp::now(), &timing);
+//! let next = plan(&resource, Trust::Trusted, &nothing, &local, Timestamp::now(), &Timing::default());
 //! assert_eq!(next, Next::Perform(Effect::CheckNamespace));
 //! # Ok::<(), serde_yaml::Error>(())
 //! ```

@@ -38,6 +38,24 @@ pub struct Timing {
     pub waiting: Duration,
 }
 
+impl Default for Timing {
+    /// The defaults of the flags.
+    fn default() -> Self {
+        let secs = Duration::from_secs;
+        Self {
+            poll_min: secs(15),
+            poll_max: secs(300),
+            grace: secs(60),
+            backoff_min: secs(5),
+            backoff_max: secs(300),
+            rejected_min: secs(120),
+            rejected_max: secs(3600),
+            retry_min: secs(10),
+            waiting: secs(600),
+        }
+    }
+}
+
 /// Who has to act after a failure before another try can succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Severity {

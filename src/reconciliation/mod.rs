@@ -7,16 +7,9 @@
 //! ```
 //! use jiff::Timestamp;
 //! use personalize_operator::api::DatasetImportJob;
-//! use personalize_operator::import::{Effect, LocalState, Next};
+//! use personalize_operator::import::{Effect, LocalState, Next, Timing};
 //! use personalize_operator::queue::Queue;
 //! use personalize_operator::reconciliation::{Observation, Reconciliation};
-//! # use personalize_operator::import::Timing;
-//! # use std::time::Duration;
-//! # let second = Duration::from_secs(1);
-//! # let timing = Timing {
-//! #     poll_min: second, poll_max: second, grace: second, backoff_min: second, backoff_max: second,
-//! #     rejected_min: second, rejected_max: second, retry_min: second, waiting: second,
-//! # };
 //!
 //! let resource: DatasetImportJob = serde_json::from_value(serde_json::json!({
 //!     "apiVersion": "personalize-operator.io/v1alpha1", "kind": "DatasetImportJob",
@@ -27,7 +20,8 @@
 //!         "roleArn": "arn:aws:iam::123456789012:role/PersonalizeRead",
 //!     },
 //! }))?;
-//! let (now, mut queue) = (Timestamp::now(), Queue::new(5, timing.clone()));
+//! let (now, timing) = (Timestamp::now(), Timing::default());
+//! let mut queue = Queue::new(5, timing.clone());
 //! let mut reconciliation = Reconciliation::new(resource, LocalState::default());
 //! assert_eq!(reconciliation.next(now, &timing), Next::Perform(Effect::CheckNamespace));
 //! reconciliation.apply(Observation::Namespace(Ok(())), now, &mut queue).expect("it continues");

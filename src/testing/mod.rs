@@ -12,7 +12,6 @@ use crate::personalize::{ErrorKind, ServiceError};
 use crate::reconciliation::{Observation, Reconciliation};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
-use std::time::Duration;
 
 /// A valid spec with no optional field.
 #[must_use]
@@ -43,21 +42,10 @@ pub fn resource(spec: DatasetImportJobSpec) -> DatasetImportJob {
     resource
 }
 
-/// Delays like the defaults of the command line.
+/// The default delays.
 #[must_use]
 pub fn timing() -> Timing {
-    let secs = Duration::from_secs;
-    Timing {
-        poll_min: secs(15),
-        poll_max: secs(300),
-        grace: secs(60),
-        backoff_min: secs(5),
-        backoff_max: secs(300),
-        rejected_min: secs(120),
-        rejected_max: secs(3600),
-        retry_min: secs(10),
-        waiting: secs(600),
-    }
+    Timing::default()
 }
 
 /// A failed call.
