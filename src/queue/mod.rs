@@ -7,15 +7,8 @@
 //! ```
 //! use jiff::Timestamp;
 //! use personalize_operator::api::DatasetImportJob;
-//! use personalize_operator::import::{Admission, Trust};
+//! use personalize_operator::import::{Admission, Timing, Trust};
 //! use personalize_operator::queue::Queue;
-//! # use personalize_operator::import::Timing;
-//! # use std::time::Duration;
-//! # let second = Duration::from_secs(1);
-//! # let timing = Timing {
-//! #     poll_min: second, poll_max: second, grace: second, backoff_min: second, backoff_max: second,
-//! #     rejected_min: second, rejected_max: second, retry_min: second, waiting: second,
-//! # };
 //!
 //! let resource = |uid: &str, dataset: &str| -> serde_json::Result<DatasetImportJob> {
 //!     serde_json::from_value(serde_json::json!({
@@ -28,7 +21,7 @@
 //!         },
 //!     }))
 //! };
-//! let (now, mut queue) = (Timestamp::now(), Queue::new(5, timing));
+//! let (now, mut queue) = (Timestamp::now(), Queue::new(5, Timing::default()));
 //! for resource in [resource("a", "ITEMS")?, resource("b", "ITEMS")?, resource("c", "USERS")?] {
 //!     queue.observe(&resource, Trust::Trusted);
 //! }
@@ -69,22 +62,13 @@ pub struct Queue {
     index: BTreeMap<Uid, (AccountRegion, Place)>,
     /// Resources with an invalid spec: they belong to no pool.
     invalid: BTreeSet<Uid>,
-    /// Where a deleted resource has freed its dataset, and no waiting resource was woken yet.
-    freed: BTreeSet<AccountRegion>,
 }
 
 impl Queue {
     /// A queue that admits this many imports at once per account and region.
     #[must_use]
     pub fn new(quota: usize, timing: Timing) -> Self {
-        Self {
-            quota: quota.max(1),
-            timing,
-            pools: BTreeMap::new(),
-            index: BTreeMap::new(),
-            invalid: BTreeSet::new(),
-            freed: BTreeSet::new(),
-        }
+        Self { quota: quota.max(1), timing, pools: BTreeMap::new(), index: BTreeMap::new(), invalid: BTreeSet::new() }
     }
 
     /// Locks the queue. A panic under the lock does no harm: the queue is an index of what was observed, and each entry
@@ -116,7 +100,7 @@ impl Queue {
         let key = Key { namespace, name: resource.name_any() };
         let place = Place { created: created_at(resource), key, uid: uid.clone() };
         self.remove(&uid);
-        self.pools.entry(account_region.clone()).or_default().entries.insert(place.clone(), entry);
+        self.pool_mut(&account_region).entries.insert(place.clone(), entry);
         self.index.insert(uid, (account_region, place));
         changed
     }
@@ -166,10 +150,9 @@ impl Queue {
 
     /// Asks for admission, and reserves the quota and the dataset if it is granted.
     pub fn try_admit(&mut self, uid: &str, now: Timestamp) -> Admission {
-        self.remove_freed(now);
         let Some((account_region, place)) = self.index.get(uid) else { return pool::not_synced() };
         let Some(pool) = self.pools.get_mut(account_region) else { return pool::not_synced() };
-        let admission = pool.admission(place, account_region, self.quota, now, &self.timing);
+        let admission = pool.admission(place, now, &self.timing);
         if admission == Admission::Admitted
             && let Some(entry) = pool.entries.get_mut(place)
         {
@@ -216,7 +199,7 @@ impl Queue {
         now: Timestamp,
         delay: impl Fn(u32) -> Duration,
     ) {
-        let pool = self.pools.entry(account_region.clone()).or_default();
+        let pool = self.pool_mut(account_region);
         let mut backoff = pool.cooldown.take().map(|cooldown| cooldown.backoff).unwrap_or_default();
         backoff.fail(now, delay);
         pool.cooldown = Some(Cooldown { backoff, cause });
@@ -233,9 +216,7 @@ impl Queue {
     /// The resources of this account and region that would be admitted now.
     #[must_use]
     pub fn admissible(&self, account_region: &AccountRegion, now: Timestamp) -> Vec<Key> {
-        self.pools
-            .get(account_region)
-            .map_or_else(Vec::new, |pool| Pool::keys(&pool.admissible(self.quota, now, &self.timing)))
+        self.pools.get(account_region).map_or_else(Vec::new, |pool| Pool::keys(&pool.admissible(now, &self.timing)))
     }
 
     /// The imports of each account and region.
@@ -293,6 +274,10 @@ impl Queue {
         self.pools.get_mut(account_region)?.entries.get_mut(place)
     }
 
+    fn pool_mut(&mut self, account_region: &AccountRegion) -> &mut Pool {
+        self.pools.entry(account_region.clone()).or_insert_with(|| Pool::new(self.quota))
+    }
+
     fn remove(&mut self, uid: &str) -> Option<AccountRegion> {
         let (account_region, place) = self.index.remove(uid)?;
         if let Some(pool) = self.pools.get_mut(&account_region) {
@@ -308,22 +293,13 @@ impl Queue {
         }
     }
 
-    /// Where deleted resources have freed their datasets since the last call. No event announces that moment, so the
-    /// caller asks again and again, and wakes the resources that wait there.
+    /// Removes the deleted resources that no longer keep their dataset, and returns where they kept one. No event
+    /// announces that moment, so the caller asks again and again, and wakes the resources that wait there.
     pub fn take_freed(&mut self, now: Timestamp) -> BTreeSet<AccountRegion> {
-        self.remove_freed(now);
-        std::mem::take(&mut self.freed)
-    }
-
-    /// Removes deleted resources that no longer keep anything.
-    fn remove_freed(&mut self, now: Timestamp) {
         let timing = &self.timing;
         let freed = |entry: &Entry| entry.deleted_at.is_some() && !entry.is_in_flight(now, timing);
         let entries = self.pools.values().flat_map(|pool| &pool.entries);
         let freed: Vec<Uid> = entries.filter(|(_, e)| freed(e)).map(|(place, _)| place.uid.clone()).collect();
-        for uid in freed {
-            let region = self.remove(&uid);
-            self.freed.extend(region);
-        }
+        freed.iter().filter_map(|uid| self.remove(uid)).collect()
     }
 }

@@ -3,7 +3,7 @@
 use super::entry::{Entry, Place, QueueState, Reservation};
 use super::stats::PoolStats;
 use crate::import::{Admission, Backoff, CooldownCause, Key, Timing};
-use crate::personalize::{AccountRegion, DatasetArn};
+use crate::personalize::DatasetArn;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, HashSet};
 
@@ -21,13 +21,18 @@ impl Cooldown {
 }
 
 /// The entries of one account and region, in the order of their places.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Pool {
+    quota: usize,
     pub(super) entries: BTreeMap<Place, Entry>,
     pub(super) cooldown: Option<Cooldown>,
 }
 
 impl Pool {
+    pub(super) fn new(quota: usize) -> Self {
+        Self { quota, entries: BTreeMap::new(), cooldown: None }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.cooldown.is_none()
     }
@@ -38,9 +43,9 @@ impl Pool {
     }
 
     /// The places of the resources that would be admitted now if there is no cooldown.
-    pub(super) fn admissible(&self, quota: usize, now: Timestamp, timing: &Timing) -> Vec<&Place> {
+    pub(super) fn admissible(&self, now: Timestamp, timing: &Timing) -> Vec<&Place> {
         let in_flight = || self.entries.values().filter(|entry| entry.is_in_flight(now, timing));
-        let mut free = quota.saturating_sub(in_flight().count());
+        let mut free = self.quota.saturating_sub(in_flight().count());
         let mut busy_datasets: HashSet<&DatasetArn> = in_flight().map(|entry| &entry.dataset).collect();
         let line = self.entries.iter().filter(|(_, e)| e.is_in_line(now) && !e.is_in_flight(now, timing));
         let mut places = Vec::new();
@@ -58,21 +63,14 @@ impl Pool {
     }
 
     /// Whether a resource may submit now.
-    pub(super) fn admission(
-        &self,
-        place: &Place,
-        account_region: &AccountRegion,
-        quota: usize,
-        now: Timestamp,
-        timing: &Timing,
-    ) -> Admission {
+    pub(super) fn admission(&self, place: &Place, now: Timestamp, timing: &Timing) -> Admission {
         let Some(own) = self.entries.get(place) else { return not_synced() };
         if own.is_in_flight(now, timing) {
             return Admission::Admitted;
         }
         self.dataset_obstacle(place, own, now, timing)
-            .or_else(|| self.cooldown_obstacle(place, account_region, quota, now, timing))
-            .or_else(|| self.quota_obstacle(place, account_region, quota, now, timing))
+            .or_else(|| self.cooldown_obstacle(place, own, now, timing))
+            .or_else(|| self.quota_obstacle(place, own, now, timing))
             .unwrap_or(Admission::Admitted)
     }
 
@@ -106,41 +104,34 @@ impl Pool {
     /// During a cooldown no resource submits. When it is over, only the first in line is admitted, to find out whether
     /// the service accepts imports again; if it does, the cooldown ends for the others. A rejected resource is not in
     /// line: it is admitted when it is due, unless an older resource is in line.
-    fn cooldown_obstacle(
-        &self,
-        place: &Place,
-        account_region: &AccountRegion,
-        quota: usize,
-        now: Timestamp,
-        timing: &Timing,
-    ) -> Option<Admission> {
+    fn cooldown_obstacle(&self, place: &Place, own: &Entry, now: Timestamp, timing: &Timing) -> Option<Admission> {
         let cooldown = self.cooldown.as_ref()?;
         let until = cooldown.until();
-        let first = self.admissible(quota, until.max(now), timing).first().copied();
+        let first = self.admissible(until.max(now), timing).first().copied();
         let is_first = first.is_none_or(|first| !first.is_before(place));
         let has_admitted = self.entries.values().any(|entry| entry.reservation != Reservation::None);
         if until <= now && is_first && !has_admitted {
             return None;
         }
         let message = match cooldown.cause {
-            CooldownCause::Quota => quota_message(quota, account_region),
-            CooldownCause::Throttled => format!("waiting: the service is throttling requests for {account_region}"),
+            CooldownCause::Quota => self.quota_message(own),
+            CooldownCause::Throttled => {
+                format!("waiting: the service is throttling requests for {}", own.dataset.account_region())
+            }
         };
         Some(Admission::Pending { message, until: Some(until).filter(|until| is_first && *until > now) })
     }
 
-    fn quota_obstacle(
-        &self,
-        place: &Place,
-        account_region: &AccountRegion,
-        quota: usize,
-        now: Timestamp,
-        timing: &Timing,
-    ) -> Option<Admission> {
-        let admissible = self.admissible(quota, now, timing);
+    fn quota_obstacle(&self, place: &Place, own: &Entry, now: Timestamp, timing: &Timing) -> Option<Admission> {
+        let admissible = self.admissible(now, timing);
         let older = admissible.iter().filter(|other| other.is_before(place)).count();
-        let full = self.in_flight(now, timing) + older >= quota;
-        full.then(|| Admission::Pending { message: quota_message(quota, account_region), until: None })
+        let full = self.in_flight(now, timing) + older >= self.quota;
+        full.then(|| Admission::Pending { message: self.quota_message(own), until: None })
+    }
+
+    fn quota_message(&self, own: &Entry) -> String {
+        let (quota, account_region) = (self.quota, own.dataset.account_region());
+        format!("waiting for a running import to finish: at most {quota} run at once in {account_region}")
     }
 
     pub(super) fn stats(&self, now: Timestamp, timing: &Timing) -> PoolStats {
@@ -164,8 +155,4 @@ impl Pool {
 
 pub(super) fn not_synced() -> Admission {
     Admission::Pending { message: "waiting for the operator's cache to sync".into(), until: None }
-}
-
-fn quota_message(quota: usize, account_region: &AccountRegion) -> String {
-    format!("waiting for a running import to finish: at most {quota} run at once in {account_region}")
 }

@@ -73,9 +73,9 @@ impl ProtocolModel {
                 Next::Perform(Effect::DescribeDataset) if !may_fail => Observation::Dataset(Ok(ACTIVE.into())),
                 Next::Perform(_) => return,
                 Next::TryAdmit => {
-                    let admission = operator.queue.try_admit(&active.reconciliation.uid(), now);
                     // A reconciliation may start at any time here, so no wake-up is modelled.
                     let _ = operator.queue.take_freed(now);
+                    let admission = operator.queue.try_admit(&active.reconciliation.uid(), now);
                     Observation::Admission(if bypass_queue { Admission::Admitted } else { admission })
                 }
                 Next::Finish(outcome) => return self.finish(state, o, r, &outcome),
