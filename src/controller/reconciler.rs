@@ -256,7 +256,7 @@ impl<P: Personalize> Executor<'_, P> {
     }
 
     fn record_poll_lag(&self, reconciliation: &Reconciliation) {
-        if let Some(due) = reconciliation.local().next_poll {
+        if let Some(due) = reconciliation.local().unmet_poll() {
             self.context.metrics.poll_lag(since(due, Timestamp::now()));
         }
     }

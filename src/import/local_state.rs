@@ -62,6 +62,11 @@ impl LocalState {
         Trust::of(resource, self.confirmed_status)
     }
 
+    /// When the next poll is due, unless it has happened: a reconciliation that failed after its poll is repeated.
+    pub(crate) fn unmet_poll(&self) -> Option<Timestamp> {
+        self.next_poll.filter(|due| self.last_polled.is_none_or(|polled| polled < *due))
+    }
+
     /// Remembers that the status of a resource holds what the service reports, or that this process wrote it.
     pub(crate) fn confirm(&mut self, resource: &DatasetImportJob) {
         self.confirmed_status = Some(trust::digest(resource));
@@ -111,5 +116,23 @@ impl UserInputs {
             reconcile_requested_at: annotation(api::RECONCILE_REQUESTED_AT),
             retry_requested_at: annotation(api::RETRY_REQUESTED_AT),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::import::timing::after;
+
+    #[test]
+    fn poll_is_unmet_until_it_has_happened_once() {
+        let earlier = Timestamp::UNIX_EPOCH;
+        let due = after(earlier, Duration::from_secs(15));
+        let mut local = LocalState { next_poll: Some(due), ..LocalState::default() };
+        assert_eq!(local.unmet_poll(), Some(due), "after a restart no poll is known");
+        local.last_polled = Some(earlier);
+        assert_eq!(local.unmet_poll(), Some(due));
+        local.last_polled = Some(after(due, Duration::from_secs(1)));
+        assert_eq!(local.unmet_poll(), None);
     }
 }
