@@ -6,10 +6,12 @@ use super::spec;
 use crate::api::conditions::Reason;
 use crate::api::{self, DatasetImportJob, DatasetImportJobSpec, DatasetImportJobStatus, ImportMode, Submission, Tag};
 use crate::import::local_state::KnownIntent;
-use crate::import::{Admission, ImportRequest, Key, LocalState, Observations, ObservedJob, UserInputs};
+use crate::import::{Admission, ImportRequest, Key, LocalState, Observations, ObservedJob, Phase, UserInputs};
 use crate::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING, ErrorKind, Job, JobSummary, ServiceError};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use proptest::array::uniform8;
+use proptest::bool::weighted;
 use proptest::collection::{btree_map, vec};
 use proptest::option::of;
 use proptest::prelude::*;
@@ -288,4 +290,49 @@ pub fn local_state(resource: &DatasetImportJob) -> impl Strategy<Value = LocalSt
             local
         },
     )
+}
+
+/// A resource, what its reconciliation may have observed, and what the process may remember.
+pub fn situation() -> impl Strategy<Value = (DatasetImportJob, Observations, LocalState)> {
+    resource().boxed().prop_flat_map(|resource| {
+        let request = ImportRequest::of(&resource).ok();
+        let observed = request.as_ref().map_or(Just(Observations::default()).boxed(), |r| observations(r).boxed());
+        let phase = request.map(|request| Phase::of(&resource.status.clone().unwrap_or_default(), &request));
+        let favourable = uniform8(weighted(0.75));
+        (observed, local_state(&resource).boxed(), favourable).prop_map(move |(mut observed, mut local, favourable)| {
+            if let Some(phase) = phase {
+                favour(&mut observed, &mut local, phase, favourable);
+            }
+            (resource.clone(), observed, local)
+        })
+    })
+}
+
+/// Makes some observations favourable. Random ones alone hardly ever lead as far as a create.
+fn favour(observations: &mut Observations, local: &mut LocalState, phase: Phase, favourable: [bool; 8]) {
+    let attempt = if let Phase::Unsubmitted(attempt) | Phase::Submitting(attempt) = phase { attempt } else { 1 };
+    let [no_backoff, live, allowed, admitted, active, no_other_job, no_job, intended] = favourable;
+    if no_backoff {
+        *local = LocalState { finished_before: true, ..LocalState::default() };
+    }
+    observations.live |= live;
+    if allowed {
+        observations.namespace = Some(Ok(()));
+    }
+    if admitted {
+        observations.admission = Some(Admission::Admitted);
+    }
+    if active {
+        observations.dataset = Some(Ok(ACTIVE.into()));
+    }
+    if no_other_job {
+        observations.jobs = Some(Ok(Vec::new()));
+    }
+    if no_job {
+        observations.lookups.insert(attempt, Err(super::service_error(ErrorKind::NotFound)));
+        observations.create = None;
+    }
+    if intended {
+        observations.intent = Some(attempt);
+    }
 }

@@ -4,11 +4,11 @@ use super::scenario::Scenario;
 use super::schema::violations;
 use crate::api::conditions::Reason;
 use crate::api::{DatasetImportJob, DatasetImportJobStatus, suspended_by};
-use crate::import::{AfterWrite, Effect, ImportRequest, LocalState, Next, Observations, Trust, plan};
+use crate::import::{AfterWrite, Effect, ImportRequest, Next, Trust, plan};
 use crate::personalize::{ACTIVE, ErrorKind};
 use crate::redact::MAX_CHARS;
 use crate::testing::strategies::{
-    SECRET, job, job_status, local_state, moment, observations, resource, result, service_error, summaries, tags, text,
+    SECRET, job, job_status, moment, resource, result, service_error, situation, summaries, tags, text,
 };
 use crate::testing::timing;
 use proptest::collection::vec;
@@ -40,16 +40,6 @@ fn check_written(
         prop_assert_eq!(violations(&with(after)), Vec::<String>::new());
     }
     Ok(())
-}
-
-/// A resource, what a reconciliation may have observed, and what the process may remember.
-fn situation() -> impl Strategy<Value = (DatasetImportJob, Observations, LocalState)> {
-    resource().boxed().prop_flat_map(|resource| {
-        let observed = ImportRequest::of(&resource)
-            .map_or(Just(Observations::default()).boxed(), |request| observations(&request).boxed());
-        let local = local_state(&resource).boxed();
-        (Just(resource), observed, local)
-    })
 }
 
 proptest! {

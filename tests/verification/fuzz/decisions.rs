@@ -1,52 +1,19 @@
 //! Single decisions: any resource, however forged, with any observations, at any time.
 //!
-//! The fuzzer chooses the seed of the generators that the unit tests use, and which observations are favourable. Its
-//! bytes can't be the random numbers of the generators: each choice of proptest halves the rest of them, and when none is
-//! left, proptest draws zeros without end.
+//! The fuzzer chooses the seed of the generators that the unit tests use. Its bytes can't be the random numbers of the
+//! generators: each choice of proptest halves the rest of them, and when none is left, proptest draws zeros without end.
 
 use crate::invariants::{check_written, timing};
 use personalize_operator::api::{DatasetImportJob, suspended_by};
-use personalize_operator::import::{
-    Admission, AfterWrite, Effect, ImportRequest, LocalState, Next, Observations, Phase, Trust, plan,
-};
-use personalize_operator::personalize::{ACTIVE, ErrorKind};
-use personalize_operator::testing::service_error;
-use personalize_operator::testing::strategies::{local_state, moment, observations, resource};
+use personalize_operator::import::{AfterWrite, Effect, ImportRequest, Next, Observations, Trust, plan};
+use personalize_operator::personalize::ErrorKind;
+use personalize_operator::testing::strategies::{moment, situation};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 /// A value of this strategy; `None` if it rejects the random numbers.
 fn value<S: Strategy>(runner: &mut TestRunner, strategy: &S) -> Option<S::Value> {
     strategy.new_tree(runner).ok().map(|tree| tree.current())
-}
-
-/// Makes some observations favourable. Random ones alone hardly ever lead as far as a create.
-fn favour(observations: &mut Observations, local: &mut LocalState, phase: Phase, favourable: [bool; 8]) {
-    let attempt = if let Phase::Unsubmitted(attempt) | Phase::Submitting(attempt) = phase { attempt } else { 1 };
-    let [no_backoff, live, allowed, admitted, active, no_other_job, no_job, intended] = favourable;
-    if no_backoff {
-        *local = LocalState { finished_before: true, ..LocalState::default() };
-    }
-    observations.live |= live;
-    if allowed {
-        observations.namespace = Some(Ok(()));
-    }
-    if admitted {
-        observations.admission = Some(Admission::Admitted);
-    }
-    if active {
-        observations.dataset = Some(Ok(ACTIVE.into()));
-    }
-    if no_other_job {
-        observations.jobs = Some(Ok(Vec::new()));
-    }
-    if no_job {
-        observations.lookups.insert(attempt, Err(service_error(ErrorKind::NotFound)));
-        observations.create = None;
-    }
-    if intended {
-        observations.intent = Some(attempt);
-    }
 }
 
 fn check(resource: &DatasetImportJob, observations: &Observations, next: &Next) {
@@ -85,23 +52,14 @@ fn check(resource: &DatasetImportJob, observations: &Observations, next: &Next) 
 
 #[test]
 fn decisions() {
-    bolero::check!(name = "decisions").with_iterations(3000).with_type().for_each(|input: &([u8; 32], [bool; 8])| {
-        let (seed, favourable) = input;
+    bolero::check!(name = "decisions").with_iterations(3000).with_type().for_each(|seed: &[u8; 32]| {
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, seed);
         let mut runner = TestRunner::new_with_rng(Config { failure_persistence: None, ..Config::default() }, rng);
-        let Some(resource) = value(&mut runner, &resource()) else { return };
-        let Some(mut local) = value(&mut runner, &local_state(&resource)) else { return };
-        let mut observed = Observations::default();
-        if let Ok(request) = ImportRequest::of(&resource) {
-            let Some(random) = value(&mut runner, &observations(&request)) else { return };
-            observed = random;
-            let phase = Phase::of(resource.status.as_ref().unwrap_or(&Default::default()), &request);
-            favour(&mut observed, &mut local, phase, *favourable);
-        }
+        let Some((resource, observations, local)) = value(&mut runner, &situation()) else { return };
         let Some((trusted, now)) = value(&mut runner, &(proptest::bool::ANY, moment())) else { return };
         let trust = if trusted { Trust::Trusted } else { Trust::Untrusted };
-        let next = plan(&resource, trust, &observed, &local, now, &timing());
-        check(&resource, &observed, &next);
-        assert_eq!(next, plan(&resource, trust, &observed, &local, now, &timing()), "plans are repeatable");
+        let next = plan(&resource, trust, &observations, &local, now, &timing());
+        check(&resource, &observations, &next);
+        assert_eq!(next, plan(&resource, trust, &observations, &local, now, &timing()), "plans are repeatable");
     });
 }
