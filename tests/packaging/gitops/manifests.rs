@@ -178,28 +178,6 @@ fn documented_chart_values_are_valid_and_change_the_rendered_chart() {
 }
 
 #[test]
-fn links_between_documents_lead_to_existing_files_and_headings() {
-    let link = regex::Regex::new(r"\]\(([^)#]*)(?:#([^)]*))?\)").unwrap();
-    let mut broken = Vec::new();
-    for file in documentation() {
-        for found in link.captures_iter(&read(&file)) {
-            if found[1].contains("://") {
-                continue;
-            }
-            let target = if found[1].is_empty() { file.clone() } else { file.parent().unwrap().join(&found[1]) };
-            let anchored = |anchor: &str| {
-                let heading = |line: &str| line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
-                read(&target).lines().filter(|l| l.starts_with('#')).any(|l| heading(l) == anchor)
-            };
-            if !target.exists() || found.get(2).is_some_and(|anchor| !anchored(anchor.as_str())) {
-                broken.push(format!("{}: {}", file.display(), &found[0]));
-            }
-        }
-    }
-    assert_eq!(broken, Vec::<String>::new());
-}
-
-#[test]
 fn scripts_in_documents_parse() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let check = |program: &str, args: &[&str], content: &str, place: &str| {
