@@ -1,8 +1,8 @@
 //! Faults of the Kubernetes API.
 
 use super::{
-    CREATE, DESCRIBE, STATUS, assert_imported_once, dedicated_control_plane, error_count, import_nightly,
-    job_not_found, records_intent, wait_until_not_leader, wait_until_unready,
+    CREATE, DESCRIBE, STATUS, assert_imported_beside, assert_imported_once, dedicated_control_plane, error_count,
+    import_nightly, job_not_found, records_intent, wait_until_not_leader, wait_until_unready,
 };
 use crate::env::proxy::{Call, Fault, Proxy};
 use crate::env::{TestEnv, block_on, eventually, text};
@@ -55,12 +55,7 @@ fn fault_12_api_server_restart_keeps_imports_going() {
     wait_until_unready(&operator);
     control_plane.start_component(Component::ApiServer).unwrap();
     env.import("after", "d1", json!({}));
-    env.wait_for_reason("after", "Importing");
-    env.service.set_durations(1, 1);
-    env.wait_for_reason("after", "ImportSucceeded");
-    env.wait_for_reason("nightly", "ImportSucceeded");
-    assert_eq!(env.accepted_count(), 2);
-    env.check_invariants_settled();
+    assert_imported_beside(&env, "after");
 }
 
 #[test]

@@ -98,6 +98,16 @@ fn assert_imported_once(env: &TestEnv) {
     env.check_invariants_settled();
 }
 
+/// The import and another one run, and both succeed after one create each. All invariants hold.
+fn assert_imported_beside(env: &TestEnv, other: &str) {
+    env.wait_for_reason(other, "Importing");
+    env.service.set_durations(1, 1);
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    env.wait_for_reason(other, "ImportSucceeded");
+    assert_eq!(env.accepted_count(), 2);
+    env.check_invariants_settled();
+}
+
 /// A fault kills the operator. A successor makes the import once.
 fn kill_and_replace(fault: Fault, matches: impl Fn(&Call) -> bool + Send + 'static) -> (TestEnv, Proxy) {
     let env = TestEnv::new();

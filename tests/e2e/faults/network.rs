@@ -2,7 +2,8 @@
 
 use super::host::Host;
 use super::{
-    CREATE, assert_imported_once, dedicated_control_plane, import_nightly, wait_until_not_leader, wait_until_unready,
+    CREATE, assert_imported_beside, assert_imported_once, dedicated_control_plane, import_nightly,
+    wait_until_not_leader, wait_until_unready,
 };
 use crate::env::proxy::{Fault, Proxy};
 use crate::env::{OperatorProcess, TestEnv, block_on, eventually};
@@ -121,12 +122,7 @@ fn fault_43_name_resolution_that_fails_while_running_recovers() {
     eventually("connections fail", || (failures() > before + 3).then_some(()));
     assert_eq!(operator.get("/healthz").map(|(s, _)| s), Some(200));
     host.set_names_resolve(true);
-    env.wait_for_reason("meanwhile", "Importing");
-    env.service.set_durations(1, 1);
-    env.wait_for_reason("nightly", "ImportSucceeded");
-    env.wait_for_reason("meanwhile", "ImportSucceeded");
-    assert_eq!(env.accepted_count(), 2);
-    env.check_invariants_settled();
+    assert_imported_beside(&env, "meanwhile");
 }
 
 /// Injects the fault into the first call of each kind.
@@ -216,12 +212,7 @@ fn assert_imports_survive_a_paused_component(component: control_plane::Component
     control_plane.resume(component).unwrap();
     eventually("the operator is ready again", || operator.is_ready().then_some(()));
     env.import("after", "d1", json!({}));
-    env.wait_for_reason("after", "Importing");
-    env.service.set_durations(1, 1);
-    env.wait_for_reason("after", "ImportSucceeded");
-    env.wait_for_reason("nightly", "ImportSucceeded");
-    assert_eq!(env.accepted_count(), 2);
-    env.check_invariants_settled();
+    assert_imported_beside(&env, "after");
 }
 
 #[test]
