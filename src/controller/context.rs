@@ -2,7 +2,7 @@
 
 use super::events::EventPublisher;
 use super::kube_client::RetryAfter;
-use super::leader_election::LeaseHold;
+use super::leader_election::{LeaseHold, Takeover};
 use super::namespace_policy::DefaultPolicy;
 use crate::api::DatasetImportJob;
 use crate::http::readiness::Readiness;
@@ -18,6 +18,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use tracing::info;
 
 /// What all reconciliations of one leadership share.
 pub(crate) struct Context<P> {
@@ -60,6 +61,20 @@ impl<P> Context<P> {
         if let Some(account_region) = freed {
             self.enqueue_admissible(&account_region);
         }
+    }
+
+    /// All resources are listed: submissions may begin, unless create requests of the former leader may still arrive.
+    pub(crate) fn end_quarantine(&self, takeover: Takeover) {
+        let regions = {
+            let mut queue = self.queue();
+            if takeover == Takeover::Unclean || takeover == Takeover::First && !queue.is_untouched() {
+                info!("submissions begin after the grace period: a former leader may have sent create requests");
+                return;
+            }
+            queue.end_quarantine();
+            queue.account_regions()
+        };
+        regions.iter().for_each(|region| self.enqueue_admissible(region));
     }
 
     /// Triggers the resources that wait for the dataset of a deleted resource, once that is free.

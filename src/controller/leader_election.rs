@@ -12,8 +12,8 @@ use crate::telemetry::metrics::Metrics;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kube::Client;
 use kube::api::{Api, ObjectMeta, PostParams};
+use kube::{Client, ResourceExt};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
@@ -67,6 +67,44 @@ impl LeaseHold {
     }
 }
 
+/// What the Lease says about the leader before this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takeover {
+    /// It released the lease, and none of its create requests may still arrive.
+    Clean,
+    /// It crashed, lost the lease, or stopped during a submission.
+    Unclean,
+    /// There was no Lease: this is the first leader, or somebody has deleted the Lease.
+    First,
+}
+
+/// What a replica knows when it begins to lead.
+#[derive(Debug, Clone)]
+pub struct Leadership {
+    /// Until when it leads.
+    pub lease: LeaseHold,
+    /// What is known of the leader before.
+    pub takeover: Takeover,
+}
+
+impl Leadership {
+    /// The leadership of an operator without leader election.
+    #[must_use]
+    pub fn forever() -> Self {
+        Self { lease: LeaseHold::forever(), takeover: Takeover::First }
+    }
+}
+
+/// The outcome of an attempt to acquire or renew the lease.
+enum Attempt {
+    Held(Takeover),
+    HeldByAnother,
+    Unknown,
+}
+
+/// A released Lease with this annotation warns the next leader: create requests may still arrive.
+const CREATES_IN_FLIGHT: &str = "personalize-operator.io/creates-in-flight";
+
 /// The last lease that a standby replica read, and when it first read it.
 type ObservedLease = Option<(LeaseSpec, Instant)>;
 
@@ -88,27 +126,21 @@ impl LeaderElection {
         Self { api, options, lease: LeaseHold::default(), metrics }
     }
 
-    /// Until when this replica holds the lease.
-    #[must_use]
-    pub fn lease(&self) -> LeaseHold {
-        self.lease.clone()
-    }
-
     /// Waits until this replica holds the lease.
-    pub async fn acquire(&self) {
+    pub async fn acquire(&self) -> Leadership {
         let mut observed = None;
         let mut announced = false;
         loop {
             match self.try_acquire(&mut observed).await {
-                Some(true) => {
-                    info!(lease = %self.options.name, identity = %self.options.identity, "leading");
-                    return;
+                Attempt::Held(takeover) => {
+                    info!(lease = %self.options.name, identity = %self.options.identity, ?takeover, "leading");
+                    return Leadership { lease: self.lease.clone(), takeover };
                 }
-                Some(false) if !announced => {
+                Attempt::HeldByAnother if !announced => {
                     announced = true;
                     info!(lease = %self.options.name, "another replica leads; standing by");
                 }
-                _ => {}
+                Attempt::HeldByAnother | Attempt::Unknown => {}
             }
             sleep(self.retry_period()).await;
         }
@@ -124,7 +156,7 @@ impl LeaderElection {
                 warn!(lease = %self.options.name, "the lease expired");
                 break;
             }
-            if self.try_acquire(&mut None).await == Some(false) {
+            if matches!(self.try_acquire(&mut None).await, Attempt::HeldByAnother) {
                 warn!(lease = %self.options.name, "another replica took the lease");
                 break;
             }
@@ -137,20 +169,24 @@ impl LeaderElection {
         self.metrics.set_leader(&self.options.name, false);
     }
 
-    /// Releases the lease, so that another replica need not wait until it expires.
-    pub async fn release(&self) {
+    /// Releases the lease, so that another replica need not wait until it expires. `drained` says that no create request
+    /// of this replica may still arrive.
+    pub async fn release(&self, drained: bool) {
         self.step_down();
         let release = async {
             let mut lease = self.api.get(&self.options.name).await?;
             let spec = lease.spec.get_or_insert_default();
             if spec.holder_identity.as_deref() == Some(&self.options.identity) {
                 spec.holder_identity = Some(String::new());
+                if !drained {
+                    lease.annotations_mut().insert(CREATES_IN_FLIGHT.into(), "true".into());
+                }
                 self.api.replace(&self.options.name, &PostParams::default(), &lease).await?;
             }
             Ok::<(), kube::Error>(())
         };
         match timeout(self.request_timeout(), release).await {
-            Ok(Ok(())) => info!(lease = %self.options.name, "released the lease"),
+            Ok(Ok(())) => info!(lease = %self.options.name, drained, "released the lease"),
             Ok(Err(error)) => {
                 warn!(error = sanitize_display(&error), "the lease could not be released; it will expire")
             }
@@ -158,16 +194,15 @@ impl LeaderElection {
         }
     }
 
-    /// Acquires or renews the lease; returns whether this replica holds it, or `None` if that is unknown.
-    async fn try_acquire(&self, observed: &mut ObservedLease) -> Option<bool> {
+    /// Acquires or renews the lease.
+    async fn try_acquire(&self, observed: &mut ObservedLease) -> Attempt {
         let (lease, started) = (&*self.options.name, Instant::now());
         match timeout(self.request_timeout(), self.try_write(observed)).await {
-            Ok(Ok(held)) => {
-                if held {
-                    self.mark_held(started);
-                }
-                Some(held)
+            Ok(Ok(Some(takeover))) => {
+                self.mark_held(started);
+                Attempt::Held(takeover)
             }
+            Ok(Ok(None)) => Attempt::HeldByAnother,
             Ok(Err(error)) => {
                 if matches!(&error, kube::Error::Api(status) if matches!(status.code, 401 | 403)) {
                     error!(
@@ -178,30 +213,32 @@ impl LeaderElection {
                 } else {
                     warn!(error = sanitize_display(&error), lease, "the lease can't be read or written");
                 }
-                None
+                Attempt::Unknown
             }
             Err(_) => {
                 warn!(lease, "the API server did not answer a request for the lease in time");
-                None
+                Attempt::Unknown
             }
         }
     }
 
-    /// Writes the lease if this replica may take it; returns whether it did.
-    async fn try_write(&self, observed: &mut ObservedLease) -> Result<bool, kube::Error> {
+    /// Writes the lease if this replica may take it; returns what it said before, or `None` if another replica has it.
+    async fn try_write(&self, observed: &mut ObservedLease) -> Result<Option<Takeover>, kube::Error> {
         let Some(mut lease) = self.api.get_opt(&self.options.name).await? else {
             let metadata = ObjectMeta { name: Some(self.options.name.clone()), ..ObjectMeta::default() };
             let lease = Lease { metadata, spec: Some(self.spec(None)) };
-            return unless_conflict(self.api.create(&PostParams::default(), &lease).await);
+            return unless_conflict(self.api.create(&PostParams::default(), &lease).await, Takeover::First);
         };
         let spec = lease.spec.take().unwrap_or_default();
         let holder = spec.holder_identity.as_deref().unwrap_or_default();
         let ours = holder == self.options.identity;
         if !ours && !holder.is_empty() && !self.has_expired(&spec, observed) {
-            return Ok(false);
+            return Ok(None);
         }
+        let in_flight = lease.annotations_mut().remove(CREATES_IN_FLIGHT).is_some();
+        let takeover = if holder.is_empty() && !in_flight { Takeover::Clean } else { Takeover::Unclean };
         lease.spec = Some(self.spec(Some(&spec)));
-        unless_conflict(self.api.replace(&self.options.name, &PostParams::default(), &lease).await)
+        unless_conflict(self.api.replace(&self.options.name, &PostParams::default(), &lease).await, takeover)
     }
 
     /// Whether this replica saw the lease unchanged for the duration within which its holder must renew it.
@@ -251,10 +288,10 @@ impl LeaderElection {
     }
 }
 
-fn unless_conflict(answer: Result<Lease, kube::Error>) -> Result<bool, kube::Error> {
+fn unless_conflict(answer: Result<Lease, kube::Error>, takeover: Takeover) -> Result<Option<Takeover>, kube::Error> {
     match answer {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => Ok(false),
+        Ok(_) => Ok(Some(takeover)),
+        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -296,20 +333,20 @@ mod tests {
         let (election, _) = election(5400);
         let ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
         election.mark_held(ago(0));
-        assert!(election.lease().is_held());
+        assert!(election.lease.is_held());
         election.mark_held(ago(3600));
-        assert!(!election.lease().is_held(), "a late response leaves less time");
+        assert!(!election.lease.is_held(), "a late response leaves less time");
     }
 
     #[tokio::test]
     async fn expired_lease_is_not_renewed_but_acquired_again() {
         let (election, calls) = election(1);
-        election.lease().expire();
+        election.lease.expire();
         election.renew_until_lost().await;
         assert_eq!(*calls.lock().unwrap(), Vec::<String>::new());
         // The Lease still names this replica, so it can acquire it at once.
         election.acquire().await;
-        assert!(election.lease().is_held());
+        assert!(election.lease.is_held());
     }
 
     #[tokio::test]
@@ -321,10 +358,26 @@ mod tests {
         };
         other.mark_held(Instant::now());
         other.renew_until_lost().await;
-        assert!(!other.lease().is_held());
+        assert!(!other.lease.is_held());
         assert!(
             calls.lock().unwrap().iter().all(|call| call.starts_with("GET ")),
             "the lease of the other replica is not written"
         );
+    }
+
+    #[tokio::test]
+    async fn lease_of_a_crashed_leader_is_taken_over_uncleanly() {
+        let (election, _) = election(1);
+        assert_eq!(election.acquire().await.takeover, Takeover::Unclean, "an earlier process had the same identity");
+    }
+
+    #[tokio::test]
+    async fn release_says_whether_create_requests_may_still_arrive() {
+        let (election, _) = election(1);
+        for (drained, takeover) in [(true, Takeover::Clean), (false, Takeover::Unclean), (true, Takeover::Clean)] {
+            election.acquire().await;
+            election.release(drained).await;
+            assert_eq!(election.acquire().await.takeover, takeover);
+        }
     }
 }

@@ -14,7 +14,7 @@ use crate::api::DatasetImportJob;
 use crate::controller::context::{Context, LocalStates};
 use crate::controller::events::EventPublisher;
 use crate::controller::kube_client::KubeClient;
-use crate::controller::leader_election::{LeaderElection, LeaderElectionOptions, LeaseHold};
+use crate::controller::leader_election::{LeaderElection, LeaderElectionOptions, Leadership};
 use crate::controller::namespace_policy::DefaultPolicy;
 use crate::controller::reconciler::{error_policy, reconcile};
 use crate::http::readiness::Readiness;
@@ -79,35 +79,36 @@ pub async fn run<P: Personalize + Clone>(
     metrics.set_max_workers(options.concurrency);
     let history_rewound = Notify::new();
     let monitor = watch::monitor_api_server(kube.client.clone(), &options, &readiness, &history_rewound);
-    let lead = |lease| lead(&kube, &personalize, &options, &readiness, &metrics, lease, stop.clone());
+    let lead = |leadership| lead(&kube, &personalize, &options, &readiness, &metrics, leadership, stop.clone());
     let work = async {
         let Some(election) = options.election.clone() else {
             while !*stop.borrow() {
                 tokio::select! {
-                    () = lead(LeaseHold::forever()) => return,
+                    _ = lead(Leadership::forever()) => return,
                     () = history_rewound.notified() => {}
                 }
             }
             return;
         };
         let election = LeaderElection::new(kube.client.clone(), election, Arc::clone(&metrics));
+        let mut drained = false;
         while !*stop.borrow() {
-            tokio::select! {
-                () = election.acquire() => {}
+            let leadership = tokio::select! {
+                leadership = election.acquire() => leadership,
                 () = stopped(stop.clone()) => break,
-            }
-            tokio::select! {
+            };
+            drained = tokio::select! {
                 // A lost lease cancels running reconciles like a crash does; the submission protocol handles both.
-                () = election.renew_until_lost() => {}
-                () = lead(election.lease()) => {}
+                () = election.renew_until_lost() => false,
+                drained = lead(leadership) => drained,
                 // etcd was restored from a backup: caches and watch positions refer to revisions that no longer
                 // exist. Start over.
-                () = history_rewound.notified() => {}
-            }
+                () = history_rewound.notified() => false,
+            };
             readiness.set_standby();
             metrics.clear_snapshot();
         }
-        election.release().await;
+        election.release(drained).await;
     };
     tokio::select! {
         () = work => {}
@@ -121,31 +122,32 @@ pub async fn stopped(mut stop: Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Runs the controllers as the leader, from empty caches, until `stop` turns true.
+/// Runs the controllers as the leader, from empty caches, until `stop` turns true. Returns whether none of its create
+/// requests may still arrive.
 async fn lead<P: Personalize + Clone>(
     kube: &KubeClient,
     personalize: &P,
     options: &Options,
     readiness: &Arc<Readiness>,
     metrics: &Arc<Metrics>,
-    lease: LeaseHold,
+    leadership: Leadership,
     stop: Receiver<bool>,
-) {
-    let scopes: Vec<watch::Scope> =
-        if options.namespaces.is_empty() { vec![None] } else { options.namespaces.iter().cloned().map(Some).collect() };
+) -> bool {
+    let scopes = watch::scopes(options);
     readiness.set_leading(scopes.iter().map(|scope| scope.clone().unwrap_or_default()));
     let (enqueue, enqueued) = watch::enqueue_channels(&scopes);
-    let (synced, on_synced) = channel(());
     let reporter = Reporter { controller: MANAGER.into(), instance: Some(options.instance.clone()) };
+    let mut queue = Queue::new(options.quota, options.timing.clone());
+    queue.quarantine(Timestamp::now());
     let context = Arc::new(Context {
         client: kube.client.clone(),
         personalize: personalize.clone(),
         timing: options.timing.clone(),
         default_policy: options.default_policy,
         kube_timeout: options.kube_timeout,
-        queue: Mutex::new(Queue::new(options.quota, options.timing.clone())),
+        queue: Mutex::new(queue),
         local_states: LocalStates::default(),
-        lease,
+        lease: leadership.lease,
         stopping: AtomicBool::new(false),
         readiness: Arc::clone(readiness),
         metrics: Arc::clone(metrics),
@@ -156,11 +158,12 @@ async fn lead<P: Personalize + Clone>(
     });
     let controllers = scopes.into_iter().zip(enqueued).map(|(scope, enqueued)| {
         let (reader, writer) = reflector::store();
-        let events = watch::events(Arc::clone(&context), scope, options.watch_timeout, synced.clone());
+        let (synced, on_synced) = channel(());
+        let events = watch::events(Arc::clone(&context), scope, leadership.takeover, options.watch_timeout, synced);
         Controller::for_stream(events.reflect(writer).applied_objects(), reader)
             .with_config(Config::default().concurrency(options.concurrency.max(1)))
             .reconcile_on(enqueued)
-            .reconcile_all_on(watch::changes(on_synced.clone()))
+            .reconcile_all_on(watch::changes(on_synced))
             .graceful_shutdown_on(stopped(stop.clone()))
             .run(reconcile, error_policy, Arc::clone(&context))
             .for_each(|_| std::future::ready(()))
@@ -185,6 +188,8 @@ async fn lead<P: Personalize + Clone>(
         () = every_second => {}
     }
     context.events.flush().await;
+    let queue = context.queue();
+    queue.is_drained(Timestamp::now())
 }
 
 /// A number in 0..1 that spreads delays. It need not be unpredictable.

@@ -84,7 +84,7 @@ pub(super) async fn reconcile<P: Personalize>(
                 return Ok(Action::await_change());
             }
         };
-        if !context.readiness.is_synced() {
+        if !context.readiness.is_listed(&guarded.namespace().unwrap_or_default()) {
             debug!("initial list not complete; skipping");
             return Ok(Action::await_change());
         }

@@ -1,6 +1,7 @@
 //! Watches: every event of the API server updates the queue before the controller sees it.
 
 use crate::controller::context::Context;
+use crate::controller::leader_election::Takeover;
 use crate::controller::{Guarded, Options};
 use crate::http::readiness::Readiness;
 use crate::import::Key;
@@ -44,14 +45,13 @@ pub(super) async fn monitor_api_server(
     readiness: &Readiness,
     history_rewound: &Notify,
 ) {
-    let api = api(client, options.namespaces.first().map(String::as_str));
+    let apis: Vec<_> = scopes(options).iter().map(|scope| api(client.clone(), scope.as_deref())).collect();
     let mut was_served = None;
     let mut newest = 0;
     loop {
-        let answer = timeout(options.kube_timeout, api.list_metadata(&ListParams::default().limit(1))).await;
-        let (served, cause) = match answer {
-            Ok(Ok(list)) => {
-                let version = list.metadata.resource_version.and_then(|v| v.parse().ok()).unwrap_or(newest);
+        let (served, cause) = match first_list(&apis, options.kube_timeout).await {
+            Ok(version) => {
+                let version = version.unwrap_or(newest);
                 if version < newest {
                     warn!(version, newest, "the API server's data was restored to an earlier state; starting over");
                     history_rewound.notify_waiters();
@@ -59,8 +59,7 @@ pub(super) async fn monitor_api_server(
                 newest = version;
                 (true, String::new())
             }
-            Ok(Err(error)) => (false, sanitize_display(&error)),
-            Err(_) => (false, "timeout".into()),
+            Err(cause) => (false, cause),
         };
         if was_served != Some(served) {
             was_served = Some(served);
@@ -73,6 +72,25 @@ pub(super) async fn monitor_api_server(
         readiness.set_crd_served(served);
         sleep(if served { Duration::from_secs(5) } else { Duration::from_secs(1) }).await;
     }
+}
+
+/// The resource version of the first of these lists that the API server answers, or the last error. One namespace that
+/// can't be listed says nothing about the others.
+async fn first_list(apis: &[Api<Guarded>], limit: Duration) -> Result<Option<u64>, String> {
+    let mut cause = String::new();
+    for api in apis {
+        match timeout(limit, api.list_metadata(&ListParams::default().limit(1))).await {
+            Ok(Ok(list)) => return Ok(list.metadata.resource_version.and_then(|version| version.parse().ok())),
+            Ok(Err(error)) => cause = sanitize_display(&error),
+            Err(_) => cause = "timeout".into(),
+        }
+    }
+    Err(cause)
+}
+
+/// The watched namespaces.
+pub(super) fn scopes(options: &Options) -> Vec<Scope> {
+    if options.namespaces.is_empty() { vec![None] } else { options.namespaces.iter().cloned().map(Some).collect() }
 }
 
 type Enqueue = Box<dyn Fn(&Key) + Send + Sync>;
@@ -108,11 +126,11 @@ fn watch_or_relist(api: Api<Guarded>, config: watcher::Config) -> impl Stream<It
     })
 }
 
-/// The watch events of a scope; each one first updates the queue. `synced` is notified once all scopes
-/// are listed.
+/// The watch events of a scope; each one first updates the queue. `synced` is notified once the scope is listed.
 pub(super) fn events<P: Personalize>(
     context: Arc<Context<P>>,
     scope: Scope,
+    takeover: Takeover,
     watch_timeout: Duration,
     synced: Sender<()>,
 ) -> impl Stream<Item = watcher::Result<Event<Guarded>>> {
@@ -142,11 +160,12 @@ pub(super) fn events<P: Personalize>(
             }
             Ok(Event::InitDone) => {
                 unlisted.drain().for_each(|uid| context.forget(&uid));
-                let was_synced = context.readiness.is_synced();
-                context.readiness.mark_synced(scope.as_deref().unwrap_or_default());
-                if !was_synced && context.readiness.is_synced() {
+                if context.readiness.mark_synced(scope.as_deref().unwrap_or_default()) {
                     // Reconciles before the initial list completed were skipped; trigger them now.
                     let _ = synced.send(());
+                    if context.readiness.is_synced() {
+                        context.end_quarantine(takeover);
+                    }
                 }
             }
             Err(error) => {

@@ -47,11 +47,9 @@ impl Readiness {
         });
     }
 
-    /// Records that the initial list of this namespace is complete.
-    pub(crate) fn mark_synced(&self, namespace: &str) {
-        self.update(|state| {
-            state.unsynced.remove(namespace);
-        });
+    /// Records that the initial list of this namespace is complete. Returns false if it was complete before.
+    pub(crate) fn mark_synced(&self, namespace: &str) -> bool {
+        self.0.lock().is_ok_and(|mut state| state.unsynced.remove(namespace))
     }
 
     /// Records that the process is shutting down.
@@ -62,6 +60,12 @@ impl Readiness {
     /// Whether this replica leads and all initial lists are complete, so that the queue knows every resource.
     pub(crate) fn is_synced(&self) -> bool {
         self.0.lock().is_ok_and(|state| state.leading && state.unsynced.is_empty())
+    }
+
+    /// Whether this replica leads and has listed this namespace.
+    pub(crate) fn is_listed(&self, namespace: &str) -> bool {
+        let listed = |state: &State| !["", namespace].iter().any(|scope| state.unsynced.contains(*scope));
+        self.0.lock().is_ok_and(|state| state.leading && listed(&state))
     }
 
     /// Why this replica is not ready; `None` if it is.
@@ -91,7 +95,7 @@ impl Readiness {
         Some(
             format!(
                 "the initial list of DatasetImportJobs is not complete in {namespaces}; may the operator list them there? \
-                 Nothing is submitted anywhere until then, because the order of all resources is not known"
+                 Imports of other namespaces continue after the grace period"
             )
             .into(),
         )
@@ -110,8 +114,9 @@ mod tests {
         assert_eq!(readiness.not_ready_reason(), None);
         readiness.set_leading(["b".to_owned(), "a".to_owned()]);
         assert!(readiness.not_ready_reason().is_some_and(|reason| reason.contains("not complete in a, b")));
-        readiness.mark_synced("a");
+        assert!(readiness.mark_synced("a") && !readiness.mark_synced("a"));
         assert!(!readiness.is_synced());
+        assert!(readiness.is_listed("a") && !readiness.is_listed("b"));
         readiness.mark_synced("b");
         assert!(readiness.is_synced());
         assert_eq!(readiness.not_ready_reason(), None);

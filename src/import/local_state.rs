@@ -63,7 +63,8 @@ impl LocalState {
     }
 
     /// When the next poll is due, unless it has happened: a reconciliation that failed after its poll is repeated.
-    pub(crate) fn unmet_poll(&self) -> Option<Timestamp> {
+    #[must_use]
+    pub fn unmet_poll(&self) -> Option<Timestamp> {
         self.next_poll.filter(|due| self.last_polled.is_none_or(|polled| polled < *due))
     }
 

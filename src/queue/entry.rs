@@ -124,6 +124,17 @@ impl Entry {
         self.intent_at.map_or(deleted, |intent| after(intent.min(deleted), timing.grace))
     }
 
+    /// Whether no create request for it may still arrive.
+    pub(super) fn is_drained(&self, now: Timestamp, timing: &Timing) -> bool {
+        let arrived = self.intent_at.is_none_or(|intent| after(intent, timing.grace) <= now);
+        self.reservation == Reservation::None && arrived
+    }
+
+    /// Whether its status is as the API server creates it.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.reason.is_none() && matches!(self.state, QueueState::Pending(None) | QueueState::Inactive)
+    }
+
     /// Whether it waits to submit, and others wait for it.
     pub(super) fn is_in_line(&self, now: Timestamp) -> bool {
         let skipped = self.skipped_until.is_some_and(|until| now < until);

@@ -42,6 +42,7 @@ pub use stats::PoolStats;
 
 use crate::api::conditions::Reason;
 use crate::api::{DatasetImportJob, created_at, resource_version};
+use crate::import::timing::after;
 use crate::import::{Admission, CooldownCause, ImportRequest, Key, Timing, Trust};
 use crate::personalize::{AccountRegion, DatasetArn};
 use entry::{Entry, Place, QueueState, Reservation};
@@ -62,13 +63,53 @@ pub struct Queue {
     index: BTreeMap<Uid, (AccountRegion, Place)>,
     /// Resources with an invalid spec: they belong to no pool.
     invalid: BTreeSet<Uid>,
+    /// Until then create requests of an earlier leader may still arrive.
+    quarantine_until: Option<Timestamp>,
 }
 
 impl Queue {
     /// A queue that admits this many imports at once per account and region.
     #[must_use]
     pub fn new(quota: usize, timing: Timing) -> Self {
-        Self { quota: quota.max(1), timing, pools: BTreeMap::new(), index: BTreeMap::new(), invalid: BTreeSet::new() }
+        Self {
+            quota: quota.max(1),
+            timing,
+            pools: BTreeMap::new(),
+            index: BTreeMap::new(),
+            invalid: BTreeSet::new(),
+            quarantine_until: None,
+        }
+    }
+
+    /// Starts a grace period in which no submission begins: an earlier leader may have sent create requests for
+    /// resources that are deleted since or not listed yet. When it is over, the service lists all jobs that it has
+    /// accepted.
+    pub fn quarantine(&mut self, now: Timestamp) {
+        self.quarantine_until = Some(after(now, self.timing.grace));
+    }
+
+    /// Ends the quarantine early: no such request exists.
+    pub fn end_quarantine(&mut self) {
+        self.quarantine_until = None;
+    }
+
+    /// Whether no resource shows that a leader has ever reconciled it.
+    #[must_use]
+    pub fn is_untouched(&self) -> bool {
+        self.existing().all(|(_, entry)| entry.is_untouched())
+    }
+
+    /// The accounts and regions of all resources.
+    #[must_use]
+    pub fn account_regions(&self) -> Vec<AccountRegion> {
+        self.pools.keys().cloned().collect()
+    }
+
+    /// Whether no create request of this leader or an earlier one may still arrive.
+    #[must_use]
+    pub fn is_drained(&self, now: Timestamp) -> bool {
+        let mut entries = self.pools.values().flat_map(|pool| pool.entries.values());
+        self.quarantine_until.is_none_or(|until| until <= now) && entries.all(|e| e.is_drained(now, &self.timing))
     }
 
     /// Locks the queue. A panic under the lock does no harm: the queue is an index of what was observed, and each entry
@@ -156,6 +197,12 @@ impl Queue {
         if admission == Admission::Admitted
             && let Some(entry) = pool.entries.get_mut(place)
         {
+            if let Some(until) = self.quarantine_until.filter(|until| now < *until)
+                && !entry.is_in_flight(now, &self.timing)
+            {
+                let message = "waiting for the grace period: an earlier leader may have submitted imports that the service does not list yet";
+                return Admission::Pending { message: message.into(), until: Some(until) };
+            }
             entry.reservation = Reservation::Held;
         }
         admission

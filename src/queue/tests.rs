@@ -433,3 +433,55 @@ fn resource_deleted_in_flight_frees_its_dataset_when_the_grace_period_ends() {
     assert_eq!(queue.admissible(&region, end).len(), 1, "the next resource can be woken");
     assert_eq!(queue.take_freed(end), BTreeSet::new(), "once");
 }
+
+#[test]
+fn quarantined_queue_admits_only_imports_in_flight_until_the_grace_period_ends() {
+    let mut queue = queue(&[with_intent(resource(1, "a")), resource(2, "b")]);
+    queue.quarantine(at(100));
+    let end = after(at(100), timing().grace);
+    assert_eq!(queue.try_admit("r001", at(100)), Admission::Admitted);
+    let answer = queue.try_admit("r002", at(100));
+    assert!(matches!(answer, Admission::Pending { until: Some(until), .. } if until == end), "{answer:?}");
+    assert_eq!(queue.try_admit("r002", end), Admission::Admitted);
+}
+
+#[test]
+fn quarantine_that_ends_early_admits_at_once() {
+    let mut queue = queue(&[resource(1, "a")]);
+    queue.quarantine(at(100));
+    queue.end_quarantine();
+    assert_eq!(queue.try_admit("r001", at(100)), Admission::Admitted);
+}
+
+#[test]
+fn queue_is_untouched_until_a_status_shows_a_leader() {
+    assert!(queue(&[resource(1, "a")]).is_untouched());
+    for touched in [with_intent(resource(2, "b")), submitted(resource(2, "b"), Some(ACTIVE)), waiting(resource(2, "b"))]
+    {
+        assert!(!queue(&[resource(1, "a"), touched]).is_untouched());
+    }
+}
+
+/// The resource with the reason Queued.
+fn waiting(mut resource: DatasetImportJob) -> DatasetImportJob {
+    let mut status = DatasetImportJobStatus::default();
+    crate::api::conditions::set(&mut status, 1, Reason::Queued, "", at(0));
+    resource.status = Some(status);
+    resource
+}
+
+#[test]
+fn queue_is_drained_when_no_create_request_may_still_arrive() {
+    let intent = at(0);
+    let end = after(intent, timing().grace);
+    let mut queue = queue(&[with_intent(resource(1, "a")), resource(2, "b")]);
+    assert!(!queue.is_drained(intent) && queue.is_drained(end));
+    queue.forget("r001", intent);
+    assert!(!queue.is_drained(intent) && queue.is_drained(end), "a deletion does not cancel the request");
+    assert_eq!(queue.try_admit("r002", end), Admission::Admitted);
+    assert!(!queue.is_drained(end), "a reconciliation is admitted");
+    queue.release("r002");
+    queue.quarantine(end);
+    assert!(!queue.is_drained(end), "requests of an earlier leader may still arrive");
+    assert!(queue.is_drained(after(end, timing().grace)));
+}

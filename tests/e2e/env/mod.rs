@@ -314,8 +314,8 @@ impl TestEnv {
     }
 
     /// Like [`Self::spawn_operator`], with environment variables.
-    pub fn spawn_operator_with(&self, vars: &[(&str, &str)]) -> OperatorProcess {
-        self.spawn(vars, &[])
+    pub fn spawn_operator_with(&self, vars: &[(&str, &str)], flags: &[&str]) -> OperatorProcess {
+        self.spawn(vars, flags)
     }
 
     /// Starts an operator whose calls go through a proxy, without waiting until it is ready. All of them have the

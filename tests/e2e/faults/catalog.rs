@@ -21,6 +21,7 @@ fn every_fault_in_the_docs_has_a_test_and_every_fault_test_has_a_row() {
     let file = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("docs/faults.md");
     let page = fs::read_to_string(&file).unwrap();
     let (mut tests, mut numbers, mut expected) = (fault_tests(), Vec::new(), String::new());
+    let last = *tests.keys().next_back().unwrap();
     for line in page.lines() {
         let number = line.strip_prefix("| ").and_then(|line| line.split(' ').next()?.parse().ok());
         let Some(number) = number else {
@@ -33,7 +34,7 @@ fn every_fault_in_the_docs_has_a_test_and_every_fault_test_has_a_row() {
         expected.push_str(&format!("| {} | {} | {} | {} |\n", cells[0], tests.join(", "), cells[2], cells[3]));
         numbers.push(number);
     }
-    assert_eq!(numbers, (1..=76).collect::<Vec<_>>(), "docs/faults.md has every fault once and in order");
+    assert!(numbers.iter().copied().eq(1..=last), "docs/faults.md has every fault once and in order: {numbers:?}");
     assert_eq!(tests, BTreeMap::new(), "these tests have no row in docs/faults.md");
     if std::env::var_os("GENERATE").is_some() {
         fs::write(&file, &expected).unwrap();

@@ -408,6 +408,35 @@ fn fault_24_denied_status_writes_prevent_the_create() {
 }
 
 #[test]
+fn fault_78_namespace_that_can_not_be_listed_does_not_hold_up_the_others() {
+    let env = TestEnv::new();
+    env.service.set_durations(100, 600_000);
+    let operator = env.start_operator(&[]);
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "Importing");
+    operator.kill();
+    // The user of the next operator may list one of its two namespaces.
+    let rules = json!([
+        rule("personalize-operator.io", "*", &["*"]),
+        rule("coordination.k8s.io", "leases", &["get", "create", "update"]),
+        rule("events.k8s.io", "events", &["create"]),
+        rule("", "namespaces", &["get"]),
+    ]);
+    let kubeconfig = user_with(&env, &rules);
+    let namespaces = format!("--watch-namespaces={},kube-public", env.namespace);
+    let operator = env.spawn_operator_with(&[("KUBECONFIG", &kubeconfig)], &[&namespaces]);
+    env.import("after", "d1", json!({}));
+    env.wait_for_reason("after", "Importing");
+    env.service.set_durations(1, 1);
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    env.wait_for_reason("after", "ImportSucceeded");
+    let (status, reason) = operator.get("/readyz").unwrap();
+    assert!(status == 503 && reason.contains("kube-public"), "{status} {reason}");
+    assert_eq!(env.accepted_count(), 2);
+    env.check_invariants_settled();
+}
+
+#[test]
 fn fault_25_denied_lease_prevents_leading() {
     let env = TestEnv::new();
     let rules = json!([rule("personalize-operator.io", "*", &["*"]), rule("", "namespaces", &["get"])]);

@@ -5,7 +5,8 @@ use super::{
     wait_until_not_leader,
 };
 use crate::env::proxy::Fault;
-use crate::env::{TestEnv, eventually, text};
+use crate::env::{TestEnv, eventually, ready_condition, text};
+use personalize_operator::api::DatasetImportJobStatus;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -211,4 +212,49 @@ fn lost_response_to_a_lease_write_loses_no_import() {
     import_nightly(&env);
     eventually("the lease is renewed", || (proxy.count("PUT leases") > 1).then_some(()));
     assert_imported_once(&env);
+}
+
+#[test]
+fn fault_77_newer_import_waits_for_the_create_of_a_former_leader() {
+    for signal in ["-KILL", "-TERM"] {
+        let env = TestEnv::new();
+        let proxy = env.start_proxy();
+        let (release, held) = watch::channel(false);
+        proxy.inject_once(Fault::HoldUntil(held), |call| call.label == CREATE);
+        let flags = [LONG_TIMEOUTS.as_slice(), &["--drain-timeout=100ms"]].concat();
+        let former = env.spawn_operator_behind(&proxy, &flags);
+        import_nightly(&env);
+        eventually("the create is in flight", || (proxy.count(CREATE) == 1).then_some(()));
+        former.signal(signal);
+        former.wait_for_exit();
+        env.delete("nightly");
+        env.import("nightly", "d0", json!({"jobName": "newer"}));
+        let _successor = env.spawn_operator_behind(&proxy, &LONG_TIMEOUTS);
+        let waits = |status: &DatasetImportJobStatus| {
+            ready_condition(status).is_some_and(|ready| ready.message.contains("an earlier leader"))
+        };
+        eventually("the successor waits, or submits", || {
+            (waits(&env.status("nightly")) || env.accepted_count() > 0).then_some(())
+        });
+        release.send(true).unwrap();
+        env.wait_for_reason("nightly", "ImportSucceeded");
+        assert_eq!(env.accepted_count(), 2, "{signal}");
+        let jobs = env.service.jobs();
+        let last = jobs.last().map(|job| job["name"].clone());
+        assert_eq!(last, Some(json!("newer")), "{signal}: {jobs:?}");
+        env.check_invariants_settled();
+    }
+}
+
+#[test]
+fn successor_of_a_drained_leader_submits_at_once() {
+    let env = TestEnv::new();
+    let former = env.start_operator(&["--grace=1s"]);
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    assert!(former.stop());
+    let _successor = env.start_operator(&["--grace=1h", "--aws-timeout=3s"]);
+    env.import("after", "d1", json!({}));
+    env.wait_for_reason("after", "ImportSucceeded");
+    env.check_invariants_settled();
 }

@@ -84,7 +84,7 @@ fn fault_43_unreachable_api_server_makes_the_operator_unready() {
         config["clusters"][0]["cluster"].as_object_mut().unwrap().extend(edit.as_object().unwrap().clone());
         let path = env.dir().join(name);
         std::fs::write(&path, config.to_string()).unwrap();
-        let operator = env.spawn_operator_with(&[("KUBECONFIG", &path.display().to_string())]);
+        let operator = env.spawn_operator_with(&[("KUBECONFIG", &path.display().to_string())], &[]);
         eventually(name, || operator.get("/readyz").filter(|(status, _)| *status == 503));
         eventually("the log reports it", || operator.log().contains("DatasetImportJobs can't be listed").then_some(()));
         assert_eq!(operator.get("/healthz").map(|(s, _)| s), Some(200), "{name}");

@@ -180,7 +180,7 @@ fn credentials_in_urls_and_kubeconfigs_do_not_leak() {
             "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}]});
         let file = write(&env.dir().join("kubeconfig"), &config.to_string());
         let mut operator =
-            env.spawn_operator_with(&[("KUBECONFIG", &file), ("PERSONALIZE_OPERATOR_LOG_LEVEL", "trace")]);
+            env.spawn_operator_with(&[("KUBECONFIG", &file), ("PERSONALIZE_OPERATOR_LOG_LEVEL", "trace")], &[]);
         eventually(what, || (operator.has_exited() || operator.log().contains("lease")).then_some(()));
         assert_no_leak(&env, &operator, &[TEMPORARY_ACCESS_KEY, TEMPORARY_SECRET_KEY, SESSION_TOKEN]);
     }
@@ -301,7 +301,7 @@ fn password_of_a_proxy_in_the_environment_does_not_leak() {
     for proxy in ["http", "https", "socks5", "ftp", "a b"] {
         let proxy = format!("{proxy}://operator:{PASSWORD}@127.0.0.1:1");
         let mut operator =
-            env.spawn_operator_with(&[("HTTPS_PROXY", &proxy), ("PERSONALIZE_OPERATOR_LOG_LEVEL", "trace")]);
+            env.spawn_operator_with(&[("HTTPS_PROXY", &proxy), ("PERSONALIZE_OPERATOR_LOG_LEVEL", "trace")], &[]);
         eventually(&proxy, || (operator.has_exited() || operator.log().contains("lease")).then_some(()));
         assert_no_leak(&env, &operator, &secrets);
     }

@@ -82,6 +82,8 @@ pub(crate) enum Mutation {
     OmitRequestedAt,
     /// Does not record which retry request was handled.
     ForgetHandledRetry,
+    /// Submits at once after another leader has ended in any way.
+    SkipQuarantine,
 }
 
 /// What a user or another program does to a resource.

@@ -12,7 +12,10 @@ fn missing_intent_lets_import_be_created_twice() {
         TWICE,
         Mutation::SkipIntent,
         None,
-        Config { budget: Budget { crashes: 1, invisible_jobs: 1, ..Budget::default() }, ..Config::bounded_delays() },
+        Config {
+            budget: Budget { lost_responses: 1, invisible_jobs: 1, ..Budget::default() },
+            ..Config::bounded_delays()
+        },
     );
 }
 
@@ -94,6 +97,22 @@ fn missing_requested_at_tag_lets_older_import_finish_after_newer_one_whose_resou
             oldest_suspended: true,
             user_actions: &[UserAction::Delete, UserAction::Suspend],
             budget: Budget { user_actions: 2, ..Budget::default() },
+            ..Config::bounded_delays()
+        },
+    );
+}
+
+/// A create call of the former leader arrives after its resource is deleted and the newer one is submitted.
+#[test]
+fn missing_quarantine_lets_two_imports_into_one_dataset_overlap() {
+    mutation_breaks(
+        "H: a dataset has one import at a time",
+        Mutation::SkipQuarantine,
+        steps(20),
+        Config {
+            resources: 2,
+            user_actions: &[UserAction::Delete],
+            budget: Budget { handovers: 1, user_actions: 1, ..Budget::default() },
             ..Config::bounded_delays()
         },
     );

@@ -166,13 +166,13 @@ impl Model for ProtocolModel {
             }
             Action::Crash(o) => {
                 state.budget.crashes -= 1;
-                state.restart(o);
+                state.restart(o, !self.has(Mutation::SkipQuarantine));
             }
             Action::TakeOver(o) => {
                 state.budget.handovers -= 1;
                 state.operator(1 - o).leads = false;
                 // A reconciliation of this operator that an earlier handover froze is gone.
-                state.restart(o);
+                state.restart(o, !self.has(Mutation::SkipQuarantine));
             }
             Action::Act(r, user_action) => {
                 state.budget.user_actions -= 1;

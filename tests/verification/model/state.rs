@@ -203,7 +203,7 @@ impl ModelState {
             overlapped: false,
             budget: config.budget.clone(),
         };
-        state.operators = [true, config.two_leaders].map(|leads| Arc::new(state.started(leads))).into();
+        state.operators = [true, config.two_leaders].map(|leads| Arc::new(state.started(leads, false))).into();
         state
     }
 
@@ -212,8 +212,11 @@ impl ModelState {
     }
 
     /// An operator that has started and listed the resources.
-    fn started(&self, leads: bool) -> Operator {
+    fn started(&self, leads: bool, quarantine: bool) -> Operator {
         let mut queue = Queue::new(5, timing());
+        if quarantine {
+            queue.quarantine(self.now());
+        }
         let cache = if leads { self.live.clone() } else { vec![None; self.live.len()] };
         for resource in cache.iter().flatten().map(Snapshot::resource) {
             queue.observe(resource, LocalState::default().trust(resource));
@@ -228,9 +231,9 @@ impl ModelState {
     }
 
     /// An operator restarts and leads. Its create calls may still arrive.
-    pub(crate) fn restart(&mut self, o: usize) {
+    pub(crate) fn restart(&mut self, o: usize, quarantine: bool) {
         self.calls.iter_mut().filter(|call| call.operator == o).for_each(|call| call.awaited = false);
-        self.operators[o] = Arc::new(self.started(true));
+        self.operators[o] = Arc::new(self.started(true, quarantine));
     }
 
     pub(crate) fn operator(&mut self, o: usize) -> &mut Operator {
