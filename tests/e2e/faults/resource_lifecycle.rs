@@ -5,6 +5,7 @@ use crate::env::proxy::Fault;
 use crate::env::{TestEnv, dataset_arn, eventually, text};
 use personalize_operator::api::DatasetImportJobStatus;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use tokio::sync::watch;
 
 #[test]
@@ -217,6 +218,35 @@ fn fault_69_imports_into_one_dataset_run_one_after_the_other() {
         env.wait_for_reason(&format!("r{i}"), "ImportSucceeded");
     }
     assert_eq!(env.accepted_count(), 4);
+    env.check_invariants_settled();
+}
+
+/// Applies resources for one dataset until the API server has created all of them in the same second.
+fn import_in_one_second(env: &TestEnv, names: &[&str]) {
+    let manifests: Vec<Value> = names.iter().map(|name| TestEnv::manifest(name, "d0", json!({}))).collect();
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": manifests});
+    eventually("all are created in the same second", || {
+        env.apply(&list);
+        let created = |name: &&str| env.get(name).unwrap().metadata.creation_timestamp.unwrap();
+        let seconds: BTreeSet<_> = names.iter().map(created).collect();
+        if seconds.len() == 1 {
+            return Some(());
+        }
+        names.iter().for_each(|name| env.delete(name));
+        None
+    });
+}
+
+#[test]
+fn fault_79_imports_of_the_same_second_run_in_the_order_of_the_numbers_in_their_names() {
+    let env = TestEnv::new();
+    import_in_one_second(&env, &["week-10", "week-2", "week-1"]);
+    let _operator = env.start_operator(&[]);
+    env.wait_for_reason("week-10", "ImportSucceeded");
+    let jobs = env.service.jobs();
+    let names: Vec<&str> = jobs.iter().map(|job| job["name"].as_str().unwrap()).collect();
+    let in_order = names.iter().zip(["week-1-", "week-2-", "week-10-"]).all(|(name, prefix)| name.starts_with(prefix));
+    assert!(names.len() == 3 && in_order, "{names:?}");
     env.check_invariants_settled();
 }
 
