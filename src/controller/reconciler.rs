@@ -46,9 +46,13 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// Whether the API server answered that it did not apply the write.
+    /// Whether the API server answered that it did not apply the write. A webhook that fails, or that denies with a code
+    /// of its own, does so before anything is stored.
     fn is_rejection(&self) -> bool {
-        matches!(self, Self::Kube(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 408)
+        let Self::Kube(kube::Error::Api(status)) = self else { return false };
+        let by_webhook =
+            ["failed calling webhook", "admission webhook"].iter().any(|text| status.message.contains(text));
+        by_webhook || (400..500).contains(&status.code) && status.code != 408
     }
 
     /// The value of the metric label `error`.

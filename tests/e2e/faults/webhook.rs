@@ -121,6 +121,28 @@ fn fault_29_status_write_without_its_webhook_prevents_the_create() {
 }
 
 #[test]
+fn fault_80_failing_webhook_for_one_resource_does_not_hold_up_the_others() {
+    let env = TestEnv::new();
+    let (_, ca) = serve_rejecting_webhook(&env, &Arc::default());
+    let name = format!("failing-{}", env.namespace);
+    let mut configuration = webhook(&name, &env.namespace, "https://127.0.0.1:1/", &ca);
+    configuration["webhooks"][0]["matchConditions"] =
+        json!([{"name": "some", "expression": "request.name in ['probe', 'blocked']"}]);
+    apply(env.control_plane, &configuration);
+    wait_until_rejecting(&env);
+    env.import("blocked", "d1", json!({}));
+    let operator = env.start_operator(&["--max-in-flight=1", "--backoff-min=1s"]);
+    eventually("a write fails", || operator.log().contains("failed calling webhook").then_some(()));
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    assert_eq!(env.accepted_count(), 1);
+    delete(env.control_plane, "validatingwebhookconfiguration", &name);
+    env.wait_for_reason("blocked", "ImportSucceeded");
+    assert_eq!(env.accepted_count(), 2);
+    env.check_invariants_settled();
+}
+
+#[test]
 fn fault_29_status_write_rejected_by_a_policy_prevents_the_create() {
     let env = TestEnv::new();
     let name = format!("no-{}", env.namespace);
