@@ -86,7 +86,7 @@ pub struct RunArgs {
     #[arg(long, env = "PERSONALIZE_OPERATOR_LOG_FORMAT", default_value = "json")]
     pub log_format: LogFormat,
 
-    /// The maximum number of resources reconciled at once.
+    /// The maximum number of resources of one account and region reconciled at once; half of it for one namespace.
     #[arg(long, env = "PERSONALIZE_OPERATOR_CONCURRENCY", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub concurrency: u16,
 

@@ -4,6 +4,7 @@ use super::events::EventPublisher;
 use super::kube_client::RetryAfter;
 use super::leader_election::{LeaseHold, Takeover};
 use super::namespace_policy::DefaultPolicy;
+use super::workers::Workers;
 use crate::api::DatasetImportJob;
 use crate::http::readiness::Readiness;
 use crate::import::timing::since;
@@ -17,7 +18,6 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tracing::info;
 
 /// What all reconciliations of one leadership share.
@@ -40,7 +40,7 @@ pub(crate) struct Context<P> {
     /// Until when the API server asked the operator to send no requests.
     pub(crate) retry_after: RetryAfter,
     /// Limits the number of concurrent reconciliations.
-    pub(crate) workers: Semaphore,
+    pub(crate) workers: Workers,
 }
 
 impl<P> Context<P> {

@@ -9,6 +9,7 @@ pub mod leader_election;
 pub mod namespace_policy;
 mod reconciler;
 mod watch;
+mod workers;
 
 use crate::api::DatasetImportJob;
 use crate::controller::context::{Context, LocalStates};
@@ -17,6 +18,7 @@ use crate::controller::kube_client::KubeClient;
 use crate::controller::leader_election::{LeaderElection, LeaderElectionOptions, Leadership};
 use crate::controller::namespace_policy::DefaultPolicy;
 use crate::controller::reconciler::{error_policy, reconcile};
+use crate::controller::workers::Workers;
 use crate::http::readiness::Readiness;
 use crate::import::{MANAGER, Timing};
 use crate::personalize::Personalize;
@@ -27,15 +29,15 @@ use futures::future::join_all;
 use jiff::Timestamp;
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::controller::{Config, Controller};
+use kube::runtime::controller::Controller;
 use kube::runtime::events::Reporter;
 use kube::runtime::reflector;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::sync::watch::{Receiver, channel};
-use tokio::sync::{Notify, Semaphore};
 use tokio::time::sleep;
 use tracing::warn;
 
@@ -47,7 +49,7 @@ type Guarded = DeserializeGuard<DatasetImportJob>;
 pub struct Options {
     /// The namespaces to watch; empty means all.
     pub namespaces: BTreeSet<String>,
-    /// The maximum number of concurrent reconciles, at least 1.
+    /// The maximum number of concurrent reconciles per account and region, at least 1.
     pub concurrency: u16,
     /// The maximum number of imports in flight per account and region.
     pub quota: usize,
@@ -154,14 +156,13 @@ async fn lead<P: Personalize + Clone>(
         events: EventPublisher::new(kube.client.clone(), reporter),
         enqueue,
         retry_after: kube.retry_after.clone(),
-        workers: Semaphore::new(options.concurrency.max(1).into()),
+        workers: Workers::new(options.concurrency),
     });
     let controllers = scopes.into_iter().zip(enqueued).map(|(scope, enqueued)| {
         let (reader, writer) = reflector::store();
         let (synced, on_synced) = channel(());
         let events = watch::events(Arc::clone(&context), scope, leadership.takeover, options.watch_timeout, synced);
         Controller::for_stream(events.reflect(writer).applied_objects(), reader)
-            .with_config(Config::default().concurrency(options.concurrency.max(1)))
             .reconcile_on(enqueued)
             .reconcile_all_on(watch::changes(on_synced))
             .graceful_shutdown_on(stopped(stop.clone()))
@@ -179,6 +180,7 @@ async fn lead<P: Personalize + Clone>(
     let drain_timed_out = async {
         stopped(stop.clone()).await;
         context.stopping.store(true, Ordering::Relaxed);
+        context.workers.close();
         sleep(options.drain_timeout).await;
         warn!("drain timeout: cancelling running reconciles; their intents are recorded");
     };

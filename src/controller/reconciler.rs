@@ -92,11 +92,11 @@ pub(super) async fn reconcile<P: Personalize>(
             debug!("initial list not complete; skipping");
             return Ok(Action::await_change());
         }
-        // The limit is for all controllers together; each watched namespace has one controller.
-        let _permit = context.workers.acquire().await;
+        let Some(_worker) = context.workers.acquire(resource).await else { return Ok(Action::await_change()) };
         let start = Instant::now();
         context.metrics.worker_started();
-        let (requeue_after, outcome) = context.reconcile_once(resource).await;
+        // Any number of reconciles wait for a worker. On the heap, only those in progress need their space.
+        let (requeue_after, outcome) = Box::pin(context.reconcile_once(resource)).await;
         let result = match (&outcome, requeue_after) {
             (Err(_), _) => "error",
             (Ok(()), None) => "success",

@@ -236,7 +236,7 @@ impl Default for Metrics {
             max_workers: r.add(
                 "controller_runtime_max_concurrent_reconciles",
                 controller,
-                "Maximum number of concurrent reconciles",
+                "Maximum number of concurrent reconciles per account and region",
             ),
             kube_requests: r.add(
                 "rest_client_requests",

@@ -8,6 +8,7 @@ use crate::controller::fake_api_server::fake_api_server;
 use crate::controller::kube_client::RetryAfter;
 use crate::controller::leader_election::LeaseHold;
 use crate::controller::namespace_policy::DefaultPolicy;
+use crate::controller::workers::Workers;
 use crate::http::readiness::Readiness;
 use crate::personalize::{ACTIVE, CreateJobInput, Job, JobSummary};
 use crate::personalize::{DatasetArn, JobArn};
@@ -18,7 +19,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::runtime::events::Reporter;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
-use tokio::sync::Semaphore;
 
 /// A service without jobs. The operator's lease expires during the nth call of an operation.
 struct Service {
@@ -107,7 +107,7 @@ async fn reconcile(lease_expires_during: Option<(&'static str, usize)>) -> (Resu
         events: EventPublisher::new(client, reporter),
         enqueue: Box::new(|_| {}),
         retry_after: RetryAfter::default(),
-        workers: Semaphore::new(1),
+        workers: Workers::new(1),
     };
     context.observe(&resource);
     let result = context.reconcile_once(&resource).await.1;

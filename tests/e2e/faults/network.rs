@@ -2,11 +2,11 @@
 
 use super::host::Host;
 use super::{
-    CREATE, assert_imported_beside, assert_imported_once, dedicated_control_plane, import_nightly,
+    CREATE, DESCRIBE, assert_imported_beside, assert_imported_once, dedicated_control_plane, import_nightly,
     wait_until_not_leader, wait_until_unready,
 };
 use crate::env::proxy::{Fault, Proxy};
-use crate::env::{OperatorProcess, TestEnv, block_on, eventually};
+use crate::env::{OperatorProcess, TestEnv, block_on, dataset_arn, eventually};
 use serde_json::json;
 use std::collections::HashSet;
 use std::net::{SocketAddr, TcpStream};
@@ -213,6 +213,24 @@ fn assert_imports_survive_a_paused_component(component: control_plane::Component
     eventually("the operator is ready again", || operator.is_ready().then_some(()));
     env.import("after", "d1", json!({}));
     assert_imported_beside(&env, "after");
+}
+
+#[test]
+fn fault_81_hanging_calls_in_one_region_do_not_hold_up_another() {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    proxy.inject(|call| if call.body.contains(":us-east-1:") { Fault::HangRequest } else { Fault::None });
+    let flags = ["--concurrency=2", "--aws-timeout=1h", "--aws-read-timeout=1h", "--kube-timeout=5s"];
+    let _operator = env.spawn_operator_behind(&proxy, &flags);
+    for i in 0..8 {
+        let dataset = dataset_arn(&format!("d{i}")).replace("eu-west-1", "us-east-1");
+        env.import(&format!("hanging-{i}"), "d0", json!({"datasetArn": dataset}));
+    }
+    eventually("calls hang", || (proxy.count(DESCRIBE) > 0).then_some(()));
+    import_nightly(&env);
+    assert_eq!(env.wait_for_reason("nightly", "ImportSucceeded").attempts, Some(1));
+    assert_eq!(env.accepted_count(), 1);
+    env.check_invariants();
 }
 
 #[test]
