@@ -3,7 +3,7 @@
 use crate::telemetry::metrics::Metrics;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::header::RETRY_AFTER;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, Request, Response, StatusCode};
 use kube::client::ClientBuilder;
 use kube::{Client, Config};
@@ -34,9 +34,12 @@ impl KubeClient {
 }
 
 /// The longest `Retry-After` that the operator follows.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
+pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
 
-/// Until when the API server asked for no more requests, in a `Retry-After` header.
+/// Until when the API server asked for no more requests of any kind, in a `Retry-After` header.
+///
+/// An overloaded API server, or a load balancer before it, rejects requests before it handles them, with a plain text. A
+/// JSON answer is about one object: a webhook that denies a write can set the same status code and header.
 #[derive(Debug, Clone, Default)]
 pub struct RetryAfter(Arc<Mutex<Option<Instant>>>);
 
@@ -49,6 +52,10 @@ impl RetryAfter {
     }
 
     fn observe(&self, headers: &HeaderMap) {
+        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if content_type.starts_with("application/json") {
+            return;
+        }
         let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
         if let (Some(seconds), Ok(mut until)) = (seconds, self.0.lock()) {
             let requested = Instant::now() + Duration::from_secs(seconds).min(MAX_RETRY_AFTER);
@@ -125,6 +132,9 @@ mod tests {
             observe(ignored);
             assert_eq!(retry_after.remaining(), Duration::ZERO, "{ignored}");
         }
+        let json = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        retry_after.observe(&HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static("60")), json]));
+        assert_eq!(retry_after.remaining(), Duration::ZERO, "the answer is about one object");
         observe("60");
         observe("30");
         assert!((31..=60).contains(&retry_after.remaining().as_secs()), "the longest wins");

@@ -2,13 +2,14 @@
 
 use super::context::Context;
 use super::events::events_for;
+use super::kube_client::MAX_RETRY_AFTER;
 use super::{Guarded, jitter, namespace_policy};
 use crate::api::conditions::{Reason, State};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus};
 use crate::import::timing::since;
 use crate::import::{AfterWrite, Effect, ImportRequest, MANAGER, ObservedJob};
 use crate::personalize::{ErrorKind, Personalize, ServiceError};
-use crate::reconciliation::{self, Finished, Interrupted, Observation, Reconciliation, Stopped, drive};
+use crate::reconciliation::{self, Failure, Finished, Interrupted, Observation, Reconciliation, Stopped, drive};
 use crate::redact::{sanitize, sanitize_display};
 use crate::telemetry::metrics::ErrorLabel;
 use futures::FutureExt;
@@ -53,6 +54,18 @@ impl Error {
         let by_webhook =
             ["failed calling webhook", "admission webhook"].iter().any(|text| status.message.contains(text));
         by_webhook || (400..500).contains(&status.code) && status.code != 408
+    }
+
+    /// How long the API server, or a webhook that denied the request, asked to wait before it is repeated.
+    fn retry_after(&self) -> Duration {
+        match self {
+            Self::Kube(kube::Error::Api(status)) => {
+                let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+                Duration::from_secs(seconds.into()).min(MAX_RETRY_AFTER)
+            }
+            Self::UnconfirmedWrite(error) => error.retry_after(),
+            _ => Duration::ZERO,
+        }
     }
 
     /// The value of the metric label `error`.
@@ -164,8 +177,11 @@ impl<P: Personalize> Context<P> {
     }
 
     fn fail(&self, reconciliation: &mut Reconciliation, error: Error) -> (Finished, Result<(), Error>) {
-        let unconfirmed = matches!(error, Error::UnconfirmedWrite(_));
-        let finished = reconciliation.fail(unconfirmed, Timestamp::now(), &self.timing, jitter(), &mut self.queue());
+        let failure = Failure {
+            write_unconfirmed: matches!(error, Error::UnconfirmedWrite(_)),
+            retry_after: error.retry_after(),
+        };
+        let finished = reconciliation.fail(failure, Timestamp::now(), &self.timing, jitter(), &mut self.queue());
         (finished, Err(error))
     }
 

@@ -131,6 +131,15 @@ pub struct Reconciliation {
     written_outcome: Option<Outcome>,
 }
 
+/// How a reconciliation could not finish.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Failure {
+    /// Its status write may have been applied.
+    pub write_unconfirmed: bool,
+    /// How long the API server asked to wait before the request is repeated.
+    pub retry_after: Duration,
+}
+
 impl Reconciliation {
     /// Starts with the resource as the cache has it.
     #[must_use]
@@ -382,18 +391,19 @@ impl Reconciliation {
     }
 
     /// Ends a reconciliation that could not finish: sets its backoff, and releases the admission unless its status
-    /// write may have been applied (`write_unconfirmed`). `jitter` is in 0..1.
+    /// write may have been applied. `jitter` is in 0..1.
     pub fn fail(
         &mut self,
-        write_unconfirmed: bool,
+        failure: Failure,
         now: Timestamp,
         timing: &Timing,
         jitter: f64,
         queue: &mut Queue,
     ) -> Finished {
         let local = &mut self.local;
-        local.write_unconfirmed |= write_unconfirmed;
-        let delay = local.errors.fail(now, |failures| timing.backoff(Severity::Transient, failures, jitter));
+        local.write_unconfirmed |= failure.write_unconfirmed;
+        let delay = |failures| timing.backoff(Severity::Transient, failures, jitter).max(failure.retry_after);
+        let delay = local.errors.fail(now, delay);
         let skip = local.errors.failures() >= MAX_ERRORS_BEFORE_SKIP;
         let uid = self.resource.uid().unwrap_or_default();
         let frees_others = queue.requeue_failed(&uid, after(now, delay), skip, local.write_unconfirmed);

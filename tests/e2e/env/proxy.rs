@@ -5,9 +5,10 @@ use futures::{FutureExt, SinkExt, StreamExt, TryStreamExt};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
 use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use kube::Client;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
@@ -293,11 +294,13 @@ async fn handle(
 }
 
 fn respond(status: u16, headers: &[(&'static str, String)], body: &str) -> Result<ProxyResponse, BoxError> {
-    let mut response = Response::builder().status(status).header("content-type", "application/json");
+    let mut response = Response::new(Full::new(Bytes::from(body.to_owned())).map_err(BoxError::from).boxed());
+    *response.status_mut() = StatusCode::from_u16(status)?;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     for (name, value) in headers {
-        response = response.header(*name, value);
+        response.headers_mut().insert(*name, value.parse()?);
     }
-    Ok(response.body(Full::new(Bytes::from(body.to_owned())).map_err(BoxError::from).boxed())?)
+    Ok(response)
 }
 
 /// A body of these parts. It uses a channel, because the stream of an upstream body is not `Sync`.

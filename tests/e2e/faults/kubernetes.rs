@@ -21,12 +21,13 @@ fn status(code: u16, reason: &str) -> String {
 }
 
 fn reject(code: u16, reason: &str) -> Fault {
-    reject_for(code, reason, Duration::ZERO)
+    Fault::Respond(code, vec![], status(code, reason))
 }
 
-/// Rejects a call and asks the operator to retry after a while.
-fn reject_for(code: u16, reason: &str, retry_after: Duration) -> Fault {
-    Fault::Respond(code, vec![("retry-after", retry_after.as_secs().to_string())], status(code, reason))
+/// Rejects a call as an overloaded API server does, and asks for no call for a while.
+fn overloaded(retry_after: Duration) -> Fault {
+    let headers = [("retry-after", retry_after.as_secs().to_string()), ("content-type", "text/plain".into())];
+    Fault::Respond(429, headers.into(), "Too many requests, please try again later.\n".into())
 }
 
 /// The watch event for a resource version that is no longer available.
@@ -260,7 +261,7 @@ fn fault_20_retry_after_of_a_429_is_respected() {
         match rejections.get_mut(call.label.as_str()) {
             Some(times) if times.len() < 2 => {
                 times.push(now);
-                reject_for(429, "TooManyRequests", retry_after)
+                overloaded(retry_after)
             }
             _ => Fault::None,
         }

@@ -18,8 +18,9 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// Serves a webhook that rejects everything and counts its calls. Returns its URL and the CA of its certificate.
-fn serve_rejecting_webhook(env: &TestEnv, calls: &Arc<AtomicUsize>) -> (String, String) {
+/// Serves a webhook that rejects everything with this status and counts its calls. Returns its URL and the CA of its
+/// certificate.
+fn serve_rejecting_webhook(env: &TestEnv, status: Value, calls: &Arc<AtomicUsize>) -> (String, String) {
     let path = env.dir().join("webhook.kubeconfig");
     env.control_plane.kubeconfig_for("webhook", &[], &path).unwrap();
     let config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
@@ -36,10 +37,10 @@ fn serve_rejecting_webhook(env: &TestEnv, calls: &Arc<AtomicUsize>) -> (String, 
         let url = format!("https://{}/", listener.local_addr().unwrap());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, calls) = (acceptor.clone(), Arc::clone(&calls));
+                let (acceptor, status, calls) = (acceptor.clone(), status.clone(), Arc::clone(&calls));
                 tokio::spawn(async move {
                     let stream = acceptor.accept(stream).await.unwrap();
-                    let serve = service_fn(|request| reject(request, &calls));
+                    let serve = service_fn(|request| reject(request, &status, &calls));
                     // The API server may close the connection.
                     let _ =
                         hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), serve).await;
@@ -51,10 +52,21 @@ fn serve_rejecting_webhook(env: &TestEnv, calls: &Arc<AtomicUsize>) -> (String, 
     (url, BASE64_STANDARD.encode(ca))
 }
 
-async fn reject(request: Request<Incoming>, calls: &AtomicUsize) -> Result<Response<Full<Bytes>>, hyper::Error> {
+fn denial() -> Value {
+    json!({"code": 403, "message": "no status today"})
+}
+
+async fn reject(
+    request: Request<Incoming>,
+    status: &Value,
+    calls: &AtomicUsize,
+) -> Result<Response<Full<Bytes>>, hyper::Error> {
     let review: Value = serde_json::from_slice(&request.into_body().collect().await?.to_bytes()).unwrap();
     calls.fetch_add(1, Ordering::SeqCst);
-    let response = json!({"uid": review["request"]["uid"], "allowed": false, "status": {"code": 403, "message": "no status today"}});
+    // kubectl itself waits for as long as Retry-After says.
+    let is_probe = review["request"]["name"] == "probe";
+    let status = if is_probe { denial() } else { status.clone() };
+    let response = json!({"uid": review["request"]["uid"], "allowed": false, "status": status});
     let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response});
     Ok(Response::new(Full::new(Bytes::from(review.to_string()))))
 }
@@ -101,7 +113,7 @@ fn webhook(name: &str, namespace: &str, url: &str, ca: &str) -> Value {
 fn fault_29_status_write_rejected_by_a_webhook_prevents_the_create() {
     let env = TestEnv::new();
     let calls = Arc::new(AtomicUsize::new(0));
-    let (url, ca) = serve_rejecting_webhook(&env, &calls);
+    let (url, ca) = serve_rejecting_webhook(&env, denial(), &calls);
     let name = format!("no-{}", env.namespace);
     apply(env.control_plane, &webhook(&name, &env.namespace, &url, &ca));
     assert_imported_after_rejection(&env, "no status today", || {
@@ -113,7 +125,7 @@ fn fault_29_status_write_rejected_by_a_webhook_prevents_the_create() {
 #[test]
 fn fault_29_status_write_without_its_webhook_prevents_the_create() {
     let env = TestEnv::new();
-    let (_, ca) = serve_rejecting_webhook(&env, &Arc::default());
+    let (_, ca) = serve_rejecting_webhook(&env, denial(), &Arc::default());
     let name = format!("unreachable-{}", env.namespace);
     apply(env.control_plane, &webhook(&name, &env.namespace, "https://127.0.0.1:1/", &ca));
     let stop_rejecting = || delete(env.control_plane, "validatingwebhookconfiguration", &name);
@@ -123,7 +135,7 @@ fn fault_29_status_write_without_its_webhook_prevents_the_create() {
 #[test]
 fn fault_80_failing_webhook_for_one_resource_does_not_hold_up_the_others() {
     let env = TestEnv::new();
-    let (_, ca) = serve_rejecting_webhook(&env, &Arc::default());
+    let (_, ca) = serve_rejecting_webhook(&env, denial(), &Arc::default());
     let name = format!("failing-{}", env.namespace);
     let mut configuration = webhook(&name, &env.namespace, "https://127.0.0.1:1/", &ca);
     configuration["webhooks"][0]["matchConditions"] =
@@ -140,6 +152,31 @@ fn fault_80_failing_webhook_for_one_resource_does_not_hold_up_the_others() {
     env.wait_for_reason("blocked", "ImportSucceeded");
     assert_eq!(env.accepted_count(), 2);
     env.check_invariants_settled();
+}
+
+#[test]
+fn fault_82_webhook_that_asks_to_retry_later_delays_only_its_own_resource() {
+    let env = TestEnv::new();
+    let later =
+        json!({"code": 429, "reason": "TooManyRequests", "message": "later", "details": {"retryAfterSeconds": 3600}});
+    let calls = Arc::new(AtomicUsize::new(0));
+    let (url, ca) = serve_rejecting_webhook(&env, later, &calls);
+    let name = format!("later-{}", env.namespace);
+    let mut configuration = webhook(&name, &env.namespace, &url, &ca);
+    configuration["webhooks"][0]["matchConditions"] =
+        json!([{"name": "some", "expression": "request.name in ['probe', 'delayed']"}]);
+    apply(env.control_plane, &configuration);
+    wait_until_rejecting(&env);
+    env.import("delayed", "d1", json!({}));
+    let operator = env.start_operator(&["--max-in-flight=1"]);
+    eventually("the webhook denies a write", || operator.log().contains("later").then_some(()));
+    let denied = calls.load(Ordering::SeqCst);
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    assert_eq!(calls.load(Ordering::SeqCst), denied, "the denied write is not repeated so soon");
+    assert_eq!(env.accepted_count(), 1);
+    delete(env.control_plane, "validatingwebhookconfiguration", &name);
+    env.check_invariants();
 }
 
 #[test]

@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use personalize_operator::api::Tag;
 use personalize_operator::import::{Admission, AfterWrite, Effect, LocalState, Next, ObservedJob, Outcome};
 use personalize_operator::personalize::{ACTIVE, ErrorKind, Job, JobSummary, ServiceError};
-use personalize_operator::reconciliation::{Interrupted, Observation, Reconciliation};
+use personalize_operator::reconciliation::{Failure, Interrupted, Observation, Reconciliation};
 
 /// What goes wrong with an effect.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -109,7 +109,8 @@ impl ProtocolModel {
         let now = state.now();
         let operator = state.operator(o);
         let Some(mut active) = operator.active[r].take() else { return };
-        active.reconciliation.fail(write_unconfirmed, now, &timing(), 0.0, &mut operator.queue);
+        let failure = Failure { write_unconfirmed, ..Failure::default() };
+        active.reconciliation.fail(failure, now, &timing(), 0.0, &mut operator.queue);
         Self::keep_local_state(state, o, r, active);
     }
 
