@@ -6,7 +6,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 
-/// A client of an API server with this object, and the list of requests, such as `PUT /apis/…`.
+/// A client of an API server with this object, or none if it is null, and the list of requests, such as `PUT /apis/…`.
 pub(super) fn fake_api_server(object: Value) -> (Client, Arc<Mutex<Vec<String>>>) {
     let requests: Arc<Mutex<Vec<String>>> = Arc::default();
     let (object, recorded) = (Arc::new(Mutex::new(object)), Arc::clone(&requests));
@@ -27,10 +27,17 @@ pub(super) fn fake_api_server(object: Value) -> (Client, Arc<Mutex<Vec<String>>>
                     object["metadata"]["resourceVersion"] = json!((version + 1).to_string());
                     object.clone()
                 }
+                ("GET", _) if object.is_null() => {
+                    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404})
+                }
                 ("GET", _) => object.clone(),
                 _ => serde_json::from_slice(&body).unwrap(),
             };
-            Ok::<_, kube::Error>(http::Response::new(Body::from(answer.to_string().into_bytes())))
+            let mut response = http::Response::new(Body::from(answer.to_string().into_bytes()));
+            if answer["code"] == 404 {
+                *response.status_mut() = http::StatusCode::NOT_FOUND;
+            }
+            Ok::<_, kube::Error>(response)
         }
     });
     (Client::new(service, "shop"), requests)

@@ -225,6 +225,12 @@ impl LeaderElection {
     /// Writes the lease if this replica may take it; returns what it said before, or `None` if another replica has it.
     async fn try_write(&self, observed: &mut ObservedLease) -> Result<Option<Takeover>, kube::Error> {
         let Some(mut lease) = self.api.get_opt(&self.options.name).await? else {
+            // A deleted Lease does not stop its holder, which creates it again.
+            if let Some((spec, _)) = observed.clone()
+                && !self.has_expired(&spec, observed)
+            {
+                return Ok(None);
+            }
             let metadata = ObjectMeta { name: Some(self.options.name.clone()), ..ObjectMeta::default() };
             let lease = Lease { metadata, spec: Some(self.spec(None)) };
             return unless_conflict(self.api.create(&PostParams::default(), &lease).await, Takeover::First);
@@ -300,12 +306,16 @@ fn unless_conflict(answer: Result<Lease, kube::Error>, takeover: Takeover) -> Re
 mod tests {
     use super::*;
     use crate::controller::fake_api_server::fake_api_server;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn election(seconds: u64) -> (LeaderElection, Arc<Mutex<Vec<String>>>) {
         let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
             "metadata": {"name": "operator", "namespace": "shop", "resourceVersion": "1"},
             "spec": {"holderIdentity": "one", "leaseDurationSeconds": seconds}});
+        election_with(lease, seconds)
+    }
+
+    fn election_with(lease: Value, seconds: u64) -> (LeaderElection, Arc<Mutex<Vec<String>>>) {
         let (client, calls) = fake_api_server(lease);
         let options = LeaderElectionOptions {
             namespace: "shop".into(),
@@ -379,5 +389,19 @@ mod tests {
             election.release(drained).await;
             assert_eq!(election.acquire().await.takeover, takeover);
         }
+    }
+
+    #[tokio::test]
+    async fn deleted_lease_is_created_only_after_its_last_holder_could_have_renewed_it() {
+        let (election, requests) = election_with(Value::Null, 1);
+        let held = LeaseSpec { holder_identity: Some("two".into()), ..LeaseSpec::default() };
+        let mut observed = Some((held.clone(), Instant::now()));
+        assert!(matches!(election.try_acquire(&mut observed).await, Attempt::HeldByAnother));
+        assert!(requests.lock().unwrap().iter().all(|request| request.starts_with("GET ")), "nothing is created");
+        let earlier = Instant::now().checked_sub(Duration::from_secs(2)).unwrap();
+        let expired = election.try_acquire(&mut Some((held, earlier))).await;
+        assert!(matches!(expired, Attempt::Held(Takeover::First)), "its holder is gone");
+        let new = election.try_acquire(&mut None).await;
+        assert!(matches!(new, Attempt::Held(Takeover::First)), "a new installation has no Lease");
     }
 }

@@ -258,3 +258,26 @@ fn successor_of_a_drained_leader_submits_at_once() {
     env.wait_for_reason("after", "ImportSucceeded");
     env.check_invariants_settled();
 }
+
+#[test]
+fn fault_83_deleted_lease_does_not_let_two_replicas_lead() {
+    let env = TestEnv::new();
+    env.service.set_durations(100, 600_000);
+    let proxy = env.start_proxy();
+    let first = env.start_operator(&["--identity=first", "--lease-duration=40s"]);
+    let second = env.spawn_operator_behind(&proxy, &["--identity=second", "--lease-duration=40s"]);
+    eventually("the second replica stands by", || second.log().contains("standing by").then_some(()));
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "Importing");
+    // The first replica can't create the Lease again before the second one has looked for it.
+    first.signal("-STOP");
+    assert!(env.kubectl(&["delete", "lease", LEASE]).status.success());
+    let before = proxy.count("GET leases");
+    eventually("the second replica looks for the lease", || (proxy.count("GET leases") > before + 1).then_some(()));
+    first.signal("-CONT");
+    eventually("the first replica holds the lease again", || (holder(&env) == "first").then_some(()));
+    assert!(!second.log().contains("\"leading\""), "{}", second.log());
+    env.service.set_durations(1, 1);
+    assert_imported_once(&env);
+    assert!(first.is_ready());
+}
