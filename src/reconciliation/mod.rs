@@ -349,7 +349,8 @@ impl Reconciliation {
         let delay = match requeue {
             Requeue::AwaitChange => None,
             Requeue::At(at) => Some(since(now, at)),
-            Requeue::After(delay) => Some(delay),
+            // Many resources that wait from the same moment on are spread.
+            Requeue::After(delay) => Some(delay.mul_f64(0.5 + jitter / 2.0)),
             Requeue::Backoff(severity) => {
                 local.backoff_inputs = Some(UserInputs::of(&self.resource));
                 return Some(local.backoff.fail(now, |failures| timing.backoff(severity, failures, jitter)));

@@ -53,6 +53,17 @@ fn waiting_in_the_queue_between_two_rejections_keeps_their_backoff() {
 }
 
 #[test]
+fn waiting_resources_are_requeued_at_different_times() {
+    let requeue_after = |jitter: f64| {
+        let mut reconciliation = Reconciliation::new(written_by(MANAGER), LocalState::default());
+        let requeue = Requeue::After(Duration::from_secs(600));
+        let outcome = Outcome { status: None, requeue, cooldown: None, confirmed: false };
+        reconciliation.finish(&outcome, Timestamp::UNIX_EPOCH, &timing(), || jitter, &mut queue()).requeue_after
+    };
+    assert_eq!([0.0, 1.0].map(requeue_after), [300, 600].map(|seconds| Some(Duration::from_secs(seconds))));
+}
+
+#[test]
 fn outcome_with_a_status_finishes_only_after_the_write() {
     let mut resource = testing::resource(spec());
     resource.spec.suspend = true;
