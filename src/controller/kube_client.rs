@@ -39,7 +39,8 @@ pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
 /// Until when the API server asked for no more requests of any kind, in a `Retry-After` header.
 ///
 /// An overloaded API server, or a load balancer before it, rejects requests before it handles them, with a plain text. A
-/// JSON answer is about one object: a webhook that denies a write can set the same status code and header.
+/// JSON answer may be about one object: a webhook that denies a write can set the same status code and header. Its delay
+/// counts for the resource that got it.
 #[derive(Debug, Clone, Default)]
 pub struct RetryAfter(Arc<Mutex<Option<Instant>>>);
 

@@ -17,7 +17,11 @@ struct Scope {
 
 /// The right to reconcile one resource, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Worker(#[expect(dead_code, reason = "dropped at the end")] [OwnedSemaphorePermit; 2]);
+pub(crate) struct Worker(#[expect(dead_code, reason = "dropped at the end")] [OwnedSemaphorePermit; 3]);
+
+/// How many accounts and regions can have all their workers busy at once. Users choose accounts and regions, so their
+/// number does not bound the connections and the memory of this process.
+const MAX_BUSY_ACCOUNT_REGIONS: usize = 32;
 
 #[derive(Debug, Default)]
 struct State {
@@ -31,12 +35,15 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Workers {
     per_account_region: usize,
+    all: Arc<Semaphore>,
     state: Mutex<State>,
 }
 
 impl Workers {
     pub(crate) fn new(per_account_region: u16) -> Self {
-        Self { per_account_region: per_account_region.max(1).into(), state: Mutex::default() }
+        let per_account_region = usize::from(per_account_region.max(1));
+        let all = Arc::new(Semaphore::new(per_account_region * MAX_BUSY_ACCOUNT_REGIONS));
+        Self { per_account_region, all, state: Mutex::default() }
     }
 
     /// Waits for a worker, first come first served. `None` after a shutdown has begun.
@@ -48,13 +55,15 @@ impl Workers {
         let in_namespace =
             self.semaphore(namespace, self.per_account_region.div_ceil(2))?.acquire_owned().await.ok()?;
         let in_pool = self.semaphore(pool, self.per_account_region)?.acquire_owned().await.ok()?;
-        Some(Worker([in_namespace, in_pool]))
+        let in_process = Arc::clone(&self.all).acquire_owned().await.ok()?;
+        Some(Worker([in_namespace, in_pool, in_process]))
     }
 
     /// Ends all waiting. Reconciles in progress continue.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.closed = true;
+        self.all.close();
         state.semaphores.values().filter_map(Weak::upgrade).for_each(|semaphore| semaphore.close());
     }
 
@@ -113,6 +122,13 @@ mod tests {
         let mut invalid = resource("shop", "eu-west-1");
         invalid.spec.dataset_arn = "no ARN".into();
         assert_eq!(take(&workers, &invalid).len(), 1);
+    }
+
+    #[test]
+    fn number_of_accounts_and_regions_does_not_multiply_the_workers_without_end() {
+        let workers = Workers::new(2);
+        let busy: Vec<Worker> = (0..100).flat_map(|i| take(&workers, &resource("shop", &format!("r{i}")))).collect();
+        assert_eq!(busy.len(), 2 * MAX_BUSY_ACCOUNT_REGIONS);
     }
 
     #[test]
