@@ -7,7 +7,9 @@ use crate::controller::{self, kube_client::KubeClient};
 use crate::http;
 use crate::http::readiness::Readiness;
 use crate::telemetry::metrics::Metrics;
+use ::http::Uri;
 use ::http::header::{HeaderValue, USER_AGENT};
+use hyper_util::client::proxy::matcher::Matcher;
 use kube::Config;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +65,11 @@ pub async fn run(args: &RunArgs) -> Result<(), Error> {
 
 async fn kube_config(args: &KubeArgs) -> Result<Config, Error> {
     let mut config = Config::infer().await?;
+    if let Some(proxy) = &config.proxy_url
+        && is_excepted(&config.cluster_url, proxy)
+    {
+        config.proxy_url = None;
+    }
     config.connect_timeout = Some(args.kube_timeout);
     // A watch that is silent for longer than its own timeout has lost its connection.
     config.read_timeout = Some(args.watch_timeout + args.kube_timeout);
@@ -73,4 +80,14 @@ async fn kube_config(args: &KubeArgs) -> Result<Config, Error> {
     let agent = HeaderValue::from_static(concat!("personalize-operator/", env!("CARGO_PKG_VERSION")));
     config.headers.push((USER_AGENT, agent));
     Ok(config)
+}
+
+/// Whether `NO_PROXY` excepts the API server from this proxy of the environment. kube compares `NO_PROXY` with the host of
+/// the proxy. A proxy that a kubeconfig names is used in any case.
+fn is_excepted(cluster_url: &Uri, proxy: &Uri) -> bool {
+    let var =
+        |names: [&str; 2]| names.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
+    let from_env = var(["HTTPS_PROXY", "https_proxy"]).filter(|url| url.parse::<Uri>().is_ok_and(|url| url == *proxy));
+    let no_proxy = var(["NO_PROXY", "no_proxy"]).unwrap_or_default();
+    from_env.is_some_and(|url| Matcher::builder().https(url).no(no_proxy).build().intercept(cluster_url).is_none())
 }

@@ -9,15 +9,18 @@ use crate::env::proxy::{Fault, Proxy};
 use crate::env::{OperatorProcess, TestEnv, block_on, dataset_arn, eventually};
 use serde_json::json;
 use std::collections::HashSet;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{self, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, copy_bidirectional};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
 /// A listener with a full backlog: it never answers a handshake.
 struct FullListener {
     _listener: TcpListener,
-    _backlog: Vec<TcpStream>,
+    _backlog: Vec<net::TcpStream>,
     address: SocketAddr,
 }
 
@@ -29,7 +32,7 @@ fn full_listener() -> FullListener {
     });
     let address = listener.local_addr().unwrap();
     let mut backlog = Vec::new();
-    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+    while let Ok(stream) = net::TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
         backlog.push(stream);
     }
     FullListener { _listener: listener, _backlog: backlog, address }
@@ -231,6 +234,53 @@ fn fault_81_hanging_calls_in_one_region_do_not_hold_up_another() {
     assert_eq!(env.wait_for_reason("nightly", "ImportSucceeded").attempts, Some(1));
     assert_eq!(env.accepted_count(), 1);
     env.check_invariants();
+}
+
+/// Connects one client of an HTTP proxy to the host that it names.
+async fn tunnel(client: TcpStream) -> std::io::Result<()> {
+    let mut client = BufReader::new(client);
+    let mut request = String::new();
+    while !request.ends_with("\r\n\r\n") {
+        client.read_line(&mut request).await?;
+    }
+    let host = request.split(' ').nth(1).filter(|_| request.starts_with("CONNECT ")).unwrap_or_default();
+    let mut server = TcpStream::connect(host).await?;
+    client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+    copy_bidirectional(&mut client, &mut server).await.map(drop)
+}
+
+/// Starts an HTTP proxy. Returns its URL; the counter counts its connections.
+fn start_http_proxy(connections: &Arc<AtomicUsize>) -> String {
+    let connections = Arc::clone(connections);
+    block_on(async move {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                connections.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(tunnel(client));
+            }
+        });
+        url
+    })
+}
+
+#[test]
+fn fault_84_proxy_in_the_environment_is_used_unless_no_proxy_names_the_api_server() {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let proxy = start_http_proxy(&connections);
+    let unreachable = "http://127.0.0.2:1";
+    for (vars, uses_proxy) in [
+        (vec![("HTTPS_PROXY", unreachable), ("NO_PROXY", "10.0.0.0/8,127.0.0.1,.svc")], false),
+        (vec![("HTTPS_PROXY", proxy.as_str()), ("NO_PROXY", "10.0.0.0/8,.svc")], true),
+    ] {
+        let env = TestEnv::new();
+        let before = connections.load(Ordering::SeqCst);
+        let _operator = env.start_operator_with(&vars, &[]);
+        import_nightly(&env);
+        assert_imported_once(&env);
+        assert_eq!(connections.load(Ordering::SeqCst) > before, uses_proxy, "{vars:?}");
+    }
 }
 
 #[test]
