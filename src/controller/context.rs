@@ -15,7 +15,7 @@ use crate::telemetry::metrics::{Metrics, Snapshot};
 use jiff::Timestamp;
 use kube::{Client, ResourceExt};
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tracing::info;
@@ -32,6 +32,8 @@ pub(crate) struct Context<P> {
     pub(crate) lease: LeaseHold,
     /// The process was asked to stop.
     pub(crate) stopping: AtomicBool,
+    /// An initial list shows that a leader has reconciled resources before.
+    pub(crate) touched: AtomicBool,
     pub(crate) readiness: Arc<Readiness>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) events: EventPublisher,
@@ -63,17 +65,22 @@ impl<P> Context<P> {
         }
     }
 
-    /// All resources are listed: submissions may begin, unless create requests of the former leader may still arrive.
-    pub(crate) fn end_quarantine(&self, takeover: Takeover) {
-        let regions = {
-            let mut queue = self.queue();
-            if takeover == Takeover::Unclean || takeover == Takeover::First && !queue.is_untouched() {
-                info!("submissions begin after the grace period: a former leader may have sent create requests");
-                return;
-            }
-            queue.end_quarantine();
-            queue.account_regions()
-        };
+    /// The initial list of a watched namespace is complete, and none of its resources was reconciled by this leader. With
+    /// the last list submissions begin, unless create requests of the former leader may still arrive.
+    pub(crate) fn initial_list_complete(&self, namespace: &str, takeover: Takeover) {
+        let mut queue = self.queue();
+        let untouched = queue.is_untouched(namespace) && !self.touched.load(Ordering::Relaxed);
+        self.touched.store(!untouched, Ordering::Relaxed);
+        if !self.readiness.is_last_unsynced(namespace) {
+            return;
+        }
+        if takeover == Takeover::Unclean || takeover == Takeover::First && !untouched {
+            info!("submissions begin after the grace period: a former leader may have sent create requests");
+            return;
+        }
+        queue.end_quarantine();
+        let regions = queue.account_regions();
+        drop(queue);
         regions.iter().for_each(|region| self.enqueue_admissible(region));
     }
 

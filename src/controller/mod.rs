@@ -151,6 +151,7 @@ async fn lead<P: Personalize + Clone>(
         local_states: LocalStates::default(),
         lease: leadership.lease,
         stopping: AtomicBool::new(false),
+        touched: AtomicBool::new(false),
         readiness: Arc::clone(readiness),
         metrics: Arc::clone(metrics),
         events: EventPublisher::new(kube.client.clone(), reporter),

@@ -160,12 +160,13 @@ pub(super) fn events<P: Personalize>(
             }
             Ok(Event::InitDone) => {
                 unlisted.drain().for_each(|uid| context.forget(&uid));
-                if context.readiness.mark_synced(scope.as_deref().unwrap_or_default()) {
+                let namespace = scope.as_deref().unwrap_or_default();
+                if context.readiness.is_unsynced(namespace) {
+                    // Before any of its resources is reconciled.
+                    context.initial_list_complete(namespace, takeover);
+                    context.readiness.mark_synced(namespace);
                     // Reconciles before the initial list completed were skipped; trigger them now.
                     let _ = synced.send(());
-                    if context.readiness.is_synced() {
-                        context.end_quarantine(takeover);
-                    }
                 }
             }
             Err(error) => {

@@ -47,19 +47,26 @@ impl Readiness {
         });
     }
 
-    /// Records that the initial list of this namespace is complete. Returns false if it was complete before.
-    pub(crate) fn mark_synced(&self, namespace: &str) -> bool {
-        self.0.lock().is_ok_and(|mut state| state.unsynced.remove(namespace))
+    /// Records that the initial list of this namespace is complete.
+    pub(crate) fn mark_synced(&self, namespace: &str) {
+        self.update(|state| {
+            state.unsynced.remove(namespace);
+        });
+    }
+
+    /// Whether this watched namespace is not listed yet.
+    pub(crate) fn is_unsynced(&self, namespace: &str) -> bool {
+        self.0.lock().is_ok_and(|state| state.unsynced.contains(namespace))
+    }
+
+    /// Whether all other watched namespaces are listed.
+    pub(crate) fn is_last_unsynced(&self, namespace: &str) -> bool {
+        self.0.lock().is_ok_and(|state| state.leading && state.unsynced.iter().all(|unsynced| unsynced == namespace))
     }
 
     /// Records that the process is shutting down.
     pub(crate) fn set_stopping(&self) {
         self.update(|state| state.stopping = true);
-    }
-
-    /// Whether this replica leads and all initial lists are complete, so that the queue knows every resource.
-    pub(crate) fn is_synced(&self) -> bool {
-        self.0.lock().is_ok_and(|state| state.leading && state.unsynced.is_empty())
     }
 
     /// Whether this replica leads and has listed this namespace.
@@ -114,11 +121,12 @@ mod tests {
         assert_eq!(readiness.not_ready_reason(), None);
         readiness.set_leading(["b".to_owned(), "a".to_owned()]);
         assert!(readiness.not_ready_reason().is_some_and(|reason| reason.contains("not complete in a, b")));
-        assert!(readiness.mark_synced("a") && !readiness.mark_synced("a"));
-        assert!(!readiness.is_synced());
+        assert!(!readiness.is_last_unsynced("b"));
+        readiness.mark_synced("a");
+        assert!(!readiness.is_unsynced("a") && readiness.is_last_unsynced("b"));
         assert!(readiness.is_listed("a") && !readiness.is_listed("b"));
         readiness.mark_synced("b");
-        assert!(readiness.is_synced());
+        assert!(readiness.is_listed("b"));
         assert_eq!(readiness.not_ready_reason(), None);
         readiness.set_crd_served(false);
         assert!(readiness.not_ready_reason().is_some());

@@ -93,10 +93,11 @@ impl Queue {
         self.quarantine_until = None;
     }
 
-    /// Whether no resource shows that a leader has ever reconciled it.
+    /// Whether no resource of a namespace, or of all if it is empty, shows that a leader has ever reconciled it.
     #[must_use]
-    pub fn is_untouched(&self) -> bool {
-        self.existing().all(|(_, entry)| entry.is_untouched())
+    pub fn is_untouched(&self, namespace: &str) -> bool {
+        let mut existing = self.existing().filter(|(place, _)| [&place.key.namespace, ""].contains(&namespace));
+        existing.all(|(_, entry)| entry.is_untouched())
     }
 
     /// The accounts and regions of all resources.

@@ -455,10 +455,11 @@ fn quarantine_that_ends_early_admits_at_once() {
 
 #[test]
 fn queue_is_untouched_until_a_status_shows_a_leader() {
-    assert!(queue(&[resource(1, "a")]).is_untouched());
+    assert!(queue(&[resource(1, "a")]).is_untouched("shop"));
     for touched in [with_intent(resource(2, "b")), submitted(resource(2, "b"), Some(ACTIVE)), waiting(resource(2, "b"))]
     {
-        assert!(!queue(&[resource(1, "a"), touched]).is_untouched());
+        let queue = queue(&[resource(1, "a"), touched]);
+        assert!(!queue.is_untouched("shop") && !queue.is_untouched("") && queue.is_untouched("another"));
     }
 }
 

@@ -6,10 +6,11 @@ use crate::controller::context::LocalStates;
 use crate::controller::events::EventPublisher;
 use crate::controller::fake_api_server::fake_api_server;
 use crate::controller::kube_client::RetryAfter;
-use crate::controller::leader_election::LeaseHold;
+use crate::controller::leader_election::{LeaseHold, Takeover};
 use crate::controller::namespace_policy::DefaultPolicy;
 use crate::controller::workers::Workers;
 use crate::http::readiness::Readiness;
+use crate::import::Admission;
 use crate::personalize::{ACTIVE, CreateJobInput, Job, JobSummary};
 use crate::personalize::{DatasetArn, JobArn};
 use crate::queue::Queue;
@@ -81,20 +82,16 @@ fn resource() -> DatasetImportJob {
     resource
 }
 
-/// Reconciles a new resource once. The lease expires during the nth call of an operation. Returns the result, the
-/// number of status writes and the number of create calls.
-async fn reconcile(lease_expires_during: Option<(&'static str, usize)>) -> (Result<(), Error>, usize, usize) {
-    let resource = resource();
-    let (client, requests) = fake_api_server(serde_json::to_value(&resource).unwrap());
-    let lease = LeaseHold::until(Instant::now() + Duration::from_secs(3600));
-    let service = Arc::new(Service { calls: Mutex::default(), lease: lease.clone(), lease_expires_during });
+/// A context of a leader that watches the namespace `shop`, and the requests to its API server.
+fn context(service: Arc<Service>, lease: LeaseHold) -> (Context<Arc<Service>>, Arc<Mutex<Vec<String>>>) {
+    let (client, requests) = fake_api_server(serde_json::to_value(resource()).unwrap());
     let readiness = Arc::new(Readiness::default());
     readiness.set_leading(["shop".to_owned()]);
     readiness.mark_synced("shop");
     let reporter = Reporter { controller: MANAGER.into(), instance: None };
     let context = Context {
         client: client.clone(),
-        personalize: Arc::clone(&service),
+        personalize: service,
         timing: timing(),
         default_policy: DefaultPolicy::Allow,
         kube_timeout: Duration::from_secs(60),
@@ -102,6 +99,7 @@ async fn reconcile(lease_expires_during: Option<(&'static str, usize)>) -> (Resu
         local_states: LocalStates::default(),
         lease,
         stopping: AtomicBool::new(false),
+        touched: AtomicBool::new(false),
         readiness,
         metrics: Arc::new(Metrics::default()),
         events: EventPublisher::new(client, reporter),
@@ -109,10 +107,48 @@ async fn reconcile(lease_expires_during: Option<(&'static str, usize)>) -> (Resu
         retry_after: RetryAfter::default(),
         workers: Workers::new(1),
     };
+    (context, requests)
+}
+
+/// Reconciles a new resource once. The lease expires during the nth call of an operation. Returns the result, the
+/// number of status writes and the number of create calls.
+async fn reconcile(lease_expires_during: Option<(&'static str, usize)>) -> (Result<(), Error>, usize, usize) {
+    let lease = LeaseHold::until(Instant::now() + Duration::from_secs(3600));
+    let service = Arc::new(Service { calls: Mutex::default(), lease: lease.clone(), lease_expires_during });
+    let (context, requests) = context(Arc::clone(&service), lease);
+    let resource = resource();
     context.observe(&resource);
     let result = context.reconcile_once(&resource).await.1;
     let writes = requests.lock().unwrap().iter().filter(|request| request.starts_with("PUT ")).count();
     (result, writes, service.creates())
+}
+
+/// Whether a leader without a former Lease admits a resource when all its namespaces are listed. It has reconciled the
+/// resource before that if `reconciled`.
+async fn admits(listed: DatasetImportJob, reconciled: bool) -> bool {
+    let lease = LeaseHold::forever();
+    let service = Arc::new(Service { calls: Mutex::default(), lease: lease.clone(), lease_expires_during: None });
+    let (context, _) = context(service, lease);
+    context.readiness.set_leading(["shop".to_owned(), "other".to_owned()]);
+    context.queue().quarantine(Timestamp::now());
+    context.observe(&listed);
+    context.initial_list_complete("shop", Takeover::First);
+    context.readiness.mark_synced("shop");
+    if reconciled {
+        assert!(context.reconcile_once(&listed).await.1.is_ok());
+    }
+    context.initial_list_complete("other", Takeover::First);
+    context.queue().try_admit(&listed.uid().unwrap(), Timestamp::now()) == Admission::Admitted
+}
+
+#[tokio::test]
+async fn new_installation_submits_after_its_last_list_even_if_it_has_reconciled_before() {
+    assert!(admits(resource(), false).await);
+    assert!(admits(resource(), true).await);
+    let mut touched = resource();
+    let status = touched.status.get_or_insert_default();
+    crate::api::conditions::set(status, 1, Reason::Queued, "", Timestamp::now());
+    assert!(!admits(touched, false).await, "another leader has reconciled it");
 }
 
 #[tokio::test]
