@@ -9,6 +9,7 @@ use crate::env::proxy::{Fault, Proxy};
 use crate::env::{OperatorProcess, TestEnv, block_on, dataset_arn, eventually};
 use serde_json::json;
 use std::collections::HashSet;
+use std::io::{ErrorKind, Write};
 use std::net::{self, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -281,6 +282,26 @@ fn fault_84_proxy_in_the_environment_is_used_unless_no_proxy_names_the_api_serve
         assert_imported_once(&env);
         assert_eq!(connections.load(Ordering::SeqCst) > before, uses_proxy, "{vars:?}");
     }
+}
+
+#[test]
+fn fault_85_half_sent_requests_to_the_listener_are_closed() {
+    let env = TestEnv::new();
+    let operator = env.start_operator(&[]);
+    let address = operator.url.trim_start_matches("http://");
+    let mut half_sent: Vec<net::TcpStream> = (0..200).map(|_| net::TcpStream::connect(address).unwrap()).collect();
+    for stream in &mut half_sent {
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: ").unwrap();
+    }
+    for mut stream in half_sent {
+        stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+        let answer = std::io::copy(&mut stream, &mut std::io::sink());
+        let is_open = answer.is_err_and(|e| [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&e.kind()));
+        assert!(!is_open, "the operator waits for the rest of the request");
+    }
+    assert_eq!(operator.get("/healthz").map(|(status, _)| status), Some(200));
+    import_nightly(&env);
+    assert_imported_once(&env);
 }
 
 #[test]
