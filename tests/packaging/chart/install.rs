@@ -122,7 +122,10 @@ fn release_is_installed_upgraded_rolled_back_and_reinstalled_without_repeating_a
     let more = json!({"replicas": 2, "image": {"tag": "next"}, "podDisruptionBudget": {"enabled": true}});
     home.install("upgrade", "imports", &next, &more);
     assert!(home.crd_columns().contains("Role"), "{}", home.crd_columns());
-    assert_eq!(home.field("deployment", "{.items[0].status.readyReplicas}"), "2");
+    // A replica that takes over is not ready until it has listed the resources.
+    eventually("both replicas are ready", || {
+        (home.field("deployment", "{.items[0].status.readyReplicas}") == "2").then_some(())
+    });
     env.service.set_durations(0, 0);
     env.wait_for_reason("second", "ImportSucceeded");
 
