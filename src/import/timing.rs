@@ -73,7 +73,7 @@ impl Timing {
             Severity::Transient => (self.backoff_min, self.backoff_max),
             Severity::NeedsUser => (self.rejected_min, self.rejected_max),
         };
-        exponential(min, max, failures).mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+        spread(exponential(min, max, failures), jitter)
     }
 
     /// The delay between CREATE FAILED and the next attempt, after this many attempts (from 1).
@@ -102,6 +102,11 @@ impl Timing {
             interval(age - late + expected / 4)
         }
     }
+}
+
+/// Spreads a delay over its upper half. `jitter` is in 0..1.
+pub(crate) fn spread(delay: Duration, jitter: f64) -> Duration {
+    delay.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
 }
 
 fn exponential(min: Duration, max: Duration, failures: u32) -> Duration {

@@ -37,7 +37,7 @@ pub use drive::{Executor, Stopped, drive};
 use crate::api::conditions::{Reason, State};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus, Tag};
 use crate::import::request::requested_at;
-use crate::import::timing::{after, since};
+use crate::import::timing::{after, since, spread};
 use crate::import::{
     Admission, AfterWrite, Effect, ImportRequest, LocalState, Next, Observations, ObservedJob, Outcome, Requeue,
     Severity, Timing, UserInputs, plan,
@@ -350,7 +350,7 @@ impl Reconciliation {
             Requeue::AwaitChange => None,
             Requeue::At(at) => Some(since(now, at)),
             // Many resources that wait from the same moment on are spread.
-            Requeue::After(delay) => Some(delay.mul_f64(0.5 + jitter / 2.0)),
+            Requeue::After(delay) => Some(spread(delay, jitter)),
             Requeue::Backoff(severity) => {
                 local.backoff_inputs = Some(UserInputs::of(&self.resource));
                 return Some(local.backoff.fail(now, |failures| timing.backoff(severity, failures, jitter)));
