@@ -1,8 +1,7 @@
 //! Limits of concurrent reconciles.
 
 use crate::api::DatasetImportJob;
-use crate::import::ImportRequest;
-use crate::personalize::AccountRegion;
+use crate::personalize::{AccountRegion, DatasetArn};
 use kube::ResourceExt;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -48,7 +47,8 @@ impl Workers {
 
     /// Waits for a worker, first come first served. `None` after a shutdown has begun.
     pub(crate) async fn acquire(&self, resource: &DatasetImportJob) -> Option<Worker> {
-        let account_region = ImportRequest::of(resource).ok().map(|request| request.dataset.account_region().clone());
+        let dataset = DatasetArn::parse(&resource.spec.dataset_arn).ok();
+        let account_region = dataset.map(|dataset| dataset.account_region().clone());
         let pool = Scope { account_region, namespace: None };
         let namespace = Scope { namespace: Some(resource.namespace().unwrap_or_default()), ..pool.clone() };
         // A resource that waits for its namespace must not keep the others of its account and region waiting.

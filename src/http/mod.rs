@@ -79,8 +79,9 @@ async fn accept(
     loop {
         match listener.accept().await {
             Ok((stream, _)) => return Ok((stream, slot)),
-            // The peer was faster, or the process has no file descriptor left for a while.
+            // The peer has given up.
             Err(error) if is_of_one_connection(&error) => {}
+            // For example, the process has no file descriptor left.
             Err(error) => {
                 warn!(%error, "can't accept a connection");
                 sleep(Duration::from_secs(1)).await;

@@ -71,8 +71,8 @@ impl Readiness {
 
     /// Whether this replica leads and has listed this namespace.
     pub(crate) fn is_listed(&self, namespace: &str) -> bool {
-        let listed = |state: &State| !["", namespace].iter().any(|scope| state.unsynced.contains(*scope));
-        self.0.lock().is_ok_and(|state| state.leading && listed(&state))
+        let awaits = |state: &State| state.unsynced.contains("") || state.unsynced.contains(namespace);
+        self.0.lock().is_ok_and(|state| state.leading && !awaits(&state))
     }
 
     /// Why this replica is not ready; `None` if it is.
