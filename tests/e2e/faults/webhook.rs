@@ -109,6 +109,14 @@ fn webhook(name: &str, namespace: &str, url: &str, ca: &str) -> Value {
                 "resources": ["datasetimportjobs/status"], "scope": "Namespaced"}]}]})
 }
 
+/// The same webhook, for this resource and the probe only.
+fn webhook_for(resource: &str, configuration: &Value) -> Value {
+    let mut configuration = configuration.clone();
+    let expression = format!("request.name in ['probe', '{resource}']");
+    configuration["webhooks"][0]["matchConditions"] = json!([{"name": "some", "expression": expression}]);
+    configuration
+}
+
 #[test]
 fn fault_29_status_write_rejected_by_a_webhook_prevents_the_create() {
     let env = TestEnv::new();
@@ -137,10 +145,7 @@ fn fault_80_failing_webhook_for_one_resource_does_not_hold_up_the_others() {
     let env = TestEnv::new();
     let (_, ca) = serve_rejecting_webhook(&env, denial(), &Arc::default());
     let name = format!("failing-{}", env.namespace);
-    let mut configuration = webhook(&name, &env.namespace, "https://127.0.0.1:1/", &ca);
-    configuration["webhooks"][0]["matchConditions"] =
-        json!([{"name": "some", "expression": "request.name in ['probe', 'blocked']"}]);
-    apply(env.control_plane, &configuration);
+    apply(env.control_plane, &webhook_for("blocked", &webhook(&name, &env.namespace, "https://127.0.0.1:1/", &ca)));
     wait_until_rejecting(&env);
     env.import("blocked", "d1", json!({}));
     let operator = env.start_operator(&["--max-in-flight=1", "--backoff-min=1s"]);
@@ -162,10 +167,7 @@ fn fault_82_webhook_that_asks_to_retry_later_delays_only_its_own_resource() {
     let calls = Arc::new(AtomicUsize::new(0));
     let (url, ca) = serve_rejecting_webhook(&env, later, &calls);
     let name = format!("later-{}", env.namespace);
-    let mut configuration = webhook(&name, &env.namespace, &url, &ca);
-    configuration["webhooks"][0]["matchConditions"] =
-        json!([{"name": "some", "expression": "request.name in ['probe', 'delayed']"}]);
-    apply(env.control_plane, &configuration);
+    apply(env.control_plane, &webhook_for("delayed", &webhook(&name, &env.namespace, &url, &ca)));
     wait_until_rejecting(&env);
     env.import("delayed", "d1", json!({}));
     let operator = env.start_operator(&["--max-in-flight=1"]);
