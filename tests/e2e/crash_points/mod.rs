@@ -65,8 +65,9 @@ fn run(scenario: Scenario, crash_points: &[CrashPoint]) -> RunResult {
     env.import("nightly", "d0", spec);
     let start = || {
         let flags = [
-            // Long timeouts: only a crash may interrupt a call, even on a busy machine.
-            "--lease-duration=16s",
+            // Long timeouts: only a crash may interrupt a call, even on a busy machine. A renewal of the lease would come at
+            // any moment, so that a crash at it has no fixed place in the run.
+            "--lease-duration=80s",
             "--kube-timeout=30s",
             "--aws-connect-timeout=30s",
             "--aws-read-timeout=30s",
