@@ -1,5 +1,6 @@
 //! What all reconciliations share.
 
+use super::clock::Clock;
 use super::events::EventPublisher;
 use super::kube_client::RetryAfter;
 use super::leader_election::{LeaseHold, Takeover};
@@ -25,6 +26,7 @@ pub(crate) struct Context<P> {
     pub(crate) client: Client,
     pub(crate) personalize: P,
     pub(crate) timing: Timing,
+    pub(crate) clock: Clock,
     pub(crate) default_policy: DefaultPolicy,
     pub(crate) kube_timeout: Duration,
     pub(crate) queue: Mutex<Queue>,
@@ -59,7 +61,7 @@ impl<P> Context<P> {
     /// Removes a resource that is deleted or can't be decoded.
     pub(crate) fn forget(&self, uid: &str) {
         self.local_states.remove(uid);
-        let freed = self.queue().forget(uid, Timestamp::now());
+        let freed = self.queue().forget(uid, self.clock.now());
         if let Some(account_region) = freed {
             self.enqueue_admissible(&account_region);
         }
@@ -86,20 +88,20 @@ impl<P> Context<P> {
 
     /// Triggers the resources that wait for the dataset of a deleted resource, once that is free.
     pub(crate) fn enqueue_freed(&self) {
-        let freed = self.queue().take_freed(Timestamp::now());
+        let freed = self.queue().take_freed(self.clock.now());
         freed.iter().for_each(|region| self.enqueue_admissible(region));
     }
 
     /// Triggers the reconciliation of the resources that may submit now.
     pub(crate) fn enqueue_admissible(&self, account_region: &AccountRegion) {
-        let admissible = self.queue().admissible(account_region, Timestamp::now());
+        let admissible = self.queue().admissible(account_region, self.clock.now());
         admissible.iter().for_each(|key| (self.enqueue)(key));
     }
 
     /// Updates the metrics over all resources. `leading_since` is when this leadership began: this replica has polled
     /// no job before it.
     pub(crate) fn record_snapshot(&self, leading_since: Timestamp) {
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let queue = self.queue();
         let (pools, reasons, running) = (queue.stats(now), queue.reasons(), queue.running());
         drop(queue);

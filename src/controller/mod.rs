@@ -1,5 +1,6 @@
 //! The controller: leader election, watches, workers and shutdown.
 
+mod clock;
 pub(crate) mod context;
 mod events;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod watch;
 mod workers;
 
 use crate::api::DatasetImportJob;
+use crate::controller::clock::Clock;
 use crate::controller::context::{Context, LocalStates};
 use crate::controller::events::EventPublisher;
 use crate::controller::kube_client::KubeClient;
@@ -86,7 +88,7 @@ pub async fn run<P: Personalize + Clone>(
         let Some(election) = options.election.clone() else {
             while !*stop.borrow() {
                 tokio::select! {
-                    _ = lead(Leadership::forever()) => return,
+                    _ = lead(Leadership::forever()) => {}
                     () = history_rewound.notified() => {}
                 }
             }
@@ -139,12 +141,14 @@ async fn lead<P: Personalize + Clone>(
     readiness.set_leading(scopes.iter().map(|scope| scope.clone().unwrap_or_default()));
     let (enqueue, enqueued) = watch::enqueue_channels(&scopes);
     let reporter = Reporter { controller: MANAGER.into(), instance: Some(options.instance.clone()) };
+    let clock = Clock::start();
     let mut queue = Queue::new(options.quota, options.timing.clone());
-    queue.quarantine(Timestamp::now());
+    queue.quarantine(clock.now());
     let context = Arc::new(Context {
         client: kube.client.clone(),
         personalize: personalize.clone(),
         timing: options.timing.clone(),
+        clock,
         default_policy: options.default_policy,
         kube_timeout: options.kube_timeout,
         queue: Mutex::new(queue),
@@ -170,13 +174,15 @@ async fn lead<P: Personalize + Clone>(
             .run(reconcile, error_policy, Arc::clone(&context))
             .for_each(|_| std::future::ready(()))
     });
-    let leading_since = Timestamp::now();
+    let leading_since = clock.now();
+    // Ends when the wall clock was set: the times in statuses would be wrong.
     let every_second = async {
-        loop {
+        while !clock.is_off() {
             context.enqueue_freed();
             context.record_snapshot(leading_since);
             sleep(Duration::from_secs(1)).await;
         }
+        warn!("the wall clock was set; starting over");
     };
     let drain_timed_out = async {
         stopped(stop.clone()).await;
@@ -192,7 +198,7 @@ async fn lead<P: Personalize + Clone>(
     }
     context.events.flush().await;
     let queue = context.queue();
-    queue.is_drained(Timestamp::now())
+    queue.is_drained(clock.now())
 }
 
 /// A number in 0..1 that spreads delays. It need not be unpredictable.

@@ -181,7 +181,7 @@ impl<P: Personalize> Context<P> {
             write_unconfirmed: matches!(error, Error::UnconfirmedWrite(_)),
             retry_after: error.retry_after(),
         };
-        let finished = reconciliation.fail(failure, Timestamp::now(), &self.timing, jitter(), &mut self.queue());
+        let finished = reconciliation.fail(failure, self.clock.now(), &self.timing, jitter(), &mut self.queue());
         (finished, Err(error))
     }
 
@@ -202,7 +202,7 @@ impl<P: Personalize> reconciliation::Executor for Executor<'_, P> {
     type Error = Error;
 
     fn now(&self) -> Timestamp {
-        Timestamp::now()
+        self.context.clock.now()
     }
 
     fn jitter(&self) -> f64 {
@@ -277,7 +277,7 @@ impl<P: Personalize> Executor<'_, P> {
 
     fn record_poll_lag(&self, reconciliation: &Reconciliation) {
         if let Some(due) = reconciliation.local().unmet_poll() {
-            self.context.metrics.poll_lag(since(due, Timestamp::now()));
+            self.context.metrics.poll_lag(since(due, self.context.clock.now()));
         }
     }
 

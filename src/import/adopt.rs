@@ -14,9 +14,9 @@ use std::convert::Infallible;
 const MAX_LOOKUPS: i32 = 200;
 
 /// The job that a resource already has.
-pub(super) enum ExistingJob {
-    /// It has one: the outcome that reports it.
-    Found(Next),
+pub(super) enum ExistingJob<'a> {
+    /// It has one, the last of its attempts.
+    Found(i32, &'a Job),
     /// A failed call hides whether it has one: the outcome that says so.
     Obstacle(Next),
     /// The job under the name of this attempt does not belong to the resource; the text says why.
@@ -36,7 +36,10 @@ impl Planner<'_> {
             self.check_namespace(&self.recorded)?;
         }
         Err(match self.find_existing_job()? {
-            ExistingJob::Found(next) => confirmed(next),
+            ExistingJob::Found(attempt, job) if self.awaits_attempt_after(attempt, job) => {
+                confirmed(self.keep(Requeue::At(self.now)))
+            }
+            ExistingJob::Found(attempt, job) => confirmed(self.adopt(job, attempt)),
             // Nothing is written: a write would make the untrusted status a trusted one.
             ExistingJob::Obstacle(_) => self.keep(Requeue::Backoff(Severity::Transient)),
             ExistingJob::Foreign(attempt, why) => confirmed(self.conflict(self.untrusted_base_status(), attempt, &why)),
@@ -87,7 +90,7 @@ impl Planner<'_> {
     }
 
     /// Looks up the jobs of this resource, attempt by attempt; finds the last one.
-    pub(super) fn find_existing_job(&self) -> Plan<ExistingJob> {
+    pub(super) fn find_existing_job(&self) -> Plan<ExistingJob<'_>> {
         let obstacle = |error, doing| Ok(ExistingJob::Obstacle(self.obstacle(self.recorded.clone(), error, doing)));
         let mut failed = None;
         for attempt in 1..=MAX_LOOKUPS {
@@ -98,13 +101,23 @@ impl Planner<'_> {
             };
             match self.ownership(found) {
                 Ownership::Owned if self.may_have_successor(found) => failed = Some((attempt, found)),
-                Ownership::Owned => return Ok(ExistingJob::Found(self.adopt(&found.job, attempt))),
+                Ownership::Owned => return Ok(ExistingJob::Found(attempt, &found.job)),
                 Ownership::Foreign(_) | Ownership::Untagged(_) if failed.is_some() => break,
                 Ownership::Foreign(why) | Ownership::Untagged(why) => return Ok(ExistingJob::Foreign(attempt, why)),
                 Ownership::Unknown(error) => return obstacle(error, "reading the tags of the existing job"),
             }
         }
-        Ok(failed.map_or(ExistingJob::None, |(attempt, found)| ExistingJob::Found(self.adopt(&found.job, attempt))))
+        Ok(failed.map_or(ExistingJob::None, |(attempt, found)| ExistingJob::Found(attempt, &found.job)))
+    }
+
+    /// Whether this job has failed, the status says that another attempt follows, and the limit allows it. Whatever the
+    /// attempt waits for, planning finds out again.
+    fn awaits_attempt_after(&self, attempt: i32, job: &Job) -> bool {
+        let next = attempt.saturating_add(1);
+        let phase = Phase::of(&self.recorded, &self.request);
+        job.status == CREATE_FAILED
+            && attempt <= self.backoff_limit
+            && [Phase::Unsubmitted(next), Phase::Submitting(next)].contains(&phase)
     }
 
     /// Whether this job has failed and another attempt may have followed it.
@@ -124,7 +137,7 @@ impl Planner<'_> {
         }
     }
 
-    fn adopt(&self, job: &Job, attempt: i32) -> Next {
+    pub(super) fn adopt(&self, job: &Job, attempt: i32) -> Next {
         let first = self.observations.lookups.get(&1).and_then(|l| l.as_ref().ok()).and_then(|f| f.job.created);
         let base = DatasetImportJobStatus {
             conditions: self.recorded.conditions.clone(),

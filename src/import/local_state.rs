@@ -8,8 +8,10 @@
 //! assert!(local.last_polled.is_none() && local.confirmed_status.is_none());
 //! ```
 
-use super::timing::Backoff;
+use super::phase::attempts;
+use super::timing::{Backoff, Timing, after};
 use super::trust::{self, Trust};
+use crate::api::conditions::Reason;
 use crate::api::{self, DatasetImportJob, DatasetImportJobStatus, Submission};
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -26,10 +28,14 @@ pub struct LocalState {
     pub expected_duration: Option<Duration>,
     /// The service has no job for the first attempt.
     pub no_job_found: bool,
+    /// How often in a row the service refused a job name as taken.
+    pub name_taken: u32,
     /// A reconciliation of this process has finished.
     pub finished_before: bool,
     /// The intent in the status, and when this process first saw it.
     pub intent: Option<KnownIntent>,
+    /// The failed attempt that another one follows, and when that is due.
+    pub retry: Option<(i32, Timestamp)>,
     /// The delay after failures that the service reported.
     pub backoff: Backoff,
     /// The user inputs when the backoff began: a change of them ends the delay.
@@ -40,6 +46,8 @@ pub struct LocalState {
     pub written_version: u64,
     /// The digest of the status that this process last wrote or confirmed with the service.
     pub confirmed_status: Option<u64>,
+    /// The digest of the status that this process tried to write since. The answer may be lost.
+    pub attempted_status: Option<u64>,
     /// A status write got no usable answer, so it may or may not have been applied.
     pub write_unconfirmed: bool,
 }
@@ -59,7 +67,7 @@ impl LocalState {
     /// The trust in the status of a resource.
     #[must_use]
     pub fn trust(&self, resource: &DatasetImportJob) -> Trust {
-        Trust::of(resource, self.confirmed_status)
+        Trust::of(resource, self.confirmed_status, self.attempted_status)
     }
 
     /// When the next poll is due, unless it has happened: a reconciliation that failed after its poll is repeated.
@@ -70,7 +78,13 @@ impl LocalState {
 
     /// Remembers that the status of a resource holds what the service reports, or that this process wrote it.
     pub(crate) fn confirm(&mut self, resource: &DatasetImportJob) {
-        self.confirmed_status = Some(trust::digest(resource));
+        self.confirmed_status = Some(trust::digest(resource.status.as_ref()));
+        self.attempted_status = None;
+    }
+
+    /// Remembers a status that this process is about to write.
+    pub(crate) fn note_attempt(&mut self, status: &DatasetImportJobStatus) {
+        self.attempted_status = Some(trust::digest(Some(status)));
     }
 
     /// Whether a copy of the resource is older than what this process knows.
@@ -86,6 +100,20 @@ impl LocalState {
             time: intent.time.0,
             seen: self.intent_seen(intent).unwrap_or(now),
         });
+    }
+
+    /// Remembers when the next attempt is due.
+    pub(crate) fn note_retry(&mut self, status: Option<&DatasetImportJobStatus>, now: Timestamp, timing: &Timing) {
+        let retrying = status.filter(|status| Reason::of(status) == Some(Reason::Retrying));
+        self.retry = retrying.map(|status| (attempts(status), self.retry_at(status, now, timing)));
+    }
+
+    /// When the attempt after a failed job is due: after a delay that starts when the job failed, by the clock of the
+    /// service, or when this process first saw that, whichever is earlier.
+    pub(crate) fn retry_at(&self, status: &DatasetImportJobStatus, now: Timestamp, timing: &Timing) -> Timestamp {
+        let failed = status.last_updated_date_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0);
+        let known = self.retry.filter(|(attempt, _)| *attempt == attempts(status));
+        known.map_or_else(|| after(failed.min(now), timing.retry(attempts(status))), |(_, at)| at)
     }
 
     /// When this process first saw this intent.
@@ -123,7 +151,6 @@ impl UserInputs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::import::timing::after;
 
     #[test]
     fn poll_is_unmet_until_it_has_happened_once() {

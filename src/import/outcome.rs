@@ -1,6 +1,5 @@
 //! How a reconciliation finishes: the status to write, with its conditions and messages.
 
-use super::phase::retry_at;
 use super::plan::{Next, Outcome, Planner, Requeue};
 use super::timing::Severity;
 use crate::api::DatasetImportJobStatus;
@@ -137,7 +136,7 @@ impl Planner<'_> {
     /// Finishes with the reason Retrying. Once this is recorded, another attempt will be made.
     pub(super) fn finish_retrying(&self, status: DatasetImportJobStatus) -> Next {
         let attempts = status.attempts.unwrap_or(1);
-        let at = retry_at(&status, self.timing);
+        let at = self.local.retry_at(&status, self.now, self.timing);
         let message = format!(
             "attempt {attempts} failed ({}); attempt {} follows",
             failure_reason(&status),

@@ -19,11 +19,9 @@
 //! ```
 
 use super::request::ImportRequest;
-use super::timing::{Timing, after};
 use crate::api::DatasetImportJobStatus;
 use crate::api::conditions::Reason;
 use crate::personalize::{ACTIVE, CREATE_FAILED};
-use jiff::Timestamp;
 
 /// How far an import has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,11 +77,4 @@ impl Phase {
 #[must_use]
 pub fn attempts(status: &DatasetImportJobStatus) -> i32 {
     status.attempts.unwrap_or(0).max(0)
-}
-
-/// When the next attempt after a failed job is due.
-#[must_use]
-pub(crate) fn retry_at(status: &DatasetImportJobStatus, timing: &Timing) -> Timestamp {
-    let failed = status.last_updated_date_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0);
-    after(failed, timing.retry(status.attempts.unwrap_or(1)))
 }

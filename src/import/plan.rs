@@ -233,13 +233,11 @@ impl Planner<'_> {
         }
     }
 
-    /// The end of the backoff, unless a user has changed an input since it began. A delay longer than any backoff began
-    /// before the clock was set back, so it is over.
+    /// The end of the backoff, unless a user has changed an input since it began.
     pub(super) fn backoff_until(&self) -> Option<Timestamp> {
         let until = self.local.backoff.until()?;
-        let latest = after(self.now, self.timing.backoff_max.max(self.timing.rejected_max));
         let same_inputs = self.local.backoff_inputs.as_ref() == Some(&self.inputs);
-        (until > self.now && until <= latest && same_inputs).then_some(until)
+        (until > self.now && same_inputs).then_some(until)
     }
 
     /// Waits until the backoff ends.

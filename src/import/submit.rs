@@ -7,7 +7,6 @@
 use super::admission::{Admission, CooldownCause};
 use super::adopt::ExistingJob;
 use super::ownership::Ownership;
-use super::phase::retry_at;
 use super::plan::{AfterWrite, Effect, Next, Observations, ObservedJob, Plan, Planner, Requeue};
 use super::timing::{Severity, after};
 use crate::api::conditions::{self, Reason, State};
@@ -89,7 +88,8 @@ impl Planner<'_> {
             // This reconciliation has not called create, so the job is an earlier one, and later attempts may exist.
             Ownership::Owned if self.observations.create.is_none() && self.may_have_successor(found) => {
                 match self.find_existing_job()? {
-                    ExistingJob::Found(next) | ExistingJob::Obstacle(next) => Err(next),
+                    ExistingJob::Found(attempt, job) => Err(self.adopt(job, attempt)),
+                    ExistingJob::Obstacle(next) => Err(next),
                     ExistingJob::Foreign(..) | ExistingJob::None => report(),
                 }
             }
@@ -114,7 +114,14 @@ impl Planner<'_> {
             // An earlier call of this resource created the job, or somebody else did.
             ErrorKind::AlreadyExists => match self.lookup(attempt, true)? {
                 Ok(found) => return self.handle_job(found, attempt),
-                Err(_) => self.indeterminate("a job of this name exists and can't be read yet"),
+                Err(error) if error.kind != ErrorKind::NotFound => {
+                    self.obstacle(self.recorded.clone(), error, "checking the submitted job")
+                }
+                // A new job may not be visible yet. After a grace period it would be.
+                Err(_) if self.local.name_taken < 2 => {
+                    self.indeterminate("a job of this name exists and is not visible yet")
+                }
+                Err(_) => self.conflict(status, attempt, "the service neither describes it nor accepts its name"),
             },
             ErrorKind::Indeterminate => self.indeterminate("CreateDatasetImportJob got no usable answer"),
             ErrorKind::QuotaExceeded => {
@@ -240,7 +247,8 @@ impl Planner<'_> {
             return Ok(());
         }
         match self.find_existing_job()? {
-            ExistingJob::Found(next) | ExistingJob::Obstacle(next) => Err(next),
+            ExistingJob::Found(attempt, job) => Err(self.adopt(job, attempt)),
+            ExistingJob::Obstacle(next) => Err(next),
             ExistingJob::Foreign(attempt, why) => Err(self.conflict(self.recorded.clone(), attempt, &why)),
             ExistingJob::None => Ok(()),
         }
@@ -253,7 +261,7 @@ impl Planner<'_> {
     }
 
     fn check_retry_delay(&self) -> Plan<()> {
-        let at = retry_at(&self.recorded, self.timing);
+        let at = self.local.retry_at(&self.recorded, self.now, self.timing);
         let waits = self.reason() == Some(Reason::Retrying) && at > self.now;
         if waits { Err(self.keep(Requeue::At(at))) } else { Ok(()) }
     }

@@ -1,9 +1,10 @@
 //! Whether a status is trusted.
 //!
 //! A status decides whether an import is submitted, so a status that somebody else wrote must not. A status that this
-//! process wrote, or compared with the service, is recognised by its digest. Any other status, such as one of an
-//! earlier process, is trusted only if `managedFields` names this operator as the sole owner of the fields that it
-//! manages. A status that fails both checks is verified against the service before anything in it is used.
+//! process wrote, or compared with the service, is recognised by its digest. Any other status is trusted only if
+//! `managedFields` names this operator as the sole owner of the fields that it manages, and either this process knows no
+//! digest yet, because an earlier process wrote the status, or the status claims nothing about a job. A status that is
+//! not trusted is verified against the service before anything in it is used.
 //!
 //! ```
 //! use personalize_operator::api::DatasetImportJob;
@@ -15,11 +16,11 @@
 //!     "spec": { "datasetArn": "", "dataSource": { "dataLocation": "" }, "roleArn": "" },
 //!     "status": { "status": "ACTIVE" },
 //! }))?;
-//! assert_eq!(Trust::of(&forged, None), Trust::Untrusted);
+//! assert_eq!(Trust::of(&forged, None, None), Trust::Untrusted);
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 
-use crate::api::conditions::{self, OWN};
+use crate::api::conditions::{self, OWN, Reason};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::ResourceExt;
@@ -40,15 +41,15 @@ pub enum Trust {
 
 impl Trust {
     /// The trust in the status of a resource. `confirmed` is the digest of the status that this process last wrote
-    /// or confirmed.
+    /// or confirmed, `attempted` of one that it has tried to write since.
     #[must_use]
-    pub fn of(resource: &DatasetImportJob, confirmed: Option<u64>) -> Self {
-        let status = own_status(resource);
-        if confirmed == Some(digest_of(status.as_ref())) || is_owned(resource, status.as_ref()) {
-            Self::Trusted
-        } else {
-            Self::Untrusted
-        }
+    pub fn of(resource: &DatasetImportJob, confirmed: Option<u64>, attempted: Option<u64>) -> Self {
+        let status = resource.status.as_ref();
+        let digest = Some(digest(status));
+        let is_confirmed = digest == confirmed || digest == attempted;
+        // Without a claim the service is asked anyway. So two leaders for a moment don't verify each other's intents.
+        let may_be_new = || confirmed.is_none() || !status.is_some_and(claims_job);
+        if is_confirmed || is_owned(resource) && may_be_new() { Self::Trusted } else { Self::Untrusted }
     }
 
     /// Whether it is [`Trust::Trusted`].
@@ -58,31 +59,33 @@ impl Trust {
     }
 }
 
-/// A digest of the operator's part of the status.
+/// A digest of the operator's part of a status.
 #[must_use]
-pub(crate) fn digest(resource: &DatasetImportJob) -> u64 {
-    digest_of(own_status(resource).as_ref())
-}
-
-fn digest_of(status: Option<&DatasetImportJobStatus>) -> u64 {
+pub(crate) fn digest(status: Option<&DatasetImportJobStatus>) -> u64 {
     let mut hasher = DefaultHasher::new();
-    serde_json::to_string(&status).unwrap_or_default().hash(&mut hasher);
+    serde_json::to_string(&own_part(status)).unwrap_or_default().hash(&mut hasher);
     hasher.finish()
 }
 
 /// The status without the conditions of other controllers.
-fn own_status(resource: &DatasetImportJob) -> Option<DatasetImportJobStatus> {
-    let mut status = resource.status.clone()?;
+fn own_part(status: Option<&DatasetImportJobStatus>) -> Option<DatasetImportJobStatus> {
+    let mut status = status?.clone();
     status.conditions.retain(conditions::is_own);
     Some(status)
 }
 
 /// Whether `managedFields` names the operator as the sole owner. A non-empty status without such an entry is not owned.
-fn is_owned(resource: &DatasetImportJob, status: Option<&DatasetImportJobStatus>) -> bool {
+fn is_owned(resource: &DatasetImportJob) -> bool {
     let mut owners = resource.managed_fields().iter().filter(|entry| owns_our_fields(entry)).peekable();
     let has_owner = owners.peek().is_some();
-    let is_empty = status.is_none_or(|status| *status == crd_default());
+    let is_empty = own_part(resource.status.as_ref()).is_none_or(|status| status == crd_default());
     (is_empty || has_owner) && owners.all(|entry| entry.manager.as_deref() == Some(MANAGER))
+}
+
+/// Whether the status says that the service accepted a job, or that the import is never submitted.
+fn claims_job(status: &DatasetImportJobStatus) -> bool {
+    let has_job = status.dataset_import_job_arn.is_some() || status.attempts.is_some();
+    has_job || Reason::of(status) == Some(Reason::Superseded)
 }
 
 /// The status that the CRD sets on a new resource.
@@ -139,7 +142,7 @@ mod tests {
     }
 
     fn is_trusted(resource: &DatasetImportJob) -> bool {
-        Trust::of(resource, None).is_trusted()
+        Trust::of(resource, None, None).is_trusted()
     }
 
     #[test]
@@ -156,12 +159,23 @@ mod tests {
     }
 
     #[test]
+    fn claim_that_this_process_did_not_make_is_untrusted_even_under_its_own_name() {
+        let forged = written_by(MANAGER);
+        assert!(is_trusted(&forged), "an earlier process may have made it");
+        let mut queued = forged.clone();
+        queued.status = Some(DatasetImportJobStatus { attempts: None, ..forged.status.clone().unwrap() });
+        let confirmed = Some(digest(queued.status.as_ref()));
+        assert!(!Trust::of(&forged, confirmed, None).is_trusted());
+        assert!(Trust::of(&queued, Some(digest(forged.status.as_ref())), None).is_trusted(), "it claims no job");
+    }
+
+    #[test]
     fn condition_of_another_controller_keeps_the_status_trusted() {
         let mut shared = written_by(MANAGER);
-        let confirmed = Some(digest(&shared));
+        let confirmed = Some(digest(shared.status.as_ref()));
         shared.status.as_mut().unwrap().conditions.push(condition("example.org/Billed"));
         shared.metadata.managed_fields = None;
-        assert!(Trust::of(&shared, confirmed).is_trusted(), "by the digest");
+        assert!(Trust::of(&shared, confirmed, None).is_trusted(), "by the digest");
         let with_fields = |fields: Value| {
             let mut resource = written_by(MANAGER);
             let mut entry = resource.managed_fields()[0].clone();
@@ -182,6 +196,6 @@ mod tests {
         }
         let mut forged = written_by("kubectl-edit");
         forged.status.as_mut().unwrap().conditions.push(condition("Ready"));
-        assert!(!Trust::of(&forged, confirmed).is_trusted());
+        assert!(!Trust::of(&forged, confirmed, None).is_trusted());
     }
 }

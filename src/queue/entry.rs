@@ -2,7 +2,6 @@
 
 use crate::api::conditions::{RECONCILING, Reason, State};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus, created_at, resource_version, suspended_by};
-use crate::import::phase::retry_at;
 use crate::import::timing::after;
 use crate::import::{ImportRequest, Key, Phase, Timing, Trust};
 use crate::personalize::DatasetArn;
@@ -62,8 +61,8 @@ fn natural_order(a: &str, b: &str) -> Ordering {
 pub(super) enum QueueState {
     /// Nothing: it is suspended, rejected, or finished without success, or its job is missing.
     Inactive,
-    /// To submit, not before the given moment.
-    Pending(Option<Timestamp>),
+    /// To submit.
+    Pending,
     /// It has a submission or a running job.
     InFlight,
     /// Its import, requested at the given moment, has succeeded.
@@ -113,10 +112,9 @@ impl Entry {
         request: ImportRequest,
         trust: Trust,
         previous: Option<&Self>,
-        timing: &Timing,
     ) -> Self {
-        let state = match queue_state(resource, &request, timing) {
-            QueueState::Succeeded(_) if !trust.is_trusted() => QueueState::Pending(None),
+        let state = match queue_state(resource, &request) {
+            QueueState::Succeeded(_) if !trust.is_trusted() => QueueState::Pending,
             state => state,
         };
         let status = resource.status.as_ref();
@@ -163,7 +161,7 @@ impl Entry {
 
     /// Whether its status is as the API server creates it.
     pub(super) fn is_untouched(&self) -> bool {
-        self.reason.is_none() && matches!(self.state, QueueState::Pending(None) | QueueState::Inactive)
+        self.reason.is_none() && matches!(self.state, QueueState::Pending | QueueState::Inactive)
     }
 
     /// Whether it waits to submit, and others wait for it.
@@ -174,13 +172,12 @@ impl Entry {
 
     /// Whether it waits to submit.
     pub(super) fn is_pending(&self) -> bool {
-        matches!(self.state, QueueState::Pending(_)) && self.deleted_at.is_none()
+        self.state == QueueState::Pending && self.deleted_at.is_none()
     }
 
     /// Whether it could submit now if there were room.
     pub(super) fn is_due(&self, now: Timestamp) -> bool {
-        let passed = |at: Option<Timestamp>| at.is_none_or(|at| at <= now);
-        passed(self.requeue_at) && matches!(self.state, QueueState::Pending(at) if passed(at))
+        self.state == QueueState::Pending && self.requeue_at.is_none_or(|at| at <= now)
     }
 }
 
@@ -202,7 +199,7 @@ fn pending_since(resource: &DatasetImportJob) -> Timestamp {
     failed.or_else(|| reconciling().map(|c| &c.last_transition_time)).map_or(created_at(resource), |at| at.0)
 }
 
-fn queue_state(resource: &DatasetImportJob, request: &ImportRequest, timing: &Timing) -> QueueState {
+fn queue_state(resource: &DatasetImportJob, request: &ImportRequest) -> QueueState {
     let status = resource.status.clone().unwrap_or_default();
     match Phase::of(&status, request) {
         Phase::Succeeded => QueueState::Succeeded(requested_at(resource, &status)),
@@ -211,9 +208,8 @@ fn queue_state(resource: &DatasetImportJob, request: &ImportRequest, timing: &Ti
         Phase::Failed | Phase::Superseded => QueueState::Inactive,
         Phase::Unsubmitted(_) if suspended_by(resource).is_some() => QueueState::Inactive,
         Phase::Unsubmitted(_) => match Reason::of(&status) {
-            Some(Reason::Retrying) => QueueState::Pending(Some(retry_at(&status, timing))),
             Some(reason) if reason.state() == State::Failed => QueueState::Inactive,
-            _ => QueueState::Pending(None),
+            _ => QueueState::Pending,
         },
     }
 }

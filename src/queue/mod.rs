@@ -137,7 +137,7 @@ impl Queue {
             return false;
         }
         let account_region = request.dataset.account_region().clone();
-        let entry = Entry::new(resource, request, trust, previous, &self.timing);
+        let entry = Entry::new(resource, request, trust, previous);
         let changed = previous.is_none_or(|previous| previous.state != entry.state);
         let key = Key { namespace, name: resource.name_any() };
         let place = Place { created: created_at(resource), key, uid: uid.clone() };

@@ -59,7 +59,10 @@ pub async fn drive<E: Executor>(
                 return Ok(reconciliation.finish(&outcome, now, timing, jitter, &mut Queue::lock(queue)));
             }
             Next::TryAdmit => Observation::Admission(Queue::lock(queue).try_admit(&reconciliation.uid(), now)),
-            Next::Perform(effect) => executor.perform(reconciliation, effect).await.map_err(Stopped::Executor)?,
+            Next::Perform(effect) => {
+                reconciliation.note(&effect);
+                executor.perform(reconciliation, effect).await.map_err(Stopped::Executor)?
+            }
         };
         reconciliation.apply(observation, executor.now(), &mut Queue::lock(queue)).map_err(Stopped::Interrupted)?;
     }

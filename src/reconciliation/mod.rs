@@ -233,6 +233,13 @@ impl Reconciliation {
         }
     }
 
+    /// Remembers what an effect is about to change. Call it before the effect is performed.
+    pub fn note(&mut self, effect: &Effect) {
+        if let Effect::WriteStatus { status, .. } = effect {
+            self.local.note_attempt(status);
+        }
+    }
+
     /// Takes what an effect observed.
     ///
     /// # Errors
@@ -263,6 +270,8 @@ impl Reconciliation {
                 {
                     queue.accepted(request.dataset.account_region());
                 }
+                let name_taken = matches!(&answer, Err(error) if error.kind == ErrorKind::AlreadyExists);
+                self.local.name_taken = if name_taken { self.local.name_taken.saturating_add(1) } else { 0 };
                 self.observations.created(attempt, answer);
             }
         }
@@ -333,6 +342,9 @@ impl Reconciliation {
     ) -> Finished {
         if outcome.confirmed {
             self.confirm_status(queue);
+        } else if self.local.trust(&self.resource).is_trusted() {
+            // From now on another status under the operator's name is not its own.
+            self.local.confirm(&self.resource);
         }
         let requeue_after = self.schedule(outcome.requeue, now, timing, jitter());
         let released = self.release_admission(outcome, now, timing, jitter(), queue);
@@ -345,6 +357,7 @@ impl Reconciliation {
         local.errors.reset();
         local.finished_before = true;
         local.note_intent(self.resource.status.as_ref(), now);
+        local.note_retry(self.resource.status.as_ref(), now, timing);
         local.next_poll = if let Requeue::At(at) = requeue { Some(at) } else { None };
         let delay = match requeue {
             Requeue::AwaitChange => None,
@@ -383,7 +396,7 @@ impl Reconciliation {
         // The watch may have delivered the resource during the reconciliation, with the trust from before it.
         let changed = self.update_queue(queue);
         let released = queue.release(&uid);
-        queue.set_requeue_at(&uid, self.local.backoff.until());
+        queue.set_requeue_at(&uid, self.local.backoff.until().max(self.local.retry.map(|(_, at)| at)));
         if let Some(cause) = outcome.cooldown {
             let delay = |failures| timing.backoff(Severity::Transient, failures, jitter);
             queue.start_cooldown(request.dataset.account_region(), cause, now, delay);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::api::Tag;
+use crate::controller::clock::Clock;
 use crate::controller::context::LocalStates;
 use crate::controller::events::EventPublisher;
 use crate::controller::fake_api_server::fake_api_server;
@@ -90,6 +91,7 @@ fn context(service: Arc<Service>, lease: LeaseHold) -> (Context<Arc<Service>>, A
     readiness.mark_synced("shop");
     let reporter = Reporter { controller: MANAGER.into(), instance: None };
     let context = Context {
+        clock: Clock::start(),
         client: client.clone(),
         personalize: service,
         timing: timing(),

@@ -4,12 +4,11 @@ use super::scenario::{FAILURE, Scenario};
 use crate::api::conditions::{self, READY, Reason};
 use crate::api::{ADOPT, DatasetImportJobStatus, RETRY_REQUESTED_AT};
 use crate::import::timing::after;
-use crate::import::{Admission, Key, Next, Observations, UserInputs};
+use crate::import::{Admission, Key, Next, Observations};
 use crate::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING, ErrorKind};
 use crate::testing::service_error;
 use crate::testing::timing;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use std::time::Duration;
 
 #[test]
 fn restored_waiting_resource_finds_its_successful_attempt() {
@@ -67,6 +66,21 @@ fn untagged_job_is_indeterminate_until_grace_expires_then_conflicts() {
     untagged.wait();
     untagged.reconcile_until_idle();
     assert_eq!((untagged.reason(), untagged.conditions()), (Reason::JobNameConflict, FAILURE.map(String::from)));
+}
+
+#[test]
+fn forged_failure_under_the_operators_own_name_starts_no_attempt() {
+    let mut scenario = Scenario::new();
+    scenario.resource.spec.backoff_limit = 1;
+    scenario.reconcile_until_idle();
+    let status = scenario.resource.status.as_mut().unwrap();
+    status.status = Some(CREATE_FAILED.into());
+    for _ in 0..3 {
+        scenario.wait();
+        scenario.reconcile_until_idle();
+    }
+    assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::Pending, 1));
+    assert_eq!(scenario.status().status.as_deref(), Some(CREATE_PENDING));
 }
 
 #[test]
@@ -165,14 +179,20 @@ fn job_that_reappears_is_adopted_only_if_its_tags_prove_ownership() {
 }
 
 #[test]
-fn backoff_beyond_the_maximum_is_ignored_because_the_clock_was_set_back() {
+fn retry_delay_is_no_longer_if_the_clock_of_the_service_is_ahead() {
     let mut scenario = Scenario::new();
-    let mut waits = |until| {
-        scenario.local.backoff.fail(until, |_| Duration::ZERO);
-        scenario.local.backoff_inputs = Some(UserInputs::of(&scenario.resource));
-        matches!(scenario.plan(&Observations::default()), Next::Finish(_))
-    };
-    let (now, longest) = (Scenario::new().now, timing().rejected_max);
-    assert!(waits(after(now, longest)));
-    assert!(!waits(after(now, longest + Duration::from_secs(1))));
+    scenario.resource.spec.backoff_limit = 1;
+    scenario.reconcile_until_idle();
+    let name = scenario.request().job_name(1);
+    scenario.set_job_status(&name, CREATE_FAILED);
+    scenario.jobs.get_mut(&name).unwrap().0.updated = Some(after(scenario.now, timing().rejected_max * 9));
+    scenario.wait();
+    let finished = scenario.reconcile();
+    assert_eq!((scenario.reason(), finished.requeue_after), (Reason::Retrying, Some(timing().retry_min)));
+    scenario.now = after(scenario.now, timing().retry_min / 2);
+    scenario.reconcile();
+    assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::Retrying, 1), "the delay is not over");
+    scenario.now = after(scenario.now, timing().retry_min / 2);
+    scenario.reconcile();
+    assert_eq!(scenario.accepted.len(), 2);
 }

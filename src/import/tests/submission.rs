@@ -54,6 +54,29 @@ fn each_create_error_leads_to_its_reason_and_a_retry() {
     }
 }
 
+#[test]
+fn taken_name_whose_job_stays_invisible_is_a_conflict_with_growing_delays() {
+    let mut scenario = Scenario::new();
+    let taken = || (false, Err(service_error(ErrorKind::AlreadyExists)));
+    scenario.answers = std::iter::repeat_with(taken).take(10).collect();
+    scenario.reconcile_until_idle();
+    assert_eq!((scenario.reason(), scenario.conditions()), (Reason::Submitting, IN_PROGRESS.map(String::from)));
+    scenario.wait();
+    scenario.reconcile_until_idle();
+    assert_eq!((scenario.reason(), scenario.conditions()), (Reason::JobNameConflict, FAILURE.map(String::from)));
+    assert!(scenario.status().submission.is_none(), "the service accepted no job");
+    for _ in 0..3 {
+        scenario.wait();
+        let finished = scenario.reconcile_until_idle();
+        assert!(finished.requeue_after.unwrap() >= timing().rejected_min / 2);
+        assert_eq!(scenario.reason(), Reason::JobNameConflict);
+    }
+    scenario.answers.clear();
+    scenario.wait();
+    scenario.reconcile_until_idle();
+    assert_eq!(scenario.accepted.len(), 1, "the name is free again");
+}
+
 /// A scenario whose operator crashed right after its intent was recorded.
 fn crashed_after_intent() -> Scenario {
     let mut scenario = Scenario::new();

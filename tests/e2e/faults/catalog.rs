@@ -10,7 +10,7 @@ fn fault_tests() -> BTreeMap<u32, Vec<String>> {
     let listed = Command::new(std::env::current_exe().unwrap()).args(["--list", "--format=terse"]).output().unwrap();
     let mut tests: BTreeMap<u32, Vec<String>> = BTreeMap::new();
     for path in String::from_utf8(listed.stdout).unwrap().lines().filter_map(|line| line.strip_suffix(": test")) {
-        let number = path.split("::fault_").nth(1).and_then(|name| name.get(..2)?.parse().ok());
+        let number = path.split("::fault_").nth(1).and_then(|name| name.split('_').next()?.parse().ok());
         number.into_iter().for_each(|number| tests.entry(number).or_default().push(format!("`{path}`")));
     }
     tests

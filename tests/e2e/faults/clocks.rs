@@ -129,3 +129,25 @@ fn fault_34_clock_corrected_while_waiting_submits_once() {
         assert_only_signatures_rejected(&env, DESCRIBE);
     }
 }
+
+#[test]
+fn fault_118_clock_set_back_or_ahead_delays_nothing() {
+    for offset in [-HOUR, HOUR] {
+        let env = TestEnv::new();
+        let host = Host::new(&env.dir().join("host"));
+        env.service.set_durations(0, 600_000);
+        let flags = ["--max-in-flight=1", "--lease-duration=60s"];
+        let operator = env.start_operator_with(&host.vars(), &flags);
+        import_nightly(&env);
+        env.wait_for_reason("nightly", "Importing");
+        env.import("next", "d1", json!({}));
+        env.wait_for_reason("next", "Queued");
+        host.set_clock_offset(offset);
+        eventually("the operator notices", || operator.log().contains("the wall clock was set").then_some(()));
+        env.service.set_durations(0, 0);
+        env.wait_for_reason("nightly", "ImportSucceeded");
+        env.wait_for_reason("next", "ImportSucceeded");
+        assert_eq!(env.accepted_count(), 2);
+        env.check_invariants_settled();
+    }
+}

@@ -427,3 +427,34 @@ fn status_forged_after_a_crash_is_corrected() {
     let _operator = env.spawn_operator_behind(&proxy, &[]);
     assert_imported_once(&env);
 }
+
+#[test]
+fn fault_117_status_forged_under_the_operators_field_manager_is_verified() {
+    let env = TestEnv::new();
+    env.service.set_durations(0, 600_000);
+    let _operator = env.start_operator(&[]);
+    import_nightly(&env);
+    let forge = |status: &str| {
+        let patch = json!({"status": {"status": status, "completionTime": "2026-01-01T00:00:00Z"}}).to_string();
+        let forged = env.kubectl(&[
+            "patch",
+            "dij",
+            "nightly",
+            "--subresource=status",
+            "--field-manager=personalize-operator",
+            "--type=merge",
+            "-p",
+            &patch,
+        ]);
+        assert!(forged.status.success(), "{}", text(&forged));
+    };
+    for claim in ["ACTIVE", "CREATE FAILED"] {
+        env.wait_for_reason("nightly", "Importing");
+        forge(claim);
+        eventually("the status says again what the service says", || {
+            (env.status("nightly").status.as_deref() == Some("CREATE IN_PROGRESS")).then_some(())
+        });
+    }
+    env.service.set_durations(0, 0);
+    assert_imported_once(&env);
+}

@@ -392,3 +392,44 @@ fn fault_58_missing_dataset_is_waited_for() {
     env.service.put_dataset("later", "ACTIVE");
     assert_imported_once(&env);
 }
+
+#[test]
+fn fault_116_job_that_exists_and_is_never_described_stalls_the_import() {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    env.service.put_job(&foreign_job("weekly"));
+    proxy.inject(move |call| if call.label == DESCRIBE { job_not_found() } else { Fault::None });
+    let flags = ["--grace=1s", "--rejected-min=30s", "--rejected-max=60s"];
+    let _operator = env.spawn_operator_behind(&proxy, &flags);
+    env.import("weekly", "d0", json!({"jobName": "weekly"}));
+    let message = env.wait_for_message("weekly", "neither describes it nor accepts its name");
+    assert_eq!(proxy.count(CREATE), 2, "the second refusal is final: {message}");
+    proxy.clear();
+    assert_conflict_until_adopted(&env);
+}
+
+#[test]
+fn fault_116_job_that_exists_and_may_not_be_described_stalls_the_import() {
+    let env = TestEnv::new();
+    let proxy = env.start_proxy();
+    env.service.put_job(&foreign_job("weekly"));
+    let mut created = false;
+    proxy.inject(move |call| {
+        created |= call.label == CREATE;
+        match (call.label == DESCRIBE, created) {
+            (true, false) => job_not_found(),
+            (true, true) => {
+                let body = r#"{"__type":"AccessDeniedException","message":"injected"}"#;
+                Fault::Respond(400, vec![("x-amzn-errortype", "AccessDeniedException".into())], body.into())
+            }
+            _ => Fault::None,
+        }
+    });
+    let _operator = env.spawn_operator_behind(&proxy, &["--grace=1s"]);
+    env.import("weekly", "d0", json!({"jobName": "weekly"}));
+    env.wait_for_reason("weekly", "AccessDenied");
+    eventually("it is looked up again", || (proxy.count(DESCRIBE) >= 6).then_some(()));
+    assert_eq!(proxy.count(CREATE), 1, "nothing is submitted while the job can't be described");
+    proxy.clear();
+    assert_conflict_until_adopted(&env);
+}

@@ -99,7 +99,7 @@ pub(crate) enum UserAction {
     Suspend,
     /// Empties the status.
     ClearStatus,
-    /// Replaces the status by one that claims success.
+    /// Replaces the status by one that claims success, under the operator's own field manager.
     ForgeSuccess,
     /// Replaces the status by one that claims that the first job failed.
     ForgeFailure,

@@ -2,10 +2,11 @@
 
 use crate::config::UserAction;
 use crate::protocol::ProtocolModel;
-use crate::state::{MAX_ATTEMPTS, ModelJob, ModelState, Snapshot, resource};
+use crate::state::{MAX_ATTEMPTS, ModelJob, ModelState, Snapshot, at, resource};
 use kube::ResourceExt;
-use personalize_operator::api::conditions::Reason;
+use personalize_operator::api::conditions::{self, Reason};
 use personalize_operator::api::{DatasetImportJob, DatasetImportJobStatus, RETRY_REQUESTED_AT};
+use personalize_operator::import::MANAGER;
 use personalize_operator::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING};
 
 /// A changed copy of the live resource; `None` if it is deleted.
@@ -50,8 +51,8 @@ impl ProtocolModel {
                 state.write(r, resource, None);
                 state.pending_request[r] = 0;
             }
-            UserAction::ForgeSuccess => self.forge_status(state, r, ACTIVE)?,
-            UserAction::ForgeFailure => self.forge_status(state, r, CREATE_FAILED)?,
+            UserAction::ForgeSuccess => self.forge_status(state, r, ACTIVE, MANAGER)?,
+            UserAction::ForgeFailure => self.forge_status(state, r, CREATE_FAILED, "another-manager")?,
         }
         Some(())
     }
@@ -72,17 +73,20 @@ impl ProtocolModel {
         Some(())
     }
 
-    fn forge_status(&self, state: &mut ModelState, r: usize, job_status: &str) -> Option<()> {
+    fn forge_status(&self, state: &mut ModelState, r: usize, job_status: &str, manager: &str) -> Option<()> {
         let arn = self.imports[r].request.job_arn(1).0;
         let resource = edited(state, r, |resource| {
-            resource.status = Some(DatasetImportJobStatus {
+            let mut status = DatasetImportJobStatus {
                 status: Some(job_status.into()),
                 attempts: Some(1),
                 dataset_import_job_arn: Some(arn),
                 ..DatasetImportJobStatus::default()
-            });
+            };
+            let reason = if job_status == ACTIVE { Reason::ImportSucceeded } else { Reason::ImportFailed };
+            conditions::set(&mut status, 1, reason, "forged", at(0));
+            resource.status = Some(status);
         })?;
-        state.write(r, resource, Some("another-manager"));
+        state.write(r, resource, Some(manager));
         state.pending_request[r] = 0;
         state.status_forged = true;
         Some(())

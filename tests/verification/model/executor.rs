@@ -126,6 +126,7 @@ impl ProtocolModel {
         let mut local = active.reconciliation.into_local();
         local.backoff.reset();
         local.backoff_inputs = None;
+        local.retry = None;
         local.errors.reset();
         operator.local[r] = local;
     }
@@ -171,6 +172,7 @@ impl ProtocolModel {
             self.advance(state, o, r);
             return Some(());
         };
+        state.operator(o).active[r].as_mut()?.reconciliation.note(&effect);
         match effect {
             Effect::ReadResource if fault == Fault::ReadFails => self.fail(state, o, r, false),
             Effect::WriteStatus { then: AfterWrite::Submit { .. }, .. } | Effect::CreateJob { .. } if !leads => {
