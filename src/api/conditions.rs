@@ -55,6 +55,8 @@ pub enum Reason {
     Queued,
     /// Waits until the dataset exists and is ACTIVE.
     DatasetNotReady,
+    /// An INCREMENTAL import waits for the first FULL import into its dataset.
+    WaitingForFullImport,
     /// The import is being submitted, or the operator checks whether a submission created the job.
     Submitting,
     /// The service accepted the job and has not started it yet.
@@ -87,7 +89,7 @@ pub enum Reason {
     InvalidSpec,
     /// The job was submitted and the service no longer knows it; it is never submitted again.
     JobNotFound,
-    /// A newer import into the dataset has succeeded, so this one, also an INCREMENTAL one, is never submitted.
+    /// A newer import has replaced the data of the dataset, so this one is not submitted unless a user retries it.
     Superseded,
     /// Suspended by spec.suspend or by the annotation personalize-operator.io/suspend.
     Suspended,
@@ -109,6 +111,7 @@ impl Reason {
         match self {
             Self::Queued
             | Self::DatasetNotReady
+            | Self::WaitingForFullImport
             | Self::Submitting
             | Self::Pending
             | Self::Importing

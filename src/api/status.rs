@@ -53,6 +53,11 @@ pub struct DatasetImportJobStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<i32>,
 
+    /// The attempt that a user asked for with the annotation personalize-operator.io/retry-requested-at. It is
+    /// made even if a newer import has succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_attempt: Option<i32>,
+
     /// The submission under way: written before CreateDatasetImportJob is called, so that an operator
     /// which dies in between finds out what became of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

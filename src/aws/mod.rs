@@ -6,7 +6,7 @@ mod error;
 use crate::api::Tag;
 use crate::aws::error::{listing_limit_error, malformed_response};
 use crate::personalize::{
-    AccountRegion, CreateJobInput, DatasetArn, ErrorKind, Job, JobArn, JobSummary, Personalize, ServiceError,
+    AccountRegion, CreateJobInput, Dataset, DatasetArn, ErrorKind, Job, JobArn, JobSummary, Personalize, ServiceError,
 };
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
@@ -150,14 +150,15 @@ impl Personalize for Aws {
         timeout(LISTING_TIMEOUT, self.list_all_pages(dataset)).await.unwrap_or_else(timed_out)
     }
 
-    async fn describe_dataset(&self, dataset: &DatasetArn) -> Result<String, ServiceError> {
+    async fn describe_dataset(&self, dataset: &DatasetArn) -> Result<Dataset, ServiceError> {
         let client = self.client(dataset.account_region()).await?;
         let response = client.describe_dataset().dataset_arn(dataset.as_str()).send().await;
-        response
-            .map_err(|e| self.error(dataset.account_region(), &e))?
-            .dataset
-            .and_then(|d| d.status)
-            .ok_or_else(malformed_response)
+        let dataset =
+            response.map_err(|e| self.error(dataset.account_region(), &e))?.dataset.ok_or_else(malformed_response)?;
+        Ok(Dataset {
+            status: dataset.status.ok_or_else(malformed_response)?,
+            created: dataset.creation_date_time.and_then(timestamp),
+        })
     }
 }
 
@@ -181,6 +182,7 @@ impl Aws {
                 status: job.status.unwrap_or_default(),
                 created: job.creation_date_time.and_then(timestamp),
                 updated: job.last_updated_date_time.and_then(timestamp),
+                import_mode: job.import_mode.map(|mode| mode.as_str().to_owned()),
             }));
             let Some(next) = page.next_token.filter(|t| !t.is_empty()) else {
                 return Ok(jobs);

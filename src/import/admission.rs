@@ -37,11 +37,6 @@ pub enum Admission {
         /// When to ask again, if time alone can end the wait.
         until: Option<Timestamp>,
     },
-    /// Never submit: a newer import into the dataset has succeeded.
-    Superseded {
-        /// The newer resource.
-        by: Key,
-    },
 }
 
 /// Why the service accepts no import for now in an account and region.

@@ -12,7 +12,7 @@ use super::timing::{Severity, Timing, after};
 use super::trust::Trust;
 use crate::api::conditions::{self, Reason};
 use crate::api::{self, DatasetImportJob, DatasetImportJobStatus, Tag};
-use crate::personalize::{Job, JobSummary, ServiceError};
+use crate::personalize::{Dataset, Job, JobSummary, ServiceError};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -129,8 +129,8 @@ pub struct Observations {
     pub namespace: Option<Result<(), String>>,
     /// The queue's answer.
     pub admission: Option<Admission>,
-    /// The dataset's status.
-    pub dataset: Option<Result<String, ServiceError>>,
+    /// The dataset.
+    pub dataset: Option<Result<Dataset, ServiceError>>,
     /// The jobs of the dataset.
     pub jobs: Option<Result<Vec<JobSummary>, ServiceError>>,
     /// Job name -> creation time of the DatasetImportJob that submitted it (tag `requested-at`); `None` if the job has
@@ -225,7 +225,8 @@ impl Planner<'_> {
             return self.verify_status();
         }
         match Phase::of(&self.recorded, &self.request) {
-            Phase::Succeeded | Phase::Superseded => self.stay_finished(),
+            Phase::Succeeded => self.stay_finished(),
+            Phase::Superseded => self.plan_despite_newer_import(),
             Phase::Failed => self.plan_retry(),
             Phase::Running => self.poll(),
             Phase::Submitting(attempt) => self.resume_submission(attempt),

@@ -5,6 +5,7 @@ use super::ownership::Ownership;
 use super::phase::attempts;
 use super::plan::{Next, Plan, Planner, Requeue};
 use super::timing::{Severity, after, since};
+use crate::api::DatasetImportJobStatus;
 use crate::api::conditions::{self, Reason};
 use crate::personalize::{ErrorKind, Job, ServiceError};
 use jiff::Timestamp;
@@ -47,13 +48,40 @@ impl Planner<'_> {
 
     /// Plans another attempt after a failed job, if the limit allows it or a user asks for it.
     pub(super) fn plan_retry(&self) -> Plan<Infallible> {
-        let requested = self.inputs.retry_requested_at.is_some()
-            && self.inputs.retry_requested_at != self.recorded.last_handled_retry_at;
         let allowed = attempts(&self.recorded) <= self.backoff_limit;
-        if self.request.can_retry() && (requested || allowed) {
-            return Err(self.finish_retrying(self.recorded.clone()));
+        if self.request.can_retry() && (self.retry_requested() || allowed) {
+            return Err(self.finish_retrying(self.with_requested_attempt()));
         }
         self.stay_finished()
+    }
+
+    /// Plans the next attempt although a newer import has succeeded, if a user asks for it.
+    pub(super) fn plan_despite_newer_import(&self) -> Plan<Infallible> {
+        if !self.retry_requested() {
+            return self.stay_finished();
+        }
+        if attempts(&self.recorded) == 0 {
+            let status = self.with_requested_attempt();
+            let message = "a user asked for this import although a newer one has succeeded";
+            return Err(self.finish(status, Reason::Queued, message, Requeue::At(self.now)));
+        }
+        self.plan_retry()
+    }
+
+    /// Whether a user asked for another attempt, and the request is not handled yet.
+    fn retry_requested(&self) -> bool {
+        let requested = &self.inputs.retry_requested_at;
+        requested.is_some() && *requested != self.recorded.last_handled_retry_at
+    }
+
+    /// The recorded status with the attempt that a user asked for, if any.
+    fn with_requested_attempt(&self) -> DatasetImportJobStatus {
+        let next = attempts(&self.recorded).saturating_add(1);
+        DatasetImportJobStatus {
+            requested_attempt: self.retry_requested().then_some(next),
+            last_handled_retry_at: self.handled_retry(),
+            ..self.recorded.clone()
+        }
     }
 
     /// When to poll this job again.

@@ -10,8 +10,8 @@ use super::ownership::Ownership;
 use super::plan::{AfterWrite, Effect, Next, Observations, ObservedJob, Plan, Planner, Requeue};
 use super::timing::{Severity, after};
 use crate::api::conditions::{self, Reason, State};
-use crate::api::{DatasetImportJobStatus, Submission};
-use crate::personalize::{ACTIVE, CREATE_FAILED, ErrorKind, JobSummary, ServiceError, has_ended};
+use crate::api::{DatasetImportJobStatus, ImportMode, Submission};
+use crate::personalize::{ACTIVE, CREATE_FAILED, Dataset, ErrorKind, JobSummary, ServiceError, has_ended};
 use crate::redact::sanitize;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -269,9 +269,14 @@ impl Planner<'_> {
     /// Checks everything that an attempt has to wait for. A failed check finishes with this status.
     fn check_ready(&self, status: &DatasetImportJobStatus, attempt: i32) -> Plan<()> {
         self.check_admission(status)?;
-        self.check_dataset(status)?;
+        let dataset = self.check_dataset(status)?;
         let jobs = self.check_no_other_job_running(status, attempt)?;
-        self.check_not_superseded(status, jobs)
+        // The jobs of an earlier dataset of this name do not count.
+        let since =
+            |job: &&JobSummary| job.created.is_none_or(|created| dataset.created.is_none_or(|at| at <= created));
+        let jobs: Vec<&JobSummary> = jobs.iter().filter(since).collect();
+        self.check_has_full_import(status, &jobs)?;
+        self.check_not_superseded(status, attempt, &jobs)
     }
 
     fn check_admission(&self, status: &DatasetImportJobStatus) -> Plan<()> {
@@ -282,23 +287,13 @@ impl Planner<'_> {
                 let requeue = until.map_or(Requeue::After(self.timing.waiting), Requeue::At);
                 Err(self.finish_or_keep_failure(status.clone(), Reason::Queued, message, requeue))
             }
-            Some(Admission::Superseded { by }) => {
-                // Names in other namespaces stay private.
-                let same_namespace = by.namespace == self.request.namespace;
-                let by = if same_namespace {
-                    format!("DatasetImportJob {}", by.name)
-                } else {
-                    "in another namespace".into()
-                };
-                Err(self.superseded(status.clone(), &by))
-            }
         }
     }
 
-    fn check_dataset(&self, status: &DatasetImportJobStatus) -> Plan<()> {
+    fn check_dataset(&self, status: &DatasetImportJobStatus) -> Plan<&Dataset> {
         match &self.observations.dataset {
             None => Err(Next::Perform(Effect::DescribeDataset)),
-            Some(Ok(dataset)) if dataset == ACTIVE => Ok(()),
+            Some(Ok(dataset)) if dataset.status == ACTIVE => Ok(dataset),
             Some(Ok(_)) => Err(self.dataset_not_ready(status.clone(), "it is not ACTIVE yet")),
             Some(Err(error)) if error.kind == ErrorKind::NotFound => {
                 Err(self.dataset_not_ready(status.clone(), "it does not exist"))
@@ -326,15 +321,39 @@ impl Planner<'_> {
         Err(self.finish_or_keep_failure(status.clone(), Reason::Queued, &message, requeue))
     }
 
-    /// Checks that no newer import into the dataset has succeeded. If the newer resource is deleted, the tag of its job
-    /// says how old the import is.
-    fn check_not_superseded(&self, status: &DatasetImportJobStatus, jobs: &[JobSummary]) -> Plan<()> {
+    /// An INCREMENTAL import needs data that it adds to. Other imports do not wait for it meanwhile, and the queue wakes it
+    /// after a FULL one that this operator submits.
+    fn check_has_full_import(&self, status: &DatasetImportJobStatus, jobs: &[&JobSummary]) -> Plan<()> {
+        if self.request.import_mode == ImportMode::Full || jobs.iter().any(|job| job.is_full_success()) {
+            return Ok(());
+        }
+        let message = "waiting for the first FULL import into the dataset: an INCREMENTAL one adds to its data";
+        let requeue = Requeue::After(self.timing.backoff_max);
+        Err(self.finish_or_keep_failure(status.clone(), Reason::WaitingForFullImport, message, requeue))
+    }
+
+    /// Checks that no newer import into the dataset has succeeded, unless a user asked for this attempt. If the newer
+    /// resource is deleted, the tag of its job says how old the import is.
+    ///
+    /// An INCREMENTAL import adds to the data, so only a FULL one supersedes it, and not the first one: that is the one
+    /// it has waited for.
+    fn check_not_superseded(&self, status: &DatasetImportJobStatus, attempt: i32, jobs: &[&JobSummary]) -> Plan<()> {
         let Some(requested_at) = self.request.requested_at else { return Ok(()) };
-        // The job of a newer resource is not older than this resource, apart from clock skew.
-        let candidate = |job: &&JobSummary| {
-            job.status == ACTIVE && job.created.is_none_or(|created| after(created, CLOCK_SKEW) > requested_at)
+        if self.recorded.requested_attempt == Some(attempt) {
+            return Ok(());
+        }
+        let is_full = self.request.import_mode == ImportMode::Full;
+        let first_full = jobs.iter().filter(|job| job.is_full_success()).min_by_key(|job| job.created);
+        let supersedes = |job: &JobSummary| {
+            if is_full {
+                job.status == ACTIVE
+            } else {
+                job.is_full_success() && first_full.is_none_or(|first| job.name != first.name)
+            }
         };
-        let mut candidates: Vec<&JobSummary> = jobs.iter().filter(candidate).collect();
+        // The job of a newer resource is not older than this resource, apart from clock skew.
+        let is_newer = |job: &JobSummary| job.created.is_none_or(|created| after(created, CLOCK_SKEW) > requested_at);
+        let mut candidates: Vec<_> = jobs.iter().filter(|job| supersedes(job) && is_newer(job)).collect();
         candidates.sort_by_key(|job| std::cmp::Reverse(job.created));
         for job in candidates.into_iter().take(MAX_TAG_READS) {
             match self.observations.requested_at.get(&job.name) {
@@ -358,12 +377,12 @@ impl Planner<'_> {
 
     fn superseded(&self, status: DatasetImportJobStatus, by: &str) -> Next {
         let message = format!(
-            "not submitted, because a newer import into this dataset ({by}) has succeeded; to import this older data anyway, delete this DatasetImportJob and create it again"
+            "not submitted, because a newer import into this dataset ({by}) has succeeded; to import this older data anyway, set the annotation personalize-operator.io/retry-requested-at to a new value"
         );
         // A failed attempt gets its completion time only now, because no other attempt follows.
         let has_failed = status.status.as_deref() == Some(CREATE_FAILED);
         let completion_time = status.last_updated_date_time.clone().filter(|_| has_failed).or(status.completion_time);
-        let status = DatasetImportJobStatus { completion_time, ..status };
+        let status = DatasetImportJobStatus { completion_time, last_handled_retry_at: self.handled_retry(), ..status };
         self.finish(status, Reason::Superseded, &message, Requeue::AwaitChange)
     }
 

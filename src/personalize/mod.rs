@@ -59,6 +59,25 @@ pub struct JobSummary {
     pub created: Option<Timestamp>,
     /// `lastUpdatedDateTime`.
     pub updated: Option<Timestamp>,
+    /// `importMode`; missing for old jobs, which were FULL.
+    pub import_mode: Option<String>,
+}
+
+impl JobSummary {
+    /// Whether it is a FULL import that has succeeded.
+    #[must_use]
+    pub fn is_full_success(&self) -> bool {
+        self.status == ACTIVE && self.import_mode.as_deref() != Some(ImportMode::Incremental.as_str())
+    }
+}
+
+/// A dataset, as DescribeDataset returns it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Dataset {
+    /// `status`: a free string, not an enum.
+    pub status: String,
+    /// `creationDateTime`. A dataset that was deleted and created again has the ARN of the former one.
+    pub created: Option<Timestamp>,
 }
 
 /// The input of CreateDatasetImportJob.
@@ -126,8 +145,8 @@ pub trait Personalize: Send + Sync + 'static {
         dataset: &DatasetArn,
     ) -> impl Future<Output = Result<Vec<JobSummary>, ServiceError>> + Send;
 
-    /// DescribeDataset; returns the status.
-    fn describe_dataset(&self, dataset: &DatasetArn) -> impl Future<Output = Result<String, ServiceError>> + Send;
+    /// DescribeDataset.
+    fn describe_dataset(&self, dataset: &DatasetArn) -> impl Future<Output = Result<Dataset, ServiceError>> + Send;
 }
 
 impl<P: Personalize> Personalize for Arc<P> {
@@ -161,7 +180,7 @@ impl<P: Personalize> Personalize for Arc<P> {
         (**self).list_dataset_import_jobs(dataset)
     }
 
-    fn describe_dataset(&self, dataset: &DatasetArn) -> impl Future<Output = Result<String, ServiceError>> + Send {
+    fn describe_dataset(&self, dataset: &DatasetArn) -> impl Future<Output = Result<Dataset, ServiceError>> + Send {
         (**self).describe_dataset(dataset)
     }
 }

@@ -1,12 +1,13 @@
 //! What the queue knows of one resource.
 
 use crate::api::conditions::{RECONCILING, Reason, State};
-use crate::api::{DatasetImportJob, DatasetImportJobStatus, created_at, resource_version, suspended_by};
+use crate::api::{DatasetImportJob, DatasetImportJobStatus, ImportMode, created_at, resource_version, suspended_by};
 use crate::import::timing::after;
 use crate::import::{ImportRequest, Key, Phase, Timing, Trust};
 use crate::personalize::DatasetArn;
 use jiff::Timestamp;
 use std::cmp::Ordering;
+use std::collections::HashSet;
 
 /// The UID of a resource. A re-created resource of the same name has another UID.
 pub type Uid = String;
@@ -84,6 +85,7 @@ pub(super) enum Reservation {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Entry {
     pub(super) dataset: DatasetArn,
+    import_mode: ImportMode,
     pub(super) state: QueueState,
     /// The job that the status names.
     pub(super) job_name: Option<String>,
@@ -133,6 +135,7 @@ impl Entry {
             requeue_at: previous.and_then(|previous| previous.requeue_at),
             skipped_until: previous.and_then(|previous| previous.skipped_until),
             resource_version: resource_version(resource),
+            import_mode: request.import_mode,
             dataset: request.dataset,
         }
     }
@@ -164,10 +167,17 @@ impl Entry {
         self.reason.is_none() && matches!(self.state, QueueState::Pending | QueueState::Inactive)
     }
 
-    /// Whether it waits to submit, and others wait for it.
-    pub(super) fn is_in_line(&self, now: Timestamp) -> bool {
+    /// Whether it waits to submit, and others wait for it. Nothing waits for an INCREMENTAL import that itself waits for
+    /// the first FULL one. `full` holds the datasets that have one.
+    pub(super) fn is_in_line(&self, now: Timestamp, full: &HashSet<&DatasetArn>) -> bool {
         let skipped = self.skipped_until.is_some_and(|until| now < until);
-        self.is_pending() && !skipped
+        let waits_for_full = self.reason == Some(Reason::WaitingForFullImport) && !full.contains(&self.dataset);
+        self.is_pending() && !skipped && !waits_for_full
+    }
+
+    /// Whether its FULL import has succeeded.
+    pub(super) fn is_full_success(&self) -> bool {
+        self.import_mode == ImportMode::Full && matches!(self.state, QueueState::Succeeded(_))
     }
 
     /// Whether it waits to submit.

@@ -1,6 +1,6 @@
 //! One account and region: its entries, and who is admitted.
 
-use super::entry::{Entry, Place, QueueState, Reservation};
+use super::entry::{Entry, Place, Reservation};
 use super::stats::PoolStats;
 use crate::import::{Admission, Backoff, CooldownCause, Key, Timing};
 use crate::personalize::DatasetArn;
@@ -47,7 +47,8 @@ impl Pool {
         let in_flight = || self.entries.values().filter(|entry| entry.is_in_flight(now, timing));
         let mut free = self.quota.saturating_sub(in_flight().count());
         let mut busy_datasets: HashSet<&DatasetArn> = in_flight().map(|entry| &entry.dataset).collect();
-        let line = self.entries.iter().filter(|(_, e)| e.is_in_line(now) && !e.is_in_flight(now, timing));
+        let full = self.datasets_with_full_import();
+        let line = self.entries.iter().filter(|(_, e)| e.is_in_line(now, &full) && !e.is_in_flight(now, timing));
         let mut places = Vec::new();
         for (place, entry) in line {
             if free == 0 {
@@ -60,6 +61,11 @@ impl Pool {
             }
         }
         places
+    }
+
+    /// The datasets into which a FULL import has succeeded, as far as resources show it.
+    fn datasets_with_full_import(&self) -> HashSet<&DatasetArn> {
+        self.entries.values().filter(|entry| entry.is_full_success()).map(|entry| &entry.dataset).collect()
     }
 
     /// Whether a resource may submit now.
@@ -89,16 +95,9 @@ impl Pool {
             let freed = in_flight.iter().map(|e| e.deleted_at.map(|_| e.freed_at(timing).max(now)));
             return busy(freed.collect::<Option<Vec<_>>>().and_then(|times| times.into_iter().max()));
         }
-        let created = place.created;
-        let is_newer =
-            |e: &Entry| matches!(e.state, QueueState::Succeeded(at) if at > created) && e.deleted_at.is_none();
-        if let Some((newer, _)) = same_dataset().find(|(_, e)| is_newer(e)) {
-            return Some(Admission::Superseded { by: newer.key.clone() });
-        }
-        if same_dataset().any(|(other, e)| e.is_in_line(now) && other.is_before(place)) {
-            return busy(None);
-        }
-        None
+        let full = self.datasets_with_full_import();
+        let is_ahead = |other: &Place, e: &Entry| e.is_in_line(now, &full) && other.is_before(place);
+        if same_dataset().any(|(other, e)| is_ahead(other, e)) { busy(None) } else { None }
     }
 
     /// During a cooldown no resource submits. When it is over, only the first in line is admitted, to find out whether

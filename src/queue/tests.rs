@@ -1,7 +1,8 @@
 //! The queue by example and by property.
 
 use super::*;
-use crate::api::{DatasetImportJobStatus, Submission};
+use crate::api::conditions;
+use crate::api::{DatasetImportJobStatus, ImportMode, Submission};
 use crate::import::timing::after;
 use crate::personalize::ACTIVE;
 use crate::testing::{spec, timing};
@@ -96,7 +97,7 @@ fn suspended_or_rejected_resource_blocks_no_other() {
     suspended.annotations_mut().insert(crate::api::SUSPEND.into(), "true".into());
     let mut rejected = resource(2, "b");
     let mut status = DatasetImportJobStatus::default();
-    crate::api::conditions::set(&mut status, 1, Reason::AccessDenied, "", at(0));
+    conditions::set(&mut status, 1, Reason::AccessDenied, "", at(0));
     rejected.status = Some(status);
     let mut queue = queue(&[suspended, rejected, resource(3, "a"), resource(4, "b")]);
     assert!(admit(&mut queue, "r003") && admit(&mut queue, "r004"));
@@ -106,7 +107,7 @@ fn suspended_or_rejected_resource_blocks_no_other() {
 fn unready_dataset_keeps_its_order_and_blocks_no_other_dataset() {
     let mut waits = resource(1, "a");
     let mut status = DatasetImportJobStatus::default();
-    crate::api::conditions::set(&mut status, 1, Reason::DatasetNotReady, "", at(0));
+    conditions::set(&mut status, 1, Reason::DatasetNotReady, "", at(0));
     waits.status = Some(status);
     let mut queue = Queue::new(1, timing());
     [waits, resource(2, "a"), resource(3, "b")].iter().for_each(|resource| {
@@ -172,23 +173,20 @@ fn no_quota_is_kept_free_for_a_backed_off_resource() {
 }
 
 #[test]
-fn older_import_is_superseded_by_a_newer_success() {
-    let newer = submitted(resource(10, "a"), Some(ACTIVE));
-    let mut queue = queue(&[resource(1, "a"), newer.clone()]);
-    assert!(matches!(queue.try_admit("r001", at(1000)), Admission::Superseded { by } if by.name == "r010"));
-    // A job that a newer resource only adopted is as old as the job.
-    let mut adopted = newer;
-    if let Some(status) = &mut adopted.status {
-        status.start_time = Some(Time(at(0)));
-    }
-    let mut queue = self::queue(&[resource(1, "a"), adopted]);
-    assert!(admit(&mut queue, "r001"));
-}
-
-#[test]
-fn failed_newer_import_supersedes_nothing() {
-    let mut queue = queue(&[resource(1, "a"), submitted(resource(10, "a"), Some("CREATE FAILED"))]);
-    assert!(admit(&mut queue, "r001"));
+fn import_that_waits_for_the_first_full_one_holds_up_no_other_and_is_woken_by_it() {
+    let mut waiting = resource(1, "a");
+    waiting.spec.import_mode = ImportMode::Incremental;
+    let mut status = DatasetImportJobStatus::default();
+    conditions::set(&mut status, 1, Reason::WaitingForFullImport, "", at(1));
+    waiting.status = Some(status);
+    let mut queue = queue(&[waiting, resource(2, "a")]);
+    let region = request(&resource(1, "a")).dataset.account_region().clone();
+    assert_eq!(queue.admissible(&region, at(1000)).len(), 1);
+    assert!(admit(&mut queue, "r002"));
+    queue.release("r002");
+    queue.observe(&submitted(resource(2, "a"), Some(ACTIVE)), Trust::Trusted);
+    let woken: Vec<String> = queue.admissible(&region, at(1000)).into_iter().map(|key| key.name).collect();
+    assert_eq!(woken, ["r001"]);
 }
 
 #[test]
@@ -371,8 +369,8 @@ fn waiting_time_starts_when_the_resource_may_submit() {
     let account_region = request(&resource(1, "a")).dataset.account_region().clone();
     let mut released = resource(1, "a");
     let mut status = DatasetImportJobStatus::default();
-    crate::api::conditions::set(&mut status, 1, Reason::Suspended, "", at(2));
-    crate::api::conditions::set(&mut status, 1, Reason::Queued, "", at(500));
+    conditions::set(&mut status, 1, Reason::Suspended, "", at(2));
+    conditions::set(&mut status, 1, Reason::Queued, "", at(500));
     released.status = Some(status);
     assert_eq!(queue(std::slice::from_ref(&released)).stats(at(1000))[&account_region].pending_since, Some(at(500)));
     assert_eq!(queue(&[released, resource(7, "b")]).stats(at(1000))[&account_region].pending_since, Some(at(7)));
@@ -413,7 +411,7 @@ fn untrusted_copy_of_a_known_version_is_ignored_until_a_relist() {
 fn rejected_resource_is_admitted_after_a_cooldown_that_no_other_resource_ended() {
     let mut rejected = resource(1, "a");
     let mut status = DatasetImportJobStatus::default();
-    crate::api::conditions::set(&mut status, 1, Reason::InvalidInput, "", at(0));
+    conditions::set(&mut status, 1, Reason::InvalidInput, "", at(0));
     rejected.status = Some(status);
     let account_region = request(&rejected).dataset.account_region().clone();
     let mut queue = queue(&[rejected]);
@@ -466,7 +464,7 @@ fn queue_is_untouched_until_a_status_shows_a_leader() {
 /// The resource with the reason Queued.
 fn waiting(mut resource: DatasetImportJob) -> DatasetImportJob {
     let mut status = DatasetImportJobStatus::default();
-    crate::api::conditions::set(&mut status, 1, Reason::Queued, "", at(0));
+    conditions::set(&mut status, 1, Reason::Queued, "", at(0));
     resource.status = Some(status);
     resource
 }

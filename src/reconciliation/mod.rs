@@ -42,7 +42,7 @@ use crate::import::{
     Admission, AfterWrite, Effect, ImportRequest, LocalState, Next, Observations, ObservedJob, Outcome, Requeue,
     Severity, Timing, UserInputs, plan,
 };
-use crate::personalize::{ACTIVE, ErrorKind, JobSummary, ServiceError};
+use crate::personalize::{ACTIVE, Dataset, ErrorKind, JobSummary, ServiceError};
 use crate::queue::Queue;
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -71,8 +71,8 @@ pub enum Observation {
         /// The job.
         job: Result<ObservedJob, ServiceError>,
     },
-    /// The dataset's status.
-    Dataset(Result<String, ServiceError>),
+    /// The dataset.
+    Dataset(Result<Dataset, ServiceError>),
     /// The dataset's jobs.
     Jobs(Result<Vec<JobSummary>, ServiceError>),
     /// The tags of another job of the dataset.
@@ -257,7 +257,7 @@ impl Reconciliation {
                 }
                 observed.lookups.insert(attempt, job);
             }
-            Observation::Dataset(status) => observed.dataset = Some(status),
+            Observation::Dataset(dataset) => observed.dataset = Some(dataset),
             Observation::Jobs(jobs) => self.jobs_listed(jobs, queue),
             Observation::Tags { job_name, tags } => {
                 observed.requested_at.insert(job_name, tags.map(|tags| requested_at(&tags)));

@@ -8,7 +8,7 @@ use crate::api::{
     DataSource, DatasetImportJob, DatasetImportJobSpec, DatasetImportJobStatus, ImportMode, resource_version,
 };
 use crate::import::{AfterWrite, MANAGER, Timing};
-use crate::personalize::{ErrorKind, ServiceError};
+use crate::personalize::{ACTIVE, Dataset, ErrorKind, JobSummary, ServiceError};
 use crate::reconciliation::{Observation, Reconciliation};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
@@ -52,6 +52,18 @@ pub fn timing() -> Timing {
 #[must_use]
 pub fn service_error(kind: ErrorKind) -> ServiceError {
     ServiceError::unanswered(kind, kind.label(), "an error of the test")
+}
+
+/// An ACTIVE dataset.
+#[must_use]
+pub fn active_dataset() -> Dataset {
+    Dataset { status: ACTIVE.into(), created: None }
+}
+
+/// A FULL import of the dataset, without times.
+#[must_use]
+pub fn job_summary(name: &str, status: &str) -> JobSummary {
+    JobSummary { name: name.into(), status: status.into(), created: None, updated: None, import_mode: None }
 }
 
 /// Records who wrote the status, as the API server does.

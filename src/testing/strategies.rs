@@ -6,8 +6,8 @@ use super::spec;
 use crate::api::conditions::Reason;
 use crate::api::{self, DatasetImportJob, DatasetImportJobSpec, DatasetImportJobStatus, ImportMode, Submission, Tag};
 use crate::import::local_state::KnownIntent;
-use crate::import::{Admission, ImportRequest, Key, LocalState, Observations, ObservedJob, Phase, UserInputs};
-use crate::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING, ErrorKind, Job, JobSummary, ServiceError};
+use crate::import::{Admission, ImportRequest, LocalState, Observations, ObservedJob, Phase, UserInputs};
+use crate::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING, Dataset, ErrorKind, Job, JobSummary, ServiceError};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use proptest::array::uniform8;
@@ -144,7 +144,7 @@ fn status_parts() -> impl Strategy<Value = (DatasetImportJobStatus, bool, Option
         of(attempt()),
         times,
         of(prop_oneof![-1..4_i64, any::<i64>()]),
-        (handled(), handled()),
+        (handled(), handled(), of(attempt())),
         conditions().boxed(),
         any::<bool>(),
         of((attempt(), time(), any::<bool>())),
@@ -161,6 +161,7 @@ fn status_parts() -> impl Strategy<Value = (DatasetImportJobStatus, bool, Option
                 completion_time: times.3,
                 last_handled_reconcile_at: handled.0,
                 last_handled_retry_at: handled.1,
+                requested_attempt: handled.2,
                 conditions,
                 ..DatasetImportJobStatus::default()
             };
@@ -233,10 +234,23 @@ pub fn tags(request: &ImportRequest) -> impl Strategy<Value = Vec<Tag>> + use<> 
     prop_oneof![3 => Just(own), 1 => Just(others), 1 => Just(Vec::new())]
 }
 
+/// A dataset, ACTIVE more often than not.
+pub fn dataset() -> impl Strategy<Value = Dataset> {
+    let status = prop_oneof![3 => Just(ACTIVE.to_owned()), 1 => job_status()];
+    (status, of(moment())).prop_map(|(status, created)| Dataset { status, created })
+}
+
 /// The jobs of a dataset.
 pub fn summaries() -> impl Strategy<Value = Vec<JobSummary>> {
-    let one = (text(), job_status(), of(moment()), of(moment()));
-    let one = one.prop_map(|(name, status, created, updated)| JobSummary { name, status, created, updated });
+    let mode = of(select(&["FULL", "INCREMENTAL"][..]).prop_map(str::to_owned));
+    let one = (text(), job_status(), of(moment()), of(moment()), mode);
+    let one = one.prop_map(|(name, status, created, updated, import_mode)| JobSummary {
+        name,
+        status,
+        created,
+        updated,
+        import_mode,
+    });
     vec(one, 0..3)
 }
 
@@ -245,7 +259,6 @@ pub fn observations(request: &ImportRequest) -> impl Strategy<Value = Observatio
     let admission = prop_oneof![
         4 => Just(Admission::Admitted),
         1 => (text(), of(moment())).prop_map(|(message, until)| Admission::Pending { message, until }),
-        1 => Just(Admission::Superseded { by: Key { namespace: "shop".into(), name: "newer".into() } }),
     ];
     let found =
         (job(request).boxed(), of(result(tags(request)))).prop_map(|(job, tags)| ObservedJob { job, tags }).boxed();
@@ -254,7 +267,7 @@ pub fn observations(request: &ImportRequest) -> impl Strategy<Value = Observatio
         any::<bool>(),
         of(prop_oneof![4 => Just(Ok(())), 1 => text().prop_map(Err)]),
         of(admission),
-        of(result(prop_oneof![3 => Just(ACTIVE.to_owned()), 1 => job_status()])),
+        of(result(dataset())),
         of(result(summaries())).boxed(),
         btree_map(1..4_i32, result(found), 0..4),
         of(1..4_i32),
@@ -323,7 +336,7 @@ fn favour(observations: &mut Observations, local: &mut LocalState, phase: Phase,
         observations.admission = Some(Admission::Admitted);
     }
     if active {
-        observations.dataset = Some(Ok(ACTIVE.into()));
+        observations.dataset = Some(Ok(super::active_dataset()));
     }
     if no_other_job {
         observations.jobs = Some(Ok(Vec::new()));

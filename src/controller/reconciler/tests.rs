@@ -12,7 +12,7 @@ use crate::controller::namespace_policy::DefaultPolicy;
 use crate::controller::workers::Workers;
 use crate::http::readiness::Readiness;
 use crate::import::Admission;
-use crate::personalize::{ACTIVE, CreateJobInput, Job, JobSummary};
+use crate::personalize::{CreateJobInput, Dataset, Job, JobSummary};
 use crate::personalize::{DatasetArn, JobArn};
 use crate::queue::Queue;
 use crate::telemetry::metrics::Metrics;
@@ -72,8 +72,8 @@ impl Personalize for Service {
         Ok(Vec::new())
     }
 
-    async fn describe_dataset(&self, _: &DatasetArn) -> Result<String, ServiceError> {
-        Ok(ACTIVE.into())
+    async fn describe_dataset(&self, _: &DatasetArn) -> Result<Dataset, ServiceError> {
+        Ok(testing::active_dataset())
     }
 }
 

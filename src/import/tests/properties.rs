@@ -5,10 +5,10 @@ use super::schema::violations;
 use crate::api::conditions::Reason;
 use crate::api::{DatasetImportJob, DatasetImportJobStatus, suspended_by};
 use crate::import::{AfterWrite, Effect, ImportRequest, Next, Trust, plan};
-use crate::personalize::{ACTIVE, ErrorKind};
+use crate::personalize::{ACTIVE, Dataset, ErrorKind};
 use crate::redact::MAX_CHARS;
 use crate::testing::strategies::{
-    SECRET, job, job_status, moment, resource, result, service_error, situation, summaries, tags, text,
+    SECRET, dataset, job, moment, resource, result, service_error, situation, summaries, tags, text,
 };
 use crate::testing::timing;
 use proptest::collection::vec;
@@ -70,7 +70,9 @@ proptest! {
                 prop_assert!(is_intent);
                 prop_assert!(trusted && observations.live, "an intent is written only after a live read");
                 prop_assert_eq!(&observations.namespace, &Some(Ok(())), "and only where it is allowed");
-                prop_assert_eq!(&observations.dataset, &Some(Ok(ACTIVE.to_owned())), "into an active dataset");
+                let created = observations.dataset.clone().and_then(|dataset| dataset.ok()?.created);
+                let active = Dataset { status: ACTIVE.into(), created };
+                prop_assert_eq!(&observations.dataset, &Some(Ok(active)), "into an active dataset");
                 prop_assert!(suspended_by(&resource).is_none() && resource.metadata.deletion_timestamp.is_none());
                 let submission = after.submission.as_ref().unwrap();
                 let request = ImportRequest::of(&resource).unwrap();
@@ -94,7 +96,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
     let service = |request: &ImportRequest| {
         let jobs = vec((job(request).boxed(), tags(request)), 0..4).boxed();
         let answers = vec((any::<bool>(), result(Just(()))), 0..3);
-        let dataset = result(prop_oneof![3 => Just(ACTIVE.to_owned()), 1 => job_status()]).boxed();
+        let dataset = result(dataset()).boxed();
         let namespace = prop_oneof![4 => Just(Ok(())), 1 => text().prop_map(Err)];
         (jobs, answers, of(service_error()), dataset, (summaries().boxed(), result(of(moment()))), namespace).boxed()
     };

@@ -6,7 +6,7 @@ use crate::import::timing::{after, since};
 use crate::import::{
     AfterWrite, Effect, ImportRequest, LocalState, MANAGER, Next, Observations, ObservedJob, Trust, plan,
 };
-use crate::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING, ErrorKind, Job, JobSummary, ServiceError};
+use crate::personalize::{CREATE_FAILED, CREATE_PENDING, Dataset, ErrorKind, Job, JobSummary, ServiceError};
 use crate::queue::Queue;
 use crate::reconciliation::{Executor, Finished, Observation, Reconciliation, Stopped, drive};
 use crate::testing::{self, service_error, set_status_manager, timing};
@@ -27,7 +27,7 @@ pub(super) struct Scenario {
     pub(super) reads: usize,
     /// The answers to the next create calls; the flag says whether the call takes effect.
     pub(super) answers: Vec<(bool, Result<(), ServiceError>)>,
-    pub(super) dataset: Result<String, ServiceError>,
+    pub(super) dataset: Result<Dataset, ServiceError>,
     /// The dataset's other jobs.
     pub(super) other_jobs: Vec<JobSummary>,
     /// When the resource of each of them was created.
@@ -52,7 +52,7 @@ impl Scenario {
             written: Vec::new(),
             reads: 0,
             answers: Vec::new(),
-            dataset: Ok(ACTIVE.into()),
+            dataset: Ok(testing::active_dataset()),
             other_jobs: Vec::new(),
             requested_at: BTreeMap::new(),
             tags_error: None,

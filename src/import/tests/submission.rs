@@ -5,9 +5,8 @@ use crate::api::conditions::Reason;
 use crate::api::{RECONCILE_REQUESTED_AT, Submission};
 use crate::import::timing::{Timing, after, since};
 use crate::import::{Admission, AfterWrite, Effect, Next, Observations, Trust, plan};
-use crate::personalize::{ACTIVE, CREATE_PENDING, ErrorKind, JobSummary};
-use crate::testing::service_error;
-use crate::testing::timing;
+use crate::personalize::{CREATE_PENDING, ErrorKind};
+use crate::testing::{active_dataset, job_summary, service_error, timing};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::time::Duration;
 
@@ -94,8 +93,7 @@ fn crashed_after_intent() -> Scenario {
 fn resumed_intent_waits_for_a_job_that_started_meanwhile() {
     let mut scenario = crashed_after_intent();
     scenario.now = after(scenario.now, timing().grace * 2);
-    scenario.other_jobs =
-        vec![JobSummary { name: "theirs".into(), status: CREATE_PENDING.into(), created: None, updated: None }];
+    scenario.other_jobs = vec![job_summary("theirs", CREATE_PENDING)];
     scenario.reconcile_until_idle();
     assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::Queued, 0));
     scenario.other_jobs.clear();
@@ -167,7 +165,7 @@ fn all_checks_pass() -> Observations {
         live: true,
         namespace: Some(Ok(())),
         admission: Some(Admission::Admitted),
-        dataset: Some(Ok(ACTIVE.into())),
+        dataset: Some(Ok(active_dataset())),
         jobs: Some(Ok(Vec::new())),
         ..Observations::default()
     }

@@ -2,15 +2,17 @@
 
 use super::scenario::{FAILURE, IN_PROGRESS, SUSPENDED, Scenario};
 use crate::api::conditions::Reason;
-use crate::api::{RECONCILE_REQUESTED_AT, SUSPEND};
-use crate::personalize::{ACTIVE, CREATE_PENDING, ErrorKind, JobSummary};
-use crate::testing::{service_error, timing};
+use crate::api::{DatasetImportJobSpec, ImportMode, RECONCILE_REQUESTED_AT, RETRY_REQUESTED_AT, SUSPEND};
+use crate::personalize::{ACTIVE, CREATE_PENDING, Dataset, ErrorKind, JobSummary};
+use crate::testing::{self, active_dataset, job_summary, service_error, spec, timing};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
 #[test]
 fn missing_or_inactive_dataset_delays_the_import() {
-    for dataset in [Ok("CREATE PENDING".to_owned()), Err(service_error(ErrorKind::NotFound))] {
+    for dataset in
+        [Ok(Dataset { status: "CREATE PENDING".into(), created: None }), Err(service_error(ErrorKind::NotFound))]
+    {
         let mut scenario = Scenario::new();
         scenario.dataset = dataset;
         scenario.reconcile_until_idle();
@@ -18,7 +20,7 @@ fn missing_or_inactive_dataset_delays_the_import() {
             (scenario.reason(), scenario.conditions()),
             (Reason::DatasetNotReady, IN_PROGRESS.map(String::from))
         );
-        scenario.dataset = Ok(ACTIVE.into());
+        scenario.dataset = Ok(active_dataset());
         scenario.wait();
         scenario.reconcile_until_idle();
         assert_eq!(scenario.accepted.len(), 1);
@@ -28,8 +30,7 @@ fn missing_or_inactive_dataset_delays_the_import() {
 #[test]
 fn running_job_of_somebody_else_delays_the_import() {
     let mut scenario = Scenario::new();
-    scenario.other_jobs =
-        vec![JobSummary { name: "theirs".into(), status: "CREATE IN_PROGRESS".into(), created: None, updated: None }];
+    scenario.other_jobs = vec![job_summary("theirs", "CREATE IN_PROGRESS")];
     scenario.reconcile_until_idle();
     assert_eq!(scenario.reason(), Reason::Queued);
     assert!(scenario.accepted.is_empty());
@@ -40,7 +41,7 @@ fn running_job_of_somebody_else_delays_the_import() {
 }
 
 fn succeeded(name: &str, at: Timestamp) -> JobSummary {
-    JobSummary { name: name.into(), status: ACTIVE.into(), created: Some(at), updated: Some(at) }
+    JobSummary { created: Some(at), updated: Some(at), ..job_summary(name, ACTIVE) }
 }
 
 #[test]
@@ -99,12 +100,7 @@ fn tags_of_jobs_older_than_the_resource_are_not_read() {
 #[test]
 fn restart_repeats_no_lookup_for_waiting_resources() {
     let mut scenario = Scenario::new();
-    scenario.other_jobs.push(JobSummary {
-        name: "theirs".into(),
-        status: CREATE_PENDING.into(),
-        created: None,
-        updated: None,
-    });
+    scenario.other_jobs.push(job_summary("theirs", CREATE_PENDING));
     scenario.reconcile_until_idle();
     assert_eq!((scenario.reason(), scenario.reads), (Reason::Queued, 1), "one lookup before it waits");
     scenario.crash();
@@ -158,4 +154,71 @@ fn import_of_a_denied_namespace_is_neither_looked_up_nor_submitted() {
     scenario.wait();
     scenario.reconcile_until_idle();
     assert_eq!(scenario.accepted.len(), 1);
+}
+
+/// A job of the dataset that was created this many seconds after the resource, whose request is as old.
+fn add_success(scenario: &mut Scenario, name: &str, seconds: i64, mode: ImportMode) {
+    let created = Timestamp::from_second(1_699_999_000 + seconds).unwrap();
+    let job = JobSummary { import_mode: Some(mode.as_str().into()), ..succeeded(name, created) };
+    scenario.other_jobs.push(job);
+    scenario.requested_at.insert(name.into(), Ok(Some(created)));
+}
+
+fn incremental() -> Scenario {
+    Scenario::with(DatasetImportJobSpec { import_mode: ImportMode::Incremental, ..spec() })
+}
+
+#[test]
+fn incremental_import_waits_for_the_first_full_one_and_is_not_superseded_by_it() {
+    let mut scenario = incremental();
+    add_success(&mut scenario, "other", -100, ImportMode::Incremental);
+    scenario.reconcile_until_idle();
+    assert_eq!(
+        (scenario.reason(), scenario.conditions()),
+        (Reason::WaitingForFullImport, IN_PROGRESS.map(String::from))
+    );
+    assert_eq!(scenario.local.backoff.until(), None, "a wake-up does not have to wait");
+    add_success(&mut scenario, "first", 100, ImportMode::Full);
+    scenario.reconcile_until_idle();
+    assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::Pending, 1));
+}
+
+#[test]
+fn incremental_import_is_superseded_only_by_a_newer_full_one_that_is_not_the_first() {
+    for (later, reason) in [(ImportMode::Incremental, Reason::Pending), (ImportMode::Full, Reason::Superseded)] {
+        let mut scenario = incremental();
+        add_success(&mut scenario, "first", -100, ImportMode::Full);
+        add_success(&mut scenario, "later", 100, later);
+        scenario.reconcile_until_idle();
+        assert_eq!(scenario.reason(), reason, "after a newer {later:?}");
+    }
+}
+
+#[test]
+fn full_import_is_superseded_by_a_newer_incremental_one_until_a_user_asks_for_it() {
+    let mut scenario = Scenario::new();
+    scenario.annotate(RETRY_REQUESTED_AT, "from the manifest");
+    add_success(&mut scenario, "newer", 100, ImportMode::Incremental);
+    for _ in 0..2 {
+        scenario.reconcile_until_idle();
+        assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::Superseded, 0));
+        scenario.crash();
+        scenario.wait();
+    }
+    scenario.annotate(RETRY_REQUESTED_AT, "now");
+    scenario.reconcile_until_idle();
+    assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::Pending, 1));
+}
+
+#[test]
+fn jobs_of_an_earlier_dataset_of_the_same_name_do_not_count() {
+    let mut scenario = incremental();
+    let created = Timestamp::from_second(1_699_999_500).unwrap();
+    scenario.dataset = Ok(Dataset { created: Some(created), ..active_dataset() });
+    add_success(&mut scenario, "first", 100, ImportMode::Full);
+    scenario.reconcile_until_idle();
+    assert_eq!(scenario.reason(), Reason::WaitingForFullImport);
+    let mut full = Scenario { resource: testing::resource(spec()), ..scenario };
+    full.reconcile_until_idle();
+    assert_eq!(full.reason(), Reason::Pending, "the newer import was into the former dataset");
 }

@@ -11,7 +11,7 @@ use personalize_operator::controller;
 use personalize_operator::controller::kube_client::KubeClient;
 use personalize_operator::http::readiness::Readiness;
 use personalize_operator::personalize::{
-    ACTIVE, CreateJobInput, ErrorKind, Job, JobSummary, Personalize, ServiceError,
+    ACTIVE, CreateJobInput, Dataset, ErrorKind, Job, JobSummary, Personalize, ServiceError,
 };
 use personalize_operator::personalize::{DatasetArn, JobArn};
 use personalize_operator::telemetry::metrics::{Format, Metrics};
@@ -68,8 +68,8 @@ impl Personalize for PanickingService {
         Ok(Vec::new())
     }
 
-    async fn describe_dataset(&self, _: &DatasetArn) -> Result<String, ServiceError> {
-        Ok(ACTIVE.into())
+    async fn describe_dataset(&self, _: &DatasetArn) -> Result<Dataset, ServiceError> {
+        Ok(Dataset { status: ACTIVE.into(), created: None })
     }
 }
 

@@ -458,3 +458,38 @@ fn fault_117_status_forged_under_the_operators_field_manager_is_verified() {
     env.service.set_durations(0, 0);
     assert_imported_once(&env);
 }
+
+#[test]
+fn fault_119_incremental_import_beside_the_first_full_one_follows_it() {
+    let env = TestEnv::new();
+    let _operator = env.start_operator(&["--backoff-max=600s"]);
+    env.import("append", "d0", json!({"importMode": "INCREMENTAL"}));
+    let waiting = env.wait_for_reason("append", "WaitingForFullImport");
+    assert_eq!(waiting.submission, None);
+    import_nightly(&env);
+    env.wait_for_reason("append", "ImportSucceeded");
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    let order: Vec<Value> = env.service.jobs().iter().map(|job| job["importMode"].clone()).collect();
+    assert_eq!(order, ["FULL", "INCREMENTAL"]);
+    assert_eq!(env.accepted_count(), 2);
+    env.check_invariants_settled();
+}
+
+#[test]
+fn fault_119_superseded_import_is_made_when_a_user_asks_for_it() {
+    let env = TestEnv::new();
+    let _operator = env.start_operator(&[]);
+    env.import("old", "d0", json!({"suspend": true}));
+    env.wait_for_reason("old", "Suspended");
+    // Creation times have a resolution of one second.
+    let created = env.get("old").unwrap().metadata.creation_timestamp.unwrap().0;
+    eventually("the next second begins", || (jiff::Timestamp::now().as_second() > created.as_second()).then_some(()));
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    env.patch("old", &json!({"spec": {"suspend": false}}));
+    env.wait_for_reason("old", "Superseded");
+    env.annotate("old", "personalize-operator.io/retry-requested-at=now");
+    env.wait_for_reason("old", "ImportSucceeded");
+    assert_eq!(env.accepted_count(), 2);
+    env.check_invariants_settled();
+}

@@ -17,6 +17,8 @@ pub(super) fn check(history: &History<'_>, violations: &mut Vec<String>) {
             stall_problem(history, resource)
         } else if status["completionTime"].is_string() || is_suspended(resource) {
             None
+        } else if waits_for_full_import(history, resource) {
+            None
         } else {
             Some("has not finished and does not say what stops it".to_owned())
         };
@@ -27,6 +29,14 @@ pub(super) fn check(history: &History<'_>, violations: &mut Vec<String>) {
 
 fn is_suspended(resource: &Value) -> bool {
     resource["spec"]["suspend"] == true || annotation(resource, SUSPEND) == Some("true")
+}
+
+/// An INCREMENTAL import into a dataset that has no FULL one.
+fn waits_for_full_import(history: &History<'_>, resource: &Value) -> bool {
+    let reason = condition(&resource["status"], "Ready").map(|ready| text(ready, "reason"));
+    let is_base = |job: &&Value| job["importMode"] != "INCREMENTAL" && job["status"] == "ACTIVE";
+    let in_dataset = |job: &&Value| job["datasetArn"] == resource["spec"]["datasetArn"];
+    reason == Some("WaitingForFullImport") && !history.jobs.iter().filter(is_base).any(|job| in_dataset(&job))
 }
 
 /// The problem with the reason for which a resource is stalled.
@@ -134,6 +144,17 @@ mod tests {
         assert_violates("B", &settled(&waiting, &[]));
         waiting["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:09:00Z");
         assert_holds(&settled(&waiting, &[]));
+    }
+
+    #[test]
+    fn waiting_for_a_first_full_import_violates_b_once_there_is_one() {
+        let mut waiting = resource("a", &json!({"observedGeneration": 1, "conditions": in_progress()}));
+        waiting["status"]["conditions"][0]["reason"] = json!("WaitingForFullImport");
+        assert_holds(&settled(&waiting, &[job_owned_by("b", "failed", "CREATE FAILED", 0, 1)]));
+        assert_violates("B", &settled(&waiting, &[job_owned_by("b", "full", "ACTIVE", 0, 1)]));
+        let mut appended = job_owned_by("b", "appended", "ACTIVE", 0, 1);
+        appended["importMode"] = json!("INCREMENTAL");
+        assert_holds(&settled(&waiting, &[appended]));
     }
 
     #[test]

@@ -13,31 +13,44 @@ pub(super) fn check(history: &History<'_>, violations: &mut Vec<String>) {
 }
 
 /// Per dataset, imports are accepted in the order in which their resources were created. A newer import that failed
-/// does not count, and a retry counts as its resource.
+/// does not count, and a retry counts as its resource. An attempt that a user requested may come later. So may an
+/// INCREMENTAL import, which adds to the data, after INCREMENTAL ones and after the first FULL one.
 fn in_order(accepted: &[AcceptedCreate], history: &History<'_>, violations: &mut Vec<String>) {
     // A resource that is deleted and created again keeps its job name, but not its age. The last intent before the
     // create decides.
-    let mut intended: HashMap<&str, Vec<(Option<Timestamp>, &str)>> = HashMap::new();
+    let mut intended: HashMap<&str, Vec<(Option<Timestamp>, &Value)>> = HashMap::new();
     for write in operator_writes(history.writes) {
         let resource = written_resource(write);
         let Some(name) = resource["status"]["submission"]["jobName"].as_str() else { continue };
-        let created = text(&resource["metadata"], "creationTimestamp");
-        intended.entry(name).or_default().push((time(&write["requestReceivedTimestamp"]), created));
+        intended.entry(name).or_default().push((time(&write["requestReceivedTimestamp"]), resource));
     }
-    let created = |a: &AcceptedCreate| {
-        let before = |(at, _): &&(Option<Timestamp>, &str)| at.zip(a.time).is_none_or(|(at, accepted)| at <= accepted);
-        intended.get(a.job_name.as_str())?.iter().rev().find(before).map(|(_, created)| *created)
+    let intent = |a: &AcceptedCreate| {
+        let before = |(at, _): &&(Option<Timestamp>, &Value)| at.zip(a.time).is_none_or(|(at, sent)| at <= sent);
+        intended.get(a.job_name.as_str())?.iter().rev().find(before).map(|(_, resource)| *resource)
     };
     let failed = |name: &str| history.jobs.iter().any(|job| job["name"] == name && job["status"] == "CREATE FAILED");
+    // The newest import of each dataset, and the newest FULL one after the first.
     let mut newest: HashMap<&str, (&str, &str)> = HashMap::new();
+    let (mut newest_full, mut has_full) = (HashMap::new(), HashSet::new());
     for a in accepted {
-        let Some(created) = created(a) else { continue };
-        match newest.get(a.dataset.as_str()) {
-            Some((before, name)) if created < *before => {
+        let Some(resource) = intent(a) else { continue };
+        let created = text(&resource["metadata"], "creationTimestamp");
+        let is_full = resource["spec"]["importMode"] != "INCREMENTAL";
+        let status = &resource["status"];
+        let is_requested = status["requestedAttempt"] == status["submission"]["attempt"];
+        let dataset = a.dataset.as_str();
+        let superseding = if is_full { newest.get(dataset) } else { newest_full.get(dataset) };
+        match superseding {
+            Some((before, name)) if created < *before && !is_requested => {
                 violations.push(format!("H: {} was accepted after {name} of a newer resource", a.job_name));
             }
             _ if failed(&a.job_name) => {}
-            _ => drop(newest.insert(&a.dataset, (created, &a.job_name))),
+            _ => {
+                newest.insert(dataset, (created, a.job_name.as_str()));
+                if is_full && !has_full.insert(dataset) {
+                    newest_full.insert(dataset, (created, a.job_name.as_str()));
+                }
+            }
         }
     }
 }
@@ -92,6 +105,30 @@ mod tests {
         assert_holds(&check_logs(&ledger, &[&writes[..], &[recreated.clone()]].concat()));
         recreated["requestReceivedTimestamp"] = json!("2026-01-01T00:09:00Z");
         assert_violates("H", &check_logs(&ledger, &[&writes[..], &[recreated]].concat()));
+    }
+
+    #[test]
+    fn older_incremental_import_violates_h_only_after_a_newer_full_one_that_is_not_the_first() {
+        let names = ["full-1", "newer-1", "older-1"];
+        let ledger = names.map(|name| accepted_create(name, DATASET));
+        let check = |newer: &str, requested: bool| {
+            let mut writes = ["a", "cc", "b"].iter().zip(names).map(|(uid, name)| write(uid, &intent(name, 1)));
+            let mut writes: [Value; 3] = std::array::from_fn(|_| writes.next().unwrap());
+            for (write, created) in writes.iter_mut().zip(["01", "03", "02"]) {
+                write["responseObject"]["metadata"]["creationTimestamp"] =
+                    json!(format!("2026-01-01T00:00:{created}Z"));
+            }
+            writes[1]["responseObject"]["spec"]["importMode"] = json!(newer);
+            writes[2]["responseObject"]["spec"]["importMode"] = json!("INCREMENTAL");
+            if requested {
+                writes[2]["responseObject"]["status"]["requestedAttempt"] = json!(1);
+            }
+            (check_logs(&ledger, &writes), check_logs(&ledger[1..], &writes[1..]))
+        };
+        assert_violates("H", &check("FULL", false).0);
+        assert_holds(&check("FULL", true).0);
+        assert_holds(&check("FULL", false).1);
+        assert_holds(&check("INCREMENTAL", false).0);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use personalize_operator::import::{Effect, LocalState, Trust};
 use personalize_operator::personalize::{ErrorKind, ServiceError};
 use personalize_operator::queue::Queue;
 use personalize_operator::reconciliation::{Executor, Observation, Reconciliation, drive};
-use personalize_operator::testing::status_written;
+use personalize_operator::testing::{active_dataset, status_written};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::Mutex;
@@ -74,7 +74,7 @@ impl Executor for EmptyService {
             Effect::ReadResource => Observation::Resource(Some(Box::new(reconciliation.resource().clone()))),
             Effect::CheckNamespace => Observation::Namespace(Ok(())),
             Effect::DescribeJob { attempt, .. } => Observation::Job { attempt, job: Err(not_found()) },
-            Effect::DescribeDataset => Observation::Dataset(Ok("ACTIVE".into())),
+            Effect::DescribeDataset => Observation::Dataset(Ok(active_dataset())),
             Effect::ListJobs => Observation::Jobs(Ok(Vec::new())),
             Effect::ListTags { job_name } => Observation::Tags { job_name, tags: Err(not_found()) },
             Effect::WriteStatus { status, then } => status_written(reconciliation, *status, then),

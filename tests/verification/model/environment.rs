@@ -57,14 +57,15 @@ impl ProtocolModel {
         Some(())
     }
 
-    /// Sets the annotation to a new value. It allows the attempt after the one that the status reports as failed.
+    /// Sets the annotation to a new value. It allows the attempt after the one that the status reports as failed, or the
+    /// attempt that a newer import superseded.
     fn request_retry(state: &mut ModelState, r: usize) -> Option<()> {
         let value = state.versions[r].to_string();
         let resource = edited(state, r, |resource| {
             resource.annotations_mut().insert(RETRY_REQUESTED_AT.into(), value);
         })?;
         let status = resource.status.clone().unwrap_or_default();
-        if Reason::of(&status) == Some(Reason::ImportFailed) {
+        if matches!(Reason::of(&status), Some(Reason::ImportFailed | Reason::Superseded)) {
             let attempt = status.attempts.unwrap_or(0) + 1;
             state.requested[r] = state.requested[r].max(attempt);
             state.pending_request[r] = attempt;
@@ -124,6 +125,7 @@ impl ProtocolModel {
         state.jobs[j].status = status;
         let r = state.jobs[j].resource;
         let newer = |job: &ModelJob| job.resource > r && job.status == ACTIVE && !job.foreign;
-        state.out_of_order |= status == ACTIVE && state.jobs.iter().any(newer);
+        let requested = state.jobs[j].attempt <= state.requested[r];
+        state.out_of_order |= status == ACTIVE && !requested && state.jobs.iter().any(newer);
     }
 }

@@ -6,7 +6,8 @@ use crate::state::{ActiveReconciliation, CreateCall, ModelJob, ModelState, Snaps
 use kube::ResourceExt;
 use personalize_operator::api::Tag;
 use personalize_operator::import::{Admission, AfterWrite, Effect, LocalState, Next, ObservedJob, Outcome};
-use personalize_operator::personalize::{ACTIVE, ErrorKind, Job, JobSummary, ServiceError};
+use personalize_operator::personalize::{ErrorKind, Job, JobSummary, ServiceError};
+use personalize_operator::testing::active_dataset;
 use personalize_operator::reconciliation::{Failure, Interrupted, Observation, Reconciliation};
 
 /// What goes wrong with an effect.
@@ -70,7 +71,7 @@ impl ProtocolModel {
             let Some(active) = operator.active[r].as_mut().filter(|active| !active.awaits_create) else { return };
             let observation = match active.reconciliation.next(now, &timing()) {
                 Next::Perform(Effect::CheckNamespace) => Observation::Namespace(Ok(())),
-                Next::Perform(Effect::DescribeDataset) if !may_fail => Observation::Dataset(Ok(ACTIVE.into())),
+                Next::Perform(Effect::DescribeDataset) if !may_fail => Observation::Dataset(Ok(active_dataset())),
                 Next::Perform(_) => return,
                 Next::TryAdmit => {
                     // A reconciliation may start at any time here, so no wake-up is modelled.
@@ -217,7 +218,7 @@ impl ProtocolModel {
                 Observation::Job { attempt, job }
             }
             Effect::DescribeDataset if fails => Observation::Dataset(Err(error(ErrorKind::NotFound))),
-            Effect::DescribeDataset => Observation::Dataset(Ok(ACTIVE.into())),
+            Effect::DescribeDataset => Observation::Dataset(Ok(active_dataset())),
             Effect::ListJobs if fails => Observation::Jobs(Err(error(ErrorKind::Indeterminate))),
             Effect::ListJobs => Observation::Jobs(Ok(self.list_jobs(state))),
             Effect::ListTags { job_name } => {
@@ -290,6 +291,7 @@ impl ProtocolModel {
             status: job.status.into(),
             created: Some(at(0)),
             updated: Some(at(0)),
+            import_mode: None,
         };
         state.jobs.iter().filter(|job| job.visible).map(summary).collect()
     }

@@ -176,7 +176,7 @@ pub(crate) struct ModelState {
     /// An attempt was accepted although the one before has not failed, or although neither the limit nor a user allows
     /// another.
     pub(crate) disallowed_attempt: bool,
-    /// An older import finished after a newer one.
+    /// An older import finished after a newer one, and no user requested it.
     pub(crate) out_of_order: bool,
     /// Two imports into the dataset were in flight.
     pub(crate) overlapped: bool,
