@@ -15,12 +15,10 @@ pub(super) fn check(history: &History<'_>, violations: &mut Vec<String>) {
         let status = &resource["status"];
         let problem = if condition(status, "Stalled").is_some_and(|c| c["status"] == "True") {
             stall_problem(history, resource)
-        } else if status["completionTime"].is_string() || is_suspended(resource) {
-            None
-        } else if waits_for_full_import(history, resource) {
-            None
         } else {
-            Some("has not finished and does not say what stops it".to_owned())
+            let has_ended = status["completionTime"].is_string() || is_suspended(resource);
+            (!has_ended && !waits_for_full_import(history, resource))
+                .then(|| "has not finished and does not say what stops it".to_owned())
         };
         violations.extend(problem.map(|problem| format!("B: {} {problem}", text(&resource["metadata"], "name"))));
     }

@@ -7,8 +7,8 @@ use kube::ResourceExt;
 use personalize_operator::api::Tag;
 use personalize_operator::import::{Admission, AfterWrite, Effect, LocalState, Next, ObservedJob, Outcome};
 use personalize_operator::personalize::{ErrorKind, Job, JobSummary, ServiceError};
-use personalize_operator::testing::active_dataset;
 use personalize_operator::reconciliation::{Failure, Interrupted, Observation, Reconciliation};
+use personalize_operator::testing::active_dataset;
 
 /// What goes wrong with an effect.
 #[derive(Clone, Copy, Debug, PartialEq)]
