@@ -10,16 +10,19 @@ use crate::api::DatasetImportJob;
 use crate::http::readiness::Readiness;
 use crate::import::timing::since;
 use crate::import::{Key, LocalState, Timing};
-use crate::personalize::AccountRegion;
-use crate::queue::{Queue, Uid};
+use crate::personalize::{AccountRegion, ErrorKind, Personalize, has_ended};
+use crate::queue::{DeletedJob, Queue, Uid};
 use crate::telemetry::metrics::{Metrics, Snapshot};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use kube::{Client, ResourceExt};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tracing::info;
+use tokio::time::sleep;
+use tracing::{info, warn};
 
 /// What all reconciliations of one leadership share.
 pub(crate) struct Context<P> {
@@ -47,7 +50,7 @@ pub(crate) struct Context<P> {
     pub(crate) workers: Workers,
 }
 
-impl<P> Context<P> {
+impl<P: Personalize> Context<P> {
     pub(crate) fn queue(&self) -> MutexGuard<'_, Queue> {
         Queue::lock(&self.queue)
     }
@@ -88,8 +91,35 @@ impl<P> Context<P> {
 
     /// Triggers the resources that wait for the dataset of a deleted resource, once that is free.
     pub(crate) fn enqueue_freed(&self) {
-        let freed = self.queue().take_freed(self.clock.now());
+        let freed = self.queue().take_freed();
         freed.iter().for_each(|region| self.enqueue_admissible(region));
+    }
+
+    /// Polls the jobs of deleted resources when they are due, for as long as this process leads.
+    pub(crate) async fn follow_deleted_jobs(&self) {
+        let mut polls = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                Some(()) = polls.next() => {}
+                () = sleep(Duration::from_secs(1)) => {
+                    let due = self.queue().deleted_jobs(self.clock.now());
+                    polls.extend(due.into_iter().map(|job| self.poll_deleted_job(job)));
+                }
+            }
+        }
+    }
+
+    async fn poll_deleted_job(&self, job: DeletedJob) {
+        let arn = job.dataset.job(&job.name);
+        let runs = match self.personalize.describe_dataset_import_job(&job.dataset, &arn).await {
+            Ok(found) => Some(!has_ended(&found.status)),
+            Err(error) if error.kind == ErrorKind::NotFound => None,
+            Err(error) => {
+                warn!(job_name = job.name, %error, "the job of a deleted resource can't be polled");
+                return;
+            }
+        };
+        self.queue().deleted_job_polled(&job.uid, runs, self.clock.now());
     }
 
     /// Triggers the reconciliation of the resources that may submit now.
@@ -103,7 +133,7 @@ impl<P> Context<P> {
     pub(crate) fn record_snapshot(&self, leading_since: Timestamp) {
         let now = self.clock.now();
         let queue = self.queue();
-        let (pools, reasons, running) = (queue.stats(now), queue.reasons(), queue.running());
+        let (pools, reasons, running) = (queue.stats(), queue.reasons(), queue.running());
         drop(queue);
         let overdue = |(uid, running_since): &(Uid, Timestamp)| {
             let polled = self.local_states.get(uid).last_polled.unwrap_or(leading_since.max(*running_since));

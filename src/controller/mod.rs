@@ -195,6 +195,7 @@ async fn lead<P: Personalize + Clone>(
         _ = join_all(controllers) => {}
         () = drain_timed_out => {}
         () = every_second => {}
+        () = context.follow_deleted_jobs() => {}
     }
     context.events.flush().await;
     let queue = context.queue();

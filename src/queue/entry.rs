@@ -2,6 +2,7 @@
 
 use crate::api::conditions::{RECONCILING, Reason, State};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus, ImportMode, created_at, resource_version, suspended_by};
+use crate::import::phase::attempts;
 use crate::import::timing::after;
 use crate::import::{ImportRequest, Key, Phase, Timing, Trust};
 use crate::personalize::DatasetArn;
@@ -99,6 +100,12 @@ pub(super) struct Entry {
     pub(super) pending_since: Timestamp,
     /// When the resource was deleted or marked for deletion. Its create request may still arrive.
     pub(super) deleted_at: Option<Timestamp>,
+    /// The job that is in flight, or will be if the create request arrives.
+    pub(super) in_flight_job: Option<String>,
+    /// The job of a deleted resource has ended, or there is none.
+    pub(super) job_is_over: bool,
+    /// When the job of a deleted resource is polled next.
+    pub(super) next_poll: Option<Timestamp>,
     /// Until then it can't submit for a reason outside the queue. No quota is kept free for it, but newer resources of
     /// the same dataset still wait for it.
     pub(super) requeue_at: Option<Timestamp>,
@@ -123,7 +130,15 @@ impl Entry {
         let intent = status.and_then(|status| status.submission.as_ref());
         // Nothing more is submitted for a resource that is marked for deletion, however long a finalizer keeps it.
         let marked = resource.metadata.deletion_timestamp.as_ref().map(|at| at.0);
+        let attempt = match status.map(|status| Phase::of(status, &request)) {
+            Some(Phase::Submitting(attempt)) => Some(attempt),
+            Some(Phase::Running) => status.map(attempts),
+            _ => None,
+        };
         Self {
+            in_flight_job: attempt.filter(|_| state == QueueState::InFlight).map(|attempt| request.job_name(attempt)),
+            job_is_over: previous.is_some_and(|previous| previous.job_is_over),
+            next_poll: previous.and_then(|previous| previous.next_poll),
             state,
             running_since: running_since(resource, &request),
             pending_since: pending_since(resource),
@@ -141,17 +156,17 @@ impl Entry {
     }
 
     /// Whether it uses the quota and its dataset.
-    pub(super) fn is_in_flight(&self, now: Timestamp, timing: &Timing) -> bool {
-        self.reservation != Reservation::None
-            || match self.deleted_at {
-                None => self.state == QueueState::InFlight,
-                Some(_) => now < self.freed_at(timing),
-            }
+    pub(super) fn is_in_flight(&self) -> bool {
+        self.reservation != Reservation::None || self.state == QueueState::InFlight && !self.job_is_over
     }
 
-    /// When a deleted resource frees its dataset: from then on its create request can't arrive any more, and its job
-    /// is listed.
-    pub(super) fn freed_at(&self, timing: &Timing) -> Timestamp {
+    /// Whether the resource is deleted and its job may still run.
+    pub(super) fn has_deleted_job(&self) -> bool {
+        self.deleted_at.is_some() && self.state == QueueState::InFlight && !self.job_is_over
+    }
+
+    /// From when on the create request of a deleted resource can't arrive any more, and its job is found.
+    pub(super) fn request_arrived_at(&self, timing: &Timing) -> Timestamp {
         let deleted = self.deleted_at.unwrap_or(Timestamp::MAX);
         self.intent_at.map_or(deleted, |intent| after(intent.min(deleted), timing.grace))
     }

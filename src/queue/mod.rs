@@ -42,7 +42,7 @@ pub use stats::PoolStats;
 
 use crate::api::conditions::Reason;
 use crate::api::{DatasetImportJob, created_at, resource_version};
-use crate::import::timing::after;
+use crate::import::timing::{after, since};
 use crate::import::{Admission, CooldownCause, ImportRequest, Key, Timing, Trust};
 use crate::personalize::{AccountRegion, DatasetArn};
 use entry::{Entry, Place, QueueState, Reservation};
@@ -52,6 +52,17 @@ use pool::{Cooldown, Pool};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// The job of a deleted resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeletedJob {
+    /// The UID of the resource.
+    pub uid: Uid,
+    /// The dataset that the job imports into.
+    pub dataset: DatasetArn,
+    /// The job's name.
+    pub name: String,
+}
 
 /// The queue over all resources that this operator watches.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -139,10 +150,16 @@ impl Queue {
         let account_region = request.dataset.account_region().clone();
         let entry = Entry::new(resource, request, trust, previous);
         let changed = previous.is_none_or(|previous| previous.state != entry.state);
+        let adopted = entry.in_flight_job.clone();
         let key = Key { namespace, name: resource.name_any() };
         let place = Place { created: created_at(resource), key, uid: uid.clone() };
         self.remove(&uid);
-        self.pool_mut(&account_region).entries.insert(place.clone(), entry);
+        let pool = self.pool_mut(&account_region);
+        // A resource that was created again has adopted the job of the deleted one.
+        for entry in pool.entries.values_mut().filter(|e| e.has_deleted_job() && e.in_flight_job == adopted) {
+            entry.job_is_over = true;
+        }
+        pool.entries.insert(place.clone(), entry);
         self.index.insert(uid, (account_region, place));
         changed
     }
@@ -155,17 +172,16 @@ impl Queue {
     }
 
     /// Removes a deleted resource. Returns the account and region in which it frees quota. It keeps the quota and its
-    /// dataset while its reconciliation is admitted or its create request may still arrive: a deletion can't cancel the
-    /// request.
+    /// dataset while its reconciliation is admitted, its create request may still arrive or its job runs: a deletion
+    /// cancels neither.
     pub fn forget(&mut self, uid: &str, now: Timestamp) -> Option<AccountRegion> {
         self.invalid.remove(uid);
-        let timing = self.timing.clone();
         let entry = self.entry_mut(uid)?;
         entry.deleted_at = entry.deleted_at.or(Some(now));
         if entry.reservation == Reservation::Unconfirmed {
             entry.reservation = Reservation::None;
         }
-        if entry.is_in_flight(now, &timing) {
+        if entry.is_in_flight() {
             return None;
         }
         self.remove(uid)
@@ -194,12 +210,12 @@ impl Queue {
     pub fn try_admit(&mut self, uid: &str, now: Timestamp) -> Admission {
         let Some((account_region, place)) = self.index.get(uid) else { return pool::not_synced() };
         let Some(pool) = self.pools.get_mut(account_region) else { return pool::not_synced() };
-        let admission = pool.admission(place, now, &self.timing);
+        let admission = pool.admission(place, now);
         if admission == Admission::Admitted
             && let Some(entry) = pool.entries.get_mut(place)
         {
             if let Some(until) = self.quarantine_until.filter(|until| now < *until)
-                && !entry.is_in_flight(now, &self.timing)
+                && !entry.is_in_flight()
             {
                 let message = "waiting for the grace period: an earlier leader may have submitted imports that the service does not list yet";
                 return Admission::Pending { message: message.into(), until: Some(until) };
@@ -264,16 +280,13 @@ impl Queue {
     /// The resources of this account and region that would be admitted now.
     #[must_use]
     pub fn admissible(&self, account_region: &AccountRegion, now: Timestamp) -> Vec<Key> {
-        self.pools.get(account_region).map_or_else(Vec::new, |pool| Pool::keys(&pool.admissible(now, &self.timing)))
+        self.pools.get(account_region).map_or_else(Vec::new, |pool| Pool::keys(&pool.admissible(now)))
     }
 
     /// The imports of each account and region.
     #[must_use]
-    pub fn stats(&self, now: Timestamp) -> HashMap<AccountRegion, PoolStats> {
-        self.pools
-            .iter()
-            .map(|(account_region, pool)| (account_region.clone(), pool.stats(now, &self.timing)))
-            .collect()
+    pub fn stats(&self) -> HashMap<AccountRegion, PoolStats> {
+        self.pools.iter().map(|(account_region, pool)| (account_region.clone(), pool.stats())).collect()
     }
 
     /// Job name -> when the import was requested, for the successful imports into this dataset whose resources are in
@@ -341,11 +354,36 @@ impl Queue {
         }
     }
 
+    /// The jobs of deleted resources that are due for a poll: they use the quota until they end. The caller polls them and
+    /// calls [`Self::deleted_job_polled`].
+    pub fn deleted_jobs(&mut self, now: Timestamp) -> Vec<DeletedJob> {
+        let timing = &self.timing;
+        let entries = self.pools.values_mut().flat_map(|pool| &mut pool.entries);
+        let due = entries.filter(|(_, e)| e.has_deleted_job() && e.next_poll.is_none_or(|at| at <= now));
+        due.map(|(place, entry)| {
+            let age = entry.running_since.map_or(Duration::ZERO, |since_when| since(since_when, now));
+            let arrived = Some(entry.request_arrived_at(timing)).filter(|at| now < *at);
+            let next = after(now, timing.poll(age, None));
+            entry.next_poll = Some(arrived.map_or(next, |at| at.min(next)));
+            let name = entry.in_flight_job.clone().unwrap_or_default();
+            DeletedJob { uid: place.uid.clone(), dataset: entry.dataset.clone(), name }
+        })
+        .collect()
+    }
+
+    /// Takes the answer to a poll of the job of a deleted resource: whether the job runs, or `None` if the service does
+    /// not know it. A job may become visible within the grace period.
+    pub fn deleted_job_polled(&mut self, uid: &str, runs: Option<bool>, now: Timestamp) {
+        let timing = self.timing.clone();
+        if let Some(entry) = self.entry_mut(uid).filter(|entry| entry.deleted_at.is_some()) {
+            entry.job_is_over |= runs.map_or_else(|| entry.request_arrived_at(&timing) <= now, |runs| !runs);
+        }
+    }
+
     /// Removes the deleted resources that no longer keep their dataset, and returns where they kept one. No event
     /// announces that moment, so the caller asks again and again, and wakes the resources that wait there.
-    pub fn take_freed(&mut self, now: Timestamp) -> BTreeSet<AccountRegion> {
-        let timing = &self.timing;
-        let freed = |entry: &Entry| entry.deleted_at.is_some() && !entry.is_in_flight(now, timing);
+    pub fn take_freed(&mut self) -> BTreeSet<AccountRegion> {
+        let freed = |entry: &Entry| entry.deleted_at.is_some() && !entry.is_in_flight();
         let entries = self.pools.values().flat_map(|pool| &pool.entries);
         let freed: Vec<Uid> = entries.filter(|(_, e)| freed(e)).map(|(place, _)| place.uid.clone()).collect();
         freed.iter().filter_map(|uid| self.remove(uid)).collect()

@@ -2,7 +2,7 @@
 
 use super::entry::{Entry, Place, Reservation};
 use super::stats::PoolStats;
-use crate::import::{Admission, Backoff, CooldownCause, Key, Timing};
+use crate::import::{Admission, Backoff, CooldownCause, Key};
 use crate::personalize::DatasetArn;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, HashSet};
@@ -38,17 +38,17 @@ impl Pool {
     }
 
     /// How many imports run, or may run.
-    pub(super) fn in_flight(&self, now: Timestamp, timing: &Timing) -> usize {
-        self.entries.values().filter(|entry| entry.is_in_flight(now, timing)).count()
+    pub(super) fn in_flight(&self) -> usize {
+        self.entries.values().filter(|entry| entry.is_in_flight()).count()
     }
 
     /// The places of the resources that would be admitted now if there is no cooldown.
-    pub(super) fn admissible(&self, now: Timestamp, timing: &Timing) -> Vec<&Place> {
-        let in_flight = || self.entries.values().filter(|entry| entry.is_in_flight(now, timing));
+    pub(super) fn admissible(&self, now: Timestamp) -> Vec<&Place> {
+        let in_flight = || self.entries.values().filter(|entry| entry.is_in_flight());
         let mut free = self.quota.saturating_sub(in_flight().count());
         let mut busy_datasets: HashSet<&DatasetArn> = in_flight().map(|entry| &entry.dataset).collect();
         let full = self.datasets_with_full_import();
-        let line = self.entries.iter().filter(|(_, e)| e.is_in_line(now, &full) && !e.is_in_flight(now, timing));
+        let line = self.entries.iter().filter(|(_, e)| e.is_in_line(now, &full) && !e.is_in_flight());
         let mut places = Vec::new();
         for (place, entry) in line {
             if free == 0 {
@@ -69,44 +69,35 @@ impl Pool {
     }
 
     /// Whether a resource may submit now.
-    pub(super) fn admission(&self, place: &Place, now: Timestamp, timing: &Timing) -> Admission {
+    pub(super) fn admission(&self, place: &Place, now: Timestamp) -> Admission {
         let Some(own) = self.entries.get(place) else { return not_synced() };
-        if own.is_in_flight(now, timing) {
+        if own.is_in_flight() {
             return Admission::Admitted;
         }
-        self.dataset_obstacle(place, own, now, timing)
-            .or_else(|| self.cooldown_obstacle(place, own, now, timing))
-            .or_else(|| self.quota_obstacle(place, own, now, timing))
+        self.dataset_obstacle(place, own, now)
+            .or_else(|| self.cooldown_obstacle(place, own, now))
+            .or_else(|| self.quota_obstacle(place, own, now))
             .unwrap_or(Admission::Admitted)
     }
 
     /// What keeps a resource from importing into its dataset.
-    fn dataset_obstacle(&self, place: &Place, own: &Entry, now: Timestamp, timing: &Timing) -> Option<Admission> {
+    fn dataset_obstacle(&self, place: &Place, own: &Entry, now: Timestamp) -> Option<Admission> {
         let same_dataset = || self.entries.iter().filter(|(other, e)| e.dataset == own.dataset && *other != place);
         // The message names no other resource: the next one changes, and may be in another team's namespace.
-        let busy = |until| {
-            let message =
-                format!("waiting for another import into the same dataset ({}) to finish", own.dataset.name());
-            Some(Admission::Pending { message, until })
-        };
-        let in_flight: Vec<&Entry> = same_dataset().map(|(_, e)| e).filter(|e| e.is_in_flight(now, timing)).collect();
-        if !in_flight.is_empty() {
-            // Time alone frees the dataset if only deleted resources use it.
-            let freed = in_flight.iter().map(|e| e.deleted_at.map(|_| e.freed_at(timing).max(now)));
-            return busy(freed.collect::<Option<Vec<_>>>().and_then(|times| times.into_iter().max()));
-        }
+        let message = format!("waiting for another import into the same dataset ({}) to finish", own.dataset.name());
         let full = self.datasets_with_full_import();
         let is_ahead = |other: &Place, e: &Entry| e.is_in_line(now, &full) && other.is_before(place);
-        if same_dataset().any(|(other, e)| is_ahead(other, e)) { busy(None) } else { None }
+        let is_busy = same_dataset().any(|(other, e)| e.is_in_flight() || is_ahead(other, e));
+        is_busy.then_some(Admission::Pending { message, until: None })
     }
 
     /// During a cooldown no resource submits. When it is over, only the first in line is admitted, to find out whether
     /// the service accepts imports again; if it does, the cooldown ends for the others. A rejected resource is not in
     /// line: it is admitted when it is due, unless an older resource is in line.
-    fn cooldown_obstacle(&self, place: &Place, own: &Entry, now: Timestamp, timing: &Timing) -> Option<Admission> {
+    fn cooldown_obstacle(&self, place: &Place, own: &Entry, now: Timestamp) -> Option<Admission> {
         let cooldown = self.cooldown.as_ref()?;
         let until = cooldown.until();
-        let first = self.admissible(until.max(now), timing).first().copied();
+        let first = self.admissible(until.max(now)).first().copied();
         let is_first = first.is_none_or(|first| !first.is_before(place));
         let has_admitted = self.entries.values().any(|entry| entry.reservation != Reservation::None);
         if until <= now && is_first && !has_admitted {
@@ -121,10 +112,10 @@ impl Pool {
         Some(Admission::Pending { message, until: Some(until).filter(|until| is_first && *until > now) })
     }
 
-    fn quota_obstacle(&self, place: &Place, own: &Entry, now: Timestamp, timing: &Timing) -> Option<Admission> {
-        let admissible = self.admissible(now, timing);
+    fn quota_obstacle(&self, place: &Place, own: &Entry, now: Timestamp) -> Option<Admission> {
+        let admissible = self.admissible(now);
         let older = admissible.iter().filter(|other| other.is_before(place)).count();
-        let full = self.in_flight(now, timing) + older >= self.quota;
+        let full = self.in_flight() + older >= self.quota;
         full.then(|| Admission::Pending { message: self.quota_message(own), until: None })
     }
 
@@ -133,10 +124,10 @@ impl Pool {
         format!("waiting for a running import to finish: at most {quota} run at once in {account_region}")
     }
 
-    pub(super) fn stats(&self, now: Timestamp, timing: &Timing) -> PoolStats {
+    pub(super) fn stats(&self) -> PoolStats {
         let mut stats = PoolStats::default();
         for entry in self.entries.values() {
-            if entry.is_in_flight(now, timing) {
+            if entry.is_in_flight() {
                 stats.in_flight += 1;
             } else if entry.is_pending() {
                 stats.pending += 1;

@@ -119,13 +119,14 @@ fn unready_dataset_keeps_its_order_and_blocks_no_other_dataset() {
 }
 
 #[test]
-fn deleted_resource_with_a_finalizer_blocks_no_other() {
-    for status in [None, Some("CREATE IN_PROGRESS")] {
-        let mut deleted = submitted(resource(1, "a"), status);
-        deleted.metadata.deletion_timestamp = Some(Time(at(5)));
-        let mut queue = queue(&[deleted, resource(2, "a")]);
-        assert!(admit(&mut queue, "r002"));
-    }
+fn deleted_resource_with_a_finalizer_blocks_no_other_once_its_job_has_ended() {
+    let mut deleted = submitted(resource(1, "a"), None);
+    deleted.metadata.deletion_timestamp = Some(Time(at(5)));
+    let mut queue = queue(&[deleted.clone(), resource(2, "a")]);
+    assert!(!admit(&mut queue, "r002"));
+    queue.deleted_job_polled("r001", Some(false), at(1000));
+    queue.observe(&deleted, Trust::Trusted);
+    assert!(admit(&mut queue, "r002"));
 }
 
 #[test]
@@ -170,6 +171,39 @@ fn no_quota_is_kept_free_for_a_backed_off_resource() {
     assert!(admit(&mut queue, "r002"));
     queue.release("r002");
     assert!(matches!(queue.try_admit("r002", at(2000)), Admission::Pending { .. }));
+}
+
+#[test]
+fn job_of_a_deleted_resource_uses_the_quota_until_it_ends() {
+    let running = submitted(resource(1, "a"), None);
+    for (poll, is_over) in [(Some(true), false), (Some(false), true), (None, true)] {
+        let mut queue = Queue::new(1, timing());
+        [running.clone(), resource(2, "b")].iter().for_each(|resource| {
+            queue.observe(resource, Trust::Trusted);
+        });
+        queue.forget("r001", at(1000));
+        let later = at(1000 + i64::try_from(timing().grace.as_secs()).unwrap());
+        let due = queue.deleted_jobs(later);
+        assert_eq!(due.iter().map(|job| job.name.clone()).collect::<Vec<_>>(), [request(&running).job_name(1)]);
+        assert_eq!(queue.deleted_jobs(later), [], "the next poll is not due yet");
+        assert!(matches!(queue.try_admit("r002", later), Admission::Pending { .. }));
+        queue.deleted_job_polled("r001", poll, later);
+        assert_eq!(!queue.take_freed().is_empty(), is_over, "{poll:?}");
+        assert_eq!(queue.try_admit("r002", later) == Admission::Admitted, is_over, "{poll:?}");
+    }
+}
+
+#[test]
+fn job_that_a_new_resource_adopts_counts_once() {
+    let running = submitted(resource(1, "a"), None);
+    let mut queue = Queue::new(2, timing());
+    queue.observe(&running, Trust::Trusted);
+    queue.forget("r001", at(1000));
+    let mut adopted = running;
+    adopted.metadata.uid = Some("again".into());
+    queue.observe(&adopted, Trust::Trusted);
+    queue.observe(&resource(2, "b"), Trust::Trusted);
+    assert_eq!(queue.try_admit("r002", at(2000)), Admission::Admitted);
 }
 
 #[test]
@@ -291,24 +325,37 @@ proptest! {
     }
 }
 
+/// Polls the jobs of deleted resources; the service knows none.
+fn poll_unknown_jobs(queue: &mut Queue, now: Timestamp) -> usize {
+    let due = queue.deleted_jobs(now);
+    due.iter().for_each(|job| queue.deleted_job_polled(&job.uid, None, now));
+    due.len()
+}
+
 #[test]
 fn deleted_resource_keeps_its_dataset_until_its_request_can_no_longer_arrive() {
-    let mut queue = queue(&[with_intent(resource(1, "a")), resource(2, "a"), resource(3, "b")]);
-    assert_eq!(queue.forget("r001", at(10)), None);
-    assert!(!queue.contains("r001"));
-    let grace = i64::try_from(timing().grace.as_secs()).unwrap();
-    let Admission::Pending { until: Some(until), .. } = queue.try_admit("r002", at(10)) else {
-        panic!("time alone frees the dataset")
-    };
-    assert_eq!(until, at(grace));
-    assert_eq!(queue.stats(at(10))[request(&resource(1, "a")).dataset.account_region()].in_flight, 1);
-    assert_eq!(queue.try_admit("r002", until), Admission::Admitted);
+    let mut marked = with_intent(resource(1, "a"));
+    marked.metadata.deletion_timestamp = Some(Time(at(5)));
     // A finalizer makes no difference.
-    let mut deleted = with_intent(resource(1, "a"));
-    deleted.metadata.deletion_timestamp = Some(Time(at(5)));
-    let mut queue = self::queue(&[deleted, resource(2, "a")]);
-    assert!(matches!(queue.try_admit("r002", at(10)), Admission::Pending { .. }));
-    assert_eq!(queue.try_admit("r002", until), Admission::Admitted);
+    for (first, is_marked) in [(with_intent(resource(1, "a")), false), (marked, true)] {
+        let mut queue = queue(&[first, resource(2, "a")]);
+        let region = request(&resource(1, "a")).dataset.account_region().clone();
+        if !is_marked {
+            assert_eq!(queue.forget("r001", at(10)), None);
+        }
+        assert!(!queue.contains("r001"));
+        assert_eq!(queue.stats()[&region].in_flight, 1);
+        assert_eq!(poll_unknown_jobs(&mut queue, at(10)), 1);
+        assert_eq!(queue.take_freed(), BTreeSet::new(), "its request may still arrive");
+        assert!(matches!(queue.try_admit("r002", at(10)), Admission::Pending { .. }));
+        let end = after(at(0), timing().grace);
+        poll_unknown_jobs(&mut queue, after(at(0), timing().grace / 2));
+        assert_eq!(poll_unknown_jobs(&mut queue, end), 1, "it is due when the grace period ends");
+        assert_eq!(queue.take_freed(), BTreeSet::from([region.clone()]));
+        assert_eq!(queue.admissible(&region, end).len(), 1, "the next resource can be woken");
+        assert_eq!(queue.try_admit("r002", end), Admission::Admitted);
+        assert_eq!(queue.take_freed(), BTreeSet::new(), "once");
+    }
 }
 
 #[test]
@@ -372,8 +419,8 @@ fn waiting_time_starts_when_the_resource_may_submit() {
     conditions::set(&mut status, 1, Reason::Suspended, "", at(2));
     conditions::set(&mut status, 1, Reason::Queued, "", at(500));
     released.status = Some(status);
-    assert_eq!(queue(std::slice::from_ref(&released)).stats(at(1000))[&account_region].pending_since, Some(at(500)));
-    assert_eq!(queue(&[released, resource(7, "b")]).stats(at(1000))[&account_region].pending_since, Some(at(7)));
+    assert_eq!(queue(std::slice::from_ref(&released)).stats()[&account_region].pending_since, Some(at(500)));
+    assert_eq!(queue(&[released, resource(7, "b")]).stats()[&account_region].pending_since, Some(at(7)));
 }
 
 #[test]
@@ -418,18 +465,6 @@ fn rejected_resource_is_admitted_after_a_cooldown_that_no_other_resource_ended()
     queue.start_cooldown(&account_region, CooldownCause::Quota, at(1000), |_| Duration::from_secs(60));
     assert!(matches!(queue.try_admit("r001", at(1000)), Admission::Pending { until: Some(_), .. }));
     assert_eq!(queue.try_admit("r001", at(1060)), Admission::Admitted);
-}
-
-#[test]
-fn resource_deleted_in_flight_frees_its_dataset_when_the_grace_period_ends() {
-    let mut queue = queue(&[with_intent(resource(1, "a")), resource(2, "a")]);
-    let region = request(&resource(1, "a")).dataset.account_region().clone();
-    queue.forget("r001", at(10));
-    assert_eq!(queue.take_freed(at(10)), BTreeSet::new(), "its request may still arrive");
-    let end = after(at(0), timing().grace);
-    assert_eq!(queue.take_freed(end), BTreeSet::from([region.clone()]));
-    assert_eq!(queue.admissible(&region, end).len(), 1, "the next resource can be woken");
-    assert_eq!(queue.take_freed(end), BTreeSet::new(), "once");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Faults and edits during the lifecycle of a resource.
 
-use super::{CREATE, assert_imported_once, import_nightly, reconcile_count, records_intent};
+use super::{CREATE, DESCRIBE, assert_imported_once, import_nightly, reconcile_count, records_intent};
 use crate::env::proxy::Fault;
 use crate::env::{TestEnv, dataset_arn, eventually, text};
 use personalize_operator::api::DatasetImportJobStatus;
@@ -490,6 +490,27 @@ fn fault_119_superseded_import_is_made_when_a_user_asks_for_it() {
     env.wait_for_reason("old", "Superseded");
     env.annotate("old", "personalize-operator.io/retry-requested-at=now");
     env.wait_for_reason("old", "ImportSucceeded");
+    assert_eq!(env.accepted_count(), 2);
+    env.check_invariants_settled();
+}
+
+#[test]
+fn fault_120_job_of_a_deleted_resource_counts_until_it_ends() {
+    let env = TestEnv::new();
+    env.service.set_durations(0, 600_000);
+    let _operator = env.start_operator(&["--max-in-flight=1"]);
+    env.import("deleted", "d1", json!({}));
+    env.wait_for_reason("deleted", "Importing");
+    env.delete("deleted");
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "Queued");
+    let polls = env.service.call_count(DESCRIBE);
+    eventually("the job of the deleted resource is polled", || {
+        (env.service.call_count(DESCRIBE) > polls + 3).then_some(())
+    });
+    assert_eq!(env.accepted_count(), 1);
+    env.service.set_durations(0, 0);
+    env.wait_for_reason("nightly", "ImportSucceeded");
     assert_eq!(env.accepted_count(), 2);
     env.check_invariants_settled();
 }

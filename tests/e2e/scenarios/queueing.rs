@@ -134,7 +134,7 @@ fn import_with_a_busy_dataset_does_not_block_others_with_a_quota_of_one() {
 }
 
 #[test]
-fn deleted_import_makes_room_for_the_next() {
+fn deleted_import_makes_room_for_the_next_when_its_job_ends() {
     let env = TestEnv::new();
     env.service.set_durations(100, 600_000);
     let _operator = env.start_operator(&["--max-in-flight=1"]);
@@ -143,6 +143,8 @@ fn deleted_import_makes_room_for_the_next() {
     env.import("b", "d1", json!({}));
     env.wait_for_reason("b", "Queued");
     env.delete("a");
+    let name = env.service.jobs()[0]["name"].as_str().unwrap().to_owned();
+    env.service.finish_job(&name);
     env.wait_for_reason("b", "Importing");
 }
 

@@ -6,9 +6,9 @@ use crate::state::{ActiveReconciliation, CreateCall, ModelJob, ModelState, Snaps
 use kube::ResourceExt;
 use personalize_operator::api::Tag;
 use personalize_operator::import::{Admission, AfterWrite, Effect, LocalState, Next, ObservedJob, Outcome};
-use personalize_operator::personalize::{ErrorKind, Job, JobSummary, ServiceError};
+use personalize_operator::personalize::{ACTIVE, Dataset, ErrorKind, Job, JobSummary, ServiceError};
 use personalize_operator::reconciliation::{Failure, Interrupted, Observation, Reconciliation};
-use personalize_operator::testing::active_dataset;
+use std::sync::Arc;
 
 /// What goes wrong with an effect.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,6 +21,10 @@ pub(crate) enum Fault {
     ReadFails,
     /// A lookup finds a job without its tags.
     TagsMissing,
+}
+
+fn active_dataset() -> Dataset {
+    Dataset { status: ACTIVE.into(), created: None }
 }
 
 fn error(kind: ErrorKind) -> ServiceError {
@@ -74,9 +78,16 @@ impl ProtocolModel {
                 Next::Perform(Effect::DescribeDataset) if !may_fail => Observation::Dataset(Ok(active_dataset())),
                 Next::Perform(_) => return,
                 Next::TryAdmit => {
+                    let uid = active.reconciliation.uid();
+                    let queue = &mut Arc::make_mut(&mut state.operators[o]).queue;
                     // A reconciliation may start at any time here, so no wake-up is modelled.
-                    let _ = operator.queue.take_freed(now);
-                    let admission = operator.queue.try_admit(&active.reconciliation.uid(), now);
+                    for deleted in queue.deleted_jobs(now) {
+                        let named = |job: &&ModelJob| self.imports[job.resource].job_name(job.attempt) == deleted.name;
+                        let found = state.jobs.iter().filter(|job| job.visible).find(named);
+                        queue.deleted_job_polled(&deleted.uid, found.map(|job| !job.has_ended()), now);
+                    }
+                    let _ = queue.take_freed();
+                    let admission = queue.try_admit(&uid, now);
                     Observation::Admission(if bypass_queue { Admission::Admitted } else { admission })
                 }
                 Next::Finish(outcome) => return self.finish(state, o, r, &outcome),
