@@ -9,7 +9,9 @@ use crate::api::{DatasetImportJob, DatasetImportJobStatus};
 use crate::import::timing::since;
 use crate::import::{AfterWrite, Effect, ImportRequest, MANAGER, ObservedJob};
 use crate::personalize::{ErrorKind, Personalize, ServiceError};
-use crate::reconciliation::{self, Failure, Finished, Interrupted, Observation, Reconciliation, Stopped, drive};
+use crate::reconciliation::{
+    self, Executor as _, Failure, Finished, Interrupted, Observation, Reconciliation, Stopped, drive,
+};
 use crate::redact::{sanitize, sanitize_display};
 use crate::telemetry::metrics::ErrorLabel;
 use futures::FutureExt;
@@ -147,8 +149,11 @@ impl<P: Personalize> Context<P> {
             name: resource.name_any(),
         };
         // A panic in one reconciliation must not stop the others.
-        let run = AssertUnwindSafe(drive(&mut reconciliation, &mut executor, &self.queue, &self.timing)).catch_unwind();
-        let (finished, result) = match run.await {
+        let run = async {
+            let result = drive(&mut reconciliation, &mut executor, &self.queue, &self.timing).await;
+            executor.confirm_write(&mut reconciliation, result).await
+        };
+        let (finished, result) = match AssertUnwindSafe(run).catch_unwind().await {
             Ok(Ok(finished)) => (finished, Ok(())),
             Ok(Err(Stopped::Interrupted(Interrupted::Deleted))) => {
                 // The watch will report the deletion. Requeue in case the answer was wrong.
@@ -366,6 +371,22 @@ impl<P: Personalize> Executor<'_, P> {
             Err(error) if error.is_rejection() => Err(error),
             Err(error) => Err(Error::UnconfirmedWrite(Box::new(error))),
         }
+    }
+
+    /// Finds out whether a status write without an answer was applied. Its resource keeps quota and dataset only if this
+    /// read gets no answer, too. A write that arrives even later can record an intent; the watch delivers it, and no
+    /// create follows a write that is not confirmed.
+    async fn confirm_write(
+        &mut self,
+        reconciliation: &mut Reconciliation,
+        result: Result<Finished, Stopped<Error>>,
+    ) -> Result<Finished, Stopped<Error>> {
+        let Err(Stopped::Executor(Error::UnconfirmedWrite(cause))) = result else { return result };
+        let Ok(read) = self.perform(reconciliation, Effect::ReadResource).await else {
+            return Err(Stopped::Executor(Error::UnconfirmedWrite(cause)));
+        };
+        reconciliation.apply(read, self.now(), &mut self.context.queue()).map_err(Stopped::Interrupted)?;
+        Err(Stopped::Executor(*cause))
     }
 
     /// Logs, counts and publishes what a status write changed.

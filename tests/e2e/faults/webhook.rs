@@ -18,8 +18,8 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// Serves a webhook that rejects everything with this status and counts its calls. Returns its URL and the CA of its
-/// certificate.
+/// Serves a webhook that rejects everything with this status, or never answers if it is null, and counts its calls.
+/// Returns its URL and the CA of its certificate.
 fn serve_rejecting_webhook(env: &TestEnv, status: Value, calls: &Arc<AtomicUsize>) -> (String, String) {
     let path = env.dir().join("webhook.kubeconfig");
     env.control_plane.kubeconfig_for("webhook", &[], &path).unwrap();
@@ -66,6 +66,9 @@ async fn reject(
     // kubectl itself waits for as long as Retry-After says.
     let is_probe = review["request"]["name"] == "probe";
     let status = if is_probe { denial() } else { status.clone() };
+    if status.is_null() {
+        std::future::pending::<()>().await;
+    }
     let response = json!({"uid": review["request"]["uid"], "allowed": false, "status": status});
     let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response});
     Ok(Response::new(Full::new(Bytes::from(review.to_string()))))
@@ -179,6 +182,30 @@ fn fault_82_webhook_that_asks_to_retry_later_delays_only_its_own_resource() {
     assert_eq!(env.accepted_count(), 1);
     delete(env.control_plane, "validatingwebhookconfiguration", &name);
     env.check_invariants();
+}
+
+#[test]
+fn fault_105_webhook_that_hangs_for_one_resource_does_not_keep_the_quota() {
+    let env = TestEnv::new();
+    let (url, ca) = serve_rejecting_webhook(&env, Value::Null, &Arc::default());
+    let name = format!("hanging-{}", env.namespace);
+    let mut hanging = webhook_for("blocked", &webhook(&name, &env.namespace, &url, &ca));
+    // The operator gives up before the API server does, so it gets no answer.
+    hanging["webhooks"][0]["timeoutSeconds"] = json!(30);
+    apply(env.control_plane, &hanging);
+    wait_until_rejecting(&env);
+    env.import("blocked", "d1", json!({}));
+    let operator = env.start_operator(&["--max-in-flight=1", "--backoff-min=1h", "--backoff-max=1h"]);
+    eventually("a write gets no answer", || operator.log().contains("did not answer in time").then_some(()));
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    assert_eq!(env.accepted_count(), 1);
+    delete(env.control_plane, "validatingwebhookconfiguration", &name);
+    operator.kill();
+    let _operator = env.start_operator(&[]);
+    env.wait_for_reason("blocked", "ImportSucceeded");
+    assert_eq!(env.accepted_count(), 2);
+    env.check_invariants_settled();
 }
 
 #[test]
