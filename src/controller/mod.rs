@@ -165,13 +165,14 @@ async fn lead<P: Personalize + Clone>(
     });
     let controllers = scopes.into_iter().zip(enqueued).map(|(scope, enqueued)| {
         let (reader, writer) = reflector::store();
+        let store = reader.clone();
         let (synced, on_synced) = channel(());
         let events = watch::events(Arc::clone(&context), scope, leadership.takeover, options.watch_timeout, synced);
         Controller::for_stream(events.reflect(writer).applied_objects(), reader)
             .reconcile_on(enqueued)
             .reconcile_all_on(watch::changes(on_synced))
             .graceful_shutdown_on(stopped(stop.clone()))
-            .run(reconcile, error_policy, Arc::clone(&context))
+            .run(move |guarded, context| reconcile(guarded, store.clone(), context), error_policy, Arc::clone(&context))
             .for_each(|_| std::future::ready(()))
     });
     let leading_since = clock.now();

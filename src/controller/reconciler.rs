@@ -20,6 +20,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 use kube::api::{Api, PostParams};
 use kube::runtime::controller::Action;
+use kube::runtime::reflector::{ObjectRef, Store};
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -88,6 +89,7 @@ impl Error {
 /// Reconciles a resource that the watch delivered or that was requeued.
 pub(super) async fn reconcile<P: Personalize>(
     guarded: Arc<Guarded>,
+    store: Store<Guarded>,
     context: Arc<Context<P>>,
 ) -> Result<Action, Infallible> {
     // JSON logs would hide a field called `name` behind the name of the span. The level `error` keeps the span at every
@@ -108,6 +110,11 @@ pub(super) async fn reconcile<P: Personalize>(
             return Ok(Action::await_change());
         }
         let Some(_worker) = context.workers.acquire(resource).await else { return Ok(Action::await_change()) };
+        // It may have changed in the meantime, or be deleted.
+        let current = store.get(&ObjectRef::from_obj(guarded.as_ref()));
+        let Some(Ok(resource)) = current.as_deref().map(|guarded| &guarded.0) else {
+            return Ok(Action::await_change());
+        };
         let start = Instant::now();
         context.metrics.worker_started();
         // Any number of reconciles wait for a worker. On the heap, only those in progress need their space.

@@ -1,85 +1,159 @@
-//! Limits of concurrent reconciles.
+//! Limits of concurrent reconciles, and their order.
+//!
+//! Each account and region has workers of its own, and its namespaces share them by two rules:
+//!
+//! - A namespace takes a worker only while it has fewer than are free. One namespace gets half of them, two get a third
+//!   each, and so on: some stay free for the next one.
+//! - A worker goes to the namespace that has the fewest; among equals, to the one whose last turn is the longest ago.
+//!
+//! So a namespace without a worker waits at most `t * (1 + k / n)`: `t` is how long a reconcile takes, `n` the number of
+//! workers, and `k` how many other namespaces of the account and region wait without one. The number of their resources
+//! does not matter. Each call of a reconcile has a timeout, and the first one that fails ends it.
 
 use crate::api::DatasetImportJob;
 use crate::personalize::{AccountRegion, DatasetArn};
 use kube::ResourceExt;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-/// What a limit is for: an account and region, or one namespace in it. Resources with an invalid spec have no account.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Scope {
-    account_region: Option<AccountRegion>,
-    namespace: Option<String>,
-}
-
-/// The right to reconcile one resource, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Worker(#[expect(dead_code, reason = "dropped at the end")] [OwnedSemaphorePermit; 3]);
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
 
 /// How many accounts and regions can have all their workers busy at once. Users choose accounts and regions, so their
 /// number does not bound the connections and the memory of this process.
 const MAX_BUSY_ACCOUNT_REGIONS: usize = 32;
 
+/// One namespace in an account and region. Resources with an invalid spec have no account.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Scope {
+    account_region: Option<AccountRegion>,
+    namespace: String,
+}
+
+/// The reconciles of a scope.
+#[derive(Debug, Default)]
+struct Line {
+    busy: usize,
+    /// When it last got a worker, or began to wait: a number that grows.
+    turn: u64,
+    waiting: VecDeque<oneshot::Sender<Worker>>,
+}
+
 #[derive(Debug, Default)]
 struct State {
-    /// The semaphores in use.
-    semaphores: HashMap<Scope, Weak<Semaphore>>,
+    /// Users choose namespaces, accounts and regions, so only those in use are kept.
+    lines: HashMap<Scope, Line>,
+    turns: u64,
     closed: bool,
 }
 
-/// The workers of a leader. Each account and region has a number of its own, and one namespace gets at most half of
-/// them. So calls that hang, for whatever reason, occupy only workers of their account and region, or of their namespace.
+impl State {
+    fn turn(&mut self) -> u64 {
+        self.turns += 1;
+        self.turns
+    }
+
+    /// The scope that gets the next worker.
+    fn next(&self, per_account_region: usize) -> Option<Scope> {
+        let (mut in_account_region, mut in_namespace, mut in_all) = (HashMap::new(), HashMap::new(), 0);
+        for (scope, line) in &self.lines {
+            *in_account_region.entry(&scope.account_region).or_insert(0) += line.busy;
+            *in_namespace.entry(&scope.namespace).or_insert(0) += line.busy;
+            in_all += line.busy;
+        }
+        let free_in_all = per_account_region * MAX_BUSY_ACCOUNT_REGIONS - in_all;
+        let may_take = |scope: &Scope, line: &Line| {
+            let free = per_account_region - in_account_region[&scope.account_region];
+            line.busy < free && in_namespace[&scope.namespace] < free_in_all
+        };
+        let waiting = self.lines.iter().filter(|(scope, line)| !line.waiting.is_empty() && may_take(scope, line));
+        waiting.min_by_key(|(_, line)| (line.busy, line.turn)).map(|(scope, _)| scope.clone())
+    }
+}
+
+/// The right to reconcile one resource, until it is dropped.
 #[derive(Debug)]
+pub(crate) struct Worker {
+    workers: Workers,
+    scope: Scope,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if let Some(line) = self.workers.state().lines.get_mut(&self.scope) {
+            line.busy -= 1;
+        }
+        self.workers.hand_out();
+    }
+}
+
+/// The workers of a leader.
+#[derive(Debug, Clone)]
 pub(crate) struct Workers {
     per_account_region: usize,
-    all: Arc<Semaphore>,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 impl Workers {
     pub(crate) fn new(per_account_region: u16) -> Self {
-        let per_account_region = usize::from(per_account_region.max(1));
-        let all = Arc::new(Semaphore::new(per_account_region * MAX_BUSY_ACCOUNT_REGIONS));
-        Self { per_account_region, all, state: Mutex::default() }
+        Self { per_account_region: per_account_region.max(1).into(), state: Arc::default() }
     }
 
-    /// Waits for a worker, first come first served. `None` after a shutdown has begun.
+    /// Waits for a worker. `None` after a shutdown has begun.
     pub(crate) async fn acquire(&self, resource: &DatasetImportJob) -> Option<Worker> {
         let dataset = DatasetArn::parse(&resource.spec.dataset_arn).ok();
-        let account_region = dataset.map(|dataset| dataset.account_region().clone());
-        let pool = Scope { account_region, namespace: None };
-        let namespace = Scope { namespace: Some(resource.namespace().unwrap_or_default()), ..pool.clone() };
-        // A resource that waits for its namespace must not keep the others of its account and region waiting.
-        let in_namespace =
-            self.semaphore(namespace, self.per_account_region.div_ceil(2))?.acquire_owned().await.ok()?;
-        let in_pool = self.semaphore(pool, self.per_account_region)?.acquire_owned().await.ok()?;
-        let in_process = Arc::clone(&self.all).acquire_owned().await.ok()?;
-        Some(Worker([in_namespace, in_pool, in_process]))
+        let scope = Scope {
+            account_region: dataset.map(|dataset| dataset.account_region().clone()),
+            namespace: resource.namespace().unwrap_or_default(),
+        };
+        let (sender, receiver) = oneshot::channel();
+        self.wait(scope, sender);
+        self.hand_out();
+        receiver.await.ok()
     }
 
     /// Ends all waiting. Reconciles in progress continue.
     pub(crate) fn close(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         state.closed = true;
-        self.all.close();
-        state.semaphores.values().filter_map(Weak::upgrade).for_each(|semaphore| semaphore.close());
+        state.lines.values_mut().for_each(|line| line.waiting.clear());
     }
 
-    fn semaphore(&self, scope: Scope, permits: usize) -> Option<Arc<Semaphore>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+    fn wait(&self, scope: Scope, sender: oneshot::Sender<Worker>) {
+        let mut state = self.state();
         if state.closed {
-            return None;
+            return;
         }
-        if let Some(semaphore) = state.semaphores.get(&scope).and_then(Weak::upgrade) {
-            return Some(semaphore);
+        let turn = state.turn();
+        let line = state.lines.entry(scope).or_insert_with(|| Line { turn, ..Line::default() });
+        line.waiting.push_back(sender);
+    }
+
+    fn hand_out(&self) {
+        // The lock is released before a worker is sent: one whose reconcile was cancelled is dropped, and takes it.
+        while let Some((sender, worker)) = self.next() {
+            let _ = sender.send(worker);
         }
-        // Users choose namespaces, accounts and regions, so only those in use are kept.
-        state.semaphores.retain(|_, semaphore| semaphore.strong_count() > 0);
-        let semaphore = Arc::new(Semaphore::new(permits));
-        state.semaphores.insert(scope, Arc::downgrade(&semaphore));
-        Some(semaphore)
+    }
+
+    fn next(&self) -> Option<(oneshot::Sender<Worker>, Worker)> {
+        let mut state = self.state();
+        loop {
+            let Some(scope) = state.next(self.per_account_region) else {
+                state.lines.retain(|_, line| line.busy > 0 || !line.waiting.is_empty());
+                return None;
+            };
+            let turn = state.turn();
+            let line = state.lines.get_mut(&scope)?;
+            let mut waiting = std::iter::from_fn(|| line.waiting.pop_front());
+            if let Some(sender) = waiting.find(|sender| !sender.is_closed()) {
+                line.busy += 1;
+                line.turn = turn;
+                return Some((sender, Worker { workers: self.clone(), scope }));
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -101,18 +175,61 @@ mod tests {
         std::iter::from_fn(|| workers.acquire(resource).now_or_never().flatten()).collect()
     }
 
+    /// The order in which waiting reconciles of these namespaces get the only worker.
+    fn order(namespaces: [&'static str; 6]) -> String {
+        let workers = Workers::new(1);
+        let busy = take(&workers, &resource("busy", "eu-west-1"));
+        let resources = namespaces.map(|namespace| (namespace, resource(namespace, "eu-west-1")));
+        let mut waiting: Vec<_> = resources.iter().map(|(name, r)| (*name, Box::pin(workers.acquire(r)))).collect();
+        assert!(waiting.iter_mut().all(|(_, acquire)| acquire.now_or_never().is_none()));
+        drop(busy);
+        let mut served = String::new();
+        while let Some(at) = waiting.iter_mut().position(|(_, acquire)| acquire.now_or_never().is_some()) {
+            served += waiting.remove(at).0;
+        }
+        served
+    }
+
     #[test]
-    fn busy_namespace_and_busy_region_leave_workers_to_the_others() {
+    fn busy_namespaces_and_busy_regions_leave_workers_to_the_others() {
         let workers = Workers::new(4);
         let slow = take(&workers, &resource("slow", "eu-west-1"));
         assert_eq!(slow.len(), 2, "half of the account and region");
-        assert_eq!(take(&workers, &resource("other", "eu-west-1")).len(), 2);
-        let others = take(&workers, &resource("other", "eu-west-1"));
-        let more = take(&workers, &resource("third", "eu-west-1"));
-        assert_eq!((others.len(), more.len()), (2, 0), "four in all");
+        let too = take(&workers, &resource("slow-too", "eu-west-1"));
+        assert_eq!(too.len(), 1, "one stays free");
+        let third = take(&workers, &resource("third", "eu-west-1"));
+        assert_eq!((third.len(), take(&workers, &resource("fourth", "eu-west-1")).len()), (1, 0), "four in all");
         assert_eq!(take(&workers, &resource("slow", "us-east-1")).len(), 2, "another region has its own");
         drop(slow);
-        assert_eq!(take(&workers, &resource("third", "eu-west-1")).len(), 2, "a finished reconcile frees its worker");
+        assert_eq!(take(&workers, &resource("fourth", "eu-west-1")).len(), 1, "a finished reconcile frees its worker");
+    }
+
+    #[test]
+    fn namespaces_take_turns() {
+        assert_eq!(order(["a", "a", "a", "b", "b", "c"]), "abcaba");
+    }
+
+    #[test]
+    fn namespace_without_a_worker_goes_first() {
+        let workers = Workers::new(3);
+        let (many, one) = (resource("many", "eu-west-1"), resource("one", "eu-west-1"));
+        let mut busy = take(&workers, &many);
+        busy.extend(take(&workers, &resource("other", "eu-west-1")));
+        assert_eq!(busy.len(), 3);
+        let (mut earlier, mut later) = (Box::pin(workers.acquire(&many)), Box::pin(workers.acquire(&one)));
+        assert!((&mut earlier).now_or_never().is_none() && (&mut later).now_or_never().is_none());
+        busy.pop();
+        assert!(later.now_or_never().is_some() && earlier.now_or_never().is_none());
+    }
+
+    #[test]
+    fn reconcile_that_was_cancelled_while_it_waited_gets_no_worker() {
+        let workers = Workers::new(1);
+        let resource = resource("shop", "eu-west-1");
+        let busy = take(&workers, &resource);
+        assert!(workers.acquire(&resource).now_or_never().is_none());
+        drop(busy);
+        assert_eq!(take(&workers, &resource).len(), 1);
     }
 
     #[test]
@@ -127,17 +244,22 @@ mod tests {
     #[test]
     fn number_of_accounts_and_regions_does_not_multiply_the_workers_without_end() {
         let workers = Workers::new(2);
-        let busy: Vec<Worker> = (0..100).flat_map(|i| take(&workers, &resource("shop", &format!("r{i}")))).collect();
-        assert_eq!(busy.len(), 2 * MAX_BUSY_ACCOUNT_REGIONS);
+        let fill = |namespace: &str| -> Vec<Worker> {
+            (0..100).flat_map(|i| take(&workers, &resource(namespace, &format!("r{i}")))).collect()
+        };
+        let busy = fill("shop");
+        assert_eq!(busy.len(), MAX_BUSY_ACCOUNT_REGIONS, "half of all");
+        let all: Vec<Worker> = ["b", "c", "d", "e", "f", "g", "h"].into_iter().flat_map(fill).chain(busy).collect();
+        assert_eq!(all.len(), 2 * MAX_BUSY_ACCOUNT_REGIONS);
     }
 
     #[test]
-    fn only_limits_in_use_are_kept() {
+    fn only_lines_in_use_are_kept() {
         let workers = Workers::new(4);
         for i in 0..100 {
             drop(take(&workers, &resource(&format!("ns-{i}"), "eu-west-1")));
         }
-        assert!(workers.state.lock().unwrap().semaphores.len() <= 3);
+        assert!(workers.state().lines.is_empty());
     }
 
     #[tokio::test]

@@ -19,6 +19,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::testing::{self, spec, timing};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::runtime::events::Reporter;
+use kube::runtime::watcher::Event;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
@@ -173,4 +174,23 @@ async fn lease_that_expires_between_intent_and_create_stops_the_create() {
     let (result, writes, creates) = reconcile(Some((DESCRIBE, 2))).await;
     assert!(matches!(result, Err(Error::NotLeading)), "{result:?}");
     assert_eq!((writes, creates), (1, 0), "the intent is recorded, and no job is created");
+}
+
+#[tokio::test]
+async fn resource_deleted_while_it_waits_for_a_worker_is_not_reconciled() {
+    let lease = LeaseHold::forever();
+    let service = Arc::new(Service { calls: Mutex::default(), lease: lease.clone(), lease_expires_during: None });
+    let (context, requests) = context(service, lease);
+    let (resource, context) = (resource(), Arc::new(context));
+    context.observe(&resource);
+    let (store, mut writer) = kube::runtime::reflector::store();
+    let worker = context.workers.acquire(&resource).await;
+    let guarded = kube::core::DeserializeGuard(Ok(resource));
+    writer.apply_watcher_event(&Event::Apply(guarded.clone()));
+    let mut reconcile = Box::pin(super::reconcile(Arc::new(guarded.clone()), store, context));
+    assert!((&mut reconcile).now_or_never().is_none(), "it waits");
+    writer.apply_watcher_event(&Event::Delete(guarded));
+    drop(worker);
+    assert_eq!(reconcile.await, Ok(Action::await_change()));
+    assert!(requests.lock().unwrap().is_empty());
 }

@@ -438,6 +438,41 @@ fn fault_78_namespace_that_can_not_be_listed_does_not_hold_up_the_others() {
 }
 
 #[test]
+fn fault_106_writes_that_hang_in_some_namespaces_do_not_hold_up_another() {
+    let env = TestEnv::new();
+    let slow = ["a", "b"].map(|suffix| format!("{}-{suffix}", env.namespace));
+    let imports = slow.iter().flat_map(|namespace| {
+        (0..10).map(move |i| {
+            let mut manifest = TestEnv::manifest(&format!("slow-{i}"), &format!("{namespace}-{i}"), json!({}));
+            manifest["metadata"]["namespace"] = json!(namespace);
+            manifest
+        })
+    });
+    let namespaces =
+        slow.iter().map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": namespaces.chain(imports).collect::<Vec<_>>()});
+    let applied = env.control_plane.kubectl(&["apply", "-f", "-"], Some(&list.to_string())).unwrap();
+    assert!(applied.status.success(), "{}", text(&applied));
+    let proxy = env.start_proxy();
+    let suffering = slow.clone();
+    proxy.inject(move |call| {
+        let hangs = call.label == STATUS && suffering.iter().any(|name| call.path.contains(&format!("/{name}/")));
+        if hangs { Fault::HangRequest } else { Fault::None }
+    });
+    let watched = format!("--watch-namespaces={},{}", env.namespace, slow.join(","));
+    let flags = [watched.as_str(), "--concurrency=4", "--max-in-flight=50", "--kube-timeout=1h"];
+    let operator = env.spawn_operator_behind(&proxy, &flags);
+    eventually("writes of both namespaces hang", || {
+        let calls = proxy.calls();
+        let hangs = |name: &String| calls.iter().any(|c| c.label == STATUS && c.path.contains(name.as_str()));
+        slow.iter().all(hangs).then_some(())
+    });
+    import_nightly(&env);
+    assert_imported_once(&env);
+    operator.kill();
+}
+
+#[test]
 fn fault_25_denied_lease_prevents_leading() {
     let env = TestEnv::new();
     let rules = json!([rule("personalize-operator.io", "*", &["*"]), rule("", "namespaces", &["get"])]);
