@@ -5,8 +5,10 @@ use super::events::EventPublisher;
 use super::kube_client::RetryAfter;
 use super::leader_election::{LeaseHold, Takeover};
 use super::namespace_policy::DefaultPolicy;
+use super::namespaces::Namespaces;
 use super::workers::Workers;
 use crate::api::DatasetImportJob;
+use crate::api::conditions::Reason;
 use crate::http::readiness::Readiness;
 use crate::import::timing::since;
 use crate::import::{Key, LocalState, Timing};
@@ -17,7 +19,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use kube::{Client, ResourceExt};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -48,6 +50,8 @@ pub(crate) struct Context<P> {
     pub(crate) retry_after: RetryAfter,
     /// Limits the number of concurrent reconciliations.
     pub(crate) workers: Workers,
+    /// What the watched namespaces permit.
+    pub(crate) namespaces: Namespaces,
 }
 
 impl<P: Personalize> Context<P> {
@@ -120,6 +124,12 @@ impl<P: Personalize> Context<P> {
             }
         };
         self.queue().deleted_job_polled(&job.uid, runs, self.clock.now());
+    }
+
+    /// Triggers the resources that wait for a permission in these namespaces.
+    pub(crate) fn enqueue_not_permitted(&self, namespaces: &HashSet<String>) {
+        let waiting = self.queue().with_reason(Reason::NotPermitted);
+        waiting.iter().filter(|key| namespaces.contains(&key.namespace)).for_each(|key| (self.enqueue)(key));
     }
 
     /// Triggers the reconciliation of the resources that may submit now.

@@ -8,6 +8,7 @@ mod fake_api_server;
 pub mod kube_client;
 pub mod leader_election;
 pub mod namespace_policy;
+mod namespaces;
 mod reconciler;
 mod watch;
 mod workers;
@@ -19,6 +20,7 @@ use crate::controller::events::EventPublisher;
 use crate::controller::kube_client::KubeClient;
 use crate::controller::leader_election::{LeaderElection, LeaderElectionOptions, Leadership};
 use crate::controller::namespace_policy::DefaultPolicy;
+use crate::controller::namespaces::Namespaces;
 use crate::controller::reconciler::{error_policy, reconcile};
 use crate::controller::workers::Workers;
 use crate::http::readiness::Readiness;
@@ -162,12 +164,14 @@ async fn lead<P: Personalize + Clone>(
         enqueue,
         retry_after: kube.retry_after.clone(),
         workers: Workers::new(options.concurrency),
+        namespaces: Namespaces::new(&scopes),
     });
+    let config = watch::config(options.watch_timeout);
     let controllers = scopes.into_iter().zip(enqueued).map(|(scope, enqueued)| {
         let (reader, writer) = reflector::store();
         let store = reader.clone();
         let (synced, on_synced) = channel(());
-        let events = watch::events(Arc::clone(&context), scope, leadership.takeover, options.watch_timeout, synced);
+        let events = watch::events(Arc::clone(&context), scope, leadership.takeover, config.clone(), synced);
         Controller::for_stream(events.reflect(writer).applied_objects(), reader)
             .reconcile_on(enqueued)
             .reconcile_all_on(watch::changes(on_synced))
@@ -197,6 +201,7 @@ async fn lead<P: Personalize + Clone>(
         () = drain_timed_out => {}
         () = every_second => {}
         () = context.follow_deleted_jobs() => {}
+        () = namespaces::watch(&context, &config) => {}
     }
     context.events.flush().await;
     let queue = context.queue();

@@ -3,6 +3,7 @@
 use super::context::Context;
 use super::events::events_for;
 use super::kube_client::MAX_RETRY_AFTER;
+use super::namespaces::Permissions;
 use super::{Guarded, jitter, namespace_policy};
 use crate::api::conditions::{Reason, State};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus};
@@ -149,10 +150,13 @@ impl<P: Personalize> Context<P> {
         if !pause.is_zero() {
             return (Some(pause), Ok(()));
         }
-        let mut reconciliation = Reconciliation::new(resource.clone(), self.local_states.get(&uid));
+        let namespace = resource.namespace().unwrap_or_default();
+        let (permissions, mut local) = (self.namespaces.version(&namespace), self.local_states.get(&uid));
+        local.note_permissions(permissions);
+        let mut reconciliation = Reconciliation::new(resource.clone(), local);
         let mut executor = Executor {
             context: self,
-            api: Api::namespaced(self.client.clone(), &resource.namespace().unwrap_or_default()),
+            api: Api::namespaced(self.client.clone(), &namespace),
             name: resource.name_any(),
         };
         // A panic in one reconciliation must not stop the others.
@@ -160,7 +164,7 @@ impl<P: Personalize> Context<P> {
             let result = drive(&mut reconciliation, &mut executor, &self.queue, &self.timing).await;
             executor.confirm_write(&mut reconciliation, result).await
         };
-        let (finished, result) = match AssertUnwindSafe(run).catch_unwind().await {
+        let (mut finished, result) = match AssertUnwindSafe(run).catch_unwind().await {
             Ok(Ok(finished)) => (finished, Ok(())),
             Ok(Err(Stopped::Interrupted(Interrupted::Deleted))) => {
                 // The watch will report the deletion. Requeue in case the answer was wrong.
@@ -178,6 +182,11 @@ impl<P: Personalize> Context<P> {
             && let Some(request) = reconciliation.request()
         {
             self.enqueue_admissible(request.dataset.account_region());
+        }
+        let reason = reconciliation.resource().status.as_ref().and_then(Reason::of);
+        if reason == Some(Reason::NotPermitted) && self.namespaces.version(&namespace) != permissions {
+            // The change came before the queue knew that the resource waits for it.
+            finished.requeue_after = Some(Duration::ZERO);
         }
         self.local_states.set(&uid, reconciliation.into_local());
         // The watch reported its deletion in the meantime.
@@ -227,7 +236,16 @@ impl<P: Personalize> reconciliation::Executor for Executor<'_, P> {
                 let resource = self.context.kube(self.api.get_opt(&self.name)).await?;
                 Observation::Resource(resource.map(Box::new))
             }
-            Effect::CheckNamespace => Observation::Namespace(self.check_namespace(reconciliation.resource()).await?),
+            Effect::CheckNamespace => {
+                let resource = reconciliation.resource();
+                let name = resource.namespace().unwrap_or_default();
+                let known = timeout(self.context.kube_timeout, self.context.namespaces.get(&name)).await;
+                let permitted = match known {
+                    Ok(Some(permissions)) => self.check_permissions(&permissions, resource),
+                    Ok(None) | Err(_) => self.check_namespace(resource).await?,
+                };
+                Observation::Namespace(permitted)
+            }
             Effect::DescribeJob { attempt, with_tags } => {
                 let request = request(reconciliation)?;
                 if !with_tags {
@@ -272,19 +290,20 @@ impl<P: Personalize> Executor<'_, P> {
         let namespaces: Api<Namespace> = Api::all(self.context.client.clone());
         let name = resource.namespace().unwrap_or_default();
         match self.context.kube(namespaces.get_metadata(&name)).await {
-            Ok(namespace) if namespace.metadata.deletion_timestamp.is_some() => {
-                Ok(Err(format!("the Namespace {name} is being deleted")))
-            }
-            Ok(namespace) => {
-                let denial =
-                    namespace_policy::denial(namespace.annotations(), self.context.default_policy, &resource.spec);
-                Ok(denial.map_or(Ok(()), Err))
-            }
+            Ok(namespace) => Ok(self.check_permissions(&Permissions::of(namespace.metadata), resource)),
             Err(Error::Kube(kube::Error::Api(status))) if status.is_forbidden() => Ok(Err(format!(
                 "the operator's RBAC does not allow it to get the Namespace {name}, so it can't check what this namespace may import"
             ))),
             Err(error) => Err(error),
         }
+    }
+
+    fn check_permissions(&self, permissions: &Permissions, resource: &DatasetImportJob) -> Result<(), String> {
+        if permissions.is_terminating {
+            return Err(format!("the Namespace {} is being deleted", resource.namespace().unwrap_or_default()));
+        }
+        let denial = namespace_policy::denial(&permissions.annotations, self.context.default_policy, &resource.spec);
+        denial.map_or(Ok(()), Err)
     }
 
     fn record_poll_lag(&self, reconciliation: &Reconciliation) {
@@ -362,6 +381,11 @@ impl<P: Personalize> Executor<'_, P> {
         then: AfterWrite,
     ) -> Result<Observation, Error> {
         if matches!(then, AfterWrite::Submit { .. }) {
+            // What the watch of the Namespace delivered may be old.
+            let permitted = self.check_namespace(reconciliation.resource()).await?;
+            if permitted.is_err() {
+                return Ok(Observation::Namespace(permitted));
+            }
             self.check_may_submit(reconciliation)?;
         }
         let resource = reconciliation.with_status(status);

@@ -126,18 +126,22 @@ fn watch_or_relist(api: Api<Guarded>, config: watcher::Config) -> impl Stream<It
     })
 }
 
+/// How everything is watched.
+pub(super) fn config(watch_timeout: Duration) -> watcher::Config {
+    // The watcher accepts at most 294 seconds.
+    let watch_timeout = u32::try_from(watch_timeout.as_secs()).unwrap_or(290).clamp(1, 290);
+    watcher::Config::default().timeout(watch_timeout)
+}
+
 /// The watch events of a scope; each one first updates the queue. `synced` is notified once the scope is listed.
 pub(super) fn events<P: Personalize>(
     context: Arc<Context<P>>,
     scope: Scope,
     takeover: Takeover,
-    watch_timeout: Duration,
+    config: watcher::Config,
     synced: Sender<()>,
 ) -> impl Stream<Item = watcher::Result<Event<Guarded>>> {
-    // The watcher accepts at most 294 seconds.
-    let watch_timeout = u32::try_from(watch_timeout.as_secs()).unwrap_or(290).clamp(1, 290);
     let api = api(context.client.clone(), scope.as_deref());
-    let config = watcher::Config::default().timeout(watch_timeout);
     let mut unlisted: HashSet<Uid> = HashSet::new();
     watch_or_relist(api, config).default_backoff().map(move |event| {
         match &event {

@@ -50,6 +50,8 @@ pub struct LocalState {
     pub attempted_status: Option<u64>,
     /// A status write got no usable answer, so it may or may not have been applied.
     pub write_unconfirmed: bool,
+    /// The version of what the namespace permits, when the last reconciliation began.
+    pub permissions: u64,
 }
 
 /// An intent, and when this process first saw it, by its own clock: the clocks of replicas differ.
@@ -90,6 +92,13 @@ impl LocalState {
     /// Whether a copy of the resource is older than what this process knows.
     pub(crate) fn is_newer_than(&self, resource: &DatasetImportJob) -> bool {
         self.write_unconfirmed || api::resource_version(resource) < self.written_version
+    }
+
+    /// A change of what the namespace permits ends the delay after failures.
+    pub(crate) fn note_permissions(&mut self, version: u64) {
+        if std::mem::replace(&mut self.permissions, version) != version {
+            self.backoff.end_delay();
+        }
     }
 
     /// Remembers when the intent in this status was first seen.

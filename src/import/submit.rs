@@ -219,9 +219,9 @@ impl Planner<'_> {
     }
 
     /// Waits after a restart if the service rejected the import before: an operator that restarts often submits no
-    /// sooner than one that keeps running, unless a user asks for it.
+    /// sooner than one that keeps running, unless a user asks for it. What the namespace permits costs no call.
     fn check_not_rejected_before_restart(&self) -> Plan<()> {
-        let rejected = self.reason().is_some_and(|reason| reason.state() == State::Failed)
+        let rejected = self.reason().is_some_and(|r| r.state() == State::Failed && r != Reason::NotPermitted)
             && !self.local.finished_before
             && self.observations == &Observations::default()
             && self.recorded.observed_generation == Some(self.inputs.generation)

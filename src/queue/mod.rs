@@ -314,6 +314,12 @@ impl Queue {
         reasons
     }
 
+    /// The resources with this reason.
+    #[must_use]
+    pub fn with_reason(&self, reason: Reason) -> Vec<Key> {
+        self.existing().filter(|(_, entry)| entry.reason == Some(reason)).map(|(place, _)| place.key.clone()).collect()
+    }
+
     /// The resources whose job runs, and since when the job is known.
     #[must_use]
     pub fn running(&self) -> Vec<(Uid, Timestamp)> {

@@ -9,6 +9,7 @@ use crate::controller::fake_api_server::fake_api_server;
 use crate::controller::kube_client::RetryAfter;
 use crate::controller::leader_election::{LeaseHold, Takeover};
 use crate::controller::namespace_policy::DefaultPolicy;
+use crate::controller::namespaces::Namespaces;
 use crate::controller::workers::Workers;
 use crate::http::readiness::Readiness;
 use crate::import::Admission;
@@ -109,6 +110,7 @@ fn context(service: Arc<Service>, lease: LeaseHold) -> (Context<Arc<Service>>, A
         enqueue: Box::new(|_| {}),
         retry_after: RetryAfter::default(),
         workers: Workers::new(1),
+        namespaces: Namespaces::new(&[]),
     };
     (context, requests)
 }

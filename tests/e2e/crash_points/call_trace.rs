@@ -94,7 +94,8 @@ impl CallTrace {
         let position = match call.label.as_str() {
             "GET leases" | "PUT leases" | "POST leases" if self.stopping => "stopping".into(),
             "GET leases" if std::mem::take(&mut self.fresh) => "starting".into(),
-            "GET leases" | "PUT leases" | "POST leases" | "WATCH datasetimportjobs" => String::new(),
+            "GET leases" | "PUT leases" | "POST leases" => String::new(),
+            "WATCH datasetimportjobs" | "LIST namespaces" | "WATCH namespaces" => String::new(),
             "LIST datasetimportjobs" if call.path.contains("limit=1&") || call.path.ends_with("limit=1") => {
                 "CRD check".into()
             }

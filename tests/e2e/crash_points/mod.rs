@@ -16,7 +16,7 @@ use std::time::Instant;
 use user_script::UserScript;
 
 /// Every kind of call in a run. The test fails on a new kind, so that somebody decides whether it is safe to repeat.
-const KINDS: [&str; 14] = [
+const KINDS: [&str; 16] = [
     "CreateDatasetImportJob",
     "DescribeDataset",
     "DescribeDatasetImportJob",
@@ -24,6 +24,7 @@ const KINDS: [&str; 14] = [
     "GET leases",
     "GET namespaces",
     "LIST datasetimportjobs",
+    "LIST namespaces",
     "ListDatasetImportJobs",
     "ListTagsForResource",
     "POST events",
@@ -31,6 +32,7 @@ const KINDS: [&str; 14] = [
     "PUT datasetimportjobs/status",
     "PUT leases",
     "WATCH datasetimportjobs",
+    "WATCH namespaces",
 ];
 
 /// How many runs are concurrent. They mostly wait.

@@ -5,12 +5,13 @@ use super::{
     import_nightly, job_not_found, records_intent, wait_until_not_leader, wait_until_unready,
 };
 use crate::env::proxy::{Call, Fault, Proxy};
-use crate::env::{TestEnv, block_on, eventually, text};
+use crate::env::{TestEnv, block_on, dataset_arn, eventually, text};
 use control_plane::Component;
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
-use kube::api::{ObjectMeta, PostParams};
+use kube::api::{ListParams, ObjectMeta, PostParams};
+use personalize_operator::api::conditions::Reason;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -470,6 +471,98 @@ fn fault_106_writes_that_hang_in_some_namespaces_do_not_hold_up_another() {
     import_nightly(&env);
     assert_imported_once(&env);
     operator.kill();
+}
+
+/// How often the operator has read, listed or watched Namespaces.
+fn namespace_calls(proxy: &Proxy) -> usize {
+    proxy.calls().iter().filter(|call| call.label.ends_with(" namespaces")).count()
+}
+
+/// Limits the datasets that the namespace may import into.
+fn permit(env: &TestEnv, datasets: &str) {
+    let annotation = format!("personalize-operator.io/allowed-dataset-arns={}", dataset_arn(datasets));
+    let annotated = env.kubectl(&["annotate", "--overwrite", "namespace", &env.namespace, &annotation]);
+    assert!(annotated.status.success(), "{}", text(&annotated));
+}
+
+/// No second try without a cause.
+const REJECTED_FOR_LONG: [&str; 2] = ["--rejected-min=1h", "--rejected-max=1h"];
+
+#[test]
+fn fault_107_waiting_resources_do_not_read_their_namespace() {
+    let env = TestEnv::new();
+    env.service.set_durations(600_000, 600_000);
+    let imports: Vec<Value> = (0..100).map(|i| TestEnv::manifest(&format!("r{i:03}"), "d0", json!({}))).collect();
+    env.apply(&json!({"apiVersion": "v1", "kind": "List", "items": imports}));
+    let proxy = env.start_proxy();
+    let operator = env.spawn_operator_behind(&proxy, &["--watch-timeout=200s"]);
+    let api = env.api();
+    eventually("all but one wait", || {
+        let api = api.clone();
+        let list = block_on(async move { api.list(&ListParams::default()).await }).ok()?;
+        let queued = list.iter().filter_map(|r| Reason::of(r.status.as_ref()?)).filter(|r| *r == Reason::Queued);
+        (queued.count() == 99).then_some(())
+    });
+    assert!(namespace_calls(&proxy) <= 4, "{}", namespace_calls(&proxy));
+    operator.kill();
+    env.check_invariants();
+}
+
+#[test]
+fn fault_108_granted_permission_ends_the_wait_although_the_watch_failed() {
+    let env = TestEnv::new();
+    permit(&env, "none");
+    let proxy = env.start_proxy();
+    let flags = [&REJECTED_FOR_LONG[..], &["--watch-timeout=1s"]].concat();
+    let _operator = env.spawn_operator_behind(&proxy, &flags);
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "NotPermitted");
+    // It is granted while no watch is open.
+    proxy.inject(|c| if c.label.ends_with(" namespaces") { Fault::DropRequest } else { Fault::None });
+    let before = namespace_calls(&proxy);
+    eventually("the watch has failed", || (namespace_calls(&proxy) > before).then_some(()));
+    permit(&env, "*");
+    assert_eq!(env.accepted_count(), 0);
+    proxy.clear();
+    assert_imported_once(&env);
+}
+
+#[test]
+fn fault_109_withdrawn_permission_stops_the_submission_although_the_watch_is_silent() {
+    let env = TestEnv::new();
+    permit(&env, "*");
+    let proxy = env.start_proxy();
+    proxy.inject(|c| if c.label == "WATCH namespaces" { Fault::HangBody } else { Fault::None });
+    let flags = [&REJECTED_FOR_LONG[..], &["--watch-timeout=200s"]].concat();
+    let operator = env.spawn_operator_behind(&proxy, &flags);
+    eventually("the Namespaces are watched", || (proxy.count("WATCH namespaces") > 0).then_some(()));
+    permit(&env, "none");
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "NotPermitted");
+    assert_eq!(proxy.count(CREATE), 0);
+    operator.kill();
+    proxy.clear();
+    permit(&env, "*");
+    let _operator = env.spawn_operator_behind(&proxy, &REJECTED_FOR_LONG);
+    assert_imported_once(&env);
+}
+
+#[test]
+fn fault_110_namespace_that_may_not_be_watched_is_read_now_and_then() {
+    let env = TestEnv::new();
+    let rules = json!([
+        rule("personalize-operator.io", "*", &["*"]),
+        rule("coordination.k8s.io", "leases", &["get", "create", "update"]),
+        rule("events.k8s.io", "events", &["create"]),
+        rule("", "namespaces", &["get"]),
+    ]);
+    let kubeconfig = user_with(&env, &rules);
+    permit(&env, "none");
+    let _operator = env.start_operator_with(&[("KUBECONFIG", &kubeconfig)], &REJECTED_FOR_LONG);
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "NotPermitted");
+    permit(&env, "*");
+    assert_imported_once(&env);
 }
 
 #[test]
