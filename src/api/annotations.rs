@@ -32,6 +32,14 @@ pub const RECONCILE_REQUESTED_AT: &str = "personalize-operator.io/reconcile-requ
 /// A new value grants one more attempt after CREATE FAILED.
 pub const RETRY_REQUESTED_AT: &str = "personalize-operator.io/retry-requested-at";
 
+/// All of them.
+pub(crate) const ANNOTATIONS: [&str; 4] = [ADOPT, SUSPEND, RECONCILE_REQUESTED_AT, RETRY_REQUESTED_AT];
+
+/// What the operator reads of the value of an annotation, which can be as long as 256 KiB: 256 characters.
+pub(crate) fn truncate(value: &str) -> String {
+    value.chars().take(256).collect()
+}
+
 /// The field or annotation that suspends the import; `None` if none does. It only has an effect before the submission.
 #[must_use]
 pub fn suspended_by(resource: &DatasetImportJob) -> Option<&'static str> {

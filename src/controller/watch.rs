@@ -1,10 +1,11 @@
 //! Watches: every event of the API server updates the queue before the controller sees it.
 
+use crate::api::{ANNOTATIONS, truncate};
 use crate::controller::context::Context;
 use crate::controller::leader_election::Takeover;
 use crate::controller::{Guarded, Options};
 use crate::http::readiness::Readiness;
-use crate::import::Key;
+use crate::import::{Key, compact_managed_fields};
 use crate::personalize::Personalize;
 use crate::queue::Uid;
 use crate::redact::sanitize_display;
@@ -126,11 +127,28 @@ fn watch_or_relist(api: Api<Guarded>, config: watcher::Config) -> impl Stream<It
     })
 }
 
+/// The most objects of one page of a list. A user can make each as large as a megabyte.
+const PAGE_SIZE: u32 = 20;
+
 /// How everything is watched.
 pub(super) fn config(watch_timeout: Duration) -> watcher::Config {
     // The watcher accepts at most 294 seconds.
     let watch_timeout = u32::try_from(watch_timeout.as_secs()).unwrap_or(290).clamp(1, 290);
-    watcher::Config::default().timeout(watch_timeout)
+    watcher::Config::default().timeout(watch_timeout).page_size(PAGE_SIZE)
+}
+
+/// Keeps only what the operator reads. What users and tools attach to a resource can be hundreds of kilobytes. A status
+/// write does not remove it, because the API server changes only the status then.
+fn reduce(resource: &mut Guarded) {
+    let metadata = resource.meta_mut();
+    (metadata.labels, metadata.owner_references, metadata.finalizers) = (None, None, None);
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.retain(|key, _| ANNOTATIONS.contains(&key.as_str()));
+        annotations.values_mut().for_each(|value| *value = truncate(value));
+    }
+    if let Some(managed_fields) = &mut metadata.managed_fields {
+        compact_managed_fields(managed_fields);
+    }
 }
 
 /// The watch events of a scope; each one first updates the queue. `synced` is notified once the scope is listed.
@@ -144,6 +162,7 @@ pub(super) fn events<P: Personalize>(
     let api = api(context.client.clone(), scope.as_deref());
     let mut unlisted: HashSet<Uid> = HashSet::new();
     watch_or_relist(api, config).default_backoff().map(move |event| {
+        let event = event.map(|event| event.modify(reduce));
         match &event {
             Ok(Event::Init) => {
                 unlisted = context.queue().relist(scope.as_deref());
@@ -185,4 +204,35 @@ pub(super) fn events<P: Personalize>(
 /// A stream with an item for each change of the value.
 pub(super) fn changes(value: Receiver<()>) -> impl Stream<Item = ()> {
     stream::unfold(value, |mut value| async { value.changed().await.is_ok().then_some(((), value)) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{ADOPT, DatasetImportJob, RECONCILE_REQUESTED_AT, SUSPEND};
+    use crate::import::{MANAGER, UserInputs};
+    use crate::testing;
+    use kube::core::DeserializeGuard;
+
+    #[test]
+    fn store_keeps_only_what_the_operator_reads() {
+        let mut resource: DatasetImportJob = testing::resource(testing::spec());
+        testing::set_status_manager(&mut resource, MANAGER);
+        resource.metadata.finalizers = Some(vec!["example.org/keep".into()]);
+        resource.metadata.labels = Some([("team".to_owned(), "shop".to_owned())].into());
+        let long = "é".repeat(1000);
+        let annotations =
+            [(ADOPT, "true"), (SUSPEND, "true"), (RECONCILE_REQUESTED_AT, &long), ("example.org/x", &long)];
+        let annotations = annotations.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        resource.metadata.annotations = Some(annotations.into());
+        let mut guarded = DeserializeGuard(Ok(resource.clone()));
+        reduce(&mut guarded);
+        let reduced = guarded.0.unwrap();
+        assert_eq!(UserInputs::of(&reduced), UserInputs::of(&resource));
+        assert_eq!((&reduced.spec, &reduced.status), (&resource.spec, &resource.status));
+        let annotations = reduced.metadata.annotations.unwrap();
+        assert_eq!((annotations.len(), annotations[RECONCILE_REQUESTED_AT].chars().count()), (3, 256));
+        assert_eq!((reduced.metadata.labels, reduced.metadata.finalizers), (None, None));
+        assert_eq!(reduced.metadata.uid, resource.metadata.uid);
+    }
 }

@@ -146,7 +146,7 @@ impl UserInputs {
     /// The inputs that a resource holds. Values of annotations are truncated to 256 characters.
     #[must_use]
     pub fn of(resource: &DatasetImportJob) -> Self {
-        let annotation = |key: &str| resource.annotations().get(key).map(|v| v.chars().take(256).collect::<String>());
+        let annotation = |key: &str| resource.annotations().get(key).map(|value| api::truncate(value));
         Self {
             generation: resource.metadata.generation.unwrap_or(0),
             adopt: annotation(api::ADOPT).as_deref() == Some("true"),

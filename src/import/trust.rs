@@ -88,6 +88,17 @@ fn claims_job(status: &DatasetImportJobStatus) -> bool {
     has_job || Reason::of(status) == Some(Reason::Superseded)
 }
 
+/// Reduces `managedFields` to what trust in the status depends on: who manages the fields of the operator.
+pub(crate) fn compact_managed_fields(managed_fields: &mut Vec<ManagedFieldsEntry>) {
+    managed_fields.retain(owns_our_fields);
+    for entry in managed_fields.iter_mut() {
+        let ManagedFieldsEntry { manager, subresource, .. } = std::mem::take(entry);
+        *entry = ManagedFieldsEntry { manager, subresource, ..ManagedFieldsEntry::default() };
+    }
+    managed_fields.dedup();
+    managed_fields.shrink_to_fit();
+}
+
 /// The status that the CRD sets on a new resource.
 fn crd_default() -> DatasetImportJobStatus {
     DatasetImportJobStatus { observed_generation: Some(-1), ..DatasetImportJobStatus::default() }
@@ -120,6 +131,8 @@ mod tests {
     use crate::testing::{resource, set_status_manager, spec};
     use jiff::Timestamp;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, FieldsV1, Time};
+    use proptest::prelude::*;
+    use proptest::sample::select;
     use serde_json::json;
 
     fn written_by(manager: &str) -> DatasetImportJob {
@@ -197,5 +210,44 @@ mod tests {
         let mut forged = written_by("kubectl-edit");
         forged.status.as_mut().unwrap().conditions.push(condition("Ready"));
         assert!(!Trust::of(&forged, confirmed, None).is_trusted());
+    }
+
+    /// The entry of any manager of any fields.
+    fn entry() -> impl Strategy<Value = ManagedFieldsEntry> {
+        let billed = "k:{\"type\":\"example.org/Billed\"}";
+        let fields = vec![
+            json!({"f:metadata": {"f:annotations": {}}}),
+            json!({"f:status": {".": {}, "f:attempts": {}}}),
+            json!({"f:status": {"f:conditions": {".": {}, billed: {}}}}),
+            json!({"f:status": {"f:conditions": {"k:{\"type\":\"Ready\"}": {}, billed: {}}}}),
+            json!({"f:status": {".": {}}}),
+            Value::Null,
+        ];
+        let managers = vec![Some(MANAGER), Some("kubectl-edit"), None];
+        let subresources = vec![Some("status"), Some("scale"), None];
+        (select(managers), select(subresources), proptest::option::of(select(fields))).prop_map(
+            |(manager, subresource, fields)| ManagedFieldsEntry {
+                manager: manager.map(str::to_owned),
+                subresource: subresource.map(str::to_owned),
+                fields_v1: fields.map(FieldsV1),
+                operation: Some("Update".into()),
+                ..ManagedFieldsEntry::default()
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn trust_needs_only_compact_managed_fields(entries in proptest::collection::vec(entry(), 0..5), is_empty: bool) {
+            let mut resource = written_by(MANAGER);
+            if is_empty {
+                resource.status = Some(crd_default());
+            }
+            resource.metadata.managed_fields = Some(entries);
+            let trust = Trust::of(&resource, None, None);
+            compact_managed_fields(resource.managed_fields_mut());
+            prop_assert_eq!(Trust::of(&resource, None, None), trust);
+            prop_assert!(resource.managed_fields().iter().all(|entry| entry.fields_v1.is_none()));
+        }
     }
 }
