@@ -6,6 +6,7 @@
 use super::context::Context;
 use super::watch::Scope;
 use crate::api::GROUP;
+use crate::personalize::Personalize;
 use crate::redact::sanitize_display;
 use futures::StreamExt;
 use futures::future::join_all;
@@ -121,7 +122,7 @@ impl Namespaces {
 }
 
 /// Watches the Namespaces, and triggers the resources that wait for a permission when it changes.
-pub(super) async fn watch<P>(context: &Context<P>, config: &watcher::Config) {
+pub(super) async fn watch<P: Personalize>(context: &Context<P>, config: &watcher::Config) {
     let api: Api<PartialObjectMeta<Namespace>> = Api::all(context.client.clone());
     let watches = context.namespaces.0.iter().map(|(scope, cache)| {
         let fields = scope.as_ref().map(|name| format!("metadata.name={name}"));
@@ -150,7 +151,11 @@ pub(super) async fn watch<P>(context: &Context<P>, config: &watcher::Config) {
     join_all(watches).await;
 }
 
-fn update<P>(context: &Context<P>, cache: &watch::Sender<Cache>, event: Event<PartialObjectMeta<Namespace>>) {
+fn update<P: Personalize>(
+    context: &Context<P>,
+    cache: &watch::Sender<Cache>,
+    event: Event<PartialObjectMeta<Namespace>>,
+) {
     let mut changed = HashSet::new();
     cache.send_modify(|cache| changed = cache.apply(event));
     if !changed.is_empty() {
@@ -160,7 +165,7 @@ fn update<P>(context: &Context<P>, cache: &watch::Sender<Cache>, event: Event<Pa
 
 /// Waits until a watch that failed starts over. A Role can grant to read its Namespace, but neither to list nor to watch
 /// it. So one that may not be watched is read now and then.
-async fn wait<P>(
+async fn wait<P: Personalize>(
     context: &Context<P>,
     api: &Api<PartialObjectMeta<Namespace>>,
     namespace: Option<&str>,
