@@ -288,7 +288,7 @@ impl RunArgs {
             namespaces: self.watch_namespaces.iter().filter_map(|n| non_empty(Some(n))).map(String::from).collect(),
             concurrency: self.concurrency,
             quota: self.imports.max_in_flight.into(),
-            timing: self.imports.timing(),
+            timing: self.imports.timing(self.kube.watch_timeout),
             default_policy: self.unlisted_namespaces,
             kube_timeout: self.kube.kube_timeout,
             watch_timeout: self.kube.watch_timeout,
@@ -310,7 +310,7 @@ impl RunArgs {
 }
 
 impl ImportArgs {
-    fn timing(&self) -> Timing {
+    fn timing(&self, watch_timeout: Duration) -> Timing {
         Timing {
             poll_min: self.poll_min,
             poll_max: self.poll_max.max(self.poll_min),
@@ -320,7 +320,8 @@ impl ImportArgs {
             rejected_min: self.rejected_min,
             rejected_max: self.rejected_max.max(self.rejected_min),
             retry_min: self.retry_min,
-            waiting: self.backoff_max.max(self.backoff_min) * 2,
+            // The watch triggers waiting resources; this is in case an event is missing.
+            waiting: watch_timeout * 10,
         }
     }
 }
