@@ -36,7 +36,7 @@ impl Replica {
     fn new(env: &TestEnv, identity: &'static str) -> Self {
         let dir = env.dir().join(identity);
         fs::create_dir_all(&dir).unwrap();
-        let proxy = Proxy::start(&dir, &env.control_plane.kubeconfig(), env.service.url());
+        let proxy = env.start_proxy_in(&dir);
         Self { identity, proxy, operator: None, paused: None, stopped: None, faulty: None }
     }
 

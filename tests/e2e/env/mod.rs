@@ -5,7 +5,7 @@ mod operator;
 pub mod personalize_local;
 pub mod proxy;
 
-use crate::invariants::{self, History, secrets};
+use crate::invariants::{self, Disturbance, Footprint, History, Limits, secrets};
 use control_plane::{ChildGuard, ControlPlane, shared};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
@@ -21,7 +21,7 @@ use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, Once, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, Once, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 pub const ACCOUNT: &str = "123456789012";
@@ -128,6 +128,63 @@ struct Started {
     pid: u32,
     url: String,
     log: PathBuf,
+    flags: Vec<String>,
+    footprint: Arc<Mutex<Footprint>>,
+}
+
+impl Started {
+    /// The value of a flag: its last one, or its default.
+    fn flag(&self, name: &str, default: &str) -> String {
+        let value = |flag: &String| Some(flag.strip_prefix(name)?.strip_prefix('=')?.to_owned());
+        self.flags.iter().rev().find_map(value).unwrap_or_else(|| default.to_owned())
+    }
+
+    fn duration(&self, name: &str) -> Duration {
+        humantime::parse_duration(&self.flag(name, "0s")).unwrap()
+    }
+
+    /// What bounds the waits under this operator.
+    fn limits(&self) -> Limits {
+        // One call of each kind may run into its timeout, and then the delays follow. The rest is for slow machines.
+        let delays = ["--grace", "--watch-timeout", "--backoff-max", "--rejected-max"].map(|flag| self.duration(flag));
+        let calls = self.duration("--kube-timeout") * 2 + self.duration("--aws-timeout") * 3;
+        let renewals = delays.iter().sum::<Duration>() + calls + Duration::from_secs(20);
+        Limits {
+            quota: self.flag("--max-in-flight", "5").parse().unwrap(),
+            grace: self.duration("--grace").as_millis().try_into().unwrap(),
+            renewals: renewals.as_secs().try_into().unwrap(),
+        }
+    }
+}
+
+/// What the service, the API server and the proxies have recorded.
+#[derive(Default)]
+struct Records {
+    ledger: Vec<Value>,
+    jobs: Vec<Value>,
+    faults: Vec<Value>,
+    writes: Vec<Value>,
+    resources: Vec<Value>,
+    requests: Vec<Value>,
+    namespaces: Vec<Value>,
+    disturbances: Vec<Disturbance>,
+    limits: Limits,
+}
+
+impl Records {
+    fn history(&self) -> History<'_> {
+        History {
+            ledger: &self.ledger,
+            jobs: &self.jobs,
+            faults: &self.faults,
+            writes: &self.writes,
+            resources: &self.resources,
+            requests: &self.requests,
+            namespaces: &self.namespaces,
+            disturbances: &self.disturbances,
+            limits: self.limits,
+        }
+    }
 }
 
 /// A namespace, a stand-in service, and the files of both.
@@ -137,7 +194,10 @@ pub struct TestEnv {
     pub service: PersonalizeLocal,
     pub client: Client,
     dir: tempfile::TempDir,
+    /// More namespaces that its operators watch.
+    tenants: Vec<String>,
     started: Mutex<Vec<Started>>,
+    disturbances: Arc<Mutex<Vec<Disturbance>>>,
     created_in: &'static str,
     checked: AtomicBool,
 }
@@ -168,10 +228,16 @@ impl TestEnv {
             service: PersonalizeLocal::start(dir.path()),
             client: admin_client(control_plane),
             dir,
+            tenants: Vec::new(),
             started: Mutex::default(),
+            disturbances: Arc::default(),
             created_in: Location::caller().file(),
             checked: AtomicBool::new(false),
         }
+    }
+
+    fn namespaces(&self) -> impl Iterator<Item = &str> {
+        [&self.namespace].into_iter().chain(&self.tenants).map(String::as_str)
     }
 
     /// A temporary directory of this test.
@@ -360,11 +426,11 @@ impl TestEnv {
             "--aws-read-timeout=2s",
             "--aws-timeout=3s",
             "--kube-timeout=5s",
-            "--watch-timeout=10s",
+            "--watch-timeout=15s",
         ]
         .map(String::from)
         .to_vec();
-        args.push(format!("--watch-namespaces={}", self.namespace));
+        args.push(format!("--watch-namespaces={}", self.namespaces().collect::<Vec<_>>().join(",")));
         args.push(format!("--lease-namespace={}", self.namespace));
         args.push(format!("--listen={listen}"));
         // Pass each flag once: a repeated list flag would add to the list.
@@ -386,20 +452,28 @@ impl TestEnv {
         })
         .unwrap();
         let url = format!("http://{listen}");
-        started.push(Started { pid: process.pid(), url: url.clone(), log: log.clone() });
-        OperatorProcess { process, log, url }
+        let footprint = Arc::<Mutex<Footprint>>::default();
+        let pid = process.pid();
+        let operator = Started { pid, url: url.clone(), log: log.clone(), flags: args, footprint: footprint.clone() };
+        footprint.lock().unwrap().concurrency = operator.flag("--concurrency", "10").parse().unwrap();
+        started.push(operator);
+        OperatorProcess { process, log, url, footprint }
     }
 
     /// Starts a proxy in front of the API server and the service.
     pub fn start_proxy(&self) -> Proxy {
-        Proxy::start(self.dir.path(), &self.control_plane.kubeconfig(), self.service.url())
+        self.start_proxy_in(self.dir.path())
+    }
+
+    /// The same, with its files in this directory.
+    pub fn start_proxy_in(&self, dir: &Path) -> Proxy {
+        let disturbances = Arc::clone(&self.disturbances);
+        Proxy::start(dir, &self.control_plane.kubeconfig(), self.service.url(), disturbances)
     }
 
     /// Checks the invariants that hold at any moment.
     pub fn check_invariants(&self) {
-        let (ledger, jobs, writes) = (self.service.ledger(), self.service.jobs(), self.audited_writes());
-        let history = History { ledger: &ledger, jobs: &jobs, writes: &writes, ..History::default() };
-        self.assert_no_violations(invariants::check(&history));
+        self.assert_no_violations(self.violations());
     }
 
     /// Checks all invariants. Every import must have finished, or must be stalled or suspended for a real reason.
@@ -414,33 +488,60 @@ impl TestEnv {
         assert_eq!(violations, Vec::<String>::new());
     }
 
-    /// The violations of all invariants, once every import should have finished.
-    pub fn settled_violations(&self) -> Vec<String> {
-        let output = self.kubectl(&["get", "datasetimportjobs", "-o", "json"]);
-        let list: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let resources = list["items"].as_array().cloned().unwrap_or_default();
-        let (faults, ledger, jobs) = (self.service.faults(), self.service.ledger(), self.service.jobs());
-        invariants::check_settled(&History {
-            ledger: &ledger,
-            jobs: &jobs,
-            faults: &faults,
-            writes: &self.audited_writes(),
-            resources: &resources,
-        })
+    /// The violations of the invariants that hold at any moment.
+    pub fn violations(&self) -> Vec<String> {
+        invariants::check(&self.records().history())
     }
 
-    /// F for events, logs and metrics, and G for the memory of each operator that still runs.
+    /// The violations of all invariants, once every import should have finished.
+    pub fn settled_violations(&self) -> Vec<String> {
+        let list = |namespace: &str| -> Vec<Value> {
+            let args = ["-n", namespace, "get", "datasetimportjobs", "-o", "json"];
+            let output = self.control_plane.kubectl(&args, None).unwrap();
+            let list: Value = serde_json::from_slice(&output.stdout).unwrap();
+            list["items"].as_array().cloned().unwrap_or_default()
+        };
+        let get = |namespace: &str| {
+            let output = self.control_plane.kubectl(&["get", "namespace", namespace, "-o", "json"], None).unwrap();
+            serde_json::from_slice(&output.stdout).unwrap()
+        };
+        // What is recorded later must not be missing in what was recorded earlier.
+        let (resources, namespaces) =
+            (self.namespaces().flat_map(list).collect(), self.namespaces().map(get).collect());
+        let records = Records { resources, namespaces, faults: self.service.faults(), ..self.records() };
+        invariants::check_settled(&records.history())
+    }
+
+    fn records(&self) -> Records {
+        let log = self.control_plane.audit_log();
+        let limits: Vec<Limits> = self.started.lock().unwrap().iter().map(Started::limits).collect();
+        Records {
+            ledger: self.service.ledger(),
+            jobs: self.service.jobs(),
+            writes: self.audited_writes(),
+            requests: self.namespaces().flat_map(|namespace| invariants::requests(&log, namespace)).collect(),
+            disturbances: self.disturbances.lock().unwrap().clone(),
+            limits: limits.into_iter().reduce(Limits::widest).unwrap_or_default(),
+            ..Records::default()
+        }
+    }
+
+    /// F for events, logs and metrics, and K for what the operators used.
     fn process_violations(&self) -> Vec<String> {
         let started = self.started.lock().unwrap().clone();
-        let events = invariants::events(&self.control_plane.audit_log(), &self.namespace);
+        let log = self.control_plane.audit_log();
+        let events: Vec<Value> = self.namespaces().flat_map(|namespace| invariants::events(&log, namespace)).collect();
         let events = events.iter().map(|event| ("an event", event.to_string()));
         let logs = started.iter().map(|operator| ("a log", fs::read_to_string(&operator.log).unwrap()));
-        let metrics = started
-            .iter()
-            .filter_map(|operator| Some(("a metric", http("GET", &format!("{}/metrics", operator.url), "")?.1)));
+        let metrics = started.iter().filter_map(|operator| {
+            let metrics = http("GET", &format!("{}/metrics", operator.url), "")?.1;
+            operator::note_series(&operator.footprint, &metrics);
+            Some(("a metric", metrics))
+        });
         let outputs: Vec<(&str, String)> = events.chain(logs).chain(metrics).collect();
-        let peaks: Vec<u64> = started.iter().filter_map(|o| operator::memory_kb(o.pid, "VmHWM:")).collect();
-        [secrets::leaks(&outputs, &secrets::PLANTED), invariants::check_peak_memory(&peaks)].concat()
+        started.iter().for_each(|operator| operator::note_footprint(&operator.footprint, operator.pid));
+        let footprints: Vec<Footprint> = started.iter().map(|operator| *operator.footprint.lock().unwrap()).collect();
+        [secrets::leaks(&outputs, &secrets::PLANTED), invariants::check_footprints(&footprints)].concat()
     }
 
     /// How many imports the service has accepted.
@@ -448,9 +549,10 @@ impl TestEnv {
         invariants::accepted_creates(&self.service.ledger()).len()
     }
 
-    /// All successful writes to resources of this namespace in the API server's audit log.
+    /// All successful writes to resources of this environment in the API server's audit log.
     pub fn audited_writes(&self) -> Vec<Value> {
-        invariants::resource_writes(&self.control_plane.audit_log(), &self.namespace)
+        let log = self.control_plane.audit_log();
+        self.namespaces().flat_map(|namespace| invariants::resource_writes(&log, namespace)).collect()
     }
 
     /// How often the operator has written a resource.

@@ -1,10 +1,12 @@
 //! The real operator as a process.
 
 use super::{eventually, http};
+use crate::invariants::Footprint;
 use control_plane::ChildGuard;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// A running operator. Dropping it kills it.
@@ -12,9 +14,21 @@ pub struct OperatorProcess {
     pub(super) process: ChildGuard,
     pub(super) log: PathBuf,
     pub url: String,
+    pub(super) footprint: Arc<Mutex<Footprint>>,
+}
+
+impl Drop for OperatorProcess {
+    fn drop(&mut self) {
+        self.note_footprint();
+    }
 }
 
 impl OperatorProcess {
+    /// Notes what it uses now. The invariants are checked against the peaks.
+    pub fn note_footprint(&self) {
+        note_footprint(&self.footprint, self.pid());
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -38,11 +52,13 @@ impl OperatorProcess {
     }
 
     pub fn kill(mut self) {
+        self.note_footprint();
         self.process.kill().unwrap();
     }
 
     /// Sends SIGTERM and waits. Returns true if the process exits with status 0.
     pub fn stop(mut self) -> bool {
+        self.note_footprint();
         self.process.stop(Duration::from_secs(60)).unwrap().success()
     }
 
@@ -70,10 +86,40 @@ impl OperatorProcess {
 }
 
 /// A memory value of `/proc/PID/status` in kB. `None` if the operator has exited.
-pub(super) fn memory_kb(pid: u32, field: &str) -> Option<u64> {
+fn memory_kb(pid: u32, field: &str) -> Option<u64> {
+    status_field(pid, field)?.parse().ok()
+}
+
+/// A field of `/proc/PID/status`. `None` if the operator has exited.
+fn status_field(pid: u32, field: &str) -> Option<String> {
     let program = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with(field))?;
     // Another process may have the PID by now.
-    line.split_whitespace().nth(1)?.parse().ok().filter(|_| program.ends_with("personalize-operator"))
+    program.ends_with("personalize-operator").then(|| line.split_whitespace().nth(1).map(str::to_owned))?
+}
+
+/// Notes what a process uses, if it runs.
+pub(super) fn note_footprint(footprint: &Mutex<Footprint>, pid: u32) {
+    let files: Vec<_> = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten().collect();
+    let is_socket = |path: PathBuf| path.to_string_lossy().starts_with("socket:");
+    let sockets =
+        files.iter().filter_map(|file| fs::read_link(file.path()).ok()).filter(|path| is_socket(path.clone()));
+    let used = Footprint {
+        descriptors: files.len(),
+        sockets: sockets.count(),
+        threads: status_field(pid, "Threads:").and_then(|threads| threads.parse().ok()).unwrap_or(0),
+        memory_kb: memory_kb(pid, "VmHWM:").unwrap_or(0),
+        ..Footprint::default()
+    };
+    // It may have exited in between, and another process may have the PID.
+    if used.memory_kb > 0 {
+        footprint.lock().unwrap().add(&used);
+    }
+}
+
+/// Notes how many series these metrics have.
+pub(super) fn note_series(footprint: &Mutex<Footprint>, metrics: &str) {
+    let series = metrics.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).count();
+    footprint.lock().unwrap().add(&Footprint { series, ..Footprint::default() });
 }

@@ -1,5 +1,6 @@
 //! A proxy between the operator and the two services that it calls. A test decides what happens to each call.
 
+use crate::invariants::Disturbance;
 use futures::future::BoxFuture;
 use futures::{FutureExt, SinkExt, StreamExt, TryStreamExt};
 use http_body_util::combinators::BoxBody;
@@ -18,7 +19,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -42,6 +43,20 @@ impl Call {
     /// Whether the call goes to the API server, not to the service.
     pub fn is_kubernetes(&self) -> bool {
         self.label.contains(' ')
+    }
+
+    /// The namespace, if the call is about one and not about the Lease.
+    fn namespace(&self) -> Option<&str> {
+        let (_, rest) = self.path.split_once("/namespaces/").filter(|_| !self.label.ends_with("leases"))?;
+        rest.split(['/', '?']).next()
+    }
+
+    /// Account and region of the first ARN of the service in the call.
+    fn pool(&self) -> Option<(String, String)> {
+        let (_, arn) = self.body.split_once("arn:aws:personalize:").filter(|_| !self.is_kubernetes())?;
+        let mut parts = arn.split(':').map(str::to_owned);
+        let region = parts.next()?;
+        Some((parts.next()?, region))
     }
 }
 
@@ -88,6 +103,7 @@ struct State {
     calls: Mutex<Vec<Call>>,
     operator: AtomicU32,
     service: String,
+    disturbances: Arc<Mutex<Vec<Disturbance>>>,
 }
 
 /// A running proxy. It stops when the test ends.
@@ -99,8 +115,9 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts it in front of an API server and a service. Writes a kubeconfig for the operator to `dir`.
-    pub fn start(dir: &Path, kubeconfig: &Path, service_url: &str) -> Self {
+    /// Starts it in front of an API server and a service. Writes a kubeconfig for the operator to `dir`, and notes each
+    /// fault in `disturbances`.
+    pub fn start(dir: &Path, kubeconfig: &Path, service_url: &str, disturbances: Arc<Mutex<Vec<Disturbance>>>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let state = Arc::new(State {
             injector: Mutex::new(Box::new(|_| Fault::None)),
@@ -108,6 +125,7 @@ impl Proxy {
             calls: Mutex::default(),
             operator: AtomicU32::new(0),
             service: service_url.trim_start_matches("http://").to_owned(),
+            disturbances,
         });
         let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
         let (kubernetes, personalize) = runtime.block_on(async {
@@ -214,6 +232,7 @@ async fn handle(
     let path = head.uri.to_string();
     let call = Call { label, nth, path, body: String::from_utf8_lossy(&body).into_owned() };
     let fault = (state.injector.lock().unwrap())(&call);
+    state.disturbances.lock().unwrap().extend(disturbance(&call, &fault));
     state.calls.lock().unwrap().push(call);
     if kubernetes {
         head.headers.remove("host");
@@ -291,6 +310,20 @@ async fn handle(
         _ => boxed(TryStreamExt::map_err(BodyStream::new(body), BoxError::from)),
     };
     Ok(Response::from_parts(head, body))
+}
+
+/// What a fault means for the operator. How long it lasts follows from its answer; a call that hangs ends with a timeout.
+fn disturbance(call: &Call, fault: &Fault) -> Option<Disturbance> {
+    let headers = match fault {
+        Fault::None => return None,
+        Fault::Respond(_, headers, _) | Fault::ForwardThenRespond(_, headers, _) => headers.as_slice(),
+        _ => &[],
+    };
+    let asked = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("retry-after"));
+    let seconds = asked.and_then(|(_, value)| value.parse::<i64>().ok()).unwrap_or(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_millis().try_into().ok()?;
+    let namespace = call.namespace().filter(|_| seconds == 0).map(str::to_owned);
+    Some(Disturbance { begin: now, end: now + seconds.min(120) * 1000, namespace, pool: call.pool() })
 }
 
 fn respond(status: u16, headers: &[(&'static str, String)], body: &str) -> Result<ProxyResponse, BoxError> {

@@ -1,4 +1,4 @@
-//! G: calls, writes, concurrent imports and memory are bounded.
+//! G: calls, writes and concurrent imports are bounded.
 
 use super::{History, accepted_creates, operator_writes, text};
 use serde_json::Value;
@@ -10,9 +10,6 @@ const MAX_CALLS_PER_SECOND: usize = 40;
 
 /// The service's limit for concurrent imports per account and region.
 const QUOTA: usize = 5;
-
-/// Limit for the peak memory of an operator. It stays below this with 10,000 resources or responses of 10 MB.
-const MAX_MEMORY_KB: u64 = 400_000;
 
 pub(super) fn check(history: &History<'_>, violations: &mut Vec<String>) {
     calls_and_writes(history, violations);
@@ -61,14 +58,8 @@ pub(super) fn span(job: &Value) -> Option<(i64, i64)> {
     Some((job["createdMs"].as_i64()?, end))
 }
 
-/// `peaks` holds the peak memory of each operator in kB.
-pub fn check_peak_memory(peaks: &[u64]) -> Vec<String> {
-    let excessive = peaks.iter().filter(|peak| **peak > MAX_MEMORY_KB);
-    excessive.map(|peak| format!("G: an operator used {peak} kB of memory")).collect()
-}
-
 mod tests {
-    use super::{MAX_CALLS_PER_SECOND, MAX_MEMORY_KB, check_peak_memory};
+    use super::MAX_CALLS_PER_SECOND;
     use crate::invariants::histories::{
         accepted_create, assert_holds, assert_violates, describe_call, in_progress, intent, job_in_dataset, write,
     };
@@ -112,11 +103,5 @@ mod tests {
         assert_holds(&check_ended_after(&ledger, 5));
         // A job that the operator did not create does not count.
         assert_holds(&check_ended_after(&ledger[1..], 6));
-    }
-
-    #[test]
-    fn excessive_memory_violates_g() {
-        assert_violates("G", &check_peak_memory(&[1, MAX_MEMORY_KB + 1]));
-        assert_holds(&check_peak_memory(&[1, MAX_MEMORY_KB]));
     }
 }

@@ -19,6 +19,43 @@ pub(super) fn millis_at(time: &str) -> i64 {
     format!("2026-01-01T{time}Z").parse::<Timestamp>().unwrap().as_millisecond()
 }
 
+/// A moment of that day, in seconds.
+pub(super) fn at(second: usize) -> String {
+    format!("2026-01-01T{:02}:{:02}:{:02}.000000Z", second / 3600, second / 60 % 60, second % 60)
+}
+
+/// The renewals of a leader's Lease in the first seconds of that day.
+pub(super) fn renewals(seconds: usize) -> Vec<Value> {
+    let renewal = |second| {
+        json!({"userAgent": "personalize-operator/0.1.0", "verb": "update", "requestReceivedTimestamp": at(second),
+               "objectRef": {"resource": "leases", "namespace": "shop"}, "responseStatus": {"code": 200}})
+    };
+    (0..seconds).map(renewal).collect()
+}
+
+/// A write by a user at the time when the resource is created.
+pub(super) fn created(name: &str, status: &Value) -> Value {
+    let mut write = write(name, status);
+    write["verb"] = json!("create");
+    write["userAgent"] = json!("kubectl/v1");
+    write["requestReceivedTimestamp"] = write["responseObject"]["metadata"]["creationTimestamp"].clone();
+    write
+}
+
+/// A call about the job with this name.
+pub(super) fn call(job: &str, region: &str, second: usize) -> Value {
+    json!({"time": at(second), "operation": "DescribeDatasetImportJob", "account": "123456789012", "region": region,
+           "jobName": job, "httpStatus": 200})
+}
+
+/// A call that a fault keeps without an answer.
+pub(super) fn hanging_call(job: &str, region: &str, second: usize) -> Value {
+    let mut call = call(job, region, second);
+    call["httpStatus"] = json!(0);
+    call["fault"] = json!("silenceBeforeHeaders");
+    call
+}
+
 pub(super) fn accepted_create(name: &str, dataset: &str) -> Value {
     json!({"time": "2026-01-01T00:01:00.5Z", "operation": "CreateDatasetImportJob", "account": "123456789012",
            "region": "eu-west-1", "jobName": name, "datasetArn": dataset, "datasetImportJobArn": arn(name)})
@@ -141,7 +178,8 @@ fn correct_history_has_no_violations() {
     let ledger = [accepted_create("a-1", DATASET), describe_call("a-1", 0), accepted_create("b-1", DATASET)];
     let jobs = [job("a-1", "ACTIVE", 0, 5), job_owned_by("bb", "b-1", "ACTIVE", 5, 9)];
     let resources = [resource("a", &succeeded("a-1")), resource("bb", &succeeded("b-1"))];
-    let history = History { ledger: &ledger, writes: &writes, resources: &resources, jobs: &jobs, faults: &[] };
+    let history =
+        History { ledger: &ledger, writes: &writes, resources: &resources, jobs: &jobs, ..History::default() };
     assert_holds(&check_settled(&history));
 }
 

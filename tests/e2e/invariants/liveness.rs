@@ -25,7 +25,7 @@ pub(super) fn check(history: &History<'_>, violations: &mut Vec<String>) {
     no_job_forgotten(&accepted_creates(history.ledger), history, violations);
 }
 
-fn is_suspended(resource: &Value) -> bool {
+pub(super) fn is_suspended(resource: &Value) -> bool {
     resource["spec"]["suspend"] == true || annotation(resource, SUSPEND) == Some("true")
 }
 

@@ -1,4 +1,4 @@
-//! The invariants A to H of docs/architecture.md, checked from outside: against the ledger and jobs of the stand-in and
+//! The invariants A to K of docs/architecture.md, checked from outside: against the ledger and jobs of the stand-in and
 //! against the audit log and resources of the API server.
 //!
 //! The checks implement the operator's rules a second time, on plain JSON, on purpose: a checker that shared code with
@@ -8,13 +8,17 @@
 mod adoption;
 mod at_most_once;
 mod bounds;
+mod footprint;
 mod histories;
+mod isolation;
 mod liveness;
 mod no_op_writes;
 mod order;
+mod progress;
 mod rejections;
 pub mod secrets;
 mod status_truth;
+mod waiting;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -22,7 +26,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-pub use bounds::check_peak_memory;
+pub use footprint::{Footprint, check_footprints};
+pub use waiting::{Disturbance, Limits};
 
 /// What the service and the API server have recorded.
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,6 +42,14 @@ pub struct History<'a> {
     pub writes: &'a [Value],
     /// The resources that exist; empty if unknown.
     pub resources: &'a [Value],
+    /// Requests of the operator, and writes to the namespaces by any client, in order. Empty if unknown.
+    pub requests: &'a [Value],
+    /// The namespaces; empty if unknown.
+    pub namespaces: &'a [Value],
+    /// What happened to calls of the operator on the network, in order.
+    pub disturbances: &'a [Disturbance],
+    /// What bounds the waits.
+    pub limits: Limits,
 }
 
 /// The violations in a ledger and an audit log alone.
@@ -54,15 +67,20 @@ pub fn check(history: &History<'_>) -> Vec<String> {
     secrets::check(history, &mut violations);
     bounds::check(history, &mut violations);
     order::check(history, &mut violations);
+    footprint::check(history, &mut violations);
+    let waits = waiting::too_long(history);
+    isolation::check(&waits, &mut violations);
+    progress::check(&waits, &mut violations);
     violations
 }
 
-/// The violations once every import had time to finish: also that none is lost (B) and that every status agrees with
-/// the service (D).
+/// The violations once every import had time to finish: also that none is lost (B), that every status agrees with the
+/// service (D), and that none waits for a permission that it has (J).
 pub fn check_settled(history: &History<'_>) -> Vec<String> {
     let mut violations = check(history);
     liveness::check(history, &mut violations);
     status_truth::check_settled(history, &mut violations);
+    progress::check_settled(history, &mut violations);
     violations
 }
 
@@ -101,32 +119,54 @@ pub fn resource_writes(audit_log: &Path, namespace: &str) -> Vec<Value> {
 pub fn resource_writes_after(audit_log: &Path, offset: u64, namespace: &str) -> Vec<Value> {
     let log = fs::read_to_string(audit_log).unwrap_or_default();
     let start = usize::try_from(offset).unwrap_or(usize::MAX);
-    successful_writes(log.get(start..).unwrap_or_default(), namespace, "datasetimportjobs")
+    let of_resources = audited(log.get(start..).unwrap_or_default(), namespace, "datasetimportjobs");
+    of_resources.into_iter().filter(is_successful_write).collect()
 }
 
 /// The events that were written in a namespace, in order.
 pub fn events(audit_log: &Path, namespace: &str) -> Vec<Value> {
-    successful_writes(&fs::read_to_string(audit_log).unwrap_or_default(), namespace, "events")
+    let log = fs::read_to_string(audit_log).unwrap_or_default();
+    audited(&log, namespace, "events").into_iter().filter(is_successful_write).collect()
 }
 
-fn successful_writes(log: &str, namespace: &str, resource: &str) -> Vec<Value> {
+/// The requests of the operator for a namespace, without events, and the writes to the Namespace by any client, in order.
+pub fn requests(audit_log: &Path, namespace: &str) -> Vec<Value> {
+    let log = fs::read_to_string(audit_log).unwrap_or_default();
+    let of = |resource: &str| audited(&log, namespace, resource);
+    let mut requests = [of("datasetimportjobs"), of("leases"), of("namespaces")].concat();
+    requests.retain(|r| is_by_operator(r) || r["objectRef"]["resource"] == "namespaces" && is_successful_write(r));
+    // The content of the writes is in the history already.
+    requests.iter_mut().filter_map(Value::as_object_mut).for_each(|request| {
+        request.remove("requestObject");
+        request.remove("responseObject");
+    });
+    requests.sort_by_cached_key(|request| text(request, "requestReceivedTimestamp").to_owned());
+    requests
+}
+
+fn audited(log: &str, namespace: &str, resource: &str) -> Vec<Value> {
     let marks = [format!("\"resource\":\"{resource}\""), format!("\"namespace\":\"{namespace}\"")];
     log.lines()
         // Most lines belong to other tests. Parsing them takes too long.
         .filter(|line| marks.iter().all(|mark| line.contains(mark)))
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .filter(|line| line["objectRef"]["namespace"] == namespace && line["objectRef"]["resource"] == resource)
-        .filter(|line| {
-            matches!(line["verb"].as_str(), Some("create" | "update" | "patch" | "delete" | "deletecollection"))
-        })
-        .filter(|line| line["responseStatus"]["code"].as_u64().is_some_and(|code| code < 300))
         .collect()
+}
+
+fn is_successful_write(request: &Value) -> bool {
+    matches!(request["verb"].as_str(), Some("create" | "update" | "patch" | "delete" | "deletecollection"))
+        && request["responseStatus"]["code"].as_u64().is_some_and(|code| code < 300)
+}
+
+fn is_by_operator(request: &Value) -> bool {
+    text(request, "userAgent").starts_with("personalize-operator/")
 }
 
 /// The writes by the operator. The API server records the user agent, so the content of a write can't hide its
 /// author. Invariant E checks whether the operator may make such a write.
 pub fn operator_writes(writes: &[Value]) -> impl Iterator<Item = &Value> {
-    writes.iter().filter(|write| text(write, "userAgent").starts_with("personalize-operator/"))
+    writes.iter().filter(|write| is_by_operator(write))
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
