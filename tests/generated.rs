@@ -155,6 +155,9 @@ fn states_page_matches_the_code() {
          | succeeded | True | True | False | False | Healthy |\n\
          | failed | False | False | False | True | Degraded |\n\
          | suspended | Unknown | Unknown | False | False | Suspended |\n\n\
+         `status.status`, `status.failureReason` and `status.completionTime` speak of jobs. If the service, or a namespace, rejects an\n\
+         import before it has a job, the import is failed without them: the reason and the message say why. After a failed job\n\
+         `failureReason` stays while another attempt is rejected, and `completionTime` is absent until that attempt ends.\n\n\
          | reason | state | meaning |\n|---|---|---|\n",
     );
     for reason in Reason::ALL {

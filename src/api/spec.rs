@@ -39,6 +39,12 @@ use serde::{Deserialize, Serialize};
         description = "The status of the job as the service tells it"
     ),
     printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
+        description = "Why the import is in its state"
+    ),
+    printcolumn(
         name = "Started",
         type_ = "date",
         json_path = ".status.startTime",
@@ -51,13 +57,6 @@ use serde::{Deserialize, Serialize};
         description = "When the import ended, either way"
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
-        priority = 1,
-        description = "Why it is as it is"
-    ),
     printcolumn(name = "Dataset", type_ = "string", json_path = ".spec.datasetArn", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]

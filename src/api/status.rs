@@ -20,8 +20,9 @@ pub struct DatasetImportJobStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
 
-    /// Why the job failed, in the service's own words (control characters and secrets removed, at most
-    /// 1024 characters).
+    /// Why the last job failed, in the service's own words (control characters and secrets removed, at most
+    /// 1024 characters). It speaks of jobs only: if the service rejects the call CreateDatasetImportJob, there
+    /// is no job, and the message of the condition Stalled has the service's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_reason: Option<String>,
 
@@ -45,7 +46,8 @@ pub struct DatasetImportJobStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
 
-    /// When the import ended, in success or failure. Absent as long as it may still go on.
+    /// When the last job ended, in success or failure. Absent as long as the import may still go on, so also
+    /// while the service rejects the call CreateDatasetImportJob, because the operator repeats it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Time>,
 

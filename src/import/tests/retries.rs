@@ -3,8 +3,8 @@
 use super::scenario::Scenario;
 use crate::api::conditions::Reason;
 use crate::api::{DatasetImportJobSpec, RETRY_REQUESTED_AT};
-use crate::personalize::CREATE_FAILED;
-use crate::testing::spec;
+use crate::personalize::{CREATE_FAILED, ErrorKind};
+use crate::testing::{service_error, spec};
 
 #[test]
 fn failed_job_is_retried_up_to_the_backoff_limit() {
@@ -22,6 +22,20 @@ fn failed_job_is_retried_up_to_the_backoff_limit() {
     assert_eq!(scenario.accepted, [1, 2, 3].map(|n| scenario.request().job_name(n)));
     assert_eq!((scenario.reason(), scenario.status().attempts), (Reason::ImportFailed, Some(3)));
     assert_eq!(scenario.status().failure_reason.as_deref(), Some("Invalid Data location."));
+}
+
+#[test]
+fn rejected_attempt_keeps_the_failure_reason_of_the_failed_job_and_has_no_completion_time() {
+    let mut scenario = Scenario::with(DatasetImportJobSpec { backoff_limit: 1, ..spec() });
+    scenario.reconcile_until_idle();
+    scenario.set_job_status(&scenario.request().job_name(1), CREATE_FAILED);
+    scenario.answers.push((false, Err(service_error(ErrorKind::InvalidInput))));
+    scenario.wait();
+    scenario.reconcile_until_idle();
+    let status = scenario.status();
+    assert_eq!((scenario.reason(), status.status.as_deref()), (Reason::InvalidInput, Some(CREATE_FAILED)));
+    assert_eq!(status.failure_reason.as_deref(), Some("Invalid Data location."));
+    assert_eq!(status.completion_time, None);
 }
 
 #[test]

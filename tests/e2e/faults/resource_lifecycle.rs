@@ -514,3 +514,26 @@ fn fault_120_job_of_a_deleted_resource_counts_until_it_ends() {
     assert_eq!(env.accepted_count(), 2);
     env.check_invariants_settled();
 }
+
+#[test]
+fn fault_86_rejected_and_waiting_imports_show_their_reason_in_the_default_columns() {
+    let env = TestEnv::new();
+    let rejection = json!({"error": {"code": "InvalidInputException", "message": "Invalid S3 path.", "status": 400}});
+    env.service.inject_fault(&json!({"operation": CREATE, "name": "rejected", "count": 0, "action": rejection}));
+    let _operator = env.start_operator(&[]);
+    env.import("rejected", "d0", json!({}));
+    env.import("suspended", "d1", json!({"suspend": true}));
+    let status = env.wait_for_reason("rejected", "InvalidInput");
+    env.wait_for_reason("suspended", "Suspended");
+    let table = text(&env.kubectl(&["get", "dij"]));
+    let shows = |name: &str, reason: &str| table.lines().any(|line| line.starts_with(name) && line.contains(reason));
+    assert!(shows("NAME", "REASON") && shows("rejected", "InvalidInput") && shows("suspended", "Suspended"), "{table}");
+    assert_eq!((status.status, status.failure_reason, status.completion_time), (None, None, None));
+    assert!(status.conditions.iter().any(|c| c.type_ == "Stalled" && c.message.contains("Invalid S3 path.")));
+    for field in ["failureReason", "completionTime"] {
+        let explained = text(&env.kubectl(&["explain", &format!("dij.status.{field}")]));
+        assert!(explained.contains("CreateDatasetImportJob"), "{explained}");
+    }
+    env.delete("rejected");
+    env.check_invariants();
+}
