@@ -6,7 +6,10 @@
 //! assert_eq!(sanitize("failed:\r\npassword=hunter2"), "failed: password=[redacted]");
 //! ```
 
+use std::collections::VecDeque;
 use std::fmt::{self, Display, Write};
+use std::ops::Range;
+use std::sync::{PoisonError, RwLock};
 
 /// The maximum number of characters kept of a text. An event note may hold 1 kB.
 pub const MAX_CHARS: usize = 1024;
@@ -17,8 +20,18 @@ const MAX_INPUT_CHARS: usize = 4 * MAX_CHARS;
 /// Replaces a secret.
 const REDACTED: &str = "[redacted]";
 
-/// Names whose value is a secret: compared by their end, in lower case, without `-` and `_`.
-const SECRET_NAMES: [&str; 9] = [
+/// The maximum number of secrets that are remembered.
+const MAX_IN_USE: usize = 64;
+
+/// The least length of a secret that is remembered: a shorter one could be a common word.
+const MIN_SECRET: usize = 16;
+
+/// The secrets in use, oldest first.
+static IN_USE: RwLock<VecDeque<String>> = RwLock::new(VecDeque::new());
+
+/// Names whose value is a secret: compared by their end, in lower case, without `-` and `_`. Before `=` or `:`, every
+/// `token` counts, too, and before `=` every `signature`.
+const SECRET_NAMES: [&str; 10] = [
     "secretaccesskey",
     "awssecretkey",
     "secretkey",
@@ -26,6 +39,7 @@ const SECRET_NAMES: [&str; 9] = [
     "securitytoken",
     "xamzsecuritytoken",
     "xamzsignature",
+    "externalid",
     "password",
     "authorization",
 ];
@@ -33,10 +47,23 @@ const SECRET_NAMES: [&str; 9] = [
 /// Prefixes of STS session tokens and, last, of JSON web tokens such as those of Kubernetes.
 const TOKEN_PREFIXES: [&str; 6] = ["IQoJb3JpZ2lu", "AgoJb3JpZ2lu", "FwoGZXIvYXdz", "FQoGZXIvYXdz", "AQoDYXdz", "eyJ"];
 
+/// Redacts this secret wherever it appears from now on. The newest ones are remembered.
+pub fn remember(secret: &str) {
+    let mut in_use = IN_USE.write().unwrap_or_else(PoisonError::into_inner);
+    if secret.len() < MIN_SECRET || in_use.iter().any(|known| known == secret) {
+        return;
+    }
+    in_use.push_back(secret.to_owned());
+    if in_use.len() > MAX_IN_USE {
+        in_use.pop_front();
+    }
+}
+
 /// Makes text printable, short and free of secrets.
 ///
-/// Control characters and runs of white space become one space. Access keys, tokens, passwords in URLs and the values
-/// of secret-looking names are redacted. At most [`MAX_CHARS`] characters are kept.
+/// Control characters and runs of white space become one space. The secrets in use, access keys and tokens by the shapes
+/// that AWS documents, passwords in URLs and the values of secret-looking names are redacted. At most [`MAX_CHARS`]
+/// characters are kept. A data location that the CRD accepts stays as it is.
 #[must_use]
 pub fn sanitize(text: &str) -> String {
     // Bound the work first: the text may be megabytes.
@@ -47,13 +74,17 @@ pub fn sanitize(text: &str) -> String {
         // Drop the last word: half a secret does not look like one.
         readable.truncate(end);
     }
+    for secret in IN_USE.read().unwrap_or_else(PoisonError::into_inner).iter() {
+        if readable.contains(secret) {
+            readable = readable.replace(secret, REDACTED);
+        }
+    }
     let mut words: Vec<String> = Vec::new();
-    let mut secret_follows = false;
+    let mut next = Next::Text;
     for word in readable.split(' ').filter(|w| !w.is_empty()) {
-        let (redacted, names_secret) = redact_word(&without_userinfo(word), secret_follows);
-        // In "Bearer <token>" and "= <value>" the secret is the next word.
-        secret_follows = names_secret || (secret_follows && is_separator(word));
+        let (redacted, follows) = redact_word(&without_userinfo(word), next);
         words.push(redacted);
+        next = follows;
     }
     let clean = words.join(" ");
     if clean.chars().count() <= MAX_CHARS && !truncated {
@@ -92,65 +123,141 @@ fn is_printable(c: char) -> bool {
     !c.is_control() && !c.is_whitespace() && !invisible && !separator
 }
 
-/// Whether the word may stand between the name of a secret and its value.
-fn is_separator(word: &str) -> bool {
-    matches!(word, "=" | ":" | "is") || word.eq_ignore_ascii_case("bearer") || word.eq_ignore_ascii_case("basic")
+/// What the words before say about the next one.
+#[derive(Clone, Copy, PartialEq)]
+enum Next {
+    /// Nothing.
+    Text,
+    /// It follows the name of a secret, as in a sentence: it is a secret if it looks like one.
+    MaybeSecret,
+    /// It is the value of a secret's name, as in `password: …`.
+    Secret,
 }
 
-/// The word; if it is a URL, without user and password.
+/// The word without the user and password of each URL in it.
 fn without_userinfo(word: &str) -> String {
-    match word.split_once("://") {
-        Some((scheme, rest)) => match rest.rsplit_once('@') {
-            Some((_, host)) => format!("{scheme}://{REDACTED}@{host}"),
-            None => word.into(),
-        },
-        None => word.into(),
+    let (mut clean, mut rest) = (String::new(), word);
+    while let Some((before, after)) = rest.split_once("://") {
+        clean.extend([before, "://"]);
+        rest = after;
+        let url = after.split(['"', '\'', '<', '>']).next().unwrap_or_default();
+        let authority = url.split(['/', '?', '#']).next().unwrap_or_default();
+        // A password with a slash ends the authority early: what follows the colon is no port.
+        let has_port = authority.rsplit_once(':').is_none_or(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+        if let Some(at) = url.rfind('@').filter(|_| authority.contains('@') || !has_port) {
+            clean.push_str(REDACTED);
+            rest = &after[at..];
+        }
     }
+    clean + rest
 }
 
-/// The word without its secrets, and whether the next word is a secret.
-fn redact_word(word: &str, is_secret: bool) -> (String, bool) {
-    if is_secret && !is_separator(word) {
-        return (REDACTED.into(), is_secret_name(word));
+/// Whether this position is in the path of a URL. A path names data: it may look like anything.
+fn is_in_path(word: &str, at: usize) -> bool {
+    let start = word[..at].rfind("://");
+    start.is_some_and(|start| !word[start..at].contains(['?', '&', ',', ';', '"', '\'', '<', '>']))
+}
+
+/// The word without its secrets, and what it says about the next word.
+fn redact_word(word: &str, expected: Next) -> (String, Next) {
+    match expected {
+        Next::Text => {}
+        // In "Bearer <token>" and "= <value>" the secret is the next word.
+        _ if matches!(word, "=" | ":") => return (word.into(), Next::Secret),
+        _ if word.eq_ignore_ascii_case("bearer") || word.eq_ignore_ascii_case("basic") => {
+            return (word.into(), Next::Secret);
+        }
+        _ if word == "is" => return (word.into(), expected),
+        Next::Secret => {
+            let next = if is_secret_name(word) { Next::MaybeSecret } else { Next::Text };
+            return (REDACTED.into(), next);
+        }
+        Next::MaybeSecret if looks_secret(word) => return (REDACTED.into(), Next::Text),
+        Next::MaybeSecret => {}
     }
-    for (at, sign) in word.match_indices(['=', ':']) {
+    for (at, sign) in word.match_indices(['=', ':']).filter(|(at, _)| !is_in_path(word, *at)) {
         let (name, value) = (&word[..at], &word[at + sign.len()..]);
-        // "token" alone is a common word; before "=" or ":" it is the name of a secret.
-        if is_secret_name(name) || normalized(name).ends_with("token") {
+        // Alone these are common words.
+        let is_signature = sign == "=" && normalized(name).ends_with("signature");
+        if is_secret_name(name) || is_signature || normalized(name).ends_with("token") {
             return if value.trim_matches(['"', '\'', '\\']).is_empty() {
-                (word.into(), true)
+                (word.into(), Next::Secret)
             } else {
-                (format!("{name}{sign}{REDACTED}"), false)
+                (format!("{name}{sign}{REDACTED}"), Next::Text)
             };
         }
     }
-    if is_secret_name(word) {
-        return (word.into(), true);
+    let names_secret = is_secret_name(word) && !is_in_path(word, word.len());
+    (redact_shapes(word), if names_secret { Next::MaybeSecret } else { Next::Text })
+}
+
+/// The word without what has the shape of an access key or a token.
+fn redact_shapes(word: &str) -> String {
+    let to_end_of_value = |from: usize| from..from + word[from..].find(ends_value).unwrap_or(word.len() - from);
+    let key_ids = runs(word, |c| c.is_ascii_alphanumeric())
+        .filter(|run| is_access_key_id(&word[run.clone()]) && !is_in_path(word, run.end))
+        // In "id:signature" the rest is a secret, too.
+        .map(|run| if word[run.end..].starts_with(':') { to_end_of_value(run.start) } else { run });
+    let keys =
+        runs(word, is_secret_key_char).filter(|run| is_secret_key(&word[run.clone()]) && !is_in_path(word, run.end));
+    // A token may be encoded.
+    let tokens =
+        runs(word, is_token_char).filter(|run| is_token(&word[run.clone()])).map(|run| to_end_of_value(run.start));
+    let mut secrets: Vec<Range<usize>> = key_ids.chain(keys).chain(tokens).collect();
+    secrets.sort_by_key(|secret| secret.start);
+    let (mut clean, mut from) = (String::new(), 0);
+    for secret in secrets {
+        if secret.start >= from {
+            clean.extend([&word[from..secret.start], REDACTED]);
+        }
+        from = from.max(secret.end);
     }
-    let has_key_id = word.split(|c: char| !c.is_ascii_alphanumeric()).any(is_access_key_id);
-    let has_key = word.split(|c: char| !is_secret_key_char(c)).any(is_secret_key);
-    if has_key_id || has_key || word.split(is_token_delimiter).any(is_token) {
-        return (REDACTED.into(), false);
-    }
-    (word.into(), false)
+    clean + &word[from..]
+}
+
+/// The longest runs of these ASCII characters in a word.
+fn runs(word: &str, is_part: impl Fn(char) -> bool) -> impl Iterator<Item = Range<usize>> {
+    let start = word.as_ptr().addr();
+    word.split(move |c| !is_part(c)).filter(|run| !run.is_empty()).map(move |run| {
+        let at = run.as_ptr().addr() - start;
+        at..at + run.len()
+    })
 }
 
 fn is_token(text: &str) -> bool {
     text.len() >= 20 && TOKEN_PREFIXES.iter().any(|prefix| text.starts_with(prefix))
 }
 
-fn is_token_delimiter(c: char) -> bool {
-    !(c.is_ascii_alphanumeric() || matches!(c, '/' | '+' | '_' | '-'))
+fn is_token_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '/' | '+' | '_' | '-' | '.')
 }
 
-/// The letters and digits alone, in lower case.
+fn ends_value(c: char) -> bool {
+    matches!(c, '"' | '\'' | '\\' | '&' | ',' | ';' | '<' | '>' | '(' | ')' | '{' | '}' | '[' | ']')
+}
+
+/// The name at the end of the text: its letters and digits, in lower case.
 fn normalized(name: &str) -> String {
+    let name = name.trim_end_matches(|c: char| !c.is_ascii_alphanumeric() && c != '/');
+    let start = name.rfind(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_'));
+    if start.is_some_and(|at| name[at..].starts_with('/')) {
+        // A part of a path.
+        return String::new();
+    }
+    let name = name.get(start.map_or(0, |at| at + 1)..).unwrap_or(name);
     name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }
 
 fn is_secret_name(name: &str) -> bool {
     let name = normalized(name);
     SECRET_NAMES.iter().any(|secret| name.ends_with(secret))
+}
+
+/// Whether a word after the name of a secret is its value and not a part of the sentence.
+fn looks_secret(word: &str) -> bool {
+    runs(word, |c| is_secret_key_char(c) || matches!(c, '=' | '-' | '_')).any(|run| {
+        run.len() >= MIN_SECRET && word[run].contains(|c: char| c.is_ascii_digit() || c.is_ascii_uppercase())
+    })
 }
 
 /// `AKIA…` and `ASIA…`: 20 upper-case letters and digits.
@@ -164,19 +271,51 @@ fn is_secret_key_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '/' | '+')
 }
 
-/// A secret access key: 40 base64 characters with upper case, lower case and digits. A hash in hex lacks upper case.
+/// A secret access key: 40 base64 characters with upper case, lower case and digits. A hash in hex lacks upper case, and
+/// a path is made of words.
 fn is_secret_key(text: &str) -> bool {
     text.len() == 40
         && text.bytes().any(|b| b.is_ascii_uppercase())
         && text.bytes().any(|b| b.is_ascii_lowercase())
         && text.bytes().any(|b| b.is_ascii_digit())
+        && !is_made_of_words(text)
 }
+
+/// Whether a text consists of words, numbers and hashes, such as `Exports/2026/InteractionsFull`. Random characters are
+/// taken for words less than once in 10,000 times.
+fn is_made_of_words(text: &str) -> bool {
+    let mut segments = text.split('/').filter(|segment| !segment.is_empty());
+    segments.all(|segment| is_hash(segment) || segment.split(|c: char| c.is_ascii_digit()).all(is_camel_case))
+}
+
+fn is_hash(text: &str) -> bool {
+    text.len() >= 4 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Whether each word is lower case, capitalised or upper case; a capital may stand alone.
+fn is_camel_case(text: &str) -> bool {
+    let mut rest = text;
+    while !rest.is_empty() {
+        let capitals = rest.bytes().take_while(u8::is_ascii_uppercase).count();
+        let small = rest[capitals..].bytes().take_while(u8::is_ascii_lowercase).count();
+        let is_word = if small == 0 { capitals >= 1 } else { capitals <= 1 && small >= 2 };
+        if !is_word {
+            return false;
+        }
+        rest = &rest[capitals + small..];
+    }
+    true
+}
+
+#[cfg(test)]
+mod corpus;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
     use proptest::sample::select;
+    use sha2::{Digest, Sha512};
 
     /// Characters that have no glyph: zero-width ones, separators, and those that change the writing direction.
     const INVISIBLE: [char; 26] = [
@@ -255,6 +394,96 @@ mod tests {
         let expired = "The security token included in the request is expired";
         assert_eq!(sanitize(expired), expired);
         assert_eq!(sanitize("user AKIAIOSFODNN7EXAMPLE denied"), "user [redacted] denied");
+    }
+
+    #[test]
+    fn secret_in_use_is_redacted_whatever_its_shape() {
+        let secret = "only-words-in-a-secret-of-a-test";
+        assert_eq!(sanitize(&format!("s3://b/{secret}/x")), format!("s3://b/{secret}/x"));
+        remember(secret);
+        remember("short");
+        assert_eq!(sanitize(&format!("s3://b/{secret}/x, short")), "s3://b/[redacted]/x, short");
+    }
+
+    #[test]
+    fn secrets_in_use_are_bounded() {
+        (0..2 * MAX_IN_USE).for_each(|i| remember(&format!("secret-of-the-test-of-bounds-{i}")));
+        assert!(IN_USE.read().unwrap().len() <= MAX_IN_USE);
+        let last = format!("secret-of-the-test-of-bounds-{}", 2 * MAX_IN_USE - 1);
+        assert_eq!(sanitize(&last), REDACTED);
+    }
+
+    #[test]
+    fn sentence_about_a_column_or_a_password_loses_no_word() {
+        for text in [
+            "Column SESSION_TOKEN has a null value",
+            "the password is required for authentication-of-users",
+            "s3://shop-data/Exports/2026/11/24/InteractionsFull",
+            "no object shop-data/Exports/2026/11/24/InteractionsFull in the bucket",
+            "https://s3.eu-west-1.amazonaws.com/shop-data/by:team/a@b.csv",
+            "https://s3.eu-west-1.amazonaws.com:443/shop-data/a@b.csv",
+            "s3://shop-data/KeyJournals/eyJournalsOfTheWholeYear",
+        ] {
+            assert_eq!(sanitize(text), text);
+        }
+    }
+
+    #[test]
+    fn at_most_one_in_ten_thousand_random_keys_is_missed() {
+        let base64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/+";
+        let keys = (0..50_000_u32).map(|i| {
+            let random = Sha512::digest(i.to_be_bytes());
+            random.iter().take(40).map(|byte| char::from(base64[usize::from(byte % 64)])).collect::<String>()
+        });
+        let keys = keys.filter(|key| key.contains(|c: char| c.is_ascii_digit()));
+        let missed: Vec<String> = keys.filter(|key| sanitize(&format!("the key {key} leaked")).contains(key)).collect();
+        assert!(missed.len() <= 5, "{missed:?}");
+    }
+
+    /// Paths as people write them: layouts of data lakes, exports, job runs, and camel case.
+    fn realistic_paths() -> Vec<String> {
+        let roots =
+            ["shop-data", "acme.prod.eu", "s3-ml-training-4711", "DataLake", "team_reco/raw", "analytics/Personalize"];
+        let layouts = [
+            "Exports/{d}/InteractionsFull",
+            "exports/{d}/interactions.csv",
+            "dt={d}/hour=07/part-00000-c000.csv",
+            "year=2026/month=11/UsersAndItems/Snapshot",
+            "runs/2fd4e1c6-7a2d-48fc-ad84-9ee1bb76e739/output/",
+            "ABTests/VariantB/ItemsV2/Export20261124T0700Z",
+            "snapshots/2fd4e1c67a2d28fced849ee1bb76e7391b93eb12/items.csv",
+            "Kunden/Käufe/{d}/käufe.csv",
+            "glue/InteractionsToCsvJob/run12/InteractionsFull",
+            "PersonalizeDatasets/EUWest1/Interactions/{d}",
+        ];
+        let mut paths = Vec::new();
+        for root in roots {
+            for layout in layouts {
+                for month in 1..=12 {
+                    for date in
+                        [format!("2026/{month:02}/24"), format!("2026-{month:02}-24"), format!("2026{month:02}24")]
+                    {
+                        for width in 1..=12 {
+                            let layout = layout.replace("{d}", &date);
+                            paths.push(format!("{root}/Run{month:0width$}/{layout}"));
+                        }
+                    }
+                }
+            }
+        }
+        paths
+    }
+
+    #[test]
+    fn at_most_one_in_a_thousand_realistic_paths_is_redacted_and_no_location() {
+        let paths = realistic_paths();
+        assert!(paths.len() > 20_000);
+        let changed: Vec<&String> = paths.iter().filter(|path| sanitize(path) != **path).collect();
+        assert!(changed.len() * 1000 <= paths.len(), "{} of {}: {:?}", changed.len(), paths.len(), changed.first());
+        for path in paths {
+            let location = format!("s3://{path}");
+            assert_eq!(sanitize(&location), location);
+        }
     }
 
     #[test]

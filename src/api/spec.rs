@@ -139,6 +139,7 @@ pub struct DataSource {
     #[schemars(length(min = 1, max = 256), regex(pattern = r"^(s3|http|https)://.+$"))]
     #[x_kube(validation = Rule::new(r"self.matches('^(s3|http|https)://.')").message("dataLocation must be where the CSV data is in S3, such as s3://bucket/interactions.csv, or s3://bucket/folder/ for all files in it"))]
     #[x_kube(validation = Rule::new(r"self.matches('^[^\\x00-\\x1f\\x7f]*$')").message("dataLocation must not contain control characters such as a line break"))]
+    #[x_kube(validation = Rule::new(r#"!self.matches('://([^/?#]*@|[^/?#]*:[^/?#]*[^0-9/?#].*@)|(^|[^A-Za-z0-9/+_.-])((IQoJb3JpZ2lu|AgoJb3JpZ2lu|FwoGZXIvYXdz|FQoGZXIvYXdz|AQoDYXdz)[A-Za-z0-9/+_.-]{8}|eyJ[A-Za-z0-9/+_.-]{17})|[ ?&,;"<>\\x27](.*[^A-Za-z0-9])?(AKIA|ASIA)[A-Z0-9]{16}([^A-Za-z0-9]|$)|[ ?&,;"<>\\x27](.*[^A-Za-z0-9/+])?[A-Za-z0-9/+]{40}([^A-Za-z0-9/+]|$)') && !self.lowerAscii().replace('-', '').replace('_', '').matches('[ ?&,;"<>\\x27].*(password|authorization|externalid|secretaccesskey|awssecretkey|secretkey|signature|token)[^a-z0-9/]*([=:]| (is )*[^ ]{16})')"#).message("dataLocation must not contain credentials, such as a user before @, a token, or the parameters of a signed URL: everybody who can read this resource could use them"))]
     pub data_location: String,
 }
 

@@ -1,6 +1,7 @@
 //! The clients of the AWS SDK, one per account and region, and the credentials that they use.
 
 use super::Aws;
+use super::credentials::redacted;
 use super::error::{NO_CREDENTIALS, service_error, sts_code};
 use crate::personalize::{AccountRegion, ErrorKind, ROLE_NOT_ASSUMED, ServiceError};
 use aws_config::Region;
@@ -35,7 +36,7 @@ impl Aws {
                 .session_name(SESSION_NAME)
                 .build()
                 .await;
-            config = config.credentials_provider(provider);
+            config = config.credentials_provider(redacted(provider));
         } else if let Some(own) = self.own_account().await.filter(|own| *own != account_region.account) {
             // The service has no access across accounts, so the call can't succeed.
             return Err(ServiceError::unanswered(

@@ -1,6 +1,7 @@
 //! [`Personalize`] with the AWS SDK: one client per account and region, and one attempt per call.
 
 mod client;
+mod credentials;
 mod error;
 
 use crate::api::Tag;
@@ -82,6 +83,10 @@ impl Aws {
     #[must_use]
     pub fn from_config(base: SdkConfig, roles: HashMap<String, String>) -> Self {
         let operation_timeout = base.timeout_config().and_then(TimeoutConfig::operation_timeout);
+        let base = match base.credentials_provider() {
+            Some(provider) => base.into_builder().credentials_provider(credentials::redacted(provider)).build(),
+            None => base,
+        };
         let credentials_timeout = operation_timeout.unwrap_or(CREDENTIALS_TIMEOUT);
         Self { base, roles, clients: Mutex::default(), own_account: OnceLock::new(), credentials_timeout }
     }

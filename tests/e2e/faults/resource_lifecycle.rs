@@ -537,3 +537,41 @@ fn fault_86_rejected_and_waiting_imports_show_their_reason_in_the_default_column
     env.delete("rejected");
     env.check_invariants();
 }
+
+#[test]
+fn fault_87_paths_survive_redaction_and_locations_with_credentials_are_rejected() {
+    let env = TestEnv::new();
+    let path = "shop-data/Exports/2026/11/24/InteractionsFull";
+    let location = |location: &str| json!({"dataSource": {"dataLocation": location}});
+    let words = format!("Column SESSION_TOKEN has a null value in {path}");
+    let rejection = json!({"error": {"code": "InvalidInputException", "message": words, "status": 400}});
+    env.service.inject_fault(&json!({"operation": CREATE, "name": "nightly", "count": 0, "action": rejection}));
+    let operator = env.start_operator(&[]);
+    env.import("nightly", "d0", location(&format!("s3://{path}")));
+    env.wait_for_message("nightly", &words);
+    eventually("the log has the message", || operator.log().contains(&words).then_some(()));
+    for bad in [
+        "https://AKIAIOSFODNN7EXAMPLE:secret@bucket.s3.amazonaws.com/x.csv",
+        "https://user:pass/word@bucket.s3.amazonaws.com/x.csv",
+        "https://bucket.s3.amazonaws.com/x.csv?AWSAccessKeyId=AKIAIOSFODNN7EXAMPLE",
+        "https://bucket.s3.amazonaws.com/x.csv?X-Amz-Security-Token=IQoJb3JpZ2luX2VjEJr",
+        "https://bucket.s3.amazonaws.com/x.csv?X-Amz-Signature=0123abcd",
+        "https://bucket.s3.amazonaws.com/x.csv?t=IQoJb3JpZ2luX2VjEJrIQoJb3JpZ2luX2VjEJr",
+        "s3://bucket/new/the password 0123456789abcdef.csv",
+    ] {
+        let rejected = env.try_apply(&TestEnv::manifest("bad", "d1", location(bad)));
+        let message = text(&rejected);
+        assert!(!rejected.status.success() && message.contains("must not contain credentials"), "{bad}: {message}");
+    }
+    for good in [
+        "s3://bucket/by:team/a@b.csv",
+        "https://s3.amazonaws.com:443/b/a@b.csv",
+        "s3://bucket/token=full/password:x.csv",
+        "s3://b/new password.csv",
+    ] {
+        env.apply(&TestEnv::manifest("good", "d1", location(good)));
+        env.delete("good");
+    }
+    env.delete("nightly");
+    env.check_invariants();
+}
