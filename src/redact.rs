@@ -116,11 +116,27 @@ impl Write for BoundedString {
     }
 }
 
+/// Whether a character has a glyph of its own and leaves the direction of writing alone.
 fn is_printable(c: char) -> bool {
-    let zero_width = matches!(c, '\u{200b}'..='\u{200f}' | '\u{ad}' | '\u{180e}' | '\u{e0000}'..='\u{e007f}');
-    let invisible = zero_width || matches!(c, '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}');
-    let separator = matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}');
-    !c.is_control() && !c.is_whitespace() && !invisible && !separator
+    let joins_or_fills = matches!(
+        c,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{2800}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}'
+    );
+    let directs = matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}');
+    !c.is_control() && !c.is_whitespace() && !joins_or_fills && !directs
 }
 
 /// What the words before say about the next one.
@@ -175,8 +191,11 @@ fn redact_word(word: &str, expected: Next) -> (String, Next) {
         Next::MaybeSecret if looks_secret(word) => return (REDACTED.into(), Next::Text),
         Next::MaybeSecret => {}
     }
-    for (at, sign) in word.match_indices(['=', ':']).filter(|(at, _)| !is_in_path(word, *at)) {
+    for (at, sign) in word.match_indices(['=', ':']) {
         let (name, value) = (&word[..at], &word[at + sign.len()..]);
+        if is_in_path(word, name.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).len()) {
+            continue;
+        }
         // Alone these are common words.
         let is_signature = sign == "=" && normalized(name).ends_with("signature");
         if is_secret_name(name) || is_signature || normalized(name).ends_with("token") {
@@ -318,10 +337,43 @@ mod tests {
     use sha2::{Digest, Sha512};
 
     /// Characters that have no glyph: zero-width ones, separators, and those that change the writing direction.
-    const INVISIBLE: [char; 26] = [
-        '\u{200b}', '\u{200c}', '\u{200d}', '\u{200e}', '\u{200f}', '\u{2028}', '\u{2029}', '\u{202a}', '\u{202b}',
-        '\u{202c}', '\u{202d}', '\u{202e}', '\u{2060}', '\u{2061}', '\u{2062}', '\u{2063}', '\u{2064}', '\u{2065}',
-        '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}', '\u{feff}', '\u{7f}', '\u{85}', '\u{a0}',
+    const INVISIBLE: [char; 36] = [
+        '\u{200b}',
+        '\u{200c}',
+        '\u{200d}',
+        '\u{200e}',
+        '\u{200f}',
+        '\u{2028}',
+        '\u{2029}',
+        '\u{202a}',
+        '\u{202b}',
+        '\u{202c}',
+        '\u{202d}',
+        '\u{202e}',
+        '\u{2060}',
+        '\u{2061}',
+        '\u{2062}',
+        '\u{2063}',
+        '\u{2064}',
+        '\u{2065}',
+        '\u{2066}',
+        '\u{2067}',
+        '\u{2068}',
+        '\u{2069}',
+        '\u{feff}',
+        '\u{7f}',
+        '\u{85}',
+        '\u{a0}',
+        '\u{34f}',
+        '\u{115f}',
+        '\u{180b}',
+        '\u{206a}',
+        '\u{2800}',
+        '\u{3164}',
+        '\u{fe0f}',
+        '\u{ffa0}',
+        '\u{1d173}',
+        '\u{e0100}',
     ];
 
     #[test]

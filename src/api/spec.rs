@@ -15,6 +15,9 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Accepts text in which each character is visible or a space, and none changes the direction of writing.
+const NOTHING_INVISIBLE: &str = r"self.matches('^[^\\p{Cc}\\p{Cf}\\p{Zl}\\p{Zp}\\x{34f}\\x{115f}\\x{1160}\\x{17b4}\\x{17b5}\\x{180b}-\\x{180f}\\x{2065}\\x{2800}\\x{3164}\\x{fe00}-\\x{fe0f}\\x{ffa0}\\x{1bca0}-\\x{1bca3}\\x{1d173}-\\x{1d17a}\\x{e0000}-\\x{e0fff}]*$')";
+
 /// The data that an Amazon Personalize dataset should hold.
 ///
 /// The operator submits one dataset import job for each resource, follows it, and reports its
@@ -96,10 +99,12 @@ pub struct DatasetImportJobSpec {
     /// The name of the job in Amazon Personalize: 1 to 63 characters, letters, digits, - and _. Leave it
     /// out, and the operator derives one from this resource's namespace, name and request, so that the
     /// same manifest always finds its own job. A name given here is used as it is; since a failed job
-    /// keeps its name, such an import can't be retried. Immutable.
+    /// keeps its name, such an import can't be retried. It must not end like a derived name, in - and 16
+    /// hexadecimal digits: it could take the name of another import. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-zA-Z0-9][a-zA-Z0-9\-_]*$"))]
     #[x_kube(validation = Rule::new(r"self.matches('^[a-zA-Z0-9][a-zA-Z0-9_-]*$')").message("jobName must begin with a letter or digit and consist of letters, digits, - and _"))]
+    #[x_kube(validation = Rule::new(r"!self.matches('-[0-9a-f]{16}(-[0-9]+)?$')").message("jobName must not end like the names that the operator derives, in - and 16 hexadecimal digits: it could take the name of another import"))]
     pub job_name: Option<String>,
 
     /// FULL replaces all bulk data of the dataset. INCREMENTAL adds to it and updates what is there; it
@@ -138,7 +143,8 @@ pub struct DataSource {
     /// One CSV file, such as s3://bucket/interactions.csv, or a folder of them, ending in /.
     #[schemars(length(min = 1, max = 256), regex(pattern = r"^(s3|http|https)://.+$"))]
     #[x_kube(validation = Rule::new(r"self.matches('^(s3|http|https)://.')").message("dataLocation must be where the CSV data is in S3, such as s3://bucket/interactions.csv, or s3://bucket/folder/ for all files in it"))]
-    #[x_kube(validation = Rule::new(r"self.matches('^[^\\x00-\\x1f\\x7f]*$')").message("dataLocation must not contain control characters such as a line break"))]
+    #[x_kube(validation = Rule::new(NOTHING_INVISIBLE).message("dataLocation must not contain control characters such as a line break, or invisible characters"))]
+    #[x_kube(validation = Rule::new(r"self.matches('^[^\\p{Z}]+( [^\\p{Z}]+)*$')").message("dataLocation must not contain white space other than single spaces"))]
     #[x_kube(validation = Rule::new(r#"!self.matches('://([^/?#]*@|[^/?#]*:[^/?#]*[^0-9/?#].*@)|(^|[^A-Za-z0-9/+_.-])((IQoJb3JpZ2lu|AgoJb3JpZ2lu|FwoGZXIvYXdz|FQoGZXIvYXdz|AQoDYXdz)[A-Za-z0-9/+_.-]{8}|eyJ[A-Za-z0-9/+_.-]{17})|[ ?&,;"<>\\x27](.*[^A-Za-z0-9])?(AKIA|ASIA)[A-Z0-9]{16}([^A-Za-z0-9]|$)|[ ?&,;"<>\\x27](.*[^A-Za-z0-9/+])?[A-Za-z0-9/+]{40}([^A-Za-z0-9/+]|$)') && !self.lowerAscii().replace('-', '').replace('_', '').matches('[ ?&,;"<>\\x27].*(password|authorization|externalid|secretaccesskey|awssecretkey|secretkey|signature|token)[^a-z0-9/]*([=:]| (is )*[^ ]{16})')"#).message("dataLocation must not contain credentials, such as a user before @, a token, or the parameters of a signed URL: everybody who can read this resource could use them"))]
     pub data_location: String,
 }
@@ -173,11 +179,13 @@ pub struct Tag {
     /// 1 to 128 letters, digits, spaces and any of _ . : / = + - @; not beginning with aws: or personalize-operator.io/.
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^([\p{L}\p{Z}\p{N}_.:/=+\-@]*)$"))]
     #[x_kube(validation = Rule::new(r"self.matches('^[\\p{L}\\p{Z}\\p{N}_.:/=+@-]*$')").message("tagKey must consist of letters, digits, spaces and any of _ . : / = + - @"))]
+    #[x_kube(validation = Rule::new(NOTHING_INVISIBLE).message("tagKey must not contain invisible characters"))]
     #[x_kube(validation = Rule::new("!self.startsWith('aws:') && !self.startsWith('personalize-operator.io/')").message("tagKey must not begin with aws: or personalize-operator.io/, which are reserved"))]
     pub tag_key: String,
 
     /// 0 to 256 letters, digits, spaces and any of _ . : / = + - @.
     #[schemars(length(max = 256), regex(pattern = r"^([\p{L}\p{Z}\p{N}_.:/=+\-@]*)$"))]
     #[x_kube(validation = Rule::new(r"self.matches('^[\\p{L}\\p{Z}\\p{N}_.:/=+@-]*$')").message("tagValue must consist of letters, digits, spaces and any of _ . : / = + - @"))]
+    #[x_kube(validation = Rule::new(NOTHING_INVISIBLE).message("tagValue must not contain invisible characters"))]
     pub tag_value: String,
 }

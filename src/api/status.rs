@@ -46,7 +46,7 @@ pub struct DatasetImportJobStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
 
-    /// When the last job ended, in success or failure. Absent as long as the import may still go on, so also
+    /// When the import ended, in success or failure. Absent as long as it may still go on, so also
     /// while the service rejects the call CreateDatasetImportJob, because the operator repeats it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Time>,

@@ -23,7 +23,7 @@ impl Planner<'_> {
     pub(super) fn ownership<'f>(&self, found: &'f ObservedJob) -> Ownership<'f> {
         let differences = self.differences(found);
         if !differences.is_empty() {
-            return Ownership::Foreign(format!("its request differs: {}", differences.join(", ")));
+            return Ownership::Foreign(format!("its request has another {}", differences.join(", another ")));
         }
         let is_denied = matches!(self.observations.namespace, Some(Err(_)));
         if self.inputs.adopt && !is_denied {
@@ -54,26 +54,20 @@ impl Planner<'_> {
         }
     }
 
-    /// The fields in which the job's request differs from this resource's, with the job's values.
-    fn differences(&self, found: &ObservedJob) -> Vec<String> {
+    /// The fields in which the job's request differs from this resource's. The values stay private: the job may belong
+    /// to another namespace.
+    fn differences(&self, found: &ObservedJob) -> Vec<&'static str> {
         let (request, job) = (&self.request, &found.job);
         let mode = job.import_mode.as_deref().unwrap_or(ImportMode::Full.as_str());
         let publish = job.publish_attribution_metrics_to_s3.unwrap_or(false);
         let requested_publish = request.publish_attribution_metrics_to_s3.unwrap_or(false);
-        let pairs = [
-            ("datasetArn", job.dataset.as_str(), request.dataset.as_str()),
-            ("dataSource.dataLocation", &job.data_location, &request.data_location),
-            ("roleArn", &job.role_arn, &request.role_arn),
-            ("importMode", mode, request.import_mode.as_str()),
+        let fields = [
+            ("datasetArn", job.dataset != request.dataset.as_str()),
+            ("dataSource.dataLocation", job.data_location != request.data_location),
+            ("roleArn", job.role_arn != request.role_arn),
+            ("importMode", mode != request.import_mode.as_str()),
+            ("publishAttributionMetricsToS3", publish != requested_publish),
         ];
-        let mut differences: Vec<String> = pairs
-            .iter()
-            .filter(|(_, theirs, ours)| theirs != ours)
-            .map(|(field, theirs, _)| format!("{field} is {}", sanitize(theirs)))
-            .collect();
-        if publish != requested_publish {
-            differences.push(format!("publishAttributionMetricsToS3 is {publish}"));
-        }
-        differences
+        fields.into_iter().filter(|(_, differs)| *differs).map(|(field, _)| field).collect()
     }
 }

@@ -58,7 +58,22 @@ fn job_with_another_request_is_not_adopted_even_with_the_annotation() {
     scenario.reconcile_until_idle();
     assert_eq!(scenario.reason(), Reason::JobNameConflict);
     let message = scenario.status().conditions[0].message.clone();
-    assert!(message.contains("dataSource.dataLocation is s3://other/data.csv"), "{message}");
+    assert!(message.contains("its request has another dataSource.dataLocation;"), "{message}");
+}
+
+#[test]
+fn conflict_shows_no_value_of_the_other_job() {
+    let mut scenario = Scenario::new();
+    let name = scenario.request().job_name(1);
+    scenario.add_job(&name, ACTIVE, vec![]);
+    let job = &mut scenario.jobs.get_mut(&name).unwrap().0;
+    job.dataset = "arn:aws:personalize:eu-west-1:123456789012:dataset/private/ITEMS".into();
+    job.data_location = "s3://private/data.csv".into();
+    job.role_arn = "arn:aws:iam::123456789012:role/Private".into();
+    scenario.reconcile_until_idle();
+    let message = scenario.status().conditions[0].message.clone();
+    assert!(message.contains("another datasetArn, another dataSource.dataLocation, another roleArn;"), "{message}");
+    assert!(!message.to_lowercase().contains("private"), "{message}");
 }
 
 #[test]

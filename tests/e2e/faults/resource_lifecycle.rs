@@ -4,6 +4,7 @@ use super::{CREATE, DESCRIBE, assert_imported_once, import_nightly, reconcile_co
 use crate::env::proxy::Fault;
 use crate::env::{TestEnv, dataset_arn, eventually, text};
 use personalize_operator::api::DatasetImportJobStatus;
+use personalize_operator::import::ImportRequest;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use tokio::sync::watch;
@@ -574,4 +575,39 @@ fn fault_87_paths_survive_redaction_and_locations_with_credentials_are_rejected(
     }
     env.delete("nightly");
     env.check_invariants();
+}
+
+#[test]
+fn fault_88_tenants_can_not_take_each_others_job_names_or_hide_text() {
+    let env = TestEnv::new();
+    let refused = |spec: Value, message: &str| {
+        let applied = env.try_apply(&TestEnv::manifest("bad", "d0", spec.clone()));
+        assert!(!applied.status.success() && text(&applied).contains(message), "{spec}: {}", text(&applied));
+    };
+    for invisible in
+        ['\u{200b}', '\u{202e}', '\u{2066}', '\u{2028}', '\u{ad}', '\u{feff}', '\u{3164}', '\u{fe0f}', '\u{e0041}']
+    {
+        let location = format!("s3://b/x{invisible}vsc.csv");
+        refused(json!({"dataSource": {"dataLocation": location}}), "dataLocation must not contain");
+        refused(json!({"tags": [{"tagKey": format!("k{invisible}"), "tagValue": "v"}]}), "tagKey must");
+        refused(json!({"tags": [{"tagKey": "k", "tagValue": format!("v{invisible}")}]}), "tagValue must");
+    }
+    for spaces in ["s3://b/a  b.csv", "s3://b/a\u{a0}b.csv", "s3://b/a.csv "] {
+        refused(json!({"dataSource": {"dataLocation": spaces}}), "dataLocation must not contain white space");
+    }
+    env.import("victim", "d1", json!({"suspend": true}));
+    let victim = ImportRequest::of(&env.get("victim").unwrap()).unwrap();
+    for attempt in [1, 2, 100] {
+        refused(json!({"jobName": victim.job_name(attempt)}), "jobName must not end like the names");
+    }
+    env.service.put_job(&json!({
+        "name": "taken", "datasetArn": dataset_arn("d9"), "status": "ACTIVE", "dataLocation": "s3://private/x.csv",
+        "roleArn": "arn:aws:iam::123456789012:role/Private",
+    }));
+    let _operator = env.start_operator(&[]);
+    env.import("nightly", "d1", json!({"jobName": "taken"}));
+    let message =
+        env.wait_for_message("nightly", "another datasetArn, another dataSource.dataLocation, another roleArn;");
+    assert!(!message.contains("rivate") && !message.contains("d9"), "{message}");
+    env.check_invariants_settled();
 }

@@ -233,7 +233,7 @@ fn fault_49_job_with_another_request_is_never_adopted() {
     env.import("other", "d0", json!({"jobName": "other"}));
     env.annotate("other", "personalize-operator.io/adopt=true");
     let (_, message) = ready_state(&env.wait_for_reason("other", "JobNameConflict"));
-    assert!(message.contains("s3://bucket/else.csv"), "the message says what differs: {message}");
+    assert!(message.contains("another dataSource.dataLocation"), "the message says what differs: {message}");
     assert_eq!(env.accepted_count(), 0);
     env.check_invariants_settled();
 }

@@ -99,6 +99,7 @@ fn release_is_installed_upgraded_rolled_back_and_reinstalled_without_repeating_a
     let home = Home::new(control_plane);
     let env = &home.env;
     let notes = home.install("install", "imports", &chart(), &json!({}));
+    assert!(notes.contains("WARNING: everybody with the built-in role edit or admin"), "{notes}");
     let manifest = notes.split("apply -f - <<EOF\n").nth(1).and_then(|rest| rest.split("EOF").next()).unwrap();
     let manifest: Value = serde_yaml::from_str(manifest).unwrap();
     assert!(env.try_apply(&manifest).status.success(), "the API server accepts the manifest in the notes: {notes}");
@@ -204,7 +205,8 @@ fn namespaced_release_imports_with_roles_only_and_leaves_other_namespaces_alone(
     let unwatched = TestEnv::on(shared_control_plane());
     unwatched.import("unseen", "d9", json!({}));
     let watched = json!({"crds": {"enabled": false}, "watchNamespaces": [env.namespace, other.namespace]});
-    home.install("install", "team", &chart(), &watched);
+    let notes = home.install("install", "team", &chart(), &watched);
+    assert!(!notes.contains("WARNING"), "no built-in role gets permissions in a namespaced install: {notes}");
     let cluster_wide = ["get", "clusterrole,clusterrolebinding", "-l", "app.kubernetes.io/instance=team", "-o", "name"];
     assert!(text(&env.control_plane.kubectl(&cluster_wide, None).unwrap()).trim().is_empty());
     env.import("import", "d0", json!({}));
