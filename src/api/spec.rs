@@ -71,7 +71,9 @@ const NOTHING_INVISIBLE: &str = r"self.matches('^[^\\p{Cc}\\p{Cf}\\p{Zl}\\p{Zp}\
     validation = Rule::new("self.importMode == oldSelf.importMode").message("importMode is immutable: to import in another mode, create a DatasetImportJob with another name").field_path(".importMode"),
     validation = Rule::new("has(self.publishAttributionMetricsToS3) == has(oldSelf.publishAttributionMetricsToS3) && (!has(self.publishAttributionMetricsToS3) || self.publishAttributionMetricsToS3 == oldSelf.publishAttributionMetricsToS3)").message("publishAttributionMetricsToS3 is immutable: to change it, create a DatasetImportJob with another name"),
     validation = Rule::new("has(self.tags) == has(oldSelf.tags) && (!has(self.tags) || self.tags == oldSelf.tags)").message("tags is immutable: the service takes them once, with the import; for other tags create a DatasetImportJob with another name"),
-    validation = Rule::new("!has(self.jobName) || self.backoffLimit == 0").message("backoffLimit can't be used together with jobName: a failed job keeps its name, so it can't be retried; leave out one of them").field_path(".backoffLimit")
+    validation = Rule::new("!has(self.jobName) || self.backoffLimit == 0").message("backoffLimit can't be used together with jobName: a failed job keeps its name, so it can't be retried; leave out one of them").field_path(".backoffLimit"),
+    validation = Rule::new("self.roleArn.split(':')[4] == self.datasetArn.split(':')[4]").message("roleArn must be of the same account as datasetArn: a role can't be passed to the service in another account").field_path(".roleArn"),
+    validation = Rule::new("self.roleArn.split(':')[1] == self.datasetArn.split(':')[1]").message("roleArn must be of the same partition as datasetArn, such as aws or aws-cn").field_path(".roleArn")
 )]
 pub struct DatasetImportJobSpec {
     /// The ARN of the dataset that receives the data, for example
@@ -80,6 +82,7 @@ pub struct DatasetImportJobSpec {
     /// Immutable.
     #[schemars(length(min = 1, max = 256), regex(pattern = r"^arn:([a-z\d-]+):personalize:.*:.*:.+$"))]
     #[x_kube(validation = Rule::new(r"self.matches('^arn:[a-z0-9-]+:personalize:[a-z]{2,}(-[a-z0-9]+)+:[0-9]{12}:dataset/[a-zA-Z0-9_/.-]+$')").message("datasetArn must be the ARN of a dataset with its region and 12-digit account, such as arn:aws:personalize:eu-west-1:123456789012:dataset/shop/INTERACTIONS"))]
+    #[x_kube(validation = Rule::new("!self.matches('/(?i:(action[_-]?)?interactions?|users?|items?|actions?)$') || self.matches('/(INTERACTIONS|USERS|ITEMS|ACTIONS|ACTION_INTERACTIONS)$')").message("datasetArn must end with a type of dataset as the service spells it: INTERACTIONS, USERS, ITEMS, ACTIONS or ACTION_INTERACTIONS"))]
     pub dataset_arn: String,
 
     /// Where the data is. Immutable.

@@ -85,12 +85,22 @@ impl Aws {
                 let message = format!("the role {role} for account {account} can't be assumed ({})", sts_code(error));
                 ServiceError::unanswered(ErrorKind::Credentials, ROLE_NOT_ASSUMED, &message)
             }
-            (None, ErrorKind::AccessDenied) if self.own_account.get() != Some(account) => {
+            (None, ErrorKind::AccessDenied)
+                if self.own_account.get() != Some(account) && may_lack_role(account, &mapped.message) =>
+            {
                 ServiceError { message: format!("{} ({})", mapped.message, no_role_message(account)), ..mapped }
             }
             _ => mapped,
         }
     }
+}
+
+/// Whether a denied call may lack a role for this account. The service names the caller: `User: arn:aws:sts::…`. If it is
+/// of the account, a permission is missing.
+fn may_lack_role(account: &str, message: &str) -> bool {
+    let caller = message.split_once("User: arn:").and_then(|(_, arn)| arn.split(':').nth(3));
+    let is_pass_role = message.contains("iam:PassRole") || message.contains("pass role");
+    caller != Some(account) && !is_pass_role
 }
 
 fn no_role_message(account: &str) -> String {

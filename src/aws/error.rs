@@ -1,6 +1,6 @@
 //! Maps errors of the AWS SDK to [`ServiceError`].
 
-use crate::personalize::{ErrorKind, ServiceError};
+use crate::personalize::{ErrorKind, HOST_NOT_FOUND, ServiceError};
 use crate::redact::sanitize_display;
 use aws_sdk_personalize::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
@@ -54,6 +54,7 @@ where
         {
             ServiceError::unanswered(ErrorKind::Credentials, NO_CREDENTIALS, &text)
         }
+        SdkError::DispatchFailure(_) if text.contains("dns error") => indeterminate(HOST_NOT_FOUND, &text),
         SdkError::DispatchFailure(failure) if failure.is_timeout() => indeterminate("ConnectTimeout", &text),
         SdkError::DispatchFailure(_) => indeterminate("NoConnection", &text),
         _ => indeterminate("Unknown", &text),

@@ -5,8 +5,8 @@ use super::timing::Severity;
 use crate::api::DatasetImportJobStatus;
 use crate::api::conditions::{self, Reason, State, whole_seconds};
 use crate::personalize::{
-    ACTIVE, CREATE_FAILED, CREATE_IN_PROGRESS, CREATE_PENDING, ErrorKind, Job, ROLE_NOT_ASSUMED, ServiceError,
-    has_ended,
+    ACTIVE, CREATE_FAILED, CREATE_IN_PROGRESS, CREATE_PENDING, ErrorKind, HOST_NOT_FOUND, Job, ROLE_NOT_ASSUMED,
+    ServiceError, has_ended,
 };
 use crate::redact::sanitize;
 
@@ -58,6 +58,13 @@ impl Planner<'_> {
             ErrorKind::Throttled | ErrorKind::QuotaExceeded => (
                 Reason::Throttled,
                 format!("{doing}: the service is throttling requests ({}); retrying automatically", error.code),
+            ),
+            ErrorKind::Indeterminate if error.code == HOST_NOT_FOUND => (
+                Reason::ServiceUnavailable,
+                format!(
+                    "{doing}: the service is unreachable, because DNS has no address of its endpoint in region {}; check the region in spec.datasetArn, and DNS in the cluster; retrying automatically",
+                    self.request.dataset.account_region().region
+                ),
             ),
             ErrorKind::Indeterminate => (
                 Reason::ServiceUnavailable,
@@ -164,6 +171,18 @@ fn failure_reason(status: &DatasetImportJobStatus) -> &str {
 /// A text of the service, truncated to leave room for the operator's advice.
 fn truncate(text: &str) -> &str {
     text.char_indices().nth(MAX_SERVICE_TEXT).map_or(text, |(end, _)| &text[..end])
+}
+
+/// Why a dataset in this state takes no import, and what to do about it.
+pub(super) fn dataset_state(state: &str) -> String {
+    match state {
+        "CREATE PENDING" | "CREATE IN_PROGRESS" => format!("it is not ACTIVE yet ({state})"),
+        CREATE_FAILED => format!("it could not be created ({state}); delete it in AWS and create it again"),
+        "DELETE PENDING" | "DELETE IN_PROGRESS" => {
+            format!("it is being deleted ({state}); create it again, or delete this DatasetImportJob")
+        }
+        other => format!("its status is {:?} and not ACTIVE; check it in AWS", sanitize(other)),
+    }
 }
 
 fn rejection_message(doing: &str, error: &ServiceError, advice: &str) -> String {

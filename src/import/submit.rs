@@ -6,6 +6,7 @@
 
 use super::admission::{Admission, CooldownCause};
 use super::adopt::ExistingJob;
+use super::outcome::dataset_state;
 use super::ownership::Ownership;
 use super::plan::{AfterWrite, Effect, Next, Observations, ObservedJob, Plan, Planner, Requeue};
 use super::timing::{Severity, after};
@@ -294,7 +295,7 @@ impl Planner<'_> {
         match &self.observations.dataset {
             None => Err(Next::Perform(Effect::DescribeDataset)),
             Some(Ok(dataset)) if dataset.status == ACTIVE => Ok(dataset),
-            Some(Ok(_)) => Err(self.dataset_not_ready(status.clone(), "it is not ACTIVE yet")),
+            Some(Ok(dataset)) => Err(self.dataset_not_ready(status.clone(), &dataset_state(&dataset.status))),
             Some(Err(error)) if error.kind == ErrorKind::NotFound => {
                 Err(self.dataset_not_ready(status.clone(), "it does not exist"))
             }

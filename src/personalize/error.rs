@@ -104,6 +104,9 @@ pub struct ServiceError {
 /// The code of a failure to assume the role that is configured for an account.
 pub(crate) const ROLE_NOT_ASSUMED: &str = "RoleNotAssumed";
 
+/// The code of a call to a host that DNS does not know, such as the endpoint of a region that does not exist.
+pub(crate) const HOST_NOT_FOUND: &str = "HostNotFound";
+
 impl ServiceError {
     /// An error response of the service.
     #[must_use]

@@ -15,8 +15,8 @@ mod arn;
 mod error;
 
 pub use arn::{AccountRegion, DatasetArn, InvalidDatasetArn, JobArn};
-pub(crate) use error::ROLE_NOT_ASSUMED;
 pub use error::{ErrorKind, ServiceError};
+pub(crate) use error::{HOST_NOT_FOUND, ROLE_NOT_ASSUMED};
 
 use crate::api::{ImportMode, Tag};
 use jiff::Timestamp;

@@ -259,8 +259,10 @@ impl TestEnv {
         assert!(applied.status.success(), "{}", text(&applied));
     }
 
-    /// A valid manifest. `spec` overrides fields of its spec.
+    /// A valid manifest. `spec` overrides fields of its spec. The role is of the dataset's account.
     pub fn manifest(name: &str, dataset: &str, spec: Value) -> Value {
+        let account = spec["datasetArn"].as_str().and_then(|arn| arn.split(':').nth(4));
+        let role = ROLE.replace(ACCOUNT, account.filter(|account| account.len() == 12).unwrap_or(ACCOUNT));
         let mut manifest = json!({
             "apiVersion": "personalize-operator.io/v1alpha1",
             "kind": "DatasetImportJob",
@@ -268,7 +270,7 @@ impl TestEnv {
             "spec": {
                 "datasetArn": dataset_arn(dataset),
                 "dataSource": {"dataLocation": "s3://bucket/interactions.csv"},
-                "roleArn": ROLE,
+                "roleArn": role,
             },
         });
         if let (Some(defaults), Value::Object(spec)) = (manifest["spec"].as_object_mut(), spec) {

@@ -1,7 +1,7 @@
 //! Changes of the CRD under a running operator.
 
 use super::{dedicated_control_plane, error_count, import_nightly};
-use crate::env::{TestEnv, eventually, install_crd, text};
+use crate::env::{TestEnv, dataset_arn, eventually, install_crd, text};
 use serde_json::{Value, json};
 
 const CRD: &str = "datasetimportjobs.personalize-operator.io";
@@ -94,4 +94,57 @@ fn fault_28_undecodable_object_does_not_affect_others() {
         env.delete(name);
     }
     env.check_invariants_settled();
+}
+
+#[test]
+fn fault_92_resources_that_an_older_crd_accepted_still_get_statuses() {
+    let (_guard, control_plane, env) = dedicated_control_plane();
+    // The older CRD has no rules.
+    let mut older = serde_json::to_value(personalize_operator::api::crd()).unwrap();
+    without_rules(&mut older);
+    apply_crd(&env, &older);
+    let location = |location: &str| json!({"dataSource": {"dataLocation": location}});
+    let resources = [
+        ("type", json!({"datasetArn": dataset_arn("interactions")}), "DatasetNotReady"),
+        ("partition", json!({"datasetArn": dataset_arn("d1").replace("arn:aws:", "arn:aws-cn:")}), "DatasetNotReady"),
+        ("role", json!({"roleArn": "arn:aws:iam::999999999999:role/Reader"}), "ImportSucceeded"),
+        ("job-name", json!({"jobName": "job-0123456789abcdef"}), "ImportSucceeded"),
+        ("signed", location("https://b.s3.amazonaws.com/x.csv?X-Amz-Signature=0123abcd"), "ImportFailed"),
+        ("invisible", location("s3://bucket/x\u{202e}vsc.csv"), "ImportFailed"),
+        ("tag", json!({"tags": [{"tagKey": "k\u{3164}", "tagValue": "v\u{3164}"}]}), "ImportSucceeded"),
+        ("arn", json!({"datasetArn": "arn:aws:personalize:::dataset/shop/ITEMS"}), "InvalidSpec"),
+    ];
+    let manifest = |name: &str, spec: &Value| {
+        let mut manifest = TestEnv::manifest(name, "d0", spec.clone());
+        manifest["spec"]["suspend"] = json!(false);
+        manifest
+    };
+    for (i, (name, spec, _)) in resources.iter().enumerate() {
+        let mut manifest = manifest(name, spec);
+        if spec["datasetArn"].is_null() {
+            manifest["spec"]["datasetArn"] = json!(dataset_arn(&format!("d{i}")));
+        }
+        eventually("the older CRD applies", || env.try_apply(&manifest).status.success().then_some(()));
+    }
+    install_crd(control_plane);
+    eventually("the CRD applies", || {
+        (!env.try_apply(&manifest("new", &json!({"jobName": "job-0123456789abcdef"}))).status.success()).then_some(())
+    });
+    let _operator = env.start_operator(&[]);
+    for (name, _, reason) in &resources {
+        env.wait_for_reason(name, reason);
+    }
+    env.check_invariants();
+}
+
+/// Removes the CEL rules from a schema.
+fn without_rules(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            fields.remove("x-kubernetes-validations");
+            fields.values_mut().for_each(without_rules);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_rules),
+        _ => {}
+    }
 }

@@ -611,3 +611,37 @@ fn fault_88_tenants_can_not_take_each_others_job_names_or_hide_text() {
     assert!(!message.contains("rivate") && !message.contains("d9"), "{message}");
     env.check_invariants_settled();
 }
+
+#[test]
+fn fault_89_imports_that_can_never_work_are_rejected_at_admission() {
+    let env = TestEnv::new();
+    let refused = |spec: Value, message: &str| {
+        let applied = env.try_apply(&TestEnv::manifest("bad", "d0", spec.clone()));
+        assert!(!applied.status.success() && text(&applied).contains(message), "{spec}: {}", text(&applied));
+    };
+    for misspelt in [
+        "interactions",
+        "Interactions",
+        "INTERACTION",
+        "ITEM",
+        "users",
+        "USER",
+        "Action_Interactions",
+        "ACTIONINTERACTIONS",
+    ] {
+        refused(json!({"datasetArn": dataset_arn(misspelt)}), "datasetArn must end with a type of dataset");
+    }
+    for account in ["999999999999", "210987654321"] {
+        let role = format!("arn:aws:iam::{account}:role/Reader");
+        refused(json!({"roleArn": role}), "roleArn must be of the same account as datasetArn");
+    }
+    let china = "arn:aws-cn:personalize:cn-north-1:123456789012:dataset/shop/ITEMS";
+    refused(json!({"datasetArn": china}), "roleArn must be of the same partition as datasetArn");
+    for type_ in ["INTERACTIONS", "USERS", "ITEMS", "ACTIONS", "ACTION_INTERACTIONS"] {
+        env.apply(&TestEnv::manifest("good", type_, json!({})));
+        env.delete("good");
+    }
+    let role = "arn:aws-cn:iam::123456789012:role/Reader";
+    env.apply(&TestEnv::manifest("good", "", json!({"datasetArn": china, "roleArn": role})));
+    env.check_invariants();
+}

@@ -433,3 +433,71 @@ fn fault_116_job_that_exists_and_may_not_be_described_stalls_the_import() {
     proxy.clear();
     assert_conflict_until_adopted(&env);
 }
+
+#[test]
+fn fault_90_state_of_a_dataset_that_takes_no_import_is_named_with_the_way_out() {
+    let env = TestEnv::new();
+    let _operator = env.start_operator(&[]);
+    for (i, (state, expected)) in [
+        ("CREATE PENDING", "it is not ACTIVE yet (CREATE PENDING)"),
+        ("CREATE FAILED", "it could not be created (CREATE FAILED); delete it in AWS and create it again"),
+        ("DELETE PENDING", "it is being deleted (DELETE PENDING); create it again, or delete this DatasetImportJob"),
+        ("DELETE IN_PROGRESS", "it is being deleted (DELETE IN_PROGRESS)"),
+        ("ARCHIVED", "its status is \"ARCHIVED\" and not ACTIVE; check it in AWS"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (name, dataset) = (format!("import-{i}"), format!("d{i}"));
+        env.service.put_dataset(&dataset, state);
+        env.import(&name, &dataset, json!({}));
+        let status = env.wait_for_reason(&name, "DatasetNotReady");
+        let (ready, message) = ready_state(&status);
+        assert_eq!((ready.as_str(), message.contains(expected)), ("Unknown", true), "{message}");
+        env.service.put_dataset(&dataset, "ACTIVE");
+        env.wait_for_reason(&name, "ImportSucceeded");
+    }
+    env.check_invariants_settled();
+}
+
+#[test]
+fn fault_91_region_whose_endpoint_does_not_resolve_is_named() {
+    let env = TestEnv::new();
+    let nowhere = "http://personalize.eu-nowhere-1.invalid";
+    let operator = env.start_operator_with(&[("AWS_ENDPOINT_URL_PERSONALIZE", nowhere)], &["--identity=one"]);
+    import_nightly(&env);
+    env.wait_for_message("nightly", "DNS has no address of its endpoint in region eu-west-1");
+    operator.kill();
+    let _operator = env.start_operator(&["--identity=one"]);
+    assert_imported_once(&env);
+}
+
+#[test]
+fn fault_93_denied_call_hints_at_a_role_for_the_account_only_if_that_may_be_the_cause() {
+    let env = TestEnv::new();
+    let denied = |account: &str, action: &str| {
+        let user =
+            format!("User: arn:aws:sts::{account}:assumed-role/operator/x is not authorized to perform: {action}");
+        json!({"error": {"code": "AccessDeniedException", "message": user, "status": 400}})
+    };
+    for (name, operation, account, action) in [
+        ("pass-role", CREATE, ACCOUNT, "iam:PassRole"),
+        ("describe", "DescribeDatasetImportJob", ACCOUNT, "personalize:DescribeDatasetImportJob"),
+        ("account", "DescribeDatasetImportJob", "999999999999", "personalize:DescribeDatasetImportJob"),
+    ] {
+        let fault = json!({"operation": operation, "name": name, "count": 0, "action": denied(account, action)});
+        env.service.inject_fault(&fault);
+    }
+    let _operator = env.start_operator(&[]);
+    for (i, (name, hints)) in [("pass-role", false), ("describe", false), ("account", true)].into_iter().enumerate() {
+        env.import(name, &format!("d{i}"), json!({}));
+        let (_, message) = ready_state(&env.wait_for_reason(name, "AccessDenied"));
+        assert_eq!(message.contains("--account-roles"), hints, "{message}");
+    }
+    env.service.clear_faults();
+    for name in ["pass-role", "describe", "account"] {
+        env.annotate(name, "personalize-operator.io/reconcile-requested-at=now");
+        env.wait_for_reason(name, "ImportSucceeded");
+    }
+    env.check_invariants_settled();
+}
