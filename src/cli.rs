@@ -1,6 +1,6 @@
 //! The command line: flags, their environment variables `PERSONALIZE_OPERATOR_…`, and the settings made from them.
 
-use crate::aws::AwsOptions;
+use crate::aws::{AwsOptions, RateLimits};
 use crate::controller::Options;
 use crate::controller::leader_election::LeaderElectionOptions;
 use crate::controller::namespace_policy::DefaultPolicy;
@@ -9,7 +9,6 @@ pub use crate::telemetry::logging::LogFormat;
 use clap::builder::{NonEmptyStringValueParser, PossibleValue};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use humantime::parse_duration;
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -210,6 +209,10 @@ pub struct AwsArgs {
     #[arg(long, env = "PERSONALIZE_OPERATOR_AWS_TIMEOUT", default_value = "30s", value_parser = duration)]
     pub aws_timeout: Duration,
 
+    /// The maximum number of calls per second to each account and region; throttling lowers it for a while.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_AWS_CALLS_PER_SECOND", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub aws_calls_per_second: u16,
+
     /// Roles to assume for other accounts than the operator's, as ACCOUNT=ROLE_ARN, separated by commas.
     #[arg(long, env = "PERSONALIZE_OPERATOR_ACCOUNT_ROLES", value_parser = account_roles)]
     pub account_roles: Vec<AccountRoles>,
@@ -298,6 +301,25 @@ impl RunArgs {
         }
     }
 
+    /// The settings of the AWS client.
+    #[must_use]
+    pub fn aws_options(&self) -> AwsOptions {
+        let (aws, timing) = (&self.aws, self.imports.timing(self.kube.watch_timeout));
+        AwsOptions {
+            connect_timeout: aws.aws_connect_timeout,
+            read_timeout: aws.aws_read_timeout,
+            operation_timeout: aws.aws_timeout,
+            roles: aws.account_roles.iter().flat_map(|roles| roles.0.iter().cloned()).collect(),
+            limits: RateLimits {
+                calls_per_second: aws.aws_calls_per_second.into(),
+                max_wait: aws.aws_timeout,
+                pause_min: timing.backoff_min,
+                pause_max: timing.backoff_max,
+                ..RateLimits::default()
+            },
+        }
+    }
+
     fn identity(&self) -> String {
         let pod = || std::env::var("POD_NAME").ok().and_then(|name| non_empty(Some(&name)).map(String::from));
         let unique = || {
@@ -322,19 +344,6 @@ impl ImportArgs {
             retry_min: self.retry_min,
             // The watch triggers waiting resources; this is in case an event is missing.
             waiting: watch_timeout * 10,
-        }
-    }
-}
-
-impl AwsArgs {
-    /// The settings of the AWS client.
-    #[must_use]
-    pub fn options(&self) -> AwsOptions {
-        AwsOptions {
-            connect_timeout: self.aws_connect_timeout,
-            read_timeout: self.aws_read_timeout,
-            operation_timeout: self.aws_timeout,
-            roles: self.account_roles.iter().flat_map(|roles| roles.0.iter().cloned()).collect::<HashMap<_, _>>(),
         }
     }
 }
@@ -374,7 +383,7 @@ mod tests {
         let election = options.election.unwrap();
         assert!(!election.identity.is_empty(), "two replicas without a name must differ");
         assert_eq!((election.namespace.as_str(), options.namespaces.len()), ("own", 0));
-        assert!(args.aws.options().roles.is_empty());
+        assert!(args.aws_options().roles.is_empty());
         assert!(Cli::try_parse_from(["x", "run", "--lease-name="]).is_err());
     }
 
@@ -383,9 +392,9 @@ mod tests {
         let (one, two) =
             ("123456789012=arn:aws:iam::123456789012:role/A", "210987654321=arn:aws:iam::210987654321:role/B");
         let (flag, both) = (format!("--account-roles={one}"), format!("--account-roles={one}, {two},"));
-        assert_eq!(run(&[&both]).aws.options().roles.len(), 2);
+        assert_eq!(run(&[&both]).aws_options().roles.len(), 2);
         assert_eq!(
-            run(&[&flag, &format!("--account-roles={two}")]).aws.options().roles.len(),
+            run(&[&flag, &format!("--account-roles={two}")]).aws_options().roles.len(),
             2,
             "a repeated flag adds to the list"
         );

@@ -36,7 +36,9 @@ pub async fn run(args: &RunArgs) -> Result<(), Error> {
     info!(version = env!("CARGO_PKG_VERSION"), listen = %listener.local_addr()?, "starting");
     let stopped = controller::stopped(stop.clone());
     let server = tokio::spawn(http::serve(listener, Arc::clone(&readiness), Arc::clone(&metrics), stopped));
-    let aws = Arc::new(Aws::new(args.aws.options()).await);
+    let mut aws_options = args.aws_options();
+    aws_options.limits.waiting = metrics.service_requests_waiting();
+    let aws = Arc::new(Aws::new(aws_options).await);
 
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut next_signal = async || {

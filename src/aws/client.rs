@@ -1,8 +1,10 @@
-//! The clients of the AWS SDK, one per account and region, and the credentials that they use.
+//! What the operator keeps for each account and region: the client of the AWS SDK, with the credentials that it uses,
+//! and the rate limiter.
 
 use super::Aws;
 use super::credentials::redacted;
 use super::error::{NO_CREDENTIALS, service_error, sts_code};
+use super::rate_limiter::{RateLimiter, RateLimits};
 use crate::personalize::{AccountRegion, ErrorKind, ROLE_NOT_ASSUMED, ServiceError};
 use aws_config::Region;
 use aws_config::sts::AssumeRoleProvider;
@@ -10,23 +12,60 @@ use aws_sdk_personalize::Client;
 use aws_sdk_personalize::config::ProvideCredentials;
 use aws_sdk_personalize::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use std::collections::HashMap;
-use std::sync::{MutexGuard, PoisonError};
+use lru::LruCache;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
-/// The maximum number of cached clients. Users choose the accounts and regions.
-const MAX_CLIENTS: usize = 1000;
+/// How many accounts and regions are kept: users choose them. It is far more than can be in use at once, because the
+/// workers are limited, so what is dropped is idle.
+const MAX_ENDPOINTS: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
 
 /// The session name in assumed roles, as CloudTrail shows it.
 const SESSION_NAME: &str = "personalize-operator";
 
+/// An account and region.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    client: OnceCell<Client>,
+    pub(super) limiter: Arc<RateLimiter>,
+}
+
+/// The accounts and regions that were used last.
+#[derive(Debug)]
+pub(super) struct Endpoints {
+    limits: RateLimits,
+    recent: Mutex<LruCache<AccountRegion, Arc<Endpoint>>>,
+}
+
+impl Endpoints {
+    pub(super) fn new(limits: RateLimits) -> Self {
+        Self { limits, recent: Mutex::new(LruCache::new(MAX_ENDPOINTS)) }
+    }
+
+    fn get(&self, account_region: &AccountRegion) -> Arc<Endpoint> {
+        let new = || {
+            let limiter = Arc::new(RateLimiter::new(self.limits.clone()));
+            Arc::new(Endpoint { client: OnceCell::new(), limiter })
+        };
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(recent.get_or_insert_ref(account_region, new))
+    }
+}
+
 impl Aws {
+    pub(super) fn endpoint(&self, account_region: &AccountRegion) -> Arc<Endpoint> {
+        self.endpoints.get(account_region)
+    }
+
     /// The client for an account and region, created on first use.
     pub(super) async fn client(&self, account_region: &AccountRegion) -> Result<Client, ServiceError> {
-        if let Some(client) = self.clients().get(account_region) {
-            return Ok(client.clone());
-        }
-        // The lock is not held while credentials are resolved, so a slow provider delays no other account.
+        let endpoint = self.endpoint(account_region);
+        endpoint.client.get_or_try_init(|| self.new_client(account_region)).await.cloned()
+    }
+
+    async fn new_client(&self, account_region: &AccountRegion) -> Result<Client, ServiceError> {
         let region = Region::new(account_region.region.clone());
         let mut config = aws_sdk_personalize::config::Builder::from(&self.base).region(region.clone());
         if let Some(role) = self.roles.get(&account_region.account) {
@@ -48,17 +87,7 @@ impl Aws {
                 ),
             ));
         }
-        let client = Client::from_conf(config.build());
-        let mut clients = self.clients();
-        if clients.len() >= MAX_CLIENTS {
-            // They are created again on their next use.
-            clients.clear();
-        }
-        Ok(clients.entry(account_region.clone()).or_insert(client).clone())
-    }
-
-    fn clients(&self) -> MutexGuard<'_, HashMap<AccountRegion, Client>> {
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+        Ok(Client::from_conf(config.build()))
     }
 
     /// The account of the default credentials, if the provider reports it in time. The result is cached once it is

@@ -1,13 +1,16 @@
-//! [`Personalize`] with the AWS SDK: one client per account and region, and one attempt per call.
+//! [`Personalize`] with the AWS SDK: one client and one rate limiter per account and region, and one attempt per call.
 
 mod client;
 mod credentials;
 mod error;
+mod rate_limiter;
+
+pub use rate_limiter::{Permit, RateLimits};
 
 use crate::api::Tag;
 use crate::aws::error::{listing_limit_error, malformed_response};
 use crate::personalize::{
-    AccountRegion, CreateJobInput, Dataset, DatasetArn, ErrorKind, Job, JobArn, JobSummary, Personalize, ServiceError,
+    CreateJobInput, Dataset, DatasetArn, ErrorKind, Job, JobArn, JobSummary, Personalize, Priority, ServiceError,
 };
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
@@ -16,11 +19,14 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_personalize::Client;
 use aws_sdk_personalize::config::retry::RetryConfig;
 use aws_sdk_personalize::config::timeout::TimeoutConfig;
+use aws_sdk_personalize::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_personalize::primitives::DateTime;
 use aws_sdk_personalize::types;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use client::Endpoints;
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -44,6 +50,8 @@ pub struct AwsOptions {
     pub operation_timeout: Duration,
     /// The role to assume for each account other than that of the default credentials.
     pub roles: HashMap<String, String>,
+    /// The limits of the calls to each account and region.
+    pub limits: RateLimits,
 }
 
 /// Amazon Personalize through the AWS SDK.
@@ -51,7 +59,7 @@ pub struct AwsOptions {
 pub struct Aws {
     base: SdkConfig,
     roles: HashMap<String, String>,
-    clients: Mutex<HashMap<AccountRegion, Client>>,
+    endpoints: Endpoints,
     own_account: OnceLock<String>,
     credentials_timeout: Duration,
 }
@@ -76,54 +84,97 @@ impl Aws {
             .timeout_config(timeouts)
             .load()
             .await;
-        Self::from_config(base, options.roles)
+        Self::from_config(base, options.roles, options.limits)
     }
 
-    /// Uses this configuration, in which retries must be disabled. `roles` is as in [`AwsOptions`].
+    /// Uses this configuration, in which retries must be disabled. `roles` and `limits` are as in [`AwsOptions`].
     #[must_use]
-    pub fn from_config(base: SdkConfig, roles: HashMap<String, String>) -> Self {
+    pub fn from_config(base: SdkConfig, roles: HashMap<String, String>, limits: RateLimits) -> Self {
         let operation_timeout = base.timeout_config().and_then(TimeoutConfig::operation_timeout);
         let base = match base.credentials_provider() {
             Some(provider) => base.into_builder().credentials_provider(credentials::redacted(provider)).build(),
             None => base,
         };
         let credentials_timeout = operation_timeout.unwrap_or(CREDENTIALS_TIMEOUT);
-        Self { base, roles, clients: Mutex::default(), own_account: OnceLock::new(), credentials_timeout }
+        Self { base, roles, endpoints: Endpoints::new(limits), own_account: OnceLock::new(), credentials_timeout }
+    }
+
+    /// Makes one call when its turn comes.
+    async fn call<T, E, F>(
+        &self,
+        dataset: &DatasetArn,
+        priority: Priority,
+        send: impl FnOnce(Client) -> F,
+    ) -> Result<T, ServiceError>
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    {
+        let permit = self.endpoint(dataset.account_region()).limiter.acquire(priority).await?;
+        self.call_with(permit, dataset, send).await
+    }
+
+    /// Makes one call now.
+    async fn call_with<T, E, F>(
+        &self,
+        permit: Permit,
+        dataset: &DatasetArn,
+        send: impl FnOnce(Client) -> F,
+    ) -> Result<T, ServiceError>
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    {
+        let account_region = dataset.account_region();
+        let response = match self.client(account_region).await {
+            Ok(client) => send(client).await.map_err(|e| self.error(account_region, &e)),
+            Err(error) => Err(error),
+        };
+        permit.report(response.as_ref().err());
+        response
     }
 }
 
 impl Personalize for Aws {
-    async fn create_dataset_import_job(&self, input: &CreateJobInput) -> Result<JobArn, ServiceError> {
-        let account_region = input.dataset.account_region();
-        let client = self.client(account_region).await?;
-        let mut call = client
-            .create_dataset_import_job()
-            .job_name(&input.job_name)
-            .dataset_arn(input.dataset.as_str())
-            .data_source(types::DataSource::builder().data_location(&input.data_location).build())
-            .role_arn(&input.role_arn)
-            .import_mode(input.import_mode.as_str().into())
-            .set_publish_attribution_metrics_to_s3(input.publish_attribution_metrics_to_s3);
-        for Tag { tag_key, tag_value } in &input.tags {
-            let tag = types::Tag::builder().tag_key(tag_key).tag_value(tag_value).build();
-            call = call.tags(
-                tag.map_err(|e| ServiceError::unanswered(ErrorKind::InvalidInput, "InvalidTag", &e.to_string()))?,
-            );
-        }
-        let response = call.send().await.map_err(|e| self.error(account_region, &e))?;
+    type Permit = Permit;
+
+    async fn permit_create(&self, dataset: &DatasetArn) -> Result<Permit, ServiceError> {
+        self.endpoint(dataset.account_region()).limiter.acquire(Priority::High).await
+    }
+
+    async fn create_dataset_import_job(&self, permit: Permit, input: &CreateJobInput) -> Result<JobArn, ServiceError> {
+        let tag =
+            |Tag { tag_key, tag_value }: &Tag| types::Tag::builder().tag_key(tag_key).tag_value(tag_value).build();
+        let tags: Result<Vec<types::Tag>, _> = input.tags.iter().map(tag).collect();
+        let tags = tags.map_err(|e| ServiceError::unanswered(ErrorKind::InvalidInput, "InvalidTag", &e.to_string()))?;
+        let send = |client: Client| {
+            client
+                .create_dataset_import_job()
+                .job_name(&input.job_name)
+                .dataset_arn(input.dataset.as_str())
+                .data_source(types::DataSource::builder().data_location(&input.data_location).build())
+                .role_arn(&input.role_arn)
+                .import_mode(input.import_mode.as_str().into())
+                .set_publish_attribution_metrics_to_s3(input.publish_attribution_metrics_to_s3)
+                .set_tags(Some(tags).filter(|tags| !tags.is_empty()))
+                .send()
+        };
+        let response = self.call_with(permit, &input.dataset, send).await?;
         // Without an ARN the success does not prove that a job exists.
         let missing =
             || ServiceError::unanswered(ErrorKind::Indeterminate, "NoJobArn", "the response contains no job ARN");
         response.dataset_import_job_arn.map(JobArn).ok_or_else(missing)
     }
 
-    async fn describe_dataset_import_job(&self, dataset: &DatasetArn, job: &JobArn) -> Result<Job, ServiceError> {
-        let client = self.client(dataset.account_region()).await?;
-        let response = client.describe_dataset_import_job().dataset_import_job_arn(&job.0).send().await;
-        let job = response
-            .map_err(|e| self.error(dataset.account_region(), &e))?
-            .dataset_import_job
-            .ok_or_else(malformed_response)?;
+    async fn describe_dataset_import_job(
+        &self,
+        dataset: &DatasetArn,
+        job: &JobArn,
+        priority: Priority,
+    ) -> Result<Job, ServiceError> {
+        let send = |client: Client| client.describe_dataset_import_job().dataset_import_job_arn(&job.0).send();
+        let response = self.call(dataset, priority, send).await?;
+        let job = response.dataset_import_job.ok_or_else(malformed_response)?;
         Ok(Job {
             name: job.job_name.ok_or_else(malformed_response)?,
             dataset: job.dataset_arn.ok_or_else(malformed_response)?,
@@ -138,15 +189,14 @@ impl Personalize for Aws {
         })
     }
 
-    async fn list_tags_for_resource(&self, dataset: &DatasetArn, job: &JobArn) -> Result<Vec<Tag>, ServiceError> {
-        let client = self.client(dataset.account_region()).await?;
-        let response = client
-            .list_tags_for_resource()
-            .resource_arn(&job.0)
-            .send()
-            .await
-            .map_err(|e| self.error(dataset.account_region(), &e))?;
-        let tags = response.tags.unwrap_or_default();
+    async fn list_tags_for_resource(
+        &self,
+        dataset: &DatasetArn,
+        job: &JobArn,
+        priority: Priority,
+    ) -> Result<Vec<Tag>, ServiceError> {
+        let send = |client: Client| client.list_tags_for_resource().resource_arn(&job.0).send();
+        let tags = self.call(dataset, priority, send).await?.tags.unwrap_or_default();
         Ok(tags.into_iter().map(|t| Tag { tag_key: t.tag_key, tag_value: t.tag_value }).collect())
     }
 
@@ -156,10 +206,9 @@ impl Personalize for Aws {
     }
 
     async fn describe_dataset(&self, dataset: &DatasetArn) -> Result<Dataset, ServiceError> {
-        let client = self.client(dataset.account_region()).await?;
-        let response = client.describe_dataset().dataset_arn(dataset.as_str()).send().await;
-        let dataset =
-            response.map_err(|e| self.error(dataset.account_region(), &e))?.dataset.ok_or_else(malformed_response)?;
+        let send = |client: Client| client.describe_dataset().dataset_arn(dataset.as_str()).send();
+        let response = self.call(dataset, Priority::Normal, send).await?;
+        let dataset = response.dataset.ok_or_else(malformed_response)?;
         Ok(Dataset {
             status: dataset.status.ok_or_else(malformed_response)?,
             created: dataset.creation_date_time.and_then(timestamp),
@@ -169,19 +218,15 @@ impl Personalize for Aws {
 
 impl Aws {
     async fn list_all_pages(&self, dataset: &DatasetArn) -> Result<Vec<JobSummary>, ServiceError> {
-        let client = self.client(dataset.account_region()).await?;
         let mut jobs = Vec::new();
         let mut token: Option<String> = None;
         let mut tokens = HashSet::new();
         for _ in 0..MAX_PAGES {
-            let page = client
-                .list_dataset_import_jobs()
-                .dataset_arn(dataset.as_str())
-                .max_results(100)
-                .set_next_token(token.take())
-                .send()
-                .await
-                .map_err(|e| self.error(dataset.account_region(), &e))?;
+            let send = |client: Client| {
+                let page = client.list_dataset_import_jobs().dataset_arn(dataset.as_str()).max_results(100);
+                page.set_next_token(token.take()).send()
+            };
+            let page = self.call(dataset, Priority::Normal, send).await?;
             jobs.extend(page.dataset_import_jobs.unwrap_or_default().into_iter().map(|job| JobSummary {
                 name: job.job_name.unwrap_or_default(),
                 status: job.status.unwrap_or_default(),

@@ -12,7 +12,7 @@ use crate::api::conditions::Reason;
 use crate::http::readiness::Readiness;
 use crate::import::timing::since;
 use crate::import::{Key, LocalState, Timing};
-use crate::personalize::{AccountRegion, ErrorKind, Personalize, has_ended};
+use crate::personalize::{AccountRegion, ErrorKind, Personalize, Priority, has_ended};
 use crate::queue::{DeletedJob, Queue, Uid};
 use crate::telemetry::metrics::{Metrics, Snapshot};
 use futures::StreamExt;
@@ -115,7 +115,7 @@ impl<P: Personalize> Context<P> {
 
     async fn poll_deleted_job(&self, job: DeletedJob) {
         let arn = job.dataset.job(&job.name);
-        let runs = match self.personalize.describe_dataset_import_job(&job.dataset, &arn).await {
+        let runs = match self.personalize.describe_dataset_import_job(&job.dataset, &arn, Priority::Normal).await {
             Ok(found) => Some(!has_ended(&found.status)),
             Err(error) if error.kind == ErrorKind::NotFound => None,
             Err(error) => {

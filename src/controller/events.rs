@@ -6,7 +6,7 @@
 use crate::api::conditions::{Reason, State, ready_message};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus};
 use crate::import::POLL_FAILED;
-use crate::personalize::ServiceError;
+use crate::personalize::{AccountRegion, DatasetArn, ServiceError};
 use crate::redact::{sanitize, sanitize_display};
 use jiff::Timestamp;
 use k8s_openapi::api::events::v1::Event;
@@ -14,8 +14,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
 use kube::runtime::events::Reporter;
 use kube::{Api, Client, Resource};
+use lru::LruCache;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::{Instrument, Span, warn};
@@ -32,6 +35,13 @@ const MAX_INSTANCE: usize = 128;
 /// The maximum number of pending events; further ones are dropped.
 const MAX_PENDING: usize = 4096;
 
+/// While the service throttles or refuses the calls of an account and region, one resource of each namespace gets an
+/// event in this time: the first. The status of each resource says the same.
+const SHARED_EVENT_INTERVAL: Duration = Duration::from_secs(600);
+
+/// The maximum number of shared events that are remembered. Users choose the accounts and regions.
+const MAX_SHARED_EVENTS: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
+
 /// The timeout for one event.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -42,6 +52,8 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct EventSpec {
     warning: bool,
+    /// The cause is the same for all resources of an account and region.
+    is_shared: bool,
     reason: &'static str,
     action: &'static str,
     note: String,
@@ -69,7 +81,7 @@ pub(crate) fn events_for(
             let note = format!("the job {name} already exists and belongs to this resource; no job was submitted");
             ("Adopted", "DescribeDatasetImportJob", note)
         };
-        events.push(EventSpec { warning: false, reason, action, note });
+        events.push(EventSpec { warning: false, is_shared: false, reason, action, note });
     }
     let (Some(reason), old_reason) = (Reason::of(after), Reason::of(before)) else { return events };
     let (note, old_note) = (ready_message(after), ready_message(before));
@@ -91,6 +103,7 @@ pub(crate) fn events_for(
         let failed = reason.state() == State::Failed || reason == Reason::Retrying;
         events.push(EventSpec {
             warning: failed || unavailable || poll_failed || response_lost,
+            is_shared: unavailable,
             reason: reason.as_str(),
             action: "Reconcile",
             note: note.to_owned(),
@@ -98,6 +111,9 @@ pub(crate) fn events_for(
     }
     events
 }
+
+/// A namespace, an account and region, and a reason.
+type SharedCause = (String, Option<AccountRegion>, &'static str);
 
 /// A message to the publishing task.
 enum Message {
@@ -113,6 +129,8 @@ pub(crate) struct EventPublisher {
     pending: mpsc::Sender<Message>,
     /// The time in the name of the last event, in nanoseconds.
     last_time: AtomicI64,
+    /// When an event was published for all resources of a namespace, account and region.
+    shared: Mutex<LruCache<SharedCause, Instant>>,
 }
 
 impl EventPublisher {
@@ -120,13 +138,17 @@ impl EventPublisher {
     pub(crate) fn new(client: Client, reporter: Reporter) -> Self {
         let (pending, messages) = mpsc::channel(MAX_PENDING);
         tokio::spawn(handle_messages(client, messages));
-        Self { reporter, pending, last_time: AtomicI64::new(0) }
+        let shared = Mutex::new(LruCache::new(MAX_SHARED_EVENTS));
+        Self { reporter, pending, last_time: AtomicI64::new(0), shared }
     }
 
     /// Adds events to the pending ones and does not wait: an API server that accepts no events must not delay an
     /// import.
     pub(crate) fn publish(&self, resource: &DatasetImportJob, events: Vec<EventSpec>) {
         for spec in events {
+            if spec.is_shared && !self.is_shared_event_due(resource, spec.reason, Instant::now()) {
+                continue;
+            }
             let event = self.event(resource, &spec);
             if self.pending.try_send(Message::Publish(Box::new(event), Span::current())).is_err() {
                 warn!("event dropped: too many events are pending");
@@ -141,6 +163,19 @@ impl EventPublisher {
         if timeout(FLUSH_TIMEOUT, flush).await.is_err() {
             warn!("some events could not be published before the shutdown");
         }
+    }
+
+    /// Whether this resource gets the event for all resources of its namespace, account and region.
+    fn is_shared_event_due(&self, resource: &DatasetImportJob, reason: &'static str, now: Instant) -> bool {
+        let dataset = DatasetArn::parse(&resource.spec.dataset_arn).ok();
+        let account_region = dataset.map(|dataset| dataset.account_region().clone());
+        let key = (resource.metadata.namespace.clone().unwrap_or_default(), account_region, reason);
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = shared.get(&key).is_none_or(|last| now.duration_since(*last) >= SHARED_EVENT_INTERVAL);
+        if is_due {
+            shared.put(key, now);
+        }
+        is_due
     }
 
     fn event(&self, resource: &DatasetImportJob, spec: &EventSpec) -> Event {
@@ -348,8 +383,8 @@ mod tests {
 
     fn publisher(instance: Option<String>) -> (EventPublisher, mpsc::Receiver<Message>) {
         let reporter = Reporter { controller: "personalize-operator".into(), instance };
-        let (pending, messages) = mpsc::channel(2);
-        (EventPublisher { reporter, pending, last_time: AtomicI64::new(0) }, messages)
+        let ((pending, messages), shared) = (mpsc::channel(2), Mutex::new(LruCache::new(MAX_SHARED_EVENTS)));
+        (EventPublisher { reporter, pending, last_time: AtomicI64::new(0), shared }, messages)
     }
 
     fn resource(name: &str) -> DatasetImportJob {
@@ -360,7 +395,7 @@ mod tests {
     }
 
     fn spec_with(note: &str) -> EventSpec {
-        EventSpec { warning: false, reason: "Queued", action: "Reconcile", note: note.into() }
+        EventSpec { warning: false, is_shared: false, reason: "Queued", action: "Reconcile", note: note.into() }
     }
 
     #[test]
@@ -402,5 +437,23 @@ mod tests {
             notes.push(event.note.unwrap());
         }
         assert_eq!(notes, ["a", "b"]);
+    }
+    #[tokio::test]
+    async fn one_resource_of_a_namespace_account_and_region_gets_the_event_that_is_the_same_for_all() {
+        let (publisher, _messages) = publisher(None);
+        let now = Instant::now();
+        let is_due = |namespace: &str, region: &str, reason, now| {
+            let mut resource = resource("nightly");
+            resource.metadata.namespace = Some(namespace.into());
+            resource.spec.dataset_arn = format!("arn:aws:personalize:{region}:123456789012:dataset/shop/ITEMS");
+            publisher.is_shared_event_due(&resource, reason, now)
+        };
+        assert!(is_due("shop", "eu-west-1", "Throttled", now));
+        assert!(!is_due("shop", "eu-west-1", "Throttled", now));
+        assert!(is_due("shop", "eu-west-1", "CredentialsRefused", now), "another cause");
+        assert!(is_due("shop", "us-east-1", "Throttled", now), "another region");
+        assert!(is_due("other", "eu-west-1", "Throttled", now), "a team sees the events of its own namespace");
+        let later = now + SHARED_EVENT_INTERVAL;
+        assert!(is_due("shop", "eu-west-1", "Throttled", later) && !is_due("shop", "eu-west-1", "Throttled", later));
     }
 }

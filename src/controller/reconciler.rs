@@ -7,9 +7,9 @@ use super::namespaces::Permissions;
 use super::{Guarded, jitter, namespace_policy};
 use crate::api::conditions::{Reason, State};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus};
-use crate::import::timing::since;
+use crate::import::timing::{after, since};
 use crate::import::{AfterWrite, Effect, ImportRequest, MANAGER, ObservedJob};
-use crate::personalize::{ErrorKind, Personalize, ServiceError};
+use crate::personalize::{ErrorKind, Personalize, Priority, ServiceError};
 use crate::reconciliation::{
     self, Executor as _, Failure, Finished, Interrupted, Observation, Reconciliation, Stopped, drive,
 };
@@ -23,6 +23,7 @@ use kube::api::{Api, PostParams};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
 use std::convert::Infallible;
+use std::future::ready;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,6 +31,8 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::time::timeout;
 use tracing::{Instrument, debug, error, error_span, info, warn};
+
+const CREATE: &str = "CreateDatasetImportJob";
 
 /// Why a reconciliation did not finish. It is retried.
 #[derive(Debug, Error)]
@@ -42,6 +45,8 @@ pub(crate) enum Error {
     UnconfirmedWrite(Box<Self>),
     #[error("this replica is not the leader any more, or is shutting down")]
     NotLeading,
+    #[error("the create waited too long for its turn, so that its request could arrive too late")]
+    IntentTooOld,
     #[error("too many write conflicts")]
     Conflicts,
     #[error("effect limit exceeded")]
@@ -80,6 +85,7 @@ impl Error {
             Self::KubeTimeout => ErrorLabel::KubernetesTimeout,
             Self::UnconfirmedWrite(error) => error.label(),
             Self::NotLeading => ErrorLabel::NotLeading,
+            Self::IntentTooOld => ErrorLabel::IntentTooOld,
             Self::Conflicts => ErrorLabel::Conflict,
             Self::EffectLimit => ErrorLabel::EffectLimit,
             Self::Panicked => ErrorLabel::Panicked,
@@ -251,7 +257,9 @@ impl<P: Personalize> reconciliation::Executor for Executor<'_, P> {
                 if !with_tags {
                     self.record_poll_lag(reconciliation);
                 }
-                Observation::Job { attempt, job: self.describe_job(&request, attempt, with_tags).await }
+                let intent = reconciliation.resource().status.as_ref().and_then(|status| status.submission.as_ref());
+                let priority = if with_tags && intent.is_some() { Priority::High } else { Priority::Normal };
+                Observation::Job { attempt, job: self.describe_job(&request, attempt, with_tags, priority).await }
             }
             Effect::DescribeDataset => {
                 let request = request(reconciliation)?;
@@ -266,13 +274,12 @@ impl<P: Personalize> reconciliation::Executor for Executor<'_, P> {
             Effect::ListTags { job_name } => {
                 let request = request(reconciliation)?;
                 let arn = request.dataset.job(&job_name);
-                let call = self.context.personalize.list_tags_for_resource(&request.dataset, &arn);
+                let call = self.context.personalize.list_tags_for_resource(&request.dataset, &arn, Priority::Normal);
                 Observation::Tags { job_name, tags: self.counted("ListTagsForResource", call).await }
             }
             Effect::WriteStatus { status, then } => self.write_status(reconciliation, *status, then).await?,
             Effect::CreateJob { attempt } => {
-                self.check_may_submit(reconciliation)?;
-                let answer = self.create_job(&request(reconciliation)?, attempt).await;
+                let answer = self.create_job(reconciliation, &request(reconciliation)?, attempt).await?;
                 Observation::Created { attempt, answer }
             }
         })
@@ -317,35 +324,55 @@ impl<P: Personalize> Executor<'_, P> {
         request: &ImportRequest,
         attempt: i32,
         with_tags: bool,
+        priority: Priority,
     ) -> Result<ObservedJob, ServiceError> {
         let (arn, service) = (request.job_arn(attempt), &self.context.personalize);
-        let call = service.describe_dataset_import_job(&request.dataset, &arn);
+        let call = service.describe_dataset_import_job(&request.dataset, &arn, priority);
         let job = self.counted("DescribeDatasetImportJob", call).await?;
         if !with_tags {
             return Ok(ObservedJob { job, tags: None });
         }
-        let tags = self.counted("ListTagsForResource", service.list_tags_for_resource(&request.dataset, &arn)).await;
-        Ok(ObservedJob { job, tags: Some(tags) })
+        let call = service.list_tags_for_resource(&request.dataset, &arn, priority);
+        Ok(ObservedJob { job, tags: Some(self.counted("ListTagsForResource", call).await) })
     }
 
     /// Calls CreateDatasetImportJob once, within half the grace period: a later request could arrive after another
-    /// replica resubmits.
-    async fn create_job(&self, request: &ImportRequest, attempt: i32) -> Result<(), ServiceError> {
+    /// replica resubmits. The checks follow the wait for the permit, which may be long.
+    async fn create_job(
+        &self,
+        reconciliation: &Reconciliation,
+        request: &ImportRequest,
+        attempt: i32,
+    ) -> Result<Result<(), ServiceError>, Error> {
+        let permit = match self.context.personalize.permit_create(&request.dataset).await {
+            Ok(permit) => permit,
+            Err(error) => return Ok(self.counted(CREATE, ready(Err(error))).await),
+        };
+        self.check_may_submit(reconciliation)?;
+        self.check_intent_fresh(reconciliation)?;
         let input = request.create_input(attempt);
         info!(job_name = %input.job_name, dataset = request.dataset.as_str(), "submitting the import");
-        let call = self.context.personalize.create_dataset_import_job(&input);
+        let call = self.context.personalize.create_dataset_import_job(permit, &input);
         let bounded = timeout(self.context.timing.grace / 2, call);
         let late = |_| {
             let message = "no answer within half the grace period";
             Err(ServiceError::unanswered(ErrorKind::Indeterminate, "Timeout", message))
         };
         let call = async { bounded.await.unwrap_or_else(late) };
-        let returned = self.counted("CreateDatasetImportJob", call).await?;
         let derived = request.job_arn(attempt);
-        if returned != derived {
-            warn!(%returned, %derived, "the service returned another ARN than the one the job is looked up by");
-        }
-        Ok(())
+        Ok(self.counted(CREATE, call).await.map(|returned| {
+            if returned != derived {
+                warn!(%returned, %derived, "the service returned another ARN than the one the job is looked up by");
+            }
+        }))
+    }
+
+    /// A create is sent in the first half of the grace period only.
+    fn check_intent_fresh(&self, reconciliation: &Reconciliation) -> Result<(), Error> {
+        let intent = reconciliation.resource().status.as_ref().and_then(|status| status.submission.as_ref());
+        let recorded = intent.map_or(Timestamp::UNIX_EPOCH, |intent| intent.time.0);
+        let fresh = self.context.clock.now() < after(recorded, self.context.timing.grace / 2);
+        if fresh { Ok(()) } else { Err(Error::IntentTooOld) }
     }
 
     /// Only the leader submits, and nothing new starts during a shutdown.
@@ -364,6 +391,11 @@ impl<P: Personalize> Executor<'_, P> {
     ) -> Result<T, ServiceError> {
         let answer = call.await;
         let code = answer.as_ref().err().map_or("OK", |error| error.kind.label());
+        if let Some(error) = answer.as_ref().err().filter(|error| error.unsent) {
+            self.context.metrics.service_request_unsent(operation, code);
+            debug!(operation, kind = code, %error, "a call to the service was not sent");
+            return answer;
+        }
         self.context.metrics.service_request(operation, code);
         match &answer {
             Err(error) if error.kind == ErrorKind::NotFound => debug!(operation, kind = code, %error, "not found"),

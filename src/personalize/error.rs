@@ -99,6 +99,8 @@ pub struct ServiceError {
     pub code: String,
     /// The message of the service, sanitised.
     pub message: String,
+    /// No request was sent: the service would throttle or refuse it.
+    pub unsent: bool,
 }
 
 /// The code of a failure to assume the role that is configured for an account.
@@ -111,13 +113,18 @@ impl ServiceError {
     /// An error response of the service.
     #[must_use]
     pub fn answered(code: &str, message: &str, status: u16) -> Self {
-        Self { kind: ErrorKind::of(code, message, status), code: sanitize(code), message: sanitize(message) }
+        Self {
+            kind: ErrorKind::of(code, message, status),
+            code: sanitize(code),
+            message: sanitize(message),
+            unsent: false,
+        }
     }
 
     /// An error without a valid response.
     #[must_use]
     pub fn unanswered(kind: ErrorKind, code: &str, message: &str) -> Self {
-        Self { kind, code: code.into(), message: sanitize(message) }
+        Self { kind, code: code.into(), message: sanitize(message), unsent: false }
     }
 }
 

@@ -114,14 +114,32 @@ pub fn has_ended(status: &str) -> bool {
     status == ACTIVE || status == CREATE_FAILED
 }
 
+/// Which of the calls that wait goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// Any other call.
+    Normal,
+    /// The call ends a submission whose intent is recorded.
+    High,
+}
+
 /// The calls of Amazon Personalize that the operator makes.
 ///
 /// Each call is sent once: the caller decides about retries. Reads are idempotent. Create is not, and may have created
-/// a job if it fails with [`ErrorKind::Indeterminate`].
+/// a job if it fails with [`ErrorKind::Indeterminate`]. A call that has to wait too long is not sent: it fails with
+/// [`ErrorKind::Throttled`].
 pub trait Personalize: Send + Sync + 'static {
+    /// The right to send one create.
+    type Permit: Send;
+
+    /// Waits until a create may be sent. Create itself does not wait, so that nothing comes between the caller's last
+    /// checks and the call.
+    fn permit_create(&self, dataset: &DatasetArn) -> impl Future<Output = Result<Self::Permit, ServiceError>> + Send;
+
     /// CreateDatasetImportJob in the dataset's account and region.
     fn create_dataset_import_job(
         &self,
+        permit: Self::Permit,
         input: &CreateJobInput,
     ) -> impl Future<Output = Result<JobArn, ServiceError>> + Send;
 
@@ -130,6 +148,7 @@ pub trait Personalize: Send + Sync + 'static {
         &self,
         dataset: &DatasetArn,
         job: &JobArn,
+        priority: Priority,
     ) -> impl Future<Output = Result<Job, ServiceError>> + Send;
 
     /// ListTagsForResource on a job.
@@ -137,6 +156,7 @@ pub trait Personalize: Send + Sync + 'static {
         &self,
         dataset: &DatasetArn,
         job: &JobArn,
+        priority: Priority,
     ) -> impl Future<Output = Result<Vec<Tag>, ServiceError>> + Send;
 
     /// ListDatasetImportJobs for the dataset: all pages, up to a bound.
@@ -150,27 +170,36 @@ pub trait Personalize: Send + Sync + 'static {
 }
 
 impl<P: Personalize> Personalize for Arc<P> {
+    type Permit = P::Permit;
+
+    fn permit_create(&self, dataset: &DatasetArn) -> impl Future<Output = Result<Self::Permit, ServiceError>> + Send {
+        (**self).permit_create(dataset)
+    }
+
     fn create_dataset_import_job(
         &self,
+        permit: Self::Permit,
         input: &CreateJobInput,
     ) -> impl Future<Output = Result<JobArn, ServiceError>> + Send {
-        (**self).create_dataset_import_job(input)
+        (**self).create_dataset_import_job(permit, input)
     }
 
     fn describe_dataset_import_job(
         &self,
         dataset: &DatasetArn,
         job: &JobArn,
+        priority: Priority,
     ) -> impl Future<Output = Result<Job, ServiceError>> + Send {
-        (**self).describe_dataset_import_job(dataset, job)
+        (**self).describe_dataset_import_job(dataset, job, priority)
     }
 
     fn list_tags_for_resource(
         &self,
         dataset: &DatasetArn,
         job: &JobArn,
+        priority: Priority,
     ) -> impl Future<Output = Result<Vec<Tag>, ServiceError>> + Send {
-        (**self).list_tags_for_resource(dataset, job)
+        (**self).list_tags_for_resource(dataset, job, priority)
     }
 
     fn list_dataset_import_jobs(

@@ -43,6 +43,8 @@ pub(crate) enum ErrorLabel {
     KubernetesTimeout,
     /// A reconcile stopped because this replica does not lead or is shutting down.
     NotLeading,
+    /// A create waited so long for its turn that its request could arrive too late.
+    IntentTooOld,
     /// A reconcile met too many write conflicts.
     #[strum(serialize = "Outrun")]
     Conflict,
@@ -177,6 +179,8 @@ pub struct Metrics {
     queued: Family<PoolLabels, Gauge>,
     oldest_queued: Family<PoolLabels, SecondsGauge>,
     service_requests: Family<ServiceRequestLabels, Counter>,
+    service_requests_unsent: Family<ServiceRequestLabels, Counter>,
+    service_requests_waiting: Gauge,
     poll_lag: Histogram,
     poll_overdue: Family<ControllerLabels, SecondsGauge>,
     errors: Family<ErrorLabels, Counter>,
@@ -281,6 +285,16 @@ impl Default for Metrics {
                 &["operation", "code"],
                 "Requests to Amazon Personalize by operation and kind of error, or OK",
             ),
+            service_requests_unsent: r.add(
+                "personalize_operator_api_requests_unsent",
+                &["operation", "code"],
+                "Requests not sent, because the service throttles or refuses all requests for the account and region",
+            ),
+            service_requests_waiting: r.add(
+                "personalize_operator_api_requests_waiting",
+                &[],
+                "Requests to Amazon Personalize that wait for their turn",
+            ),
             poll_lag: r.add_metric(
                 "personalize_operator_poll_lag_seconds",
                 &[],
@@ -373,6 +387,16 @@ impl Metrics {
     /// Counts a request to the service; `code` is `OK` or the kind of the error.
     pub(crate) fn service_request(&self, operation: &'static str, code: &'static str) {
         self.service_requests.get_or_create(&ServiceRequestLabels { operation, code }).inc();
+    }
+
+    /// Counts a request that was not sent.
+    pub(crate) fn service_request_unsent(&self, operation: &'static str, code: &'static str) {
+        self.service_requests_unsent.get_or_create(&ServiceRequestLabels { operation, code }).inc();
+    }
+
+    /// The number of requests to the service that wait for their turn.
+    pub(crate) fn service_requests_waiting(&self) -> Gauge {
+        self.service_requests_waiting.clone()
     }
 
     pub(crate) fn poll_lag(&self, lag: Duration) {
@@ -479,6 +503,7 @@ mod tests {
         let mut labels: Vec<_> = text.lines().filter_map(|l| l.strip_prefix(prefix)?.strip_suffix("\"} 0")).collect();
         labels.sort_unstable();
         let expected = [
+            "IntentTooOld",
             "Kubernetes",
             "KubernetesForbidden",
             "KubernetesTimeout",

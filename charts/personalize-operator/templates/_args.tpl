@@ -30,6 +30,7 @@
 - --aws-connect-timeout={{ .Values.aws.connectTimeout }}
 - --aws-read-timeout={{ .Values.aws.readTimeout }}
 - --aws-timeout={{ .Values.aws.timeout }}
+- --aws-calls-per-second={{ .Values.aws.callsPerSecond }}
 {{- with .Values.aws.accounts }}
 {{- $pairs := list }}
 {{- range $account, $role := . }}

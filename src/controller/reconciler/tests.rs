@@ -23,12 +23,15 @@ use kube::runtime::events::Reporter;
 use kube::runtime::watcher::Event;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+use tokio::time::sleep;
 
 /// A service without jobs. The operator's lease expires during the nth call of an operation.
 struct Service {
     calls: Mutex<Vec<&'static str>>,
     lease: LeaseHold,
     lease_expires_during: Option<(&'static str, usize)>,
+    /// How long a create waits for its permit.
+    permit_wait: Duration,
 }
 
 impl Service {
@@ -46,8 +49,8 @@ impl Service {
     }
 }
 
-const CREATE: &str = "CreateDatasetImportJob";
 const DESCRIBE: &str = "DescribeDatasetImportJob";
+const PERMIT: &str = "the permit of a create";
 const LIST: &str = "ListDatasetImportJobs";
 
 fn not_found() -> ServiceError {
@@ -55,17 +58,25 @@ fn not_found() -> ServiceError {
 }
 
 impl Personalize for Service {
-    async fn create_dataset_import_job(&self, input: &CreateJobInput) -> Result<JobArn, ServiceError> {
+    type Permit = ();
+
+    async fn permit_create(&self, _: &DatasetArn) -> Result<(), ServiceError> {
+        sleep(self.permit_wait).await;
+        self.called(PERMIT);
+        Ok(())
+    }
+
+    async fn create_dataset_import_job(&self, (): (), input: &CreateJobInput) -> Result<JobArn, ServiceError> {
         self.called(CREATE);
         Ok(input.dataset.job(&input.job_name))
     }
 
-    async fn describe_dataset_import_job(&self, _: &DatasetArn, _: &JobArn) -> Result<Job, ServiceError> {
+    async fn describe_dataset_import_job(&self, _: &DatasetArn, _: &JobArn, _: Priority) -> Result<Job, ServiceError> {
         self.called(DESCRIBE);
         Err(not_found())
     }
 
-    async fn list_tags_for_resource(&self, _: &DatasetArn, _: &JobArn) -> Result<Vec<Tag>, ServiceError> {
+    async fn list_tags_for_resource(&self, _: &DatasetArn, _: &JobArn, _: Priority) -> Result<Vec<Tag>, ServiceError> {
         Err(not_found())
     }
 
@@ -118,9 +129,19 @@ fn context(service: Arc<Service>, lease: LeaseHold) -> (Context<Arc<Service>>, A
 /// Reconciles a new resource once. The lease expires during the nth call of an operation. Returns the result, the
 /// number of status writes and the number of create calls.
 async fn reconcile(lease_expires_during: Option<(&'static str, usize)>) -> (Result<(), Error>, usize, usize) {
+    reconcile_with(lease_expires_during, Duration::ZERO).await
+}
+
+/// Like [`reconcile`]; the create waits this long for its permit, and the grace period is 4 s.
+async fn reconcile_with(
+    lease_expires_during: Option<(&'static str, usize)>,
+    permit_wait: Duration,
+) -> (Result<(), Error>, usize, usize) {
     let lease = LeaseHold::until(Instant::now() + Duration::from_secs(3600));
-    let service = Arc::new(Service { calls: Mutex::default(), lease: lease.clone(), lease_expires_during });
-    let (context, requests) = context(Arc::clone(&service), lease);
+    let service =
+        Arc::new(Service { calls: Mutex::default(), lease: lease.clone(), lease_expires_during, permit_wait });
+    let (mut context, requests) = context(Arc::clone(&service), lease);
+    context.timing.grace = Duration::from_secs(4);
     let resource = resource();
     context.observe(&resource);
     let result = context.reconcile_once(&resource).await.1;
@@ -132,7 +153,12 @@ async fn reconcile(lease_expires_during: Option<(&'static str, usize)>) -> (Resu
 /// resource before that if `reconciled`.
 async fn admits(listed: DatasetImportJob, reconciled: bool) -> bool {
     let lease = LeaseHold::forever();
-    let service = Arc::new(Service { calls: Mutex::default(), lease: lease.clone(), lease_expires_during: None });
+    let service = Arc::new(Service {
+        calls: Mutex::default(),
+        lease: lease.clone(),
+        lease_expires_during: None,
+        permit_wait: Duration::ZERO,
+    });
     let (context, _) = context(service, lease);
     context.readiness.set_leading(["shop".to_owned(), "other".to_owned()]);
     context.queue().quarantine(Timestamp::now());
@@ -181,7 +207,12 @@ async fn lease_that_expires_between_intent_and_create_stops_the_create() {
 #[tokio::test]
 async fn resource_deleted_while_it_waits_for_a_worker_is_not_reconciled() {
     let lease = LeaseHold::forever();
-    let service = Arc::new(Service { calls: Mutex::default(), lease: lease.clone(), lease_expires_during: None });
+    let service = Arc::new(Service {
+        calls: Mutex::default(),
+        lease: lease.clone(),
+        lease_expires_during: None,
+        permit_wait: Duration::ZERO,
+    });
     let (context, requests) = context(service, lease);
     let (resource, context) = (resource(), Arc::new(context));
     context.observe(&resource);
@@ -195,4 +226,18 @@ async fn resource_deleted_while_it_waits_for_a_worker_is_not_reconciled() {
     drop(worker);
     assert_eq!(reconcile.await, Ok(Action::await_change()));
     assert!(requests.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn lease_that_expires_while_the_create_waits_for_its_permit_stops_the_create() {
+    let (result, writes, creates) = reconcile(Some((PERMIT, 1))).await;
+    assert!(matches!(result, Err(Error::NotLeading)), "{result:?}");
+    assert_eq!((writes, creates), (1, 0));
+}
+
+#[tokio::test]
+async fn create_is_not_sent_if_it_waits_for_half_the_grace_period() {
+    let (result, writes, creates) = reconcile_with(None, Duration::from_secs(2)).await;
+    assert!(matches!(result, Err(Error::IntentTooOld)), "{result:?}");
+    assert_eq!((writes, creates), (1, 0), "the intent is recorded, and no job is created");
 }

@@ -218,6 +218,12 @@ impl TestEnv {
 
     #[track_caller]
     pub fn on(control_plane: &'static ControlPlane) -> Self {
+        Self::with_seed(control_plane, &Value::Null)
+    }
+
+    /// An environment whose stand-in has these settings in its seed.
+    #[track_caller]
+    pub fn with_seed(control_plane: &'static ControlPlane, settings: &Value) -> Self {
         let dir = tempfile::Builder::new().prefix("env-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let namespace = format!("test-{}-{}", std::process::id(), NAMESPACES.fetch_add(1, Ordering::Relaxed));
         let created = control_plane.kubectl(&["create", "namespace", &namespace], None).unwrap();
@@ -225,7 +231,7 @@ impl TestEnv {
         Self {
             namespace,
             control_plane,
-            service: PersonalizeLocal::start(dir.path()),
+            service: PersonalizeLocal::start(dir.path(), settings),
             client: admin_client(control_plane),
             dir,
             tenants: Vec::new(),
@@ -427,6 +433,7 @@ impl TestEnv {
             "--aws-connect-timeout=2s",
             "--aws-read-timeout=2s",
             "--aws-timeout=3s",
+            "--aws-calls-per-second=1000",
             "--kube-timeout=5s",
             "--watch-timeout=15s",
         ]

@@ -37,8 +37,8 @@ fn program() -> PathBuf {
 
 impl PersonalizeLocal {
     /// Starts it with 30 ACTIVE datasets `d0` … `d29`, in two regions and in another account, and a CSV of 1500
-    /// interactions.
-    pub fn start(dir: &Path) -> Self {
+    /// interactions. `settings` are added to its seed.
+    pub fn start(dir: &Path, settings: &Value) -> Self {
         let data = dir.join("data/bucket");
         fs::create_dir_all(&data).unwrap();
         let row = |i: u32| format!("user{},item{},{}\n", i % 70, i % 30, 1_700_000_000 + i);
@@ -58,7 +58,7 @@ impl PersonalizeLocal {
             .collect();
         let temporary = |id: &str| json!({"id": id, "secret": TEMPORARY_SECRET_KEY, "sessionToken": SESSION_TOKEN});
         let permanent = json!({"id": ACCESS_KEY, "secret": SECRET_KEY});
-        let seed = json!({
+        let mut seed = json!({
             "accounts": [
                 {"id": ACCOUNT, "accessKeys": [permanent, temporary(TEMPORARY_ACCESS_KEY)]},
                 {"id": OTHER_ACCOUNT, "accessKeys": [temporary(OTHER_ACCESS_KEY)]},
@@ -67,6 +67,9 @@ impl PersonalizeLocal {
             "durations": {"pendingMs": 300, "inProgressMs": 500},
             "refusals": {"buckets": ["locked"]},
         });
+        if let (Some(seed), Value::Object(settings)) = (seed.as_object_mut(), settings.clone()) {
+            seed.extend(settings);
+        }
         fs::write(dir.join("seed.yaml"), seed.to_string()).unwrap();
         let (ledger, out) = (dir.join("ledger.jsonl"), dir.join("service.out"));
         let arg = |name: &str, path: &Path| [name.to_owned(), path.display().to_string()];

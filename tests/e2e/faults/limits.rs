@@ -3,7 +3,7 @@
 use super::service::{error, fault, ready_state};
 use super::{CREATE, DESCRIBE, assert_imported_once, import_nightly};
 use crate::env::proxy::Fault;
-use crate::env::{ROLE, TestEnv, dataset_arn, eventually};
+use crate::env::{ROLE, TestEnv, dataset_arn, eventually, shared_control_plane};
 use crate::invariants::operator_writes;
 use personalize_operator::import::request::ImportRequest;
 use regex::Regex;
@@ -150,5 +150,76 @@ fn fault_60_job_pending_for_days_is_polled_rarely_and_never_recreated() {
     env.service.finish_job(&request.job_name(1));
     env.wait_for_reason("nightly", "ImportSucceeded");
     assert_eq!(env.service.call_count(CREATE), 0, "the job is not created again");
+    env.check_invariants_settled();
+}
+
+/// Creates this many imports into the datasets of a region, in one call of kubectl.
+fn import_many(env: &TestEnv, count: usize, region: &str) {
+    let items: Vec<Value> = (0..count)
+        .map(|i| {
+            let dataset = dataset_arn(&format!("d{}", i % 30)).replace("eu-west-1", region);
+            TestEnv::manifest(&format!("{region}-{i:03}"), "", json!({"datasetArn": dataset}))
+        })
+        .collect();
+    env.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}));
+}
+
+/// The reasons of the Ready conditions of all resources.
+fn reasons(env: &TestEnv) -> Vec<String> {
+    let list = env.kubectl(&["get", "dij", "-o", "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].reason}"]);
+    String::from_utf8(list.stdout).unwrap().split_whitespace().map(String::from).collect()
+}
+
+fn count_of(reasons: &[String], reason: &str) -> usize {
+    reasons.iter().filter(|r| *r == reason).count()
+}
+
+/// How many Warning events of all resources have this reason.
+fn warnings(env: &TestEnv, reason: &str) -> usize {
+    let selector = format!("reason={reason},type=Warning");
+    let events = env.kubectl(&["get", "events", "-o", "name", "--field-selector", &selector]);
+    String::from_utf8(events.stdout).unwrap().lines().count()
+}
+
+#[test]
+fn fault_95_throttled_calls_of_many_imports_slow_them_down_and_stay_few() {
+    let env = TestEnv::with_seed(shared_control_plane(), &json!({"throttle": {"perSecond": 25, "burst": 25}}));
+    env.service.set_durations(100, 100);
+    import_many(&env, 100, "eu-west-1");
+    let operator = env.start_operator(&["--aws-calls-per-second=50", "--aws-timeout=30s", "--backoff-max=5s"]);
+    eventually("every import has finished", || (count_of(&reasons(&env), "ImportSucceeded") == 100).then_some(()));
+    let ledger = env.service.ledger();
+    let throttled = ledger.iter().filter(|l| l["errorCode"] == "ThrottlingException").count();
+    assert!(throttled > 0 && throttled < ledger.len() / 10, "{throttled} of {} calls", ledger.len());
+    assert!(warnings(&env, "Throttled") <= 1, "one event for all");
+    assert!(operator.metrics().contains("personalize_operator_api_requests_waiting 0"));
+    assert_eq!(env.accepted_count(), 100);
+    env.check_invariants_settled();
+}
+
+#[test]
+fn fault_96_refused_credentials_are_one_call_per_backoff_and_delay_no_other_region() {
+    let env = TestEnv::new();
+    let refused = error("ExpiredTokenException", "The security token included in the request is expired", 403);
+    env.service.inject_fault(&json!({"name": ":us-east-1:", "count": 0, "action": refused}));
+    let _operator = env.start_operator(&["--aws-calls-per-second=10"]);
+    import_many(&env, 50, "us-east-1");
+    eventually("all are refused", || (count_of(&reasons(&env), "CredentialsRefused") == 50).then_some(()));
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    let times = || {
+        let ledger = env.service.ledger();
+        let of = ledger.iter().filter(|l| l["region"] == "us-east-1");
+        of.map(|l| l["time"].as_str().unwrap().parse().unwrap()).collect::<Vec<jiff::Timestamp>>()
+    };
+    let first = times().len();
+    eventually("it is tried again", || (times().len() >= first + 5).then_some(()));
+    let all = times();
+    let gaps: Vec<f64> = all[first - 1..].windows(2).map(|w| w[1].duration_since(w[0]).as_secs_f64()).collect();
+    assert!(gaps[1..].iter().all(|gap| *gap > 0.9), "one call at a time, after the longest backoff: {gaps:?}");
+    assert!(first <= 20, "{first} calls for 50 resources");
+    assert_eq!(warnings(&env, "CredentialsRefused"), 1, "one event for all");
+    env.service.clear_faults();
+    eventually("every import has finished", || (count_of(&reasons(&env), "ImportSucceeded") == 51).then_some(()));
     env.check_invariants_settled();
 }

@@ -11,7 +11,7 @@ use personalize_operator::controller;
 use personalize_operator::controller::kube_client::KubeClient;
 use personalize_operator::http::readiness::Readiness;
 use personalize_operator::personalize::{
-    ACTIVE, CreateJobInput, Dataset, ErrorKind, Job, JobSummary, Personalize, ServiceError,
+    ACTIVE, CreateJobInput, Dataset, ErrorKind, Job, JobSummary, Personalize, Priority, ServiceError,
 };
 use personalize_operator::personalize::{DatasetArn, JobArn};
 use personalize_operator::telemetry::metrics::{Format, Metrics};
@@ -28,7 +28,13 @@ struct PanickingService {
 }
 
 impl Personalize for PanickingService {
-    async fn create_dataset_import_job(&self, input: &CreateJobInput) -> Result<JobArn, ServiceError> {
+    type Permit = ();
+
+    async fn permit_create(&self, _: &DatasetArn) -> Result<(), ServiceError> {
+        Ok(())
+    }
+
+    async fn create_dataset_import_job(&self, (): (), input: &CreateJobInput) -> Result<JobArn, ServiceError> {
         let job = Job {
             name: input.job_name.clone(),
             dataset: input.dataset.as_str().into(),
@@ -50,7 +56,12 @@ impl Personalize for PanickingService {
         Ok(arn)
     }
 
-    async fn describe_dataset_import_job(&self, dataset: &DatasetArn, job: &JobArn) -> Result<Job, ServiceError> {
+    async fn describe_dataset_import_job(
+        &self,
+        dataset: &DatasetArn,
+        job: &JobArn,
+        _: Priority,
+    ) -> Result<Job, ServiceError> {
         assert!(!dataset.as_str().ends_with("/d13"), "injected");
         self.jobs
             .lock()
@@ -60,7 +71,7 @@ impl Personalize for PanickingService {
             .ok_or_else(|| ServiceError::answered("ResourceNotFoundException", "", 400))
     }
 
-    async fn list_tags_for_resource(&self, _: &DatasetArn, _: &JobArn) -> Result<Vec<Tag>, ServiceError> {
+    async fn list_tags_for_resource(&self, _: &DatasetArn, _: &JobArn, _: Priority) -> Result<Vec<Tag>, ServiceError> {
         Err(ServiceError::unanswered(ErrorKind::Indeterminate, "Unused", "not used here"))
     }
 

@@ -11,9 +11,9 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use jiff::Timestamp;
 use personalize_operator::api::DatasetImportJob;
-use personalize_operator::aws::Aws as AwsClient;
+use personalize_operator::aws::{Aws as AwsClient, RateLimits};
 use personalize_operator::import::{Effect, ImportRequest, LocalState, ObservedJob, Trust};
-use personalize_operator::personalize::Personalize;
+use personalize_operator::personalize::{Personalize, Priority};
 use personalize_operator::queue::Queue;
 use personalize_operator::reconciliation::{Executor, Observation, Reconciliation, drive};
 use personalize_operator::testing::{status_written, strategies::SECRET};
@@ -22,6 +22,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// The responses of the service, one per call: a byte that chooses the status or an error, then the body.
 #[derive(Debug, Clone, Default)]
@@ -105,7 +106,8 @@ fn client(script: &Script) -> AwsClient {
         .retry_config(RetryConfig::disabled())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .build();
-    AwsClient::from_config(base, HashMap::new())
+    let (calls_per_second, pause_max) = (1e9, Duration::ZERO);
+    AwsClient::from_config(base, HashMap::new(), RateLimits { calls_per_second, pause_max, ..RateLimits::default() })
 }
 
 fn resource() -> DatasetImportJob {
@@ -177,9 +179,9 @@ impl Executor for SdkService<'_> {
             Effect::CheckNamespace => Observation::Namespace(Ok(())),
             Effect::DescribeJob { attempt, with_tags } => {
                 let arn = request.job_arn(attempt);
-                let job = match service.describe_dataset_import_job(dataset, &arn).await {
+                let job = match service.describe_dataset_import_job(dataset, &arn, Priority::High).await {
                     Ok(job) if with_tags => {
-                        let tags = Some(service.list_tags_for_resource(dataset, &arn).await);
+                        let tags = Some(service.list_tags_for_resource(dataset, &arn, Priority::High).await);
                         Ok(ObservedJob { job, tags })
                     }
                     Ok(job) => Ok(ObservedJob { job, tags: None }),
@@ -190,12 +192,16 @@ impl Executor for SdkService<'_> {
             Effect::DescribeDataset => Observation::Dataset(service.describe_dataset(dataset).await),
             Effect::ListJobs => Observation::Jobs(service.list_dataset_import_jobs(dataset).await),
             Effect::ListTags { job_name } => {
-                let tags = service.list_tags_for_resource(dataset, &dataset.job(&job_name)).await;
+                let tags = service.list_tags_for_resource(dataset, &dataset.job(&job_name), Priority::Normal).await;
                 Observation::Tags { job_name, tags }
             }
             Effect::WriteStatus { status, then } => status_written(reconciliation, *status, then),
             Effect::CreateJob { attempt } => {
-                let answer = service.create_dataset_import_job(&request.create_input(attempt)).await.map(drop);
+                let answer = match service.permit_create(&request.dataset).await {
+                    Ok(permit) => service.create_dataset_import_job(permit, &request.create_input(attempt)).await,
+                    Err(error) => Err(error),
+                };
+                let answer = answer.map(drop);
                 if answer.is_ok() {
                     self.accepted.push(attempt);
                 }
