@@ -137,3 +137,24 @@ fn no_role_message(account: &str) -> String {
         "no role is configured for account {account}; if it is not the operator's own, add one with --account-roles"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account_region(i: usize) -> AccountRegion {
+        AccountRegion { partition: "aws".into(), account: format!("{i:012}"), region: "eu-west-1".into() }
+    }
+
+    #[test]
+    fn account_and_region_in_use_is_kept_however_many_others_there_are() {
+        let endpoints = Endpoints::new(RateLimits::default());
+        let (used, unused) = (endpoints.get(&account_region(0)), endpoints.get(&account_region(1)));
+        for i in 2..2 * MAX_ENDPOINTS.get() {
+            endpoints.get(&account_region(i));
+            assert!(Arc::ptr_eq(&used, &endpoints.get(&account_region(0))));
+        }
+        assert!(!Arc::ptr_eq(&unused, &endpoints.get(&account_region(1))), "the least recently used one is dropped");
+        assert_eq!(endpoints.recent.lock().unwrap().len(), MAX_ENDPOINTS.get());
+    }
+}

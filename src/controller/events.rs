@@ -15,11 +15,12 @@ use kube::api::PostParams;
 use kube::runtime::events::Reporter;
 use kube::{Api, Client, Resource};
 use lru::LruCache;
+use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tracing::{Instrument, Span, warn};
 
@@ -32,8 +33,11 @@ const MAX_NAME_PREFIX: usize = 230;
 /// The maximum length of the reporting instance in bytes, a limit of the API server.
 const MAX_INSTANCE: usize = 128;
 
-/// The maximum number of pending events; further ones are dropped.
+/// The maximum number of pending events. Beyond it, the newest one of the namespace with the most is dropped.
 const MAX_PENDING: usize = 4096;
+
+/// How many events are published at once, of as many namespaces: a webhook may be slow for one of them.
+const MAX_CONCURRENT: usize = 4;
 
 /// While the service throttles or refuses the calls of an account and region, one resource of each namespace gets an
 /// event in this time: the first. The status of each resource says the same.
@@ -115,18 +119,10 @@ pub(crate) fn events_for(
 /// A namespace, an account and region, and a reason.
 type SharedCause = (String, Option<AccountRegion>, &'static str);
 
-/// A message to the publishing task.
-enum Message {
-    /// Publish this event, and log in the span of the reconcile that created it.
-    Publish(Box<Event>, Span),
-    /// Reply when all earlier events are published.
-    Flush(oneshot::Sender<()>),
-}
-
-/// Publishes events one after the other, in the order in which they were created.
+/// Publishes events. Those of one namespace go one after the other, in the order in which they were created.
 pub(crate) struct EventPublisher {
     reporter: Reporter,
-    pending: mpsc::Sender<Message>,
+    pending: Arc<Pending>,
     /// The time in the name of the last event, in nanoseconds.
     last_time: AtomicI64,
     /// When an event was published for all resources of a namespace, account and region.
@@ -134,11 +130,8 @@ pub(crate) struct EventPublisher {
 }
 
 impl EventPublisher {
-    /// Starts the publishing task, which ends when the publisher is dropped.
     pub(crate) fn new(client: Client, reporter: Reporter) -> Self {
-        let (pending, messages) = mpsc::channel(MAX_PENDING);
-        tokio::spawn(handle_messages(client, messages));
-        let shared = Mutex::new(LruCache::new(MAX_SHARED_EVENTS));
+        let (pending, shared) = (Arc::new(Pending::new(client)), Mutex::new(LruCache::new(MAX_SHARED_EVENTS)));
         Self { reporter, pending, last_time: AtomicI64::new(0), shared }
     }
 
@@ -149,18 +142,15 @@ impl EventPublisher {
             if spec.is_shared && !self.is_shared_event_due(resource, spec.reason, Instant::now()) {
                 continue;
             }
-            let event = self.event(resource, &spec);
-            if self.pending.try_send(Message::Publish(Box::new(event), Span::current())).is_err() {
-                warn!("event dropped: too many events are pending");
-            }
+            let namespace = resource.metadata.namespace.clone().unwrap_or_default();
+            self.pending.add(namespace, (self.event(resource, &spec), Span::current()));
         }
     }
 
     /// Waits until all pending events are published, at most [`FLUSH_TIMEOUT`].
     pub(crate) async fn flush(&self) {
-        let (reply, flushed) = oneshot::channel();
-        let flush = async { self.pending.send(Message::Flush(reply)).await.is_ok() && flushed.await.is_ok() };
-        if timeout(FLUSH_TIMEOUT, flush).await.is_err() {
+        let mut count = self.pending.count.subscribe();
+        if timeout(FLUSH_TIMEOUT, count.wait_for(|count| *count == 0)).await.is_err() {
             warn!("some events could not be published before the shutdown");
         }
     }
@@ -210,16 +200,62 @@ impl EventPublisher {
     }
 }
 
-/// The publishing task.
-async fn handle_messages(client: Client, mut messages: mpsc::Receiver<Message>) {
-    while let Some(message) = messages.recv().await {
-        match message {
-            Message::Publish(event, span) => publish_event(&client, &event).instrument(span).await,
-            Message::Flush(reply) => {
-                // The receiver is closed if the flush timed out.
-                let _ = reply.send(());
-            }
+/// An event to publish, and the span of the reconcile that created it.
+type PendingEvent = (Event, Span);
+
+/// The pending events.
+struct Pending {
+    client: Client,
+    /// Namespace -> its events. Each namespace in it has a task that publishes them.
+    namespaces: Mutex<HashMap<String, VecDeque<PendingEvent>>>,
+    /// The number of events, with those that are being published.
+    count: watch::Sender<usize>,
+    concurrent: Semaphore,
+}
+
+impl Pending {
+    fn new(client: Client) -> Self {
+        let (namespaces, count) = (Mutex::default(), watch::Sender::new(0));
+        Self { client, namespaces, count, concurrent: Semaphore::new(MAX_CONCURRENT) }
+    }
+
+    fn namespaces(&self) -> MutexGuard<'_, HashMap<String, VecDeque<PendingEvent>>> {
+        self.namespaces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(self: &Arc<Self>, namespace: String, event: PendingEvent) {
+        let mut namespaces = self.namespaces();
+        namespaces
+            .entry(namespace.clone())
+            .or_insert_with(|| {
+                tokio::spawn(Arc::clone(self).publish_all(namespace));
+                VecDeque::new()
+            })
+            .push_back(event);
+        if *self.count.borrow() < MAX_PENDING {
+            self.count.send_modify(|count| *count += 1);
+        } else if let Some(longest) = namespaces.values_mut().max_by_key(|events| events.len()) {
+            longest.pop_back();
+            warn!("event dropped: too many events are pending");
         }
+    }
+
+    /// Publishes the events of a namespace until there is none.
+    async fn publish_all(self: Arc<Self>, namespace: String) {
+        while let Ok(_permit) = self.concurrent.acquire().await {
+            let Some((event, span)) = self.next(&namespace) else { break };
+            publish_event(&self.client, &event).instrument(span).await;
+            self.count.send_modify(|count| *count -= 1);
+        }
+    }
+
+    fn next(&self, namespace: &str) -> Option<PendingEvent> {
+        let mut namespaces = self.namespaces();
+        let event = namespaces.get_mut(namespace).and_then(VecDeque::pop_front);
+        if event.is_none() {
+            namespaces.remove(namespace);
+        }
+        event
     }
 }
 
@@ -247,6 +283,7 @@ mod tests {
     use crate::personalize::ErrorKind;
     use crate::testing::spec;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use kube::client::Body;
 
     fn status(reason: Reason, message: &str) -> DatasetImportJobStatus {
         let mut status = DatasetImportJobStatus::default();
@@ -381,10 +418,24 @@ mod tests {
         }
     }
 
-    fn publisher(instance: Option<String>) -> (EventPublisher, mpsc::Receiver<Message>) {
+    /// A publisher whose API server answers no request for the namespace `hangs`, and the namespaces of the events that
+    /// were published.
+    fn publisher(instance: Option<String>) -> (EventPublisher, Arc<Mutex<Vec<String>>>) {
         let reporter = Reporter { controller: "personalize-operator".into(), instance };
-        let ((pending, messages), shared) = (mpsc::channel(2), Mutex::new(LruCache::new(MAX_SHARED_EVENTS)));
-        (EventPublisher { reporter, pending, last_time: AtomicI64::new(0), shared }, messages)
+        let published: Arc<Mutex<Vec<String>>> = Arc::default();
+        let recorded = Arc::clone(&published);
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let namespace = request.uri().path().split('/').nth(5).unwrap_or_default().to_owned();
+            let recorded = Arc::clone(&recorded);
+            async move {
+                if namespace == "hangs" {
+                    std::future::pending::<()>().await;
+                }
+                recorded.lock().unwrap().push(namespace);
+                Ok::<_, kube::Error>(http::Response::new(request.into_body()))
+            }
+        });
+        (EventPublisher::new(Client::new(service, "shop"), reporter), published)
     }
 
     fn resource(name: &str) -> DatasetImportJob {
@@ -398,10 +449,10 @@ mod tests {
         EventSpec { warning: false, is_shared: false, reason: "Queued", action: "Reconcile", note: note.into() }
     }
 
-    #[test]
-    fn long_names_notes_and_instances_are_truncated_to_the_limits_of_the_api_server() {
+    #[tokio::test]
+    async fn long_names_notes_and_instances_are_truncated_to_the_limits_of_the_api_server() {
         for instance in [None, Some(String::new()), Some("é".repeat(100))] {
-            let (publisher, _messages) = publisher(instance);
+            let (publisher, _published) = publisher(instance);
             for name in ["a".repeat(253), format!("{}.{}", "a".repeat(229), "b".repeat(23)), "short".into()] {
                 let event = publisher.event(&resource(&name), &spec_with(&"é".repeat(900)));
                 let event_name = event.metadata.name.unwrap();
@@ -420,27 +471,32 @@ mod tests {
         }
     }
 
-    #[test]
-    fn event_names_are_in_the_order_of_creation() {
-        let (publisher, _messages) = publisher(None);
+    #[tokio::test]
+    async fn event_names_are_in_the_order_of_creation() {
+        let (publisher, _published) = publisher(None);
         let names: Vec<_> =
             (0..1000).map(|_| publisher.event(&resource("nightly"), &spec_with("x")).metadata.name.unwrap()).collect();
         assert!(names.is_sorted_by(|a, b| a < b));
     }
 
-    #[test]
-    fn events_beyond_the_capacity_are_dropped() {
-        let (publisher, mut messages) = publisher(None);
+    #[tokio::test]
+    async fn flood_and_slow_webhook_of_one_namespace_cost_no_event_of_another() {
+        let (publisher, published) = publisher(None);
+        let mut slow = resource("nightly");
+        slow.metadata.namespace = Some("hangs".into());
+        publisher.publish(&slow, vec![spec_with("flood"); 2 * MAX_PENDING]);
+        let mut count = publisher.pending.count.subscribe();
+        assert_eq!(*count.borrow(), MAX_PENDING);
         publisher.publish(&resource("nightly"), ["a", "b", "c"].map(spec_with).to_vec());
-        let mut notes = Vec::new();
-        while let Ok(Message::Publish(event, _)) = messages.try_recv() {
-            notes.push(event.note.unwrap());
-        }
-        assert_eq!(notes, ["a", "b"]);
+        assert_eq!(publisher.pending.namespaces()["hangs"].len(), MAX_PENDING - 3, "the flood loses events");
+        count.wait_for(|count| *count == MAX_PENDING - 3).await.unwrap();
+        assert_eq!(*published.lock().unwrap(), ["shop"; 3]);
+        assert!(!publisher.pending.namespaces().contains_key("shop"), "only namespaces in use are kept");
     }
+
     #[tokio::test]
     async fn one_resource_of_a_namespace_account_and_region_gets_the_event_that_is_the_same_for_all() {
-        let (publisher, _messages) = publisher(None);
+        let (publisher, _published) = publisher(None);
         let now = Instant::now();
         let is_due = |namespace: &str, region: &str, reason, now| {
             let mut resource = resource("nightly");

@@ -105,8 +105,7 @@ where
         let response = self.inner.call(request);
         async move {
             let response = response.await;
-            let code = response.as_ref().map_or("<error>".to_owned(), |r| r.status().as_u16().to_string());
-            metrics.kube_request(method.as_str(), &code);
+            metrics.kube_request(method.as_str(), response.as_ref().ok().map(Response::status));
             if let Ok(response) = &response
                 && (response.status() == StatusCode::TOO_MANY_REQUESTS || response.status().is_server_error())
             {

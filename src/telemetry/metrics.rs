@@ -1,12 +1,13 @@
 //! Prometheus metrics: those that dashboards for controllers query, and the operator's own.
 //!
 //! Account and region are the only labels with values from resources, and at most [`MAX_POOL_SERIES`] of them have
-//! series. Gauges over all resources are exposed by the leader alone.
+//! series. The only other label with values from outside is the status code of the Kubernetes API. Gauges over all resources are exposed by the leader alone.
 
 use crate::api::conditions::Reason;
 use crate::import::timing;
 use crate::personalize::AccountRegion;
 use crate::queue::PoolStats;
+use http::StatusCode;
 use jiff::Timestamp;
 use prometheus_client::encoding::{EncodeLabelSet, prometheus_text, text};
 use prometheus_client::metrics::MetricType;
@@ -368,8 +369,15 @@ impl Metrics {
         self.max_workers.get_or_create(&CONTROLLER_LABELS).set(max.into());
     }
 
-    pub(crate) fn kube_request(&self, method: &str, code: &str) {
-        self.kube_requests.get_or_create(&KubeRequestLabels { code: code.into(), method: method.into() }).inc();
+    /// Counts a request to the Kubernetes API; `code` is `None` if it got no answer. A webhook can deny with any code, so
+    /// codes without a meaning share the series of their class.
+    pub(crate) fn kube_request(&self, method: &str, code: Option<StatusCode>) {
+        let code = match code {
+            None => "<error>".to_owned(),
+            Some(code) if code.canonical_reason().is_some() => code.as_str().to_owned(),
+            Some(code) => format!("{}xx", code.as_u16() / 100),
+        };
+        self.kube_requests.get_or_create(&KubeRequestLabels { code, method: method.into() }).inc();
     }
 
     pub(crate) fn set_leader(&self, lease: &str, leads: bool) {
@@ -534,6 +542,21 @@ mod tests {
             text.contains("imports_in_flight{account=\"000000000999\",region=\"eu-west-1\"} 5"),
             "the busiest pools keep their series"
         );
+    }
+
+    #[test]
+    fn number_of_status_code_series_is_bounded() {
+        let metrics = Metrics::default();
+        for code in 100..1000 {
+            metrics.kube_request("PUT", Some(StatusCode::from_u16(code).unwrap()));
+        }
+        metrics.kube_request("PUT", None);
+        let text = metrics.expose(Format::Text);
+        let series = text.lines().filter(|l| l.starts_with("rest_client_requests_total{")).count();
+        assert!(series < 80, "{series}");
+        for code in ["200", "429", "4xx", "9xx", "<error>"] {
+            assert!(text.contains(&format!("rest_client_requests_total{{code=\"{code}\",method=\"PUT\"}}")), "{code}");
+        }
     }
 
     #[test]
