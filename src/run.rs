@@ -11,6 +11,8 @@ use ::http::Uri;
 use ::http::header::{HeaderValue, USER_AGENT};
 use hyper_util::client::proxy::matcher::Matcher;
 use kube::Config;
+use kube::config::Kubeconfig;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -72,6 +74,7 @@ async fn kube_config(args: &KubeArgs) -> Result<Config, Error> {
     {
         config.proxy_url = None;
     }
+    config.root_cert_file = config.root_cert_file.or_else(ca_file);
     config.connect_timeout = Some(args.kube_timeout);
     // A watch that is silent for longer than its own timeout has lost its connection.
     config.read_timeout = Some(args.watch_timeout + args.kube_timeout);
@@ -82,6 +85,17 @@ async fn kube_config(args: &KubeArgs) -> Result<Config, Error> {
     let agent = HeaderValue::from_static(concat!("personalize-operator/", env!("CARGO_PKG_VERSION")));
     config.headers.push((USER_AGENT, agent));
     Ok(config)
+}
+
+/// The file with the certificate authority, if the kubeconfig names one. kube reads it again every minute if it knows the
+/// path, and otherwise only in a pod.
+fn ca_file() -> Option<PathBuf> {
+    let kubeconfig = Kubeconfig::read().ok()?;
+    let (contexts, clusters, current) = (kubeconfig.contexts, kubeconfig.clusters, kubeconfig.current_context?);
+    let context = contexts.into_iter().find(|context| context.name == current)?.context?;
+    let cluster = clusters.into_iter().find(|cluster| cluster.name == context.cluster)?.cluster?;
+    let has_data = cluster.certificate_authority_data.is_some_and(|data| !data.is_empty());
+    cluster.certificate_authority.filter(|file| !file.is_empty() && !has_data).map(PathBuf::from)
 }
 
 /// Whether `NO_PROXY` excepts the API server from this proxy of the environment. kube compares `NO_PROXY` with the host of

@@ -3,6 +3,7 @@
 mod client;
 mod credentials;
 mod error;
+mod http_client;
 mod rate_limiter;
 
 pub use rate_limiter::{Permit, RateLimits};
@@ -24,6 +25,7 @@ use aws_sdk_personalize::primitives::DateTime;
 use aws_sdk_personalize::types;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use client::Endpoints;
+use http_client::reloading_http_client;
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
 use std::sync::OnceLock;
@@ -77,13 +79,15 @@ impl Aws {
         let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
             .or_else(ProfileFileRegionProvider::new())
             .or_else(Region::from_static("us-east-1"));
-        let base = aws_config::defaults(BehaviorVersion::latest())
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .region(region)
             // A retried create whose first answer was lost would fail with ResourceAlreadyExistsException.
             .retry_config(RetryConfig::disabled())
-            .timeout_config(timeouts)
-            .load()
-            .await;
+            .timeout_config(timeouts);
+        if let Some(client) = reloading_http_client() {
+            loader = loader.http_client(client);
+        }
+        let base = loader.load().await;
         Self::from_config(base, options.roles, options.limits)
     }
 

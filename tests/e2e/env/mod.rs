@@ -4,6 +4,7 @@
 mod operator;
 pub mod personalize_local;
 pub mod proxy;
+pub mod tls;
 
 use crate::invariants::{self, Disturbance, Footprint, History, Limits, secrets};
 use control_plane::{ChildGuard, ControlPlane, shared};

@@ -6,6 +6,7 @@ use super::{
     wait_until_not_leader, wait_until_unready,
 };
 use crate::env::proxy::{Fault, Proxy};
+use crate::env::tls::TlsFront;
 use crate::env::{OperatorProcess, TestEnv, block_on, dataset_arn, eventually};
 use serde_json::json;
 use std::collections::HashSet;
@@ -378,4 +379,39 @@ fn imports_succeed_in_any_start_order() {
     }
     assert_eq!(env.accepted_count(), orders.len());
     env.check_invariants_settled();
+}
+
+#[test]
+fn fault_97_replaced_certificate_authority_of_the_api_server_is_read_while_running() {
+    let env = TestEnv::new();
+    env.service.set_durations(100, 600_000);
+    let proxy = env.start_proxy();
+    let mut config: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&proxy.kubeconfig).unwrap()).unwrap();
+    let cluster = &mut config["clusters"][0]["cluster"];
+    let front = TlsFront::start(env.dir(), cluster["server"].as_str().unwrap());
+    // The file is named relative to the kubeconfig.
+    *cluster = json!({"server": front.url, "certificate-authority": "ca.crt"});
+    let path = env.dir().join("tls.kubeconfig");
+    std::fs::write(&path, config.to_string()).unwrap();
+    let _operator = env.start_operator_with(&[("KUBECONFIG", path.to_str().unwrap())], &[]);
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "Importing");
+    front.rotate();
+    env.import("meanwhile", "d1", json!({}));
+    assert_imported_beside(&env, "meanwhile");
+}
+
+#[test]
+fn fault_98_replaced_certificate_authority_of_aws_is_read_while_running() {
+    let env = TestEnv::new();
+    env.service.set_durations(100, 600_000);
+    let front = TlsFront::start(env.dir(), env.service.url());
+    let vars = [("AWS_ENDPOINT_URL_PERSONALIZE", front.url.as_str()), ("SSL_CERT_FILE", front.ca.to_str().unwrap())];
+    let _operator = env.start_operator_with(&vars, &[]);
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "Importing");
+    front.rotate();
+    env.import("meanwhile", "d1", json!({}));
+    assert_imported_beside(&env, "meanwhile");
 }
