@@ -8,6 +8,7 @@ pub mod tls;
 
 use crate::invariants::{self, Disturbance, Footprint, History, Limits, secrets};
 use control_plane::{ChildGuard, ControlPlane, shared};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
@@ -149,11 +150,13 @@ impl Started {
         // One call of each kind may run into its timeout, and then the delays follow. The rest is for slow machines.
         let delays = ["--grace", "--watch-timeout", "--backoff-max", "--rejected-max"].map(|flag| self.duration(flag));
         let calls = self.duration("--kube-timeout") * 2 + self.duration("--aws-timeout") * 3;
-        let renewals = delays.iter().sum::<Duration>() + calls + Duration::from_secs(20);
+        let wait = delays.iter().sum::<Duration>() + calls + Duration::from_secs(20);
+        // A leader renews its Lease three times while it is valid. More than one renewal in a second counts once.
+        let period = (self.duration("--lease-duration") / 3).max(Duration::from_secs(1));
         Limits {
             quota: self.flag("--max-in-flight", "5").parse().unwrap(),
             grace: self.duration("--grace").as_millis().try_into().unwrap(),
-            renewals: renewals.as_secs().try_into().unwrap(),
+            renewals: (wait.as_secs() / period.as_secs()).try_into().unwrap(),
         }
     }
 }
@@ -241,6 +244,15 @@ impl TestEnv {
             created_in: Location::caller().file(),
             checked: AtomicBool::new(false),
         }
+    }
+
+    /// Adds a namespace that the operators started from now on watch, too. Returns its name.
+    pub fn add_tenant(&mut self, name: &str) -> String {
+        let namespace = format!("{}-{name}", self.namespace);
+        let created = self.control_plane.kubectl(&["create", "namespace", &namespace], None).unwrap();
+        assert!(created.status.success(), "{}", text(&created));
+        self.tenants.push(namespace.clone());
+        namespace
     }
 
     fn namespaces(&self) -> impl Iterator<Item = &str> {
@@ -501,6 +513,19 @@ impl TestEnv {
     /// The violations of the invariants that hold at any moment.
     pub fn violations(&self) -> Vec<String> {
         invariants::check(&self.records().history())
+    }
+
+    /// The same, while operators work: in what was recorded until now.
+    pub fn violations_so_far(&self) -> Vec<String> {
+        let now = Timestamp::now();
+        // What is under way is recorded by then.
+        std::thread::sleep(Duration::from_secs(2));
+        let mut records = self.records();
+        let until_now = |time: &Value| time.as_str().and_then(|t| t.parse().ok()).is_some_and(|t: Timestamp| t <= now);
+        records.ledger.retain(|call| until_now(&call["time"]));
+        records.writes.retain(|write| until_now(&write["requestReceivedTimestamp"]));
+        records.requests.retain(|request| until_now(&request["requestReceivedTimestamp"]));
+        invariants::check(&records.history())
     }
 
     /// The violations of all invariants, once every import should have finished.
