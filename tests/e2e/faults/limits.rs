@@ -186,7 +186,9 @@ fn fault_95_throttled_calls_of_many_imports_slow_them_down_and_stay_few() {
     let env = TestEnv::with_seed(shared_control_plane(), &json!({"throttle": {"perSecond": 25, "burst": 25}}));
     env.service.set_durations(100, 100);
     import_many(&env, 100, "eu-west-1");
-    let operator = env.start_operator(&["--aws-calls-per-second=50", "--aws-timeout=30s", "--backoff-max=5s"]);
+    // Another leader would publish the event again.
+    let flags = ["--lease-duration=60s", "--aws-calls-per-second=50", "--aws-timeout=30s", "--backoff-max=5s"];
+    let operator = env.start_operator(&flags);
     eventually("every import has finished", || (count_of(&reasons(&env), "ImportSucceeded") == 100).then_some(()));
     let ledger = env.service.ledger();
     let throttled = ledger.iter().filter(|l| l["errorCode"] == "ThrottlingException").count();
@@ -202,7 +204,7 @@ fn fault_96_refused_credentials_are_one_call_per_backoff_and_delay_no_other_regi
     let env = TestEnv::new();
     let refused = error("ExpiredTokenException", "The security token included in the request is expired", 403);
     env.service.inject_fault(&json!({"name": ":us-east-1:", "count": 0, "action": refused}));
-    let _operator = env.start_operator(&["--aws-calls-per-second=10"]);
+    let _operator = env.start_operator(&["--lease-duration=60s", "--aws-calls-per-second=10"]);
     import_many(&env, 50, "us-east-1");
     eventually("all are refused", || (count_of(&reasons(&env), "CredentialsRefused") == 50).then_some(()));
     import_nightly(&env);
