@@ -158,6 +158,9 @@ fn states_page_matches_the_code() {
          `status.status`, `status.failureReason` and `status.completionTime` speak of jobs. If the service, or a namespace, rejects an\n\
          import before it has a job, the import is failed without them: the reason and the message say why. After a failed job\n\
          `failureReason` stays while another attempt is rejected, and `completionTime` is absent until that attempt ends.\n\n\
+         A resource whose import has succeeded has a fifth condition, `DataCurrent`. It is `True` (`NewestImport`) until a newer FULL\n\
+         import into the dataset succeeds, then `False` (`SupersededBy`), and `Unknown` (`NotChecked`) if the dataset can't be checked\n\
+         ([ADR 14](adr/0014-data-current.md)).\n\n\
          | reason | state | meaning |\n|---|---|---|\n",
     );
     for reason in Reason::ALL {

@@ -26,8 +26,12 @@ pub const RECONCILING: &str = "Reconciling";
 /// Stalled: the import needs a change by a user (kstatus).
 pub const STALLED: &str = "Stalled";
 
+/// DataCurrent: the dataset still holds the data of this import, as far as the operator knows. Only a resource whose
+/// import has succeeded has it.
+pub const DATA_CURRENT: &str = "DataCurrent";
+
 /// The conditions that the operator sets.
-pub const OWN: [&str; 4] = [READY, SUCCEEDED, RECONCILING, STALLED];
+pub const OWN: [&str; 5] = [READY, SUCCEEDED, RECONCILING, STALLED, DATA_CURRENT];
 
 /// Whether the operator owns this condition; other controllers may add theirs.
 #[must_use]
@@ -89,6 +93,8 @@ pub enum Reason {
     InvalidSpec,
     /// The job was submitted and the service no longer knows it; it is never submitted again.
     JobNotFound,
+    /// The job is older than its dataset, so its data is gone; it is imported again only if a user retries it.
+    DatasetReplaced,
     /// A newer import has replaced the data of the dataset, so this one is not submitted unless a user retries it.
     Superseded,
     /// Suspended by spec.suspend or by the annotation personalize-operator.io/suspend.
@@ -128,6 +134,7 @@ impl Reason {
             | Self::NotPermitted
             | Self::InvalidSpec
             | Self::JobNotFound
+            | Self::DatasetReplaced
             | Self::Superseded => State::Failed,
             Self::Suspended => State::Suspended,
         }
@@ -146,8 +153,8 @@ impl Reason {
     }
 }
 
-/// Sets all four conditions; the message is sanitised. A condition whose status does not change keeps its transition
-/// time.
+/// Sets the four conditions of every resource; the message is sanitised. A condition whose status does not change keeps
+/// its transition time. DataCurrent stays only while the import is reported as succeeded.
 pub fn set(status: &mut DatasetImportJobStatus, generation: i64, reason: Reason, message: &str, now: Timestamp) {
     let values = match reason.state() {
         State::InProgress => ["Unknown", "Unknown", "True", "False"],
@@ -173,8 +180,45 @@ pub fn set(status: &mut DatasetImportJobStatus, generation: i64, reason: Reason,
         })
         .collect();
     // Conditions of other controllers stay.
-    status.conditions.extend(old.into_iter().filter(|condition| !is_own(condition)));
+    let stays = |c: &Condition| !is_own(c) || c.type_ == DATA_CURRENT && reason.state() == State::Succeeded;
+    status.conditions.extend(old.into_iter().filter(stays));
     status.observed_generation = Some(generation);
+}
+
+/// Whether a dataset holds the data of an import.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataCurrent {
+    /// It does: no newer FULL import has succeeded.
+    True,
+    /// A newer FULL import has replaced it.
+    False,
+    /// The operator could not find out.
+    Unknown,
+}
+
+/// Sets the condition DataCurrent of a resource whose import has succeeded; the message is sanitised.
+pub fn set_data_current(status: &mut DatasetImportJobStatus, value: DataCurrent, message: &str, now: Timestamp) {
+    let (value, reason) = match value {
+        DataCurrent::True => ("True", "NewestImport"),
+        DataCurrent::False => ("False", "SupersededBy"),
+        DataCurrent::Unknown => ("Unknown", "NotChecked"),
+    };
+    let old = status.conditions.iter().position(|c| c.type_ == DATA_CURRENT).map(|at| status.conditions.remove(at));
+    let unchanged = old.filter(|old| old.status == value).map(|old| old.last_transition_time);
+    status.conditions.push(Condition {
+        type_: DATA_CURRENT.into(),
+        status: value.into(),
+        reason: reason.into(),
+        message: sanitize(message),
+        observed_generation: status.observed_generation,
+        last_transition_time: unchanged.unwrap_or_else(|| whole_seconds(now)),
+    });
+}
+
+/// Whether the condition DataCurrent is True.
+#[must_use]
+pub(crate) fn is_data_current(status: &DatasetImportJobStatus) -> bool {
+    status.conditions.iter().any(|c| c.type_ == DATA_CURRENT && c.status == "True")
 }
 
 /// The message of the Ready condition; empty if there is none.

@@ -188,6 +188,8 @@ impl<P: Personalize> Context<P> {
             && let Some(request) = reconciliation.request()
         {
             self.enqueue_admissible(request.dataset.account_region());
+            let replaced = self.queue().replaced_by(&uid);
+            replaced.iter().for_each(|key| (self.enqueue)(key));
         }
         let reason = reconciliation.resource().status.as_ref().and_then(Reason::of);
         if reason == Some(Reason::NotPermitted) && self.namespaces.version(&namespace) != permissions {

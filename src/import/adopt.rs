@@ -1,13 +1,15 @@
 //! Finds jobs that a resource submitted and that its status does not name: the resource was re-created or restored, or
 //! somebody else wrote its status.
 
+use super::outcome::DATA_IS_CURRENT;
 use super::ownership::Ownership;
 use super::phase::{Phase, attempts};
-use super::plan::{Next, ObservedJob, Plan, Planner, Requeue};
+use super::plan::{Effect, Next, ObservedJob, Plan, Planner, Requeue};
 use super::timing::Severity;
 use crate::api::DatasetImportJobStatus;
-use crate::api::conditions::{self, Reason};
-use crate::personalize::{CREATE_FAILED, ErrorKind, Job};
+use crate::api::conditions::{self, DataCurrent, Reason};
+use crate::personalize::{ACTIVE, CREATE_FAILED, ErrorKind, Job, JobSummary};
+use crate::redact::sanitize;
 use std::convert::Infallible;
 
 /// The most attempts that are looked up.
@@ -39,7 +41,10 @@ impl Planner<'_> {
             ExistingJob::Found(attempt, job) if self.awaits_attempt_after(attempt, job) => {
                 confirmed(self.keep(Requeue::At(self.now)))
             }
-            ExistingJob::Found(attempt, job) => confirmed(self.adopt(job, attempt)),
+            ExistingJob::Found(attempt, job) => {
+                let Err(next) = self.adopt(job, attempt);
+                confirmed(next)
+            }
             // Nothing is written: a write would make the untrusted status a trusted one.
             ExistingJob::Obstacle(_) => self.keep(Requeue::Backoff(Severity::Transient)),
             ExistingJob::Foreign(attempt, why) => confirmed(self.conflict(self.untrusted_base_status(), attempt, &why)),
@@ -69,7 +74,10 @@ impl Planner<'_> {
         let check_later = self.keep(Requeue::Backoff(Severity::Transient));
         Err(match self.lookup(attempt, true)? {
             Ok(found) => match self.ownership(found) {
-                Ownership::Owned => confirmed(self.adopt(&found.job, attempt)),
+                Ownership::Owned => {
+                    let Err(next) = self.adopt(&found.job, attempt);
+                    confirmed(next)
+                }
                 Ownership::Foreign(why) | Ownership::Untagged(why) => confirmed(self.conflict(base, attempt, &why)),
                 Ownership::Unknown(_) => check_later,
             },
@@ -137,9 +145,61 @@ impl Planner<'_> {
         }
     }
 
-    pub(super) fn adopt(&self, job: &Job, attempt: i32) -> Next {
+    /// Takes over a job that the status does not name. Before a success is reported, the dataset shows whether it holds
+    /// the data: it may be younger than the job, or a newer import may have replaced the data.
+    pub(super) fn adopt(&self, job: &Job, attempt: i32) -> Plan<Infallible> {
+        if job.status != ACTIVE || Phase::of(&self.recorded, &self.request) == Phase::Succeeded {
+            return Err(self.report(self.adoption_base(), job, attempt));
+        }
+        let dataset = self.observations.dataset.as_ref().ok_or(Next::Perform(Effect::DescribeDataset))?;
+        let created = dataset.as_ref().ok().and_then(|dataset| dataset.created);
+        if let (Some(dataset), Some(job_created)) = (created, job.created)
+            && job_created < dataset
+        {
+            return self.dataset_replaced(attempt);
+        }
+        let jobs = self.observations.jobs.as_ref().ok_or(Next::Perform(Effect::ListJobs))?;
+        let newer = |other: &&JobSummary| {
+            other.is_full_success() && other.created.zip(job.created).is_some_and(|(other, own)| other > own)
+        };
+        let (value, message) = match (dataset, jobs) {
+            (Ok(_), Ok(jobs)) => match jobs.iter().find(newer) {
+                Some(newer) => {
+                    (DataCurrent::False, format!("the newer job {} has replaced the data", sanitize(&newer.name)))
+                }
+                None => (DataCurrent::True, DATA_IS_CURRENT.to_owned()),
+            },
+            (Err(error), _) | (_, Err(error)) => {
+                (DataCurrent::Unknown, format!("the dataset can't be checked ({})", error.code))
+            }
+        };
+        let status = self.with_job(self.adoption_base(), job, attempt);
+        Err(self.finish_succeeded(status, value, &message))
+    }
+
+    /// The dataset was deleted and created again since the job ended, so the data is gone. Importing it again is billed
+    /// and may not be meant, so a user has to ask for it.
+    fn dataset_replaced(&self, attempt: i32) -> Plan<Infallible> {
+        let base = self.untrusted_base_status();
+        if self.reason() == Some(Reason::DatasetReplaced) && self.retry_requested() {
+            let status = DatasetImportJobStatus {
+                requested_attempt: Some(attempt.saturating_add(1)),
+                conditions: self.recorded.conditions.clone(),
+                ..base
+            };
+            let message = "a user asked to import the data again";
+            return Err(self.finish(status, Reason::Queued, message, Requeue::At(self.now)));
+        }
+        let name = self.request.job_name(attempt);
+        let message = format!(
+            "the job {name} is older than its dataset, which was created again since, so its data is not there; to import it again, set the annotation personalize-operator.io/retry-requested-at to a new value"
+        );
+        Err(self.finish(base, Reason::DatasetReplaced, &message, Requeue::AwaitChange))
+    }
+
+    fn adoption_base(&self) -> DatasetImportJobStatus {
         let first = self.observations.lookups.get(&1).and_then(|l| l.as_ref().ok()).and_then(|f| f.job.created);
-        let base = DatasetImportJobStatus {
+        DatasetImportJobStatus {
             conditions: self.recorded.conditions.clone(),
             start_time: first.map(conditions::whole_seconds),
             submission: self.recorded.submission.clone(),
@@ -147,8 +207,7 @@ impl Planner<'_> {
             last_handled_retry_at: self.recorded.last_handled_retry_at.clone(),
             last_handled_reconcile_at: self.recorded.last_handled_reconcile_at.clone(),
             ..Default::default()
-        };
-        self.report(base, job, attempt)
+        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! How a reconciliation finishes: the status to write, with its conditions and messages.
 
+use super::phase::Phase;
 use super::plan::{Next, Outcome, Planner, Requeue};
 use super::timing::Severity;
 use crate::api::DatasetImportJobStatus;
-use crate::api::conditions::{self, Reason, State, whole_seconds};
+use crate::api::conditions::{self, DataCurrent, Reason, State, whole_seconds};
 use crate::personalize::{
     ACTIVE, CREATE_FAILED, CREATE_IN_PROGRESS, CREATE_PENDING, ErrorKind, HOST_NOT_FOUND, Job, ROLE_NOT_ASSUMED,
     ServiceError, has_ended,
@@ -12,6 +13,11 @@ use crate::redact::sanitize;
 
 /// The start of the message while a running job can't be polled.
 pub const POLL_FAILED: &str = "the job can't be polled at the moment";
+
+const DATA_IMPORTED: &str = "the data is in the dataset";
+
+/// The message of DataCurrent while it is True.
+pub(super) const DATA_IS_CURRENT: &str = "no newer FULL import into the dataset has succeeded";
 
 /// The most characters of the service's text in a message.
 const MAX_SERVICE_TEXT: usize = 700;
@@ -92,7 +98,7 @@ impl Planner<'_> {
     }
 
     /// The status of a resource whose job exists.
-    fn with_job(&self, base: DatasetImportJobStatus, job: &Job, attempt: i32) -> DatasetImportJobStatus {
+    pub(super) fn with_job(&self, base: DatasetImportJobStatus, job: &Job, attempt: i32) -> DatasetImportJobStatus {
         // Sanitise before comparing, so that this decision and the next one, which reads the stored value, agree.
         let job_status = sanitize(&job.status);
         let created = job.created.map(whole_seconds);
@@ -119,7 +125,7 @@ impl Planner<'_> {
     pub(super) fn report(&self, base: DatasetImportJobStatus, job: &Job, attempt: i32) -> Next {
         let status = self.with_job(base, job, attempt);
         let (reason, message, requeue) = match status.status.as_deref().unwrap_or_default() {
-            ACTIVE => (Reason::ImportSucceeded, "the data is in the dataset".into(), Requeue::AwaitChange),
+            ACTIVE => (Reason::ImportSucceeded, DATA_IMPORTED.into(), Requeue::AwaitChange),
             CREATE_FAILED if self.request.can_retry() && attempt <= self.backoff_limit => {
                 return self.finish_retrying(status);
             }
@@ -137,7 +143,28 @@ impl Planner<'_> {
                 (Reason::Importing, message, self.requeue_for_poll(job))
             }
         };
+        if reason == Reason::ImportSucceeded && Phase::of(&self.recorded, &self.request) != Phase::Succeeded {
+            // The job has just ended, and a dataset has one import at a time.
+            return self.finish_succeeded(status, DataCurrent::True, DATA_IS_CURRENT);
+        }
         self.finish(status, reason, &message, requeue)
+    }
+
+    /// Finishes a successful import, and says whether the dataset still holds its data.
+    pub(super) fn finish_succeeded(
+        &self,
+        mut status: DatasetImportJobStatus,
+        value: DataCurrent,
+        message: &str,
+    ) -> Next {
+        let ready = if value == DataCurrent::False {
+            "the import has succeeded, and a newer one has replaced its data"
+        } else {
+            DATA_IMPORTED
+        };
+        conditions::set(&mut status, self.inputs.generation, Reason::ImportSucceeded, ready, self.now);
+        conditions::set_data_current(&mut status, value, message, self.now);
+        self.finish(status, Reason::ImportSucceeded, ready, Requeue::AwaitChange)
     }
 
     /// Finishes with the reason Retrying. Once this is recorded, another attempt will be made.

@@ -57,7 +57,9 @@ impl Phase {
         let has_job =
             attempts >= 1 && status.dataset_import_job_arn.as_deref() == Some(request.job_arn(attempts).0.as_str());
         if !has_job {
-            return intent.map_or(Self::Unsubmitted(1), |s| Self::Submitting(s.attempt));
+            // A user may ask for an attempt after jobs that the status does not name.
+            let next = status.requested_attempt.unwrap_or(1).max(1);
+            return intent.map_or(Self::Unsubmitted(next), |s| Self::Submitting(s.attempt));
         }
         if let Some(intent) = intent
             && intent.attempt == attempts.saturating_add(1)

@@ -4,7 +4,7 @@
 //! it returns an outcome. A crash between two effects loses the [`Observations`], never what is recorded in the status.
 //! The documentation of the crate has an example.
 
-use super::admission::{Admission, CooldownCause};
+use super::admission::{Admission, CooldownCause, Key};
 use super::local_state::{LocalState, UserInputs};
 use super::phase::Phase;
 use super::request::ImportRequest;
@@ -28,6 +28,8 @@ pub enum Next {
     Perform(Effect),
     /// Ask the queue for admission, then plan again.
     TryAdmit,
+    /// Ask the queue which newer import has replaced the data of this one, then plan again.
+    FindNewerImport,
     /// Finish the reconciliation.
     Finish(Outcome),
 }
@@ -131,6 +133,8 @@ pub struct Observations {
     pub admission: Option<Admission>,
     /// The dataset.
     pub dataset: Option<Result<Dataset, ServiceError>>,
+    /// The resource whose newer import has replaced the data of this one.
+    pub newer_import: Option<Option<Key>>,
     /// The jobs of the dataset.
     pub jobs: Option<Result<Vec<JobSummary>, ServiceError>>,
     /// Job name -> creation time of the DatasetImportJob that submitted it (tag `requested-at`); `None` if the job has

@@ -6,7 +6,7 @@ use super::phase::attempts;
 use super::plan::{Next, Plan, Planner, Requeue};
 use super::timing::{Severity, after, since};
 use crate::api::DatasetImportJobStatus;
-use crate::api::conditions::{self, Reason};
+use crate::api::conditions::{self, DataCurrent, Reason};
 use crate::personalize::{ErrorKind, Job, ServiceError};
 use jiff::Timestamp;
 use std::convert::Infallible;
@@ -33,9 +33,23 @@ impl Planner<'_> {
         self.reason() == Some(Reason::JobNotFound)
     }
 
-    /// A finished import is neither polled nor written, except to record that the current generation was seen.
+    /// A finished import is neither polled nor written, except to record that the current generation was seen, or that a
+    /// newer import has replaced its data.
     pub(super) fn stay_finished(&self) -> Plan<Infallible> {
         let mut status = self.recorded.clone();
+        if conditions::is_data_current(&status) {
+            match &self.observations.newer_import {
+                None => return Err(Next::FindNewerImport),
+                Some(None) => {}
+                Some(Some(newer)) => {
+                    // Names in other namespaces stay private.
+                    let is_near = newer.namespace == self.request.namespace;
+                    let by = if is_near { newer.name.as_str() } else { "in another namespace" };
+                    let message = format!("the newer import of the DatasetImportJob {by} has replaced the data");
+                    return Err(self.finish_succeeded(status, DataCurrent::False, &message));
+                }
+            }
+        }
         if let Some(reason) = self.reason()
             && status.observed_generation != Some(self.inputs.generation)
         {
@@ -69,7 +83,7 @@ impl Planner<'_> {
     }
 
     /// Whether a user asked for another attempt, and the request is not handled yet.
-    fn retry_requested(&self) -> bool {
+    pub(super) fn retry_requested(&self) -> bool {
         let requested = &self.inputs.retry_requested_at;
         requested.is_some() && *requested != self.recorded.last_handled_retry_at
     }

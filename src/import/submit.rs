@@ -89,7 +89,7 @@ impl Planner<'_> {
             // This reconciliation has not called create, so the job is an earlier one, and later attempts may exist.
             Ownership::Owned if self.observations.create.is_none() && self.may_have_successor(found) => {
                 match self.find_existing_job()? {
-                    ExistingJob::Found(attempt, job) => Err(self.adopt(job, attempt)),
+                    ExistingJob::Found(attempt, job) => self.adopt(job, attempt),
                     ExistingJob::Obstacle(next) => Err(next),
                     ExistingJob::Foreign(..) | ExistingJob::None => report(),
                 }
@@ -248,7 +248,7 @@ impl Planner<'_> {
             return Ok(());
         }
         match self.find_existing_job()? {
-            ExistingJob::Found(attempt, job) => Err(self.adopt(job, attempt)),
+            ExistingJob::Found(attempt, job) => match self.adopt(job, attempt)? {},
             ExistingJob::Obstacle(next) => Err(next),
             ExistingJob::Foreign(attempt, why) => Err(self.conflict(self.recorded.clone(), attempt, &why)),
             ExistingJob::None => Ok(()),

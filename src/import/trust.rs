@@ -82,10 +82,12 @@ fn is_owned(resource: &DatasetImportJob) -> bool {
     (is_empty || has_owner) && owners.all(|entry| entry.manager.as_deref() == Some(MANAGER))
 }
 
-/// Whether the status says that the service accepted a job, or that the import is never submitted.
+/// Whether the status says that the service accepted a job, that a user asked for an attempt, or that the import is not
+/// submitted.
 fn claims_job(status: &DatasetImportJobStatus) -> bool {
     let has_job = status.dataset_import_job_arn.is_some() || status.attempts.is_some();
-    has_job || Reason::of(status) == Some(Reason::Superseded)
+    let has_request = status.requested_attempt.is_some();
+    has_job || has_request || Reason::of(status) == Some(Reason::Superseded)
 }
 
 /// Reduces `managedFields` to what trust in the status depends on: who manages the fields of the operator.

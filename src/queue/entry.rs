@@ -1,6 +1,6 @@
 //! What the queue knows of one resource.
 
-use crate::api::conditions::{RECONCILING, Reason, State};
+use crate::api::conditions::{self, RECONCILING, Reason, State};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus, ImportMode, created_at, resource_version, suspended_by};
 use crate::import::phase::attempts;
 use crate::import::timing::after;
@@ -100,6 +100,10 @@ pub(super) struct Entry {
     pub(super) pending_since: Timestamp,
     /// When the resource was deleted or marked for deletion. Its create request may still arrive.
     pub(super) deleted_at: Option<Timestamp>,
+    /// When the service created the job.
+    pub(super) job_created: Option<Timestamp>,
+    /// The status says that the dataset holds the data of this import.
+    pub(super) is_data_current: bool,
     /// The job that is in flight, or will be if the create request arrives.
     pub(super) in_flight_job: Option<String>,
     /// The job of a deleted resource has ended, or there is none.
@@ -136,6 +140,8 @@ impl Entry {
             _ => None,
         };
         Self {
+            job_created: status.and_then(|status| status.creation_date_time.as_ref()).map(|at| at.0),
+            is_data_current: status.is_some_and(conditions::is_data_current),
             in_flight_job: attempt.filter(|_| state == QueueState::InFlight).map(|attempt| request.job_name(attempt)),
             job_is_over: previous.is_some_and(|previous| previous.job_is_over),
             next_poll: previous.and_then(|previous| previous.next_poll),
@@ -188,6 +194,12 @@ impl Entry {
         let skipped = self.skipped_until.is_some_and(|until| now < until);
         let waits_for_full = self.reason == Some(Reason::WaitingForFullImport) && !full.contains(&self.dataset);
         self.is_pending() && !skipped && !waits_for_full
+    }
+
+    /// Whether its FULL import has replaced the data of another one, whose job is older.
+    pub(super) fn replaces(&self, other: &Self) -> bool {
+        let is_newer = self.job_created.zip(other.job_created).is_some_and(|(own, other)| own > other);
+        self.is_full_success() && self.dataset == other.dataset && is_newer && self.deleted_at.is_none()
     }
 
     /// Whether its FULL import has succeeded.

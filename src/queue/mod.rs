@@ -304,6 +304,26 @@ impl Queue {
             .collect()
     }
 
+    /// The resource of the newest import that has replaced the data of this one.
+    #[must_use]
+    pub fn newer_import(&self, uid: &str) -> Option<Key> {
+        let (account_region, place) = self.index.get(uid)?;
+        let entries = &self.pools.get(account_region)?.entries;
+        let own = entries.get(place)?;
+        let newer = entries.iter().filter(|(_, entry)| entry.replaces(own));
+        newer.max_by_key(|(_, entry)| entry.job_created).map(|(place, _)| place.key.clone())
+    }
+
+    /// The resources whose status still says that the dataset holds their data, which this import has replaced.
+    #[must_use]
+    pub fn replaced_by(&self, uid: &str) -> Vec<Key> {
+        let Some(own) = self.entry(uid).filter(|entry| entry.is_full_success()) else { return Vec::new() };
+        let pool = self.pools.get(own.dataset.account_region());
+        let entries = pool.into_iter().flat_map(|pool| &pool.entries);
+        let replaced = entries.filter(|(_, entry)| entry.is_data_current && own.replaces(entry));
+        replaced.map(|(place, _)| place.key.clone()).collect()
+    }
+
     /// The number of resources with each reason; `None` counts those without one.
     #[must_use]
     pub fn reasons(&self) -> HashMap<Option<Reason>, usize> {

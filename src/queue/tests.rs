@@ -1,7 +1,7 @@
 //! The queue by example and by property.
 
 use super::*;
-use crate::api::conditions;
+use crate::api::conditions::{self, DataCurrent};
 use crate::api::{DatasetImportJobStatus, ImportMode, Submission};
 use crate::import::timing::after;
 use crate::personalize::ACTIVE;
@@ -204,6 +204,33 @@ fn job_that_a_new_resource_adopts_counts_once() {
     queue.observe(&adopted, Trust::Trusted);
     queue.observe(&resource(2, "b"), Trust::Trusted);
     assert_eq!(queue.try_admit("r002", at(2000)), Admission::Admitted);
+}
+
+#[test]
+fn newer_full_import_into_the_dataset_replaces_the_data_of_older_ones() {
+    let succeeded = |second: i64, dataset: &str, current: bool| {
+        let mut resource = submitted(resource(second, dataset), Some(ACTIVE));
+        let status = resource.status.as_mut().unwrap();
+        status.creation_date_time = Some(Time(at(second)));
+        conditions::set(status, 1, Reason::ImportSucceeded, "", at(second));
+        let value = if current { DataCurrent::True } else { DataCurrent::False };
+        conditions::set_data_current(status, value, "", at(second));
+        resource
+    };
+    let mut append = succeeded(4, "a", true);
+    append.spec.import_mode = ImportMode::Incremental;
+    let queue = queue(&[
+        succeeded(1, "a", false),
+        succeeded(2, "a", true),
+        succeeded(3, "a", true),
+        append,
+        succeeded(5, "b", true),
+    ]);
+    let newer = |uid: &str| queue.newer_import(uid).map(|key| key.name);
+    assert_eq!((newer("r001"), newer("r002")), (Some("r003".into()), Some("r003".into())));
+    assert_eq!((newer("r003"), newer("r005")), (None, None));
+    let replaced = |uid: &str| queue.replaced_by(uid).into_iter().map(|key| key.name).collect::<Vec<_>>();
+    assert_eq!((replaced("r003"), replaced("r004")), (vec!["r002".to_owned()], vec![]), "only what is not known yet");
 }
 
 #[test]

@@ -59,6 +59,7 @@ pub async fn drive<E: Executor>(
                 return Ok(reconciliation.finish(&outcome, now, timing, jitter, &mut Queue::lock(queue)));
             }
             Next::TryAdmit => Observation::Admission(Queue::lock(queue).try_admit(&reconciliation.uid(), now)),
+            Next::FindNewerImport => Observation::NewerImport(Queue::lock(queue).newer_import(&reconciliation.uid())),
             Next::Perform(effect) => {
                 reconciliation.note(&effect);
                 executor.perform(reconciliation, effect).await.map_err(Stopped::Executor)?

@@ -39,7 +39,7 @@ use crate::api::{DatasetImportJob, DatasetImportJobStatus, Tag};
 use crate::import::request::requested_at;
 use crate::import::timing::{after, since, spread};
 use crate::import::{
-    Admission, AfterWrite, Effect, ImportRequest, LocalState, Next, Observations, ObservedJob, Outcome, Requeue,
+    Admission, AfterWrite, Effect, ImportRequest, Key, LocalState, Next, Observations, ObservedJob, Outcome, Requeue,
     Severity, Timing, UserInputs, plan,
 };
 use crate::personalize::{ACTIVE, Dataset, ErrorKind, JobSummary, ServiceError};
@@ -64,6 +64,8 @@ pub enum Observation {
     Namespace(Result<(), String>),
     /// The queue's answer.
     Admission(Admission),
+    /// The resource whose newer import has replaced the data of this one.
+    NewerImport(Option<Key>),
     /// The job of an attempt.
     Job {
         /// The attempt, from 1.
@@ -250,6 +252,7 @@ impl Reconciliation {
             Observation::Resource(resource) => self.resource_read(resource.map(|r| *r), queue)?,
             Observation::Namespace(allowed) => observed.namespace = Some(allowed),
             Observation::Admission(admission) => observed.admission = Some(admission),
+            Observation::NewerImport(key) => observed.newer_import = Some(key),
             Observation::Job { attempt, job } => {
                 match &job {
                     Ok(_) => self.local.last_polled = Some(now),

@@ -6,7 +6,7 @@ use super::spec;
 use crate::api::conditions::Reason;
 use crate::api::{self, DatasetImportJob, DatasetImportJobSpec, DatasetImportJobStatus, ImportMode, Submission, Tag};
 use crate::import::local_state::KnownIntent;
-use crate::import::{Admission, ImportRequest, LocalState, Observations, ObservedJob, Phase, UserInputs};
+use crate::import::{Admission, ImportRequest, Key, LocalState, Observations, ObservedJob, Phase, UserInputs};
 use crate::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING, Dataset, ErrorKind, Job, JobSummary, ServiceError};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -266,7 +266,7 @@ pub fn observations(request: &ImportRequest) -> impl Strategy<Value = Observatio
     (
         any::<bool>(),
         of(prop_oneof![4 => Just(Ok(())), 1 => text().prop_map(Err)]),
-        of(admission),
+        (of(admission), of(of(Just(Key { namespace: "shop".into(), name: "newer".into() })))),
         of(result(dataset())),
         of(result(summaries())).boxed(),
         btree_map(1..4_i32, result(found), 0..4),
@@ -274,11 +274,25 @@ pub fn observations(request: &ImportRequest) -> impl Strategy<Value = Observatio
         of(result(Just(()))),
         requested,
     )
-        .prop_map(|(live, namespace, admission, dataset, jobs, lookups, intent, create, requested)| {
-            let named = jobs.iter().flatten().flatten().map(|job: &JobSummary| (job.name.clone(), requested.clone()));
-            let requested_at: BTreeMap<_, _> = named.collect();
-            Observations { live, namespace, admission, dataset, jobs, requested_at, lookups, intent, create }
-        })
+        .prop_map(
+            |(live, namespace, (admission, newer_import), dataset, jobs, lookups, intent, create, requested)| {
+                let named =
+                    jobs.iter().flatten().flatten().map(|job: &JobSummary| (job.name.clone(), requested.clone()));
+                let requested_at: BTreeMap<_, _> = named.collect();
+                Observations {
+                    live,
+                    namespace,
+                    admission,
+                    newer_import,
+                    dataset,
+                    jobs,
+                    requested_at,
+                    lookups,
+                    intent,
+                    create,
+                }
+            },
+        )
 }
 
 /// What a process may remember of this resource.

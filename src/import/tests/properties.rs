@@ -86,7 +86,7 @@ proptest! {
                 prop_assert!(generations.contains(&after.observed_generation), "{:?}", after.observed_generation);
                 check_written(&resource, &before, after)?;
             },
-            Next::Perform(_) | Next::TryAdmit => {}
+            Next::Perform(_) | Next::TryAdmit | Next::FindNewerImport => {}
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Jobs that the status does not name, and requests that must not be handled twice.
 
 use super::scenario::{FAILURE, Scenario};
-use crate::api::conditions::{self, READY, Reason};
+use crate::api::conditions::{self, DATA_CURRENT, READY, Reason};
 use crate::api::{ADOPT, DatasetImportJobStatus, RETRY_REQUESTED_AT};
 use crate::import::timing::after;
-use crate::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING, ErrorKind};
+use crate::import::{Key, Next, Observations};
+use crate::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING, Dataset, ErrorKind, JobSummary};
 use crate::testing::timing;
-use crate::testing::{job_summary, service_error};
+use crate::testing::{active_dataset, job_summary, service_error};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 #[test]
@@ -193,4 +195,82 @@ fn retry_delay_is_no_longer_if_the_clock_of_the_service_is_ahead() {
     scenario.now = after(scenario.now, timing().retry_min / 2);
     scenario.reconcile();
     assert_eq!(scenario.accepted.len(), 2);
+}
+
+fn data_current(scenario: &Scenario) -> Option<String> {
+    let status = scenario.status();
+    status.conditions.iter().find(|c| c.type_ == DATA_CURRENT).map(|c| format!("{} {}", c.status, c.reason))
+}
+
+/// A resource that was created again, and whose job has succeeded before.
+fn recreated() -> Scenario {
+    let mut scenario = Scenario::new();
+    let (name, tags) = (scenario.request().job_name(1), scenario.request().own_tags());
+    scenario.add_job(&name, ACTIVE, tags);
+    scenario
+}
+
+#[test]
+fn import_that_has_just_succeeded_is_current_until_a_newer_full_one_replaces_its_data() {
+    let mut scenario = Scenario::new();
+    scenario.reconcile_until_idle();
+    let name = scenario.request().job_name(1);
+    scenario.set_job_status(&name, ACTIVE);
+    scenario.wait();
+    scenario.reconcile_until_idle();
+    assert_eq!(data_current(&scenario).as_deref(), Some("True NewestImport"));
+    for (namespace, by) in [("shop", "DatasetImportJob newer"), ("elsewhere", "in another namespace")] {
+        let newer = Key { namespace: namespace.into(), name: "newer".into() };
+        let observations = Observations { newer_import: Some(Some(newer)), ..Observations::default() };
+        let Next::Finish(outcome) = scenario.plan(&observations) else { panic!("nothing is left to do") };
+        let status = outcome.status.unwrap();
+        assert_eq!(Reason::of(&status), Some(Reason::ImportSucceeded));
+        let current = status.conditions.iter().find(|c| c.type_ == DATA_CURRENT).unwrap();
+        assert_eq!((current.status.as_str(), current.reason.as_str()), ("False", "SupersededBy"));
+        assert!(current.message.contains(by), "{}", current.message);
+    }
+}
+
+#[test]
+fn adopted_success_says_whether_a_newer_full_import_has_replaced_its_data() {
+    for (mode, seconds, expected) in
+        [("FULL", 1, "False SupersededBy"), ("FULL", -1, "True NewestImport"), ("INCREMENTAL", 1, "True NewestImport")]
+    {
+        let mut scenario = recreated();
+        let created = Timestamp::from_second(scenario.now.as_second() + seconds).unwrap();
+        let other =
+            JobSummary { created: Some(created), import_mode: Some(mode.into()), ..job_summary("other", ACTIVE) };
+        scenario.other_jobs = vec![other];
+        scenario.reconcile_until_idle();
+        assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::ImportSucceeded, 0));
+        assert_eq!(data_current(&scenario).as_deref(), Some(expected));
+    }
+    let mut unknown = recreated();
+    unknown.dataset = Err(service_error(ErrorKind::AccessDenied));
+    unknown.reconcile_until_idle();
+    assert_eq!(
+        (unknown.reason(), data_current(&unknown).as_deref()),
+        (Reason::ImportSucceeded, Some("Unknown NotChecked"))
+    );
+}
+
+#[test]
+fn job_older_than_its_dataset_is_imported_again_only_if_a_user_asks_for_it() {
+    let mut scenario = recreated();
+    scenario.annotate(RETRY_REQUESTED_AT, "from the manifest");
+    let created = after(scenario.now, timing().poll_min);
+    scenario.dataset = Ok(Dataset { created: Some(created), ..active_dataset() });
+    for _ in 0..2 {
+        scenario.reconcile_until_idle();
+        assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::DatasetReplaced, 0));
+        assert_eq!(scenario.conditions(), FAILURE);
+        scenario.crash();
+        scenario.wait();
+    }
+    scenario.annotate(RETRY_REQUESTED_AT, "now");
+    for _ in 0..2 {
+        scenario.wait();
+        scenario.reconcile_until_idle();
+    }
+    assert_eq!((scenario.reason(), scenario.accepted.clone()), (Reason::Pending, vec![scenario.request().job_name(2)]));
 }

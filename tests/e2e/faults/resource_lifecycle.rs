@@ -645,3 +645,50 @@ fn fault_89_imports_that_can_never_work_are_rejected_at_admission() {
     env.apply(&TestEnv::manifest("good", "", json!({"datasetArn": china, "roleArn": role})));
     env.check_invariants();
 }
+
+/// Status and reason of the condition DataCurrent.
+fn data_current(env: &TestEnv, name: &str) -> String {
+    let status = env.status(name);
+    let condition = status.conditions.iter().find(|condition| condition.type_ == "DataCurrent");
+    condition.map(|condition| format!("{} {}", condition.status, condition.reason)).unwrap_or_default()
+}
+
+#[test]
+fn fault_122_older_import_says_that_a_newer_one_has_replaced_its_data() {
+    let env = TestEnv::new();
+    let _operator = env.start_operator(&[]);
+    env.import("january", "d0", json!({}));
+    env.wait_for_reason("january", "ImportSucceeded");
+    assert_eq!(data_current(&env, "january"), "True NewestImport");
+    env.import("february", "d0", json!({}));
+    env.wait_for_reason("february", "ImportSucceeded");
+    eventually("the older import says so", || (data_current(&env, "january") == "False SupersededBy").then_some(()));
+    let manifest = TestEnv::manifest("january", "d0", json!({}));
+    env.delete("january");
+    env.apply(&manifest);
+    env.wait_for_message("january", "a newer one has replaced its data");
+    assert_eq!(data_current(&env, "january"), "False SupersededBy");
+    assert_eq!(data_current(&env, "february"), "True NewestImport");
+    assert_eq!(env.accepted_count(), 2);
+    env.check_invariants_settled();
+}
+
+#[test]
+fn fault_123_job_older_than_its_dataset_is_imported_again_only_on_request() {
+    let env = TestEnv::new();
+    let _operator = env.start_operator(&[]);
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    env.delete("nightly");
+    // Times in responses have whole seconds.
+    let created = env.service.jobs()[0]["createdMs"].as_i64().unwrap() / 1000;
+    eventually("the next second begins", || (jiff::Timestamp::now().as_second() > created).then_some(()));
+    env.service.put_dataset("d0", "ACTIVE");
+    import_nightly(&env);
+    let replaced = env.wait_for_reason("nightly", "DatasetReplaced");
+    assert_eq!((replaced.attempts, env.accepted_count()), (None, 1));
+    env.annotate("nightly", "personalize-operator.io/retry-requested-at=now");
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    assert_eq!(env.accepted_count(), 2);
+    env.check_invariants_settled();
+}

@@ -71,14 +71,19 @@ fn unwarranted_attempt(
     let base = job_name.strip_suffix(&format!("-{attempt}"))?;
     let earlier = if before == 1 { base.to_owned() } else { format!("{base}-{before}") };
     let arn = |name: &str| format!("arn:aws:personalize:{}:{}:dataset-import-job/{name}", a.region, a.account);
-    if let Some(earlier) = job(history.jobs, &arn(&earlier)) {
+    let writes =
+        || history.writes.iter().map(written_resource).filter(|resource| resource["metadata"]["uid"] == *uid.as_str());
+    // A user asks for the import into a new dataset, although the job into the former one succeeded.
+    let is_asked = writes().any(|resource| {
+        let status = &resource["status"];
+        status["requestedAttempt"] == *attempt && status["attempts"].is_null()
+    });
+    if let Some(earlier) = job(history.jobs, &arn(&earlier)).filter(|_| !is_asked) {
         let sent = a.time.map_or(i64::MAX, Timestamp::as_millisecond);
         if earlier["status"] != "CREATE FAILED" || earlier["updatedMs"].as_i64().is_some_and(|failed| failed > sent) {
             return Some(format!("A: {job_name} was created as attempt {attempt} before attempt {before} failed"));
         }
     }
-    let writes =
-        || history.writes.iter().map(written_resource).filter(|resource| resource["metadata"]["uid"] == *uid.as_str());
     let limit = writes().filter_map(|resource| resource["spec"]["backoffLimit"].as_i64()).max().unwrap_or(0);
     let requested = writes().any(|resource: &Value| annotation(resource, RETRY_REQUESTED_AT).is_some());
     (before > limit && !requested).then(|| {

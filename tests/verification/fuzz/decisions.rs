@@ -46,7 +46,7 @@ fn check(resource: &DatasetImportJob, observations: &Observations, next: &Next) 
             assert!(generations.contains(&status.observed_generation), "{:?}", status.observed_generation);
             check_written(resource, status);
         }
-        Next::Perform(_) | Next::TryAdmit => {}
+        Next::Perform(_) | Next::TryAdmit | Next::FindNewerImport => {}
     }
 }
 

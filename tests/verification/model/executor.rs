@@ -90,6 +90,9 @@ impl ProtocolModel {
                     let admission = queue.try_admit(&uid, now);
                     Observation::Admission(if bypass_queue { Admission::Admitted } else { admission })
                 }
+                Next::FindNewerImport => {
+                    Observation::NewerImport(operator.queue.newer_import(&active.reconciliation.uid()))
+                }
                 Next::Finish(outcome) => return self.finish(state, o, r, &outcome),
             };
             self.apply(state, o, r, observation);
