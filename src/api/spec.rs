@@ -69,7 +69,7 @@ const NOTHING_INVISIBLE: &str = r"self.matches('^[^\\p{Cc}\\p{Cf}\\p{Zl}\\p{Zp}\
     validation = Rule::new("self.roleArn == oldSelf.roleArn").message("roleArn is immutable: to import with another role, delete this DatasetImportJob and create it anew").field_path(".roleArn"),
     validation = Rule::new("has(self.jobName) == has(oldSelf.jobName) && (!has(self.jobName) || self.jobName == oldSelf.jobName)").message("jobName is immutable: to import under another name, create a DatasetImportJob with another name"),
     validation = Rule::new("self.importMode == oldSelf.importMode").message("importMode is immutable: to import in another mode, create a DatasetImportJob with another name").field_path(".importMode"),
-    validation = Rule::new("has(self.publishAttributionMetricsToS3) == has(oldSelf.publishAttributionMetricsToS3) && (!has(self.publishAttributionMetricsToS3) || self.publishAttributionMetricsToS3 == oldSelf.publishAttributionMetricsToS3)").message("publishAttributionMetricsToS3 is immutable: to change it, create a DatasetImportJob with another name"),
+    validation = Rule::new("(has(self.publishAttributionMetricsToS3) && self.publishAttributionMetricsToS3) == (has(oldSelf.publishAttributionMetricsToS3) && oldSelf.publishAttributionMetricsToS3)").message("publishAttributionMetricsToS3 is immutable: to change it, create a DatasetImportJob with another name"),
     validation = Rule::new("has(self.tags) == has(oldSelf.tags) && (!has(self.tags) || self.tags == oldSelf.tags)").message("tags is immutable: the service takes them once, with the import; for other tags create a DatasetImportJob with another name"),
     validation = Rule::new("!has(self.jobName) || self.backoffLimit == 0").message("backoffLimit can't be used together with jobName: a failed job keeps its name, so it can't be retried; leave out one of them").field_path(".backoffLimit"),
     validation = Rule::new("self.roleArn.split(':')[4] == self.datasetArn.split(':')[4]").message("roleArn must be of the same account as datasetArn: a role can't be passed to the service in another account").field_path(".roleArn"),
@@ -143,7 +143,8 @@ pub struct DatasetImportJobSpec {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct DataSource {
-    /// One CSV file, such as s3://bucket/interactions.csv, or a folder of them, ending in /.
+    /// One CSV file, such as s3://bucket/interactions.csv, or a folder, ending in /, that contains nothing
+    /// but CSV files with the same header.
     #[schemars(length(min = 1, max = 256), regex(pattern = r"^(s3|http|https)://.+$"))]
     #[x_kube(validation = Rule::new(r"self.matches('^(s3|http|https)://.')").message("dataLocation must be where the CSV data is in S3, such as s3://bucket/interactions.csv, or s3://bucket/folder/ for all files in it"))]
     #[x_kube(validation = Rule::new(NOTHING_INVISIBLE).message("dataLocation must not contain control characters such as a line break, or invisible characters"))]

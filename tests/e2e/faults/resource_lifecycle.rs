@@ -692,3 +692,22 @@ fn fault_123_job_older_than_its_dataset_is_imported_again_only_on_request() {
     assert_eq!(env.accepted_count(), 2);
     env.check_invariants_settled();
 }
+
+#[test]
+fn fault_94_default_that_is_written_later_is_no_change() {
+    let env = TestEnv::new();
+    let _operator = env.start_operator(&[]);
+    env.import("nightly", "d0", json!({}));
+    let before = env.wait_for_reason("nightly", "ImportSucceeded");
+    let publish = |value: bool| TestEnv::manifest("nightly", "d0", json!({"publishAttributionMetricsToS3": value}));
+    env.apply(&publish(false));
+    let rejected = env.try_apply(&publish(true));
+    assert!(text(&rejected).contains("publishAttributionMetricsToS3 is immutable"), "{}", text(&rejected));
+    env.apply(&TestEnv::manifest("nightly", "d0", json!({})));
+    let generation = env.get("nightly").unwrap().metadata.generation;
+    let after = eventually("the operator has seen the last edit", || {
+        Some(env.status("nightly")).filter(|status| status.observed_generation == generation)
+    });
+    assert_eq!((after.job_name, after.status), (before.job_name, before.status));
+    assert_imported_once(&env);
+}

@@ -78,6 +78,13 @@ pub(crate) fn check(
     Ok(records)
 }
 
+/// Whether a file that begins with this line may be CSV: it is neither binary, such as gzip, nor JSON, such as the
+/// manifest of an export.
+fn is_text(line: &[u8]) -> bool {
+    let is_binary = line.starts_with(b"\x1f\x8b") || line.contains(&0);
+    !is_binary && !matches!(line.trim_ascii_start().first(), Some(b'{' | b'['))
+}
+
 /// A file with a limit on the bytes that may still be read.
 struct LimitedFile {
     file: File,
@@ -114,6 +121,9 @@ impl CsvFile {
         // Check the raw header for quotation marks: the CSV reader removes them.
         let mut header = Vec::new();
         file.read_until(b'\n', &mut header).map_err(failed)?;
+        if !is_text(&header) {
+            return Err(format!("Input csv {name} is not a CSV file."));
+        }
         if header.contains(&b'"') {
             return Err(format!("Input csv {name} has column headers that are enclosed in quotation marks."));
         }
@@ -405,6 +415,19 @@ mod tests {
         let reason = check_interactions(&rows(1, "u,\"an\nitem\",1700000000")).unwrap_err();
         assert!(reason.ends_with("has a record in line 2 that is not on a single line."), "{reason}");
         assert!(check_interactions(&rows(1, "u,\"an\r\nitem\",1")).unwrap_err().contains("not on a single line"));
+    }
+
+    #[test]
+    fn compressed_file_or_manifest_is_not_a_csv_file() {
+        for bytes in [
+            b"\x1f\x8b\x08\x00\"\n".as_slice(),
+            b"PK\x03\x04\x00\"\n",
+            b"{\"entries\": [{\"url\": \"s3://bucket/part-0\"}]}\n",
+            b"[\"part-0\"]\n",
+        ] {
+            let reason = check_interactions(bytes).unwrap_err();
+            assert!(reason.ends_with("is not a CSV file."), "{reason}");
+        }
     }
 
     #[test]
