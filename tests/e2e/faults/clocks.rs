@@ -131,7 +131,7 @@ fn fault_34_clock_corrected_while_waiting_submits_once() {
 }
 
 #[test]
-fn fault_118_clock_set_back_or_ahead_delays_nothing() {
+fn fault_108_clock_set_back_or_ahead_delays_nothing() {
     for offset in [-HOUR, HOUR] {
         let env = TestEnv::new();
         let host = Host::new(&env.dir().join("host"));

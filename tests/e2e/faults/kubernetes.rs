@@ -439,7 +439,7 @@ fn fault_78_namespace_that_can_not_be_listed_does_not_hold_up_the_others() {
 }
 
 #[test]
-fn fault_106_writes_that_hang_in_some_namespaces_do_not_hold_up_another() {
+fn fault_100_writes_that_hang_in_some_namespaces_do_not_hold_up_another() {
     let env = TestEnv::new();
     let slow = ["a", "b"].map(|suffix| format!("{}-{suffix}", env.namespace));
     let imports = slow.iter().flat_map(|namespace| {
@@ -489,7 +489,7 @@ fn permit(env: &TestEnv, datasets: &str) {
 const REJECTED_FOR_LONG: [&str; 2] = ["--rejected-min=1h", "--rejected-max=1h"];
 
 #[test]
-fn fault_107_waiting_resources_do_not_read_their_namespace() {
+fn fault_101_waiting_resources_do_not_read_their_namespace() {
     let env = TestEnv::new();
     env.service.set_durations(600_000, 600_000);
     let imports: Vec<Value> = (0..100).map(|i| TestEnv::manifest(&format!("r{i:03}"), "d0", json!({}))).collect();
@@ -509,7 +509,7 @@ fn fault_107_waiting_resources_do_not_read_their_namespace() {
 }
 
 #[test]
-fn fault_108_granted_permission_ends_the_wait_although_the_watch_failed() {
+fn fault_102_granted_permission_ends_the_wait_although_the_watch_failed() {
     let env = TestEnv::new();
     permit(&env, "none");
     let proxy = env.start_proxy();
@@ -528,7 +528,7 @@ fn fault_108_granted_permission_ends_the_wait_although_the_watch_failed() {
 }
 
 #[test]
-fn fault_109_withdrawn_permission_stops_the_submission_although_the_watch_is_silent() {
+fn fault_103_withdrawn_permission_stops_the_submission_although_the_watch_is_silent() {
     let env = TestEnv::new();
     permit(&env, "*");
     let proxy = env.start_proxy();
@@ -548,7 +548,7 @@ fn fault_109_withdrawn_permission_stops_the_submission_although_the_watch_is_sil
 }
 
 #[test]
-fn fault_110_namespace_that_may_not_be_watched_is_read_now_and_then() {
+fn fault_104_namespace_that_may_not_be_watched_is_read_now_and_then() {
     let env = TestEnv::new();
     let rules = json!([
         rule("personalize-operator.io", "*", &["*"]),

@@ -430,7 +430,7 @@ fn status_forged_after_a_crash_is_corrected() {
 }
 
 #[test]
-fn fault_117_status_forged_under_the_operators_field_manager_is_verified() {
+fn fault_107_status_forged_under_the_operators_field_manager_is_verified() {
     let env = TestEnv::new();
     env.service.set_durations(0, 600_000);
     let _operator = env.start_operator(&[]);
@@ -461,7 +461,7 @@ fn fault_117_status_forged_under_the_operators_field_manager_is_verified() {
 }
 
 #[test]
-fn fault_119_incremental_import_beside_the_first_full_one_follows_it() {
+fn fault_109_incremental_import_beside_the_first_full_one_follows_it() {
     let env = TestEnv::new();
     let _operator = env.start_operator(&["--backoff-max=600s"]);
     env.import("append", "d0", json!({"importMode": "INCREMENTAL"}));
@@ -477,7 +477,7 @@ fn fault_119_incremental_import_beside_the_first_full_one_follows_it() {
 }
 
 #[test]
-fn fault_119_superseded_import_is_made_when_a_user_asks_for_it() {
+fn fault_109_superseded_import_is_made_when_a_user_asks_for_it() {
     let env = TestEnv::new();
     let _operator = env.start_operator(&[]);
     env.import("old", "d0", json!({"suspend": true}));
@@ -496,7 +496,7 @@ fn fault_119_superseded_import_is_made_when_a_user_asks_for_it() {
 }
 
 #[test]
-fn fault_120_job_of_a_deleted_resource_counts_until_it_ends() {
+fn fault_110_job_of_a_deleted_resource_counts_until_it_ends() {
     let env = TestEnv::new();
     env.service.set_durations(0, 600_000);
     let _operator = env.start_operator(&["--max-in-flight=1"]);
@@ -654,7 +654,7 @@ fn data_current(env: &TestEnv, name: &str) -> String {
 }
 
 #[test]
-fn fault_122_older_import_says_that_a_newer_one_has_replaced_its_data() {
+fn fault_112_older_import_says_that_a_newer_one_has_replaced_its_data() {
     let env = TestEnv::new();
     let _operator = env.start_operator(&[]);
     env.import("january", "d0", json!({}));
@@ -674,7 +674,7 @@ fn fault_122_older_import_says_that_a_newer_one_has_replaced_its_data() {
 }
 
 #[test]
-fn fault_123_job_older_than_its_dataset_is_imported_again_only_on_request() {
+fn fault_113_job_older_than_its_dataset_is_imported_again_only_on_request() {
     let env = TestEnv::new();
     let _operator = env.start_operator(&[]);
     import_nightly(&env);

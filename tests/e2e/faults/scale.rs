@@ -104,7 +104,7 @@ fn fault_72_start_with_10_000_finished_resources_makes_no_call_and_no_write() {
 }
 
 #[test]
-fn fault_111_what_users_attach_to_resources_uses_no_memory_and_is_kept() {
+fn fault_105_what_users_attach_to_resources_uses_no_memory_and_is_kept() {
     let control_plane = start_control_plane("large");
     install_crd(control_plane);
     let env = TestEnv::on(control_plane);

@@ -394,7 +394,7 @@ fn fault_58_missing_dataset_is_waited_for() {
 }
 
 #[test]
-fn fault_116_job_that_exists_and_is_never_described_stalls_the_import() {
+fn fault_106_job_that_exists_and_is_never_described_stalls_the_import() {
     let env = TestEnv::new();
     let proxy = env.start_proxy();
     env.service.put_job(&foreign_job("weekly"));
@@ -409,7 +409,7 @@ fn fault_116_job_that_exists_and_is_never_described_stalls_the_import() {
 }
 
 #[test]
-fn fault_116_job_that_exists_and_may_not_be_described_stalls_the_import() {
+fn fault_106_job_that_exists_and_may_not_be_described_stalls_the_import() {
     let env = TestEnv::new();
     let proxy = env.start_proxy();
     env.service.put_job(&foreign_job("weekly"));

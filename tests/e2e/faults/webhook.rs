@@ -185,7 +185,7 @@ fn fault_82_webhook_that_asks_to_retry_later_delays_only_its_own_resource() {
 }
 
 #[test]
-fn fault_105_webhook_that_hangs_for_one_resource_does_not_keep_the_quota() {
+fn fault_99_webhook_that_hangs_for_one_resource_does_not_keep_the_quota() {
     let env = TestEnv::new();
     let (url, ca) = serve_rejecting_webhook(&env, Value::Null, &Arc::default());
     let name = format!("hanging-{}", env.namespace);
