@@ -12,7 +12,7 @@ use crate::api::conditions::Reason;
 use crate::http::readiness::Readiness;
 use crate::import::timing::since;
 use crate::import::{Key, LocalState, Timing};
-use crate::personalize::{AccountRegion, ErrorKind, Personalize, Priority, has_ended};
+use crate::personalize::{AccountRegion, ErrorKind, Personalize, Priority, ServiceError, has_ended};
 use crate::queue::{DeletedJob, Queue, Uid};
 use crate::telemetry::metrics::{Metrics, Snapshot};
 use futures::StreamExt;
@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// What all reconciliations of one leadership share.
 pub(crate) struct Context<P> {
@@ -115,13 +115,11 @@ impl<P: Personalize> Context<P> {
 
     async fn poll_deleted_job(&self, job: DeletedJob) {
         let arn = job.dataset.job(&job.name);
-        let runs = match self.personalize.describe_dataset_import_job(&job.dataset, &arn, Priority::Normal).await {
+        let call = self.personalize.describe_dataset_import_job(&job.dataset, &arn, Priority::Normal);
+        let runs = match self.counted("DescribeDatasetImportJob", call).await {
             Ok(found) => Some(!has_ended(&found.status)),
             Err(error) if error.kind == ErrorKind::NotFound => None,
-            Err(error) => {
-                warn!(job_name = job.name, %error, "the job of a deleted resource can't be polled");
-                return;
-            }
+            Err(_) => return,
         };
         self.queue().deleted_job_polled(&job.uid, runs, self.clock.now());
     }
@@ -130,6 +128,28 @@ impl<P: Personalize> Context<P> {
     pub(crate) fn enqueue_not_permitted(&self, namespaces: &HashSet<String>) {
         let waiting = self.queue().with_reason(Reason::NotPermitted);
         waiting.iter().filter(|key| namespaces.contains(&key.namespace)).for_each(|key| (self.enqueue)(key));
+    }
+
+    /// Counts and logs a call to the service.
+    pub(crate) async fn counted<T>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T, ServiceError>>,
+    ) -> Result<T, ServiceError> {
+        let answer = call.await;
+        let code = answer.as_ref().err().map_or("OK", |error| error.kind.label());
+        if let Some(error) = answer.as_ref().err().filter(|error| error.unsent) {
+            self.metrics.service_request_unsent(operation, code);
+            debug!(operation, kind = code, %error, "a call to the service was not sent");
+            return answer;
+        }
+        self.metrics.service_request(operation, code);
+        match &answer {
+            Err(error) if error.kind == ErrorKind::NotFound => debug!(operation, kind = code, %error, "not found"),
+            Err(error) => warn!(operation, kind = code, %error, "a call to the service failed"),
+            Ok(_) => {}
+        }
+        answer
     }
 
     /// Triggers the reconciliation of the resources that may submit now.

@@ -266,18 +266,18 @@ impl<P: Personalize> reconciliation::Executor for Executor<'_, P> {
             Effect::DescribeDataset => {
                 let request = request(reconciliation)?;
                 let call = self.context.personalize.describe_dataset(&request.dataset);
-                Observation::Dataset(self.counted("DescribeDataset", call).await)
+                Observation::Dataset(self.context.counted("DescribeDataset", call).await)
             }
             Effect::ListJobs => {
                 let request = request(reconciliation)?;
                 let call = self.context.personalize.list_dataset_import_jobs(&request.dataset);
-                Observation::Jobs(self.counted("ListDatasetImportJobs", call).await)
+                Observation::Jobs(self.context.counted("ListDatasetImportJobs", call).await)
             }
             Effect::ListTags { job_name } => {
                 let request = request(reconciliation)?;
                 let arn = request.dataset.job(&job_name);
                 let call = self.context.personalize.list_tags_for_resource(&request.dataset, &arn, Priority::Normal);
-                Observation::Tags { job_name, tags: self.counted("ListTagsForResource", call).await }
+                Observation::Tags { job_name, tags: self.context.counted("ListTagsForResource", call).await }
             }
             Effect::WriteStatus { status, then } => self.write_status(reconciliation, *status, then).await?,
             Effect::CreateJob { attempt } => {
@@ -330,12 +330,12 @@ impl<P: Personalize> Executor<'_, P> {
     ) -> Result<ObservedJob, ServiceError> {
         let (arn, service) = (request.job_arn(attempt), &self.context.personalize);
         let call = service.describe_dataset_import_job(&request.dataset, &arn, priority);
-        let job = self.counted("DescribeDatasetImportJob", call).await?;
+        let job = self.context.counted("DescribeDatasetImportJob", call).await?;
         if !with_tags {
             return Ok(ObservedJob { job, tags: None });
         }
         let call = service.list_tags_for_resource(&request.dataset, &arn, priority);
-        Ok(ObservedJob { job, tags: Some(self.counted("ListTagsForResource", call).await) })
+        Ok(ObservedJob { job, tags: Some(self.context.counted("ListTagsForResource", call).await) })
     }
 
     /// Calls CreateDatasetImportJob once, within half the grace period: a later request could arrive after another
@@ -348,7 +348,7 @@ impl<P: Personalize> Executor<'_, P> {
     ) -> Result<Result<(), ServiceError>, Error> {
         let permit = match self.context.personalize.permit_create(&request.dataset).await {
             Ok(permit) => permit,
-            Err(error) => return Ok(self.counted(CREATE, ready(Err(error))).await),
+            Err(error) => return Ok(self.context.counted(CREATE, ready(Err(error))).await),
         };
         self.check_may_submit(reconciliation)?;
         self.check_intent_fresh(reconciliation)?;
@@ -362,7 +362,7 @@ impl<P: Personalize> Executor<'_, P> {
         };
         let call = async { bounded.await.unwrap_or_else(late) };
         let derived = request.job_arn(attempt);
-        Ok(self.counted(CREATE, call).await.map(|returned| {
+        Ok(self.context.counted(CREATE, call).await.map(|returned| {
             if returned != derived {
                 warn!(%returned, %derived, "the service returned another ARN than the one the job is looked up by");
             }
@@ -384,27 +384,6 @@ impl<P: Personalize> Executor<'_, P> {
             return Err(Error::NotLeading);
         }
         Ok(())
-    }
-
-    async fn counted<T>(
-        &self,
-        operation: &'static str,
-        call: impl Future<Output = Result<T, ServiceError>>,
-    ) -> Result<T, ServiceError> {
-        let answer = call.await;
-        let code = answer.as_ref().err().map_or("OK", |error| error.kind.label());
-        if let Some(error) = answer.as_ref().err().filter(|error| error.unsent) {
-            self.context.metrics.service_request_unsent(operation, code);
-            debug!(operation, kind = code, %error, "a call to the service was not sent");
-            return answer;
-        }
-        self.context.metrics.service_request(operation, code);
-        match &answer {
-            Err(error) if error.kind == ErrorKind::NotFound => debug!(operation, kind = code, %error, "not found"),
-            Err(error) => warn!(operation, kind = code, %error, "a call to the service failed"),
-            Ok(_) => {}
-        }
-        answer
     }
 
     /// Replaces the status with the resource version that was read: a compare-and-swap.
