@@ -32,8 +32,8 @@ pub const RECONCILE_REQUESTED_AT: &str = "personalize-operator.io/reconcile-requ
 /// A new value grants one more attempt after CREATE FAILED.
 pub const RETRY_REQUESTED_AT: &str = "personalize-operator.io/retry-requested-at";
 
-/// All of them.
-pub(crate) const ANNOTATIONS: [&str; 4] = [ADOPT, SUSPEND, RECONCILE_REQUESTED_AT, RETRY_REQUESTED_AT];
+/// The annotations of a resource that the operator reads.
+pub const ANNOTATIONS: [&str; 4] = [ADOPT, SUSPEND, RECONCILE_REQUESTED_AT, RETRY_REQUESTED_AT];
 
 /// What the operator reads of the value of an annotation, which can be as long as 256 KiB: 256 characters.
 pub(crate) fn truncate(value: &str) -> String {

@@ -7,8 +7,8 @@ mod metadata;
 mod spec;
 mod status;
 
-pub use annotations::{ADOPT, RECONCILE_REQUESTED_AT, RETRY_REQUESTED_AT, SUSPEND, suspended_by};
-pub(crate) use annotations::{ANNOTATIONS, truncate};
+pub(crate) use annotations::truncate;
+pub use annotations::{ADOPT, ANNOTATIONS, RECONCILE_REQUESTED_AT, RETRY_REQUESTED_AT, SUSPEND, suspended_by};
 pub use crd::crd;
 pub use metadata::{created_at, resource_version};
 pub use spec::{DataSource, DatasetImportJob, DatasetImportJobSpec, ImportMode, Tag};

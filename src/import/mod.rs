@@ -48,5 +48,5 @@ pub use phase::Phase;
 pub use plan::{AfterWrite, Effect, Next, Observations, ObservedJob, Outcome, Requeue, plan};
 pub use request::ImportRequest;
 pub use timing::{Backoff, Severity, Timing};
-pub(crate) use trust::compact_managed_fields;
-pub use trust::{MANAGER, Trust};
+
+pub use trust::{MANAGER, Trust, compact_managed_fields};

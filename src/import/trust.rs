@@ -91,7 +91,7 @@ fn claims_job(status: &DatasetImportJobStatus) -> bool {
 }
 
 /// Reduces `managedFields` to what trust in the status depends on: who manages the fields of the operator.
-pub(crate) fn compact_managed_fields(managed_fields: &mut Vec<ManagedFieldsEntry>) {
+pub fn compact_managed_fields(managed_fields: &mut Vec<ManagedFieldsEntry>) {
     managed_fields.retain(owns_our_fields);
     for entry in managed_fields.iter_mut() {
         let ManagedFieldsEntry { manager, subresource, .. } = std::mem::take(entry);

@@ -6,6 +6,7 @@
 use crate::api::conditions::Reason;
 use crate::import::timing;
 use crate::personalize::AccountRegion;
+use crate::personalize::ErrorKind;
 use crate::queue::PoolStats;
 use http::StatusCode;
 use jiff::Timestamp;
@@ -324,6 +325,10 @@ impl Metrics {
             drop(self.reconciles.get_or_create(&ReconcileLabels { controller: CONTROLLER, result }));
         }
         drop(self.reconcile_errors.get_or_create(&CONTROLLER_LABELS));
+        for kind in [ErrorKind::Throttled, ErrorKind::Credentials] {
+            let labels = ServiceRequestLabels { operation: "DescribeDatasetImportJob", code: kind.label() };
+            drop(self.service_requests_unsent.get_or_create(&labels));
+        }
         for outcome in ["succeeded", "failed", "retried", "rejected"] {
             drop(self.imports.get_or_create(&OutcomeLabels { outcome }));
         }

@@ -120,6 +120,13 @@ impl PersonalizeLocal {
         self.control("POST", "faults", fault);
     }
 
+    /// The service rejects every import into this dataset.
+    pub fn reject_imports_into(&self, dataset: &str) {
+        let rejection = json!({"error": {"code": "InvalidInputException", "message": "injected", "status": 400}});
+        let (operation, name) = ("CreateDatasetImportJob", dataset_arn(dataset));
+        self.inject_fault(&json!({"operation": operation, "name": name, "count": 0, "action": rejection}));
+    }
+
     /// The injected faults that are not used up.
     pub fn faults(&self) -> Vec<Value> {
         serde_json::from_str(&self.control("GET", "faults", &Value::Null)).unwrap()

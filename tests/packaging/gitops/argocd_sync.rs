@@ -117,7 +117,8 @@ fn next_sync_wave_starts_only_after_the_import_succeeded() {
     assert_eq!(env.accepted_count(), 2);
 
     let mut failing = tracked("failing", "d1", json!({"dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
-    let mut rejected = tracked("rejected", "d2", json!({"importMode": "INCREMENTAL"}));
+    env.service.reject_imports_into("d2");
+    let mut rejected = tracked("rejected", "d2", json!({}));
     let mut later = tracked("later", "d3", json!({}));
     for (manifest, wave) in [(&mut failing, "-1"), (&mut rejected, "-1"), (&mut later, "0")] {
         manifest["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"] = wave.into();

@@ -47,7 +47,8 @@ fn kstatus_of_a_live_resource_follows_its_state() {
     env.import("bad", "d1", json!({"dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
     env.import("suspended", "d2", json!({"suspend": true}));
     env.import("waiting", "nowhere", json!({}));
-    env.import("rejected", "d3", json!({"importMode": "INCREMENTAL"}));
+    env.service.reject_imports_into("d3");
+    env.import("rejected", "d3", json!({}));
     env.service.put_job(&json!({
         "name": "existing", "datasetArn": crate::env::dataset_arn("d4"), "dataLocation": "s3://bucket/interactions.csv",
         "roleArn": crate::env::ROLE,
@@ -100,7 +101,8 @@ fn flux_expressions_of_the_docs_report_a_suspended_import_as_current() {
     env.import("running", "d0", json!({}));
     assert_eq!(status("running"), "InProgress", "not observed yet");
     env.import("suspended", "d2", json!({"suspend": true}));
-    env.import("rejected", "d3", json!({"importMode": "INCREMENTAL"}));
+    env.service.reject_imports_into("d3");
+    env.import("rejected", "d3", json!({}));
     let _operator = env.start_operator(&[]);
     env.wait_for_reason("running", "Importing");
     assert_eq!(status("running"), "InProgress");

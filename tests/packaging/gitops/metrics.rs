@@ -29,7 +29,8 @@ pub fn run_with_all_metrics(env: &TestEnv) -> (OperatorProcess, String) {
     env.wait_for_reason("good", "ImportSucceeded");
     env.import("bad", "d1", json!({"backoffLimit": 1, "dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
     env.wait_for_reason("bad", "ImportFailed");
-    env.import("rejected", "d2", json!({"importMode": "INCREMENTAL"}));
+    env.service.reject_imports_into("d2");
+    env.import("rejected", "d2", json!({}));
     env.wait_for_reason("rejected", "InvalidInput");
     env.import(
         "elsewhere",

@@ -99,8 +99,8 @@ fn weekly_job_that_runs_twice_imports_once_and_keeps_eight_resources() {
 const OUTCOMES: [(&str, &str, &str, bool); 3] = [
     ("ImportSucceeded", "d0", "s3://bucket/interactions.csv", true),
     ("ImportFailed", "d1", "s3://bucket/few.csv", false),
-    // An incremental import needs existing data.
-    ("InvalidInput", "d2", "s3://bucket/interactions.csv\n  importMode: INCREMENTAL", false),
+    // The service rejects it.
+    ("InvalidInput", "d2", "s3://bucket/interactions.csv", false),
 ];
 
 /// Changes a manifest of the recipe so that its import has this outcome.
@@ -108,8 +108,7 @@ fn with_outcome(manifest: &str, env: &TestEnv, (_, dataset, data, _): (&str, &st
     let arn = regex::Regex::new(r"datasetArn: .*").unwrap();
     let location = regex::Regex::new(r"dataSource:\n +dataLocation: .*").unwrap();
     let manifest = arn.replace(manifest, format!("datasetArn: {}", dataset_arn(dataset)));
-    let (data, more) = data.split_once('\n').unwrap_or((data, ""));
-    let manifest = location.replace(&manifest, format!("dataSource: {{dataLocation: {data}}}\n{more}"));
+    let manifest = location.replace(&manifest, format!("dataSource: {{dataLocation: {data}}}\n"));
     manifest.replace("namespace: shop", &format!("namespace: {}", env.namespace))
 }
 
@@ -130,6 +129,7 @@ fn create_importer(env: &TestEnv) {
 fn workflow_finishes_with_the_outcome_of_its_import() {
     let env = TestEnv::new();
     create_importer(&env);
+    env.service.reject_imports_into("d2");
     let markdown = read(RECIPE);
     let workflow = blocks(&markdown, "yaml").into_iter().flat_map(|(_, text)| documents(&text)).next().unwrap();
     let templates = workflow["spec"]["templates"].as_array().unwrap();
@@ -178,6 +178,7 @@ fn conditions_have_the_order_that_the_recipe_documents() {
 fn waiting_scripts_exit_with_the_outcome_of_the_import() {
     let env = TestEnv::new();
     create_importer(&env);
+    env.service.reject_imports_into("d2");
     let _operator = env.start_operator(&[]);
     env.service.set_durations(1, 1);
     let bin = programs(&env, "importer", &[]);

@@ -36,6 +36,8 @@ pub(crate) enum Action {
     Crash(usize),
     /// The lease goes to this operator. Reconciliations of the other one are frozen where they are.
     TakeOver(usize),
+    /// The leader ends in order, and this operator takes over: none of its create calls may still arrive.
+    TakeOverCleanly(usize),
     /// A user or another program does something to the resource.
     Act(usize, UserAction),
 }
@@ -85,6 +87,10 @@ impl Model for ProtocolModel {
             }
             if state.budget.handovers > 0 && !operator.leads && !self.config.two_leaders {
                 actions.push(Action::TakeOver(o));
+                let other = &state.operators[1 - o];
+                if other.queue.is_drained(state.now()) && other.active.iter().all(Option::is_none) {
+                    actions.push(Action::TakeOverCleanly(o));
+                }
             }
         }
         for (c, call) in state.calls.iter().enumerate() {
@@ -173,6 +179,11 @@ impl Model for ProtocolModel {
                 state.operator(1 - o).leads = false;
                 // A reconciliation of this operator that an earlier handover froze is gone.
                 state.restart(o, !self.has(Mutation::SkipQuarantine));
+            }
+            Action::TakeOverCleanly(o) => {
+                state.budget.handovers -= 1;
+                state.operator(1 - o).leads = false;
+                state.restart(o, false);
             }
             Action::Act(r, user_action) => {
                 state.budget.user_actions -= 1;
