@@ -5,6 +5,7 @@ use crate::controller::Options;
 use crate::controller::leader_election::LeaderElectionOptions;
 use crate::controller::namespace_policy::DefaultPolicy;
 use crate::import::timing::Timing;
+use crate::queue::QueueOrder;
 pub use crate::telemetry::logging::LogFormat;
 use clap::builder::{NonEmptyStringValueParser, PossibleValue};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -65,6 +66,21 @@ impl ValueEnum for DefaultPolicy {
     }
 }
 
+impl ValueEnum for QueueOrder {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::OldestFirst, Self::FairShares]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::OldestFirst => PossibleValue::new("oldest-first").help("The oldest, whatever its namespace"),
+            Self::FairShares => {
+                PossibleValue::new("namespaces-in-turn").help("Each namespace gets its share, by weight")
+            }
+        })
+    }
+}
+
 /// Flags of `run`.
 #[derive(Debug, Args)]
 #[command(args_override_self = true)]
@@ -73,7 +89,7 @@ pub struct RunArgs {
     #[arg(long, env = "PERSONALIZE_OPERATOR_WATCH_NAMESPACES", value_delimiter = ',')]
     pub watch_namespaces: Vec<String>,
 
-    /// The address of the listener for /healthz, /readyz and /metrics.
+    /// The address of the listener for /healthz, /readyz, /metrics and /queue.
     #[arg(long, env = "PERSONALIZE_OPERATOR_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
 
@@ -146,6 +162,10 @@ pub struct ImportArgs {
     /// The maximum number of running imports per AWS account and region; the service's quota is 5.
     #[arg(long, env = "PERSONALIZE_OPERATOR_MAX_IN_FLIGHT", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub max_in_flight: u16,
+
+    /// In which order waiting imports of an account and region are submitted; per dataset it is always by age.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_QUEUE_ORDER", default_value = "oldest-first")]
+    pub queue_order: QueueOrder,
 
     /// The minimum interval between two polls of a running import.
     #[arg(long, env = "PERSONALIZE_OPERATOR_POLL_MIN", default_value = "15s", value_parser = duration)]
@@ -291,6 +311,7 @@ impl RunArgs {
             namespaces: self.watch_namespaces.iter().filter_map(|n| non_empty(Some(n))).map(String::from).collect(),
             concurrency: self.concurrency,
             quota: self.imports.max_in_flight.into(),
+            queue_order: self.imports.queue_order,
             timing: self.imports.timing(self.kube.watch_timeout),
             default_policy: self.unlisted_namespaces,
             kube_timeout: self.kube.kube_timeout,

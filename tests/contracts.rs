@@ -82,6 +82,7 @@ fn contracts() -> String {
         namespace_policy::ALLOWED_DATASET_ARNS,
         namespace_policy::ALLOWED_ROLE_ARNS,
         namespace_policy::ALLOWED_DATA_LOCATIONS,
+        namespace_policy::QUEUE_WEIGHT,
     ] {
         writeln!(text, "annotation {annotation}").unwrap();
     }

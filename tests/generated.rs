@@ -79,6 +79,12 @@ fn reference_lists_every_field() {
     ] {
         let _ = writeln!(text, "| `{annotation}` | `spec.{field}` |");
     }
+    let _ = write!(
+        text,
+        "\nWith `--queue-order=namespaces-in-turn` another one gives the namespace a greater share of the imports in flight:\n\n\
+         | annotation | value |\n|---|---|\n| `{}` | an integer from 1 to 100; any other value, or none, counts as 1 |\n",
+        namespace_policy::QUEUE_WEIGHT
+    );
     compare("docs/reference.md", &text);
 }
 

@@ -34,7 +34,7 @@ pub(crate) struct Context<P> {
     pub(crate) clock: Clock,
     pub(crate) default_policy: DefaultPolicy,
     pub(crate) kube_timeout: Duration,
-    pub(crate) queue: Mutex<Queue>,
+    pub(crate) queue: Arc<Mutex<Queue>>,
     pub(crate) local_states: LocalStates,
     pub(crate) lease: LeaseHold,
     /// The process was asked to stop.
@@ -150,6 +150,15 @@ impl<P: Personalize> Context<P> {
             Ok(_) => {}
         }
         answer
+    }
+
+    /// Sets the weights of namespaces in the queue. Other resources may be next then.
+    pub(crate) fn set_weights(&self, weights: impl IntoIterator<Item = (String, u32)>) {
+        let mut queue = self.queue();
+        let changes = weights.into_iter().filter(|(namespace, weight)| queue.set_weight(namespace, *weight)).count();
+        let regions = if changes == 0 { Vec::new() } else { queue.account_regions() };
+        drop(queue);
+        regions.iter().for_each(|region| self.enqueue_admissible(region));
     }
 
     /// Triggers the reconciliation of the resources that may submit now.

@@ -26,7 +26,7 @@ use crate::controller::workers::Workers;
 use crate::http::readiness::Readiness;
 use crate::import::{MANAGER, Timing};
 use crate::personalize::Personalize;
-use crate::queue::Queue;
+use crate::queue::{Queue, QueueOrder};
 use crate::telemetry::metrics::Metrics;
 use futures::StreamExt;
 use futures::future::join_all;
@@ -57,6 +57,8 @@ pub struct Options {
     pub concurrency: u16,
     /// The maximum number of imports in flight per account and region.
     pub quota: usize,
+    /// In which order waiting imports are submitted.
+    pub queue_order: QueueOrder,
     /// Poll intervals, retry delays and the grace period.
     pub timing: Timing,
     /// What a namespace without allow-lists may import.
@@ -144,8 +146,10 @@ async fn lead<P: Personalize + Clone>(
     let (enqueue, enqueued) = watch::enqueue_channels(&scopes);
     let reporter = Reporter { controller: MANAGER.into(), instance: Some(options.instance.clone()) };
     let clock = Clock::start();
-    let mut queue = Queue::new(options.quota, options.timing.clone());
+    let mut queue = Queue::new(options.quota, options.timing.clone()).with_order(options.queue_order);
     queue.quarantine(clock.now());
+    let queue = Arc::new(Mutex::new(queue));
+    readiness.set_queue(&queue);
     let context = Arc::new(Context {
         client: kube.client.clone(),
         personalize: personalize.clone(),
@@ -153,7 +157,7 @@ async fn lead<P: Personalize + Clone>(
         clock,
         default_policy: options.default_policy,
         kube_timeout: options.kube_timeout,
-        queue: Mutex::new(queue),
+        queue,
         local_states: LocalStates::default(),
         lease: leadership.lease,
         stopping: AtomicBool::new(false),

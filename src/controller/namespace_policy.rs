@@ -18,6 +18,9 @@ pub const ALLOWED_ROLE_ARNS: &str = "personalize-operator.io/allowed-role-arns";
 /// The S3 locations that a namespace may import from.
 pub const ALLOWED_DATA_LOCATIONS: &str = "personalize-operator.io/allowed-data-locations";
 
+/// How much of the quota a namespace gets with `--queue-order=namespaces-in-turn`: 1 to 100.
+pub const QUEUE_WEIGHT: &str = "personalize-operator.io/queue-weight";
+
 /// The characters of a pattern, in addition to ASCII letters and digits.
 pub const PATTERN_CHARACTERS: &str = ":/_.=+@*-";
 

@@ -1,9 +1,10 @@
-//! The permissions of namespaces: the annotations of the Namespaces that limit what they may import.
+//! The permissions of namespaces: the annotations of the Namespaces that limit what they may import, and their weights.
 //!
 //! A watch keeps them, so resources that wait read nothing, and a change wakes those that wait for it. What a watch says
 //! may be old. So right before an intent is recorded the Namespace is read; until then this decides only who waits.
 
 use super::context::Context;
+use super::namespace_policy::QUEUE_WEIGHT;
 use super::watch::Scope;
 use crate::api::GROUP;
 use crate::personalize::Personalize;
@@ -159,8 +160,20 @@ fn update<P: Personalize>(
     let mut changed = HashSet::new();
     cache.send_modify(|cache| changed = cache.apply(event));
     if !changed.is_empty() {
+        let weight = |name: &String| (name.clone(), weight(name, cache.borrow().known.get(name)));
+        context.set_weights(changed.iter().map(weight));
         context.enqueue_not_permitted(&changed);
     }
+}
+
+/// How much of the quota a namespace gets when namespaces take turns.
+fn weight(namespace: &str, permissions: Option<&Permissions>) -> u32 {
+    let value = permissions.and_then(|permissions| permissions.annotations.get(QUEUE_WEIGHT));
+    let weight = value.map_or(Some(1), |value| value.trim().parse().ok().filter(|weight| (1..=100).contains(weight)));
+    weight.unwrap_or_else(|| {
+        warn!(namespace, "the annotation {QUEUE_WEIGHT} is no integer from 1 to 100; the weight is 1");
+        1
+    })
 }
 
 /// Waits until a watch that failed starts over. A Role can grant to read its Namespace, but neither to list nor to watch
@@ -232,6 +245,17 @@ mod tests {
         assert!(cache.apply(Event::Apply(namespace("a", &json!({"example.org/team": "b"})))).is_empty());
         assert!(cache.apply(Event::Delete(namespace("a", &open))).is_empty());
         assert_eq!(cache.apply(Event::Apply(namespace("a", &open))), changed(&["a"]), "it reappears");
+    }
+
+    #[test]
+    fn invalid_weight_counts_as_one() {
+        let weight = |value: &str| {
+            let namespace = namespace("a", &json!({QUEUE_WEIGHT: value}));
+            weight("a", Some(&Permissions::of(namespace.metadata)))
+        };
+        let weights = ["1", " 3 ", "100", "0", "101", "-1", "many", "", "1.5"].map(weight);
+        assert_eq!(weights, [1, 3, 100, 1, 1, 1, 1, 1, 1]);
+        assert_eq!(super::weight("a", None), 1);
     }
 
     #[test]

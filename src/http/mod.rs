@@ -1,8 +1,10 @@
-//! The HTTP listener: `/healthz`, `/readyz` and `/metrics`.
+//! The HTTP listener: `/healthz`, `/readyz`, `/metrics` and `/queue`.
 
 pub mod probe;
+mod queue;
 pub mod readiness;
 
+use crate::http::queue::QueuePage;
 use crate::http::readiness::Readiness;
 use crate::telemetry::metrics::{Format, Metrics};
 use axum::Router;
@@ -45,7 +47,9 @@ pub async fn serve(
     let app = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
-        .with_state(readiness)
+        .with_state(Arc::clone(&readiness))
+        .route("/queue", get(queue::show))
+        .with_state(Arc::new(QueuePage::new(readiness)))
         .route("/metrics", get(expose))
         .with_state(metrics);
     let app = TowerToHyperService::new(app);

@@ -1,8 +1,9 @@
-//! Whether this replica is ready: the answer of `/readyz`.
+//! Whether this replica is ready: the answer of `/readyz`. And the queue that it leads.
 
+use crate::queue::Queue;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, Weak};
 
 #[derive(Debug, Default)]
 struct State {
@@ -12,6 +13,8 @@ struct State {
     /// The watched namespaces whose initial list is not complete; the empty string stands for all namespaces.
     unsynced: BTreeSet<String>,
     stopping: bool,
+    /// The queue of the current leadership.
+    queue: Weak<Mutex<Queue>>,
 }
 
 /// The state that `/readyz` reports.
@@ -37,6 +40,16 @@ impl Readiness {
             state.leading = true;
             state.unsynced = unsynced;
         });
+    }
+
+    /// Records the queue of this leadership, for as long as it lives.
+    pub(crate) fn set_queue(&self, queue: &Arc<Mutex<Queue>>) {
+        self.update(|state| state.queue = Arc::downgrade(queue));
+    }
+
+    /// The queue, if this replica leads.
+    pub(crate) fn queue(&self) -> Option<Arc<Mutex<Queue>>> {
+        self.0.lock().ok().filter(|state| state.leading)?.queue.upgrade()
     }
 
     /// Records that this replica does not lead.

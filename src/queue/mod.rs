@@ -1,5 +1,5 @@
-//! Who may submit now: a bounded number of imports in flight per account and region, oldest resource first; one import
-//! at a time per dataset, in the order of the resources' age.
+//! Who may submit now: a bounded number of imports in flight per account and region, oldest resource first or namespaces
+//! in turn; one import at a time per dataset, in the order of the resources' age.
 //!
 //! The queue is an index of what the watch delivered and what this process wrote since. It makes no call and has no
 //! clock. After a restart it is built from the resources themselves.
@@ -32,13 +32,15 @@
 //! ```
 
 mod entry;
+mod line;
 mod pool;
 mod stats;
 #[cfg(test)]
 mod tests;
 
 pub use entry::Uid;
-pub use stats::PoolStats;
+pub use line::QueueOrder;
+pub use stats::{PoolStats, QueueLine, WaitingResource};
 
 use crate::api::conditions::Reason;
 use crate::api::{DatasetImportJob, created_at, resource_version};
@@ -48,6 +50,7 @@ use crate::personalize::{AccountRegion, DatasetArn};
 use entry::{Entry, Place, QueueState, Reservation};
 use jiff::Timestamp;
 use kube::ResourceExt;
+use line::Shares;
 use pool::{Cooldown, Pool};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -68,6 +71,7 @@ pub struct DeletedJob {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Queue {
     quota: usize,
+    shares: Shares,
     timing: Timing,
     pools: BTreeMap<AccountRegion, Pool>,
     /// Where the entry of each resource is.
@@ -84,12 +88,28 @@ impl Queue {
     pub fn new(quota: usize, timing: Timing) -> Self {
         Self {
             quota: quota.max(1),
+            shares: Shares::default(),
             timing,
             pools: BTreeMap::new(),
             index: BTreeMap::new(),
             invalid: BTreeSet::new(),
             quarantine_until: None,
         }
+    }
+
+    /// The queue with another order than the oldest first.
+    #[must_use]
+    pub fn with_order(mut self, order: QueueOrder) -> Self {
+        self.shares.order = order;
+        self
+    }
+
+    /// Sets how much of the quota a namespace gets when namespaces take turns, in proportion to the others. Without a
+    /// weight it is 1. Returns whether this is a change.
+    pub fn set_weight(&mut self, namespace: &str, weight: u32) -> bool {
+        let weights = &mut self.shares.weights;
+        let before = if weight == 1 { weights.remove(namespace) } else { weights.insert(namespace.into(), weight) };
+        before.unwrap_or(1) != weight
     }
 
     /// Starts a grace period in which no submission begins: an earlier leader may have sent create requests for
@@ -153,7 +173,10 @@ impl Queue {
         let adopted = entry.in_flight_job.clone();
         let key = Key { namespace, name: resource.name_any() };
         let place = Place { created: created_at(resource), key, uid: uid.clone() };
-        self.remove(&uid);
+        // A pool without entries would be removed, with its turns.
+        if self.index.get(&uid).is_some_and(|(known, at)| *known != account_region || *at != place) {
+            self.remove(&uid);
+        }
         let pool = self.pool_mut(&account_region);
         // A resource that was created again has adopted the job of the deleted one.
         for entry in pool.entries.values_mut().filter(|e| e.has_deleted_job() && e.in_flight_job == adopted) {
@@ -210,7 +233,7 @@ impl Queue {
     pub fn try_admit(&mut self, uid: &str, now: Timestamp) -> Admission {
         let Some((account_region, place)) = self.index.get(uid) else { return pool::not_synced() };
         let Some(pool) = self.pools.get_mut(account_region) else { return pool::not_synced() };
-        let admission = pool.admission(place, now);
+        let admission = pool.admission(place, &self.shares, now);
         if admission == Admission::Admitted
             && let Some(entry) = pool.entries.get_mut(place)
         {
@@ -219,6 +242,9 @@ impl Queue {
             {
                 let message = "waiting for the grace period: an earlier leader may have submitted imports that the service does not list yet";
                 return Admission::Pending { message: message.into(), until: Some(until) };
+            }
+            if !entry.is_in_flight() {
+                pool.turns.take(&place.key.namespace, &self.shares);
             }
             entry.reservation = Reservation::Held;
         }
@@ -280,7 +306,13 @@ impl Queue {
     /// The resources of this account and region that would be admitted now.
     #[must_use]
     pub fn admissible(&self, account_region: &AccountRegion, now: Timestamp) -> Vec<Key> {
-        self.pools.get(account_region).map_or_else(Vec::new, |pool| Pool::keys(&pool.admissible(now)))
+        self.pools.get(account_region).map_or_else(Vec::new, |pool| Pool::keys(&pool.admissible(&self.shares, now)))
+    }
+
+    /// The line of each account and region, with at most `limit` resources each.
+    #[must_use]
+    pub fn lines(&self, now: Timestamp, limit: usize) -> Vec<QueueLine> {
+        self.pools.iter().map(|(of, pool)| pool.view(of, &self.shares, now, limit)).collect()
     }
 
     /// The imports of each account and region.

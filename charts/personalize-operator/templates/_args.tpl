@@ -16,6 +16,7 @@
 {{- end }}
 {{- with .Values.imports }}
 - --max-in-flight={{ .maxInFlight }}
+- --queue-order={{ .queueOrder }}
 - --poll-min={{ .pollMin }}
 - --poll-max={{ .pollMax }}
 - --grace={{ .grace }}

@@ -110,7 +110,7 @@ fn context(service: Arc<Service>, lease: LeaseHold) -> (Context<Arc<Service>>, A
         timing: timing(),
         default_policy: DefaultPolicy::Allow,
         kube_timeout: Duration::from_secs(60),
-        queue: Mutex::new(Queue::new(5, timing())),
+        queue: Arc::new(Mutex::new(Queue::new(5, timing()))),
         local_states: LocalStates::default(),
         lease,
         stopping: AtomicBool::new(false),

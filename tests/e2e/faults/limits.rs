@@ -3,7 +3,7 @@
 use super::service::{error, fault, ready_state};
 use super::{CREATE, DESCRIBE, assert_imported_once, import_nightly};
 use crate::env::proxy::Fault;
-use crate::env::{ROLE, TestEnv, dataset_arn, eventually, shared_control_plane};
+use crate::env::{ROLE, TestEnv, dataset_arn, eventually, shared_control_plane, text};
 use crate::invariants::operator_writes;
 use personalize_operator::import::request::ImportRequest;
 use regex::Regex;
@@ -223,5 +223,46 @@ fn fault_96_refused_credentials_are_one_call_per_backoff_and_delay_no_other_regi
     assert_eq!(warnings(&env, "CredentialsRefused"), 1, "one event for all");
     env.service.clear_faults();
     eventually("every import has finished", || (count_of(&reasons(&env), "ImportSucceeded") == 51).then_some(()));
+    env.check_invariants_settled();
+}
+
+#[test]
+fn fault_111_flood_of_one_namespace_delays_another_by_one_import_and_the_queue_shows_it() {
+    let mut env = TestEnv::new();
+    let team = env.add_tenant("team");
+    env.service.set_durations(100, 600_000);
+    let operator = env.start_operator(&["--max-in-flight=1", "--queue-order=namespaces-in-turn"]);
+    env.import("f0", "d0", json!({}));
+    env.wait_for_reason("f0", "Importing");
+    (1..=4).for_each(|i| env.import(&format!("f{i}"), &format!("d{i}"), json!({})));
+    let in_team = |args: &[&str], input: Option<&str>| {
+        let args: Vec<&str> = ["-n", &team].into_iter().chain(args.iter().copied()).collect();
+        let output = env.control_plane.kubectl(&args, input).unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+    };
+    for i in [0, 1] {
+        let manifest = TestEnv::manifest(&format!("t{i}"), &format!("d1{i}"), json!({}));
+        in_team(&["apply", "-f", "-"], Some(&manifest.to_string()));
+    }
+    let shows = |names: &[&str]| {
+        eventually(&format!("/queue shows {names:?}"), || {
+            let page: Value = serde_json::from_str(&operator.get("/queue")?.1).ok()?;
+            let waiting = page["pools"][0]["waiting"].as_array()?;
+            waiting.iter().map(|waiting| &waiting["name"]).eq(names).then(|| page.clone())
+        })
+    };
+    let page = shows(&["t0", "f1", "t1", "f2", "f3", "f4"]);
+    let pool = &page["pools"][0];
+    assert_eq!((&pool["inFlight"], &pool["quota"], &pool["pending"]), (&json!(1), &json!(1), &json!(6)));
+    assert_eq!((&pool["waiting"][0]["namespace"], &pool["waiting"][0]["position"]), (&json!(team), &json!(1)));
+    in_team(&["annotate", "namespace", &team, "personalize-operator.io/queue-weight=2"], None);
+    shows(&["t0", "t1", "f1", "f2", "f3", "f4"]);
+    env.service.set_durations(100, 200);
+    in_team(&["wait", "dij", "--all", "--for=condition=Ready", "--timeout=100s"], None);
+    (0..=4).for_each(|i| drop(env.wait_for_reason(&format!("f{i}"), "ImportSucceeded")));
+    let ledger = env.service.ledger();
+    let accepted = ledger.iter().filter(|l| l["operation"] == CREATE && l["errorCode"].is_null());
+    let order: Vec<&str> = accepted.map(|l| &l["jobName"].as_str().unwrap()[..2]).collect();
+    assert_eq!(order, ["f0", "t0", "t1", "f1", "f2", "f3", "f4"]);
     env.check_invariants_settled();
 }
