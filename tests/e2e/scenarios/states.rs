@@ -196,8 +196,7 @@ fn rejections_by_the_service_itself_are_reported() {
     assert!(failed.failure_reason.unwrap_or_default().contains("Insufficient privileges"));
     env.import("fixed", "d2", json!({"jobName": "fixed", "dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
     assert_explained(&env.wait_for_reason("fixed", "ImportFailed"));
-    env.service.inject_fault(&json!({"operation": "CreateDatasetImportJob", "count": 1,
-        "action": {"error": {"code": "InvalidInputException", "message": "injected", "status": 400}}}));
+    env.service.reject_imports_into("d1");
     env.import("early", "d1", json!({}));
     let rejected = env.wait_for_reason("early", "InvalidInput");
     assert_eq!(rejected.submission, None, "no intent is left");
