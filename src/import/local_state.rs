@@ -95,7 +95,7 @@ impl LocalState {
     }
 
     /// A change of what the namespace permits ends the delay after failures.
-    pub(crate) fn note_permissions(&mut self, version: u64) {
+    pub fn note_permissions(&mut self, version: u64) {
         if std::mem::replace(&mut self.permissions, version) != version {
             self.backoff.end_delay();
         }
