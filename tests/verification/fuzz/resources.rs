@@ -102,7 +102,7 @@ fn resources() {
             result.expect("no effect waits").expect("the reconciliation finishes");
         }
         let queue = queue.into_inner().unwrap();
-        for pool in queue.stats(now(1)).into_keys() {
+        for pool in queue.stats().into_keys() {
             let _ = queue.admissible(&pool, now(1));
         }
     });
