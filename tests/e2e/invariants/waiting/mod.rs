@@ -37,7 +37,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 /// The reasons of a resource that tries again after some time.
 const TIMED: [&str; 6] =
     ["Submitting", "Retrying", "DatasetNotReady", "Throttled", "ServiceUnavailable", "CredentialsRefused"];
-/// How many younger resources may go before the one that is next: more than turns of all namespaces take.
+/// How many younger resources may go before the one that is next and has no delay any more: more than turns of all
+/// namespaces take.
 const MAX_PASSED: usize = 20;
 /// What bounds a wait: the flags of the operators in a test.
 #[derive(Debug, Clone, Copy)]
@@ -152,7 +153,10 @@ pub(super) fn too_long(history: &History<'_>) -> Vec<Wait> {
                 *next = Next { item: i, since: at, renewals: 0, passed: 0 };
             }
             next.renewals += 1;
-            next.passed += of_pool().filter(|other| other.created > item.created).count();
+            // After a disturbance a delay of its own may last for some time, in which nothing waits for it.
+            if next.renewals > history.limits.renewals / 4 {
+                next.passed += of_pool().filter(|other| other.created > item.created).count();
+            }
             if next.renewals > history.limits.renewals {
                 let suffers = |event: &Event<'_>| next.since <= event.end && event.begin <= at && !event.concerns(item);
                 let kind = if events.iter().any(suffers) { Kind::HeldUp } else { Kind::Forgotten };
