@@ -23,7 +23,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::interval;
 use tracing::{debug, info, warn};
 
 /// What all reconciliations of one leadership share.
@@ -101,11 +101,11 @@ impl<P: Personalize> Context<P> {
 
     /// Polls the jobs of deleted resources when they are due, for as long as this process leads.
     pub(crate) async fn follow_deleted_jobs(&self) {
-        let mut polls = FuturesUnordered::new();
+        let (mut polls, mut seconds) = (FuturesUnordered::new(), interval(Duration::from_secs(1)));
         loop {
             tokio::select! {
                 Some(()) = polls.next() => {}
-                () = sleep(Duration::from_secs(1)) => {
+                _ = seconds.tick() => {
                     let due = self.queue().deleted_jobs(self.clock.now());
                     polls.extend(due.into_iter().map(|job| self.poll_deleted_job(job)));
                 }
