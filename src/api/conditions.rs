@@ -197,7 +197,13 @@ pub enum DataCurrent {
 }
 
 /// Sets the condition DataCurrent of a resource whose import has succeeded; the message is sanitised.
-pub fn set_data_current(status: &mut DatasetImportJobStatus, value: DataCurrent, message: &str, now: Timestamp) {
+pub fn set_data_current(
+    status: &mut DatasetImportJobStatus,
+    generation: i64,
+    value: DataCurrent,
+    message: &str,
+    now: Timestamp,
+) {
     let (value, reason) = match value {
         DataCurrent::True => ("True", "NewestImport"),
         DataCurrent::False => ("False", "SupersededBy"),
@@ -210,7 +216,7 @@ pub fn set_data_current(status: &mut DatasetImportJobStatus, value: DataCurrent,
         status: value.into(),
         reason: reason.into(),
         message: sanitize(message),
-        observed_generation: status.observed_generation,
+        observed_generation: Some(generation),
         last_transition_time: unchanged.unwrap_or_else(|| whole_seconds(now)),
     });
 }

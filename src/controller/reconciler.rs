@@ -7,7 +7,8 @@ use super::namespaces::Permissions;
 use super::{Guarded, jitter, namespace_policy};
 use crate::api::conditions::{Reason, State};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus};
-use crate::import::timing::{after, since};
+use crate::import::phase::is_intent_fresh;
+use crate::import::timing::since;
 use crate::import::{AfterWrite, Effect, ImportRequest, MANAGER, ObservedJob};
 use crate::personalize::{ErrorKind, Personalize, Priority, ServiceError};
 use crate::reconciliation::{
@@ -371,10 +372,13 @@ impl<P: Personalize> Executor<'_, P> {
 
     /// A create is sent in the first half of the grace period only.
     fn check_intent_fresh(&self, reconciliation: &Reconciliation) -> Result<(), Error> {
-        let intent = reconciliation.resource().status.as_ref().and_then(|status| status.submission.as_ref());
-        let recorded = intent.map_or(Timestamp::UNIX_EPOCH, |intent| intent.time.0);
-        let fresh = self.context.clock.now() < after(recorded, self.context.timing.grace / 2);
-        if fresh { Ok(()) } else { Err(Error::IntentTooOld) }
+        let status = reconciliation.resource().status.as_ref();
+        let (now, timing) = (self.context.clock.now(), &self.context.timing);
+        if status.is_some_and(|status| is_intent_fresh(status, now, timing)) {
+            Ok(())
+        } else {
+            Err(Error::IntentTooOld)
+        }
     }
 
     /// Only the leader submits, and nothing new starts during a shutdown.

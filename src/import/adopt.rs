@@ -41,10 +41,7 @@ impl Planner<'_> {
             ExistingJob::Found(attempt, job) if self.awaits_attempt_after(attempt, job) => {
                 confirmed(self.keep(Requeue::At(self.now)))
             }
-            ExistingJob::Found(attempt, job) => {
-                let Err(next) = self.adopt(job, attempt);
-                confirmed(next)
-            }
+            ExistingJob::Found(attempt, job) => match self.adopt(job, attempt).map_err(confirmed)? {},
             // Nothing is written: a write would make the untrusted status a trusted one.
             ExistingJob::Obstacle(_) => self.keep(Requeue::Backoff(Severity::Transient)),
             ExistingJob::Foreign(attempt, why) => confirmed(self.conflict(self.untrusted_base_status(), attempt, &why)),
@@ -74,10 +71,7 @@ impl Planner<'_> {
         let check_later = self.keep(Requeue::Backoff(Severity::Transient));
         Err(match self.lookup(attempt, true)? {
             Ok(found) => match self.ownership(found) {
-                Ownership::Owned => {
-                    let Err(next) = self.adopt(&found.job, attempt);
-                    confirmed(next)
-                }
+                Ownership::Owned => match self.adopt(&found.job, attempt).map_err(confirmed)? {},
                 Ownership::Foreign(why) | Ownership::Untagged(why) => confirmed(self.conflict(base, attempt, &why)),
                 Ownership::Unknown(_) => check_later,
             },

@@ -48,5 +48,4 @@ pub use phase::Phase;
 pub use plan::{AfterWrite, Effect, Next, Observations, ObservedJob, Outcome, Requeue, plan};
 pub use request::ImportRequest;
 pub use timing::{Backoff, Severity, Timing};
-
 pub use trust::{MANAGER, Trust, compact_managed_fields};

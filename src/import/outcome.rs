@@ -125,6 +125,10 @@ impl Planner<'_> {
     pub(super) fn report(&self, base: DatasetImportJobStatus, job: &Job, attempt: i32) -> Next {
         let status = self.with_job(base, job, attempt);
         let (reason, message, requeue) = match status.status.as_deref().unwrap_or_default() {
+            // The job has just ended, and a dataset has one import at a time.
+            ACTIVE if Phase::of(&self.recorded, &self.request) != Phase::Succeeded => {
+                return self.finish_succeeded(status, DataCurrent::True, DATA_IS_CURRENT);
+            }
             ACTIVE => (Reason::ImportSucceeded, DATA_IMPORTED.into(), Requeue::AwaitChange),
             CREATE_FAILED if self.request.can_retry() && attempt <= self.backoff_limit => {
                 return self.finish_retrying(status);
@@ -143,10 +147,6 @@ impl Planner<'_> {
                 (Reason::Importing, message, self.requeue_for_poll(job))
             }
         };
-        if reason == Reason::ImportSucceeded && Phase::of(&self.recorded, &self.request) != Phase::Succeeded {
-            // The job has just ended, and a dataset has one import at a time.
-            return self.finish_succeeded(status, DataCurrent::True, DATA_IS_CURRENT);
-        }
         self.finish(status, reason, &message, requeue)
     }
 
@@ -162,8 +162,7 @@ impl Planner<'_> {
         } else {
             DATA_IMPORTED
         };
-        conditions::set(&mut status, self.inputs.generation, Reason::ImportSucceeded, ready, self.now);
-        conditions::set_data_current(&mut status, value, message, self.now);
+        conditions::set_data_current(&mut status, self.inputs.generation, value, message, self.now);
         self.finish(status, Reason::ImportSucceeded, ready, Requeue::AwaitChange)
     }
 

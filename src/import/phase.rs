@@ -19,9 +19,11 @@
 //! ```
 
 use super::request::ImportRequest;
+use super::timing::{Timing, after};
 use crate::api::DatasetImportJobStatus;
 use crate::api::conditions::Reason;
 use crate::personalize::{ACTIVE, CREATE_FAILED};
+use jiff::Timestamp;
 
 /// How far an import has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +75,14 @@ impl Phase {
             _ => Self::Running,
         }
     }
+}
+
+/// Whether the recorded intent is recent enough to create: only in the first half of the grace period, so that a slow
+/// request still arrives before another replica may resubmit.
+#[must_use]
+pub fn is_intent_fresh(status: &DatasetImportJobStatus, now: Timestamp, timing: &Timing) -> bool {
+    let recorded = status.submission.as_ref().map_or(Timestamp::UNIX_EPOCH, |intent| intent.time.0);
+    now < after(recorded, timing.grace / 2)
 }
 
 /// How many jobs the service has accepted for this resource, by its status.

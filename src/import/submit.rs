@@ -8,13 +8,13 @@ use super::admission::{Admission, CooldownCause};
 use super::adopt::ExistingJob;
 use super::outcome::dataset_state;
 use super::ownership::Ownership;
+use super::phase::is_intent_fresh;
 use super::plan::{AfterWrite, Effect, Next, Observations, ObservedJob, Plan, Planner, Requeue};
 use super::timing::{Severity, after};
 use crate::api::conditions::{self, Reason, State};
 use crate::api::{DatasetImportJobStatus, ImportMode, Submission};
 use crate::personalize::{ACTIVE, CREATE_FAILED, Dataset, ErrorKind, JobSummary, ServiceError, has_ended};
 use crate::redact::sanitize;
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::convert::Infallible;
 use std::time::Duration;
@@ -53,16 +53,11 @@ impl Planner<'_> {
             Err(error) if error.kind != ErrorKind::NotFound => {
                 Err(self.obstacle(self.recorded.clone(), error, "checking the submitted job"))
             }
-            Err(_) if recorded_now && self.is_intent_fresh() => Err(Next::Perform(Effect::CreateJob { attempt })),
+            Err(_) if recorded_now && is_intent_fresh(&self.recorded, self.now, self.timing) => {
+                Err(Next::Perform(Effect::CreateJob { attempt }))
+            }
             Err(_) => self.resubmit(attempt),
         }
-    }
-
-    /// Whether the intent is recent enough to create: only in the first half of the grace period, so that a slow
-    /// request still arrives before another replica may resubmit.
-    fn is_intent_fresh(&self) -> bool {
-        let recorded = self.recorded.submission.as_ref().map_or(Timestamp::UNIX_EPOCH, |s| s.time.0);
-        self.now < after(recorded, self.timing.grace / 2)
     }
 
     /// Submits again: the recorded intent led to no job, and is old or from an earlier reconciliation.

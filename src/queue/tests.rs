@@ -215,7 +215,7 @@ fn newer_full_import_into_the_dataset_replaces_the_data_of_older_ones() {
         status.creation_date_time = Some(Time(at(second)));
         conditions::set(status, 1, Reason::ImportSucceeded, "", at(second));
         let value = if current { DataCurrent::True } else { DataCurrent::False };
-        conditions::set_data_current(status, value, "", at(second));
+        conditions::set_data_current(status, 1, value, "", at(second));
         resource
     };
     let mut append = succeeded(4, "a", true);

@@ -143,14 +143,20 @@ fn untrusted_status_keeps_the_conditions_of_other_controllers() {
     assert!(scenario.status().conditions.iter().any(|c| c.type_ == READY));
 }
 
-#[test]
-fn status_that_the_service_confirms_is_trusted() {
+/// An import that has succeeded.
+fn succeeded() -> Scenario {
     let mut scenario = Scenario::new();
     scenario.reconcile_until_idle();
     let name = scenario.request().job_name(1);
     scenario.set_job_status(&name, ACTIVE);
     scenario.wait();
     scenario.reconcile_until_idle();
+    scenario
+}
+
+#[test]
+fn status_that_the_service_confirms_is_trusted() {
+    let mut scenario = succeeded();
     let written = scenario.written.len();
     scenario.reconcile_untrusted();
     assert!(scenario.local.trust(&scenario.resource).is_trusted());
@@ -212,12 +218,7 @@ fn recreated() -> Scenario {
 
 #[test]
 fn import_that_has_just_succeeded_is_current_until_a_newer_full_one_replaces_its_data() {
-    let mut scenario = Scenario::new();
-    scenario.reconcile_until_idle();
-    let name = scenario.request().job_name(1);
-    scenario.set_job_status(&name, ACTIVE);
-    scenario.wait();
-    scenario.reconcile_until_idle();
+    let scenario = succeeded();
     assert_eq!(data_current(&scenario).as_deref(), Some("True NewestImport"));
     for (namespace, by) in [("shop", "DatasetImportJob newer"), ("elsewhere", "in another namespace")] {
         let newer = Key { namespace: namespace.into(), name: "newer".into() };
