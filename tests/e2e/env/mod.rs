@@ -342,6 +342,12 @@ impl TestEnv {
         assert!(patched.status.success(), "{}", text(&patched));
     }
 
+    /// Waits until a new resource is newer than this one: creation times have a resolution of one second.
+    pub fn wait_until_others_are_newer(&self, name: &str) {
+        let created = self.get(name).unwrap().metadata.creation_timestamp.unwrap().0.as_second();
+        eventually("the next second begins", || (Timestamp::now().as_second() > created).then_some(()));
+    }
+
     /// Waits until the Ready condition has this reason.
     pub fn wait_for_reason(&self, name: &str, reason: &str) -> DatasetImportJobStatus {
         self.wait_for_ready(name, reason, |ready| ready.reason == reason)

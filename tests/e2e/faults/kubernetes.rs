@@ -382,6 +382,17 @@ fn user_with(env: &TestEnv, rules: &Value) -> String {
     path.display().to_string()
 }
 
+/// The kubeconfig of a user with the rights of a Role in the namespace, which can't let it watch the Namespace.
+fn user_of_one_namespace(env: &TestEnv) -> String {
+    let rules = json!([
+        rule("personalize-operator.io", "*", &["*"]),
+        rule("coordination.k8s.io", "leases", &["get", "create", "update"]),
+        rule("events.k8s.io", "events", &["create"]),
+        rule("", "namespaces", &["get"]),
+    ]);
+    user_with(env, &rules)
+}
+
 fn rule(group: &str, resource: &str, verbs: &[&str]) -> Value {
     json!({"apiGroups": [group], "resources": [resource], "verbs": verbs})
 }
@@ -418,13 +429,7 @@ fn fault_78_namespace_that_can_not_be_listed_does_not_hold_up_the_others() {
     env.wait_for_reason("nightly", "Importing");
     operator.kill();
     // The user of the next operator may list one of its two namespaces.
-    let rules = json!([
-        rule("personalize-operator.io", "*", &["*"]),
-        rule("coordination.k8s.io", "leases", &["get", "create", "update"]),
-        rule("events.k8s.io", "events", &["create"]),
-        rule("", "namespaces", &["get"]),
-    ]);
-    let kubeconfig = user_with(&env, &rules);
+    let kubeconfig = user_of_one_namespace(&env);
     let namespaces = format!("--watch-namespaces={},kube-public", env.namespace);
     let operator = env.spawn_operator_with(&[("KUBECONFIG", &kubeconfig)], &[&namespaces]);
     env.import("after", "d1", json!({}));
@@ -550,13 +555,7 @@ fn fault_103_withdrawn_permission_stops_the_submission_although_the_watch_is_sil
 #[test]
 fn fault_104_namespace_that_may_not_be_watched_is_read_now_and_then() {
     let env = TestEnv::new();
-    let rules = json!([
-        rule("personalize-operator.io", "*", &["*"]),
-        rule("coordination.k8s.io", "leases", &["get", "create", "update"]),
-        rule("events.k8s.io", "events", &["create"]),
-        rule("", "namespaces", &["get"]),
-    ]);
-    let kubeconfig = user_with(&env, &rules);
+    let kubeconfig = user_of_one_namespace(&env);
     permit(&env, "none");
     let _operator = env.start_operator_with(&[("KUBECONFIG", &kubeconfig)], &REJECTED_FOR_LONG);
     import_nightly(&env);

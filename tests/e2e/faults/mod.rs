@@ -50,10 +50,15 @@ fn start_control_plane(name: &str) -> &'static ControlPlane {
     Box::leak(Box::new(ControlPlane::start(&dir.keep()).unwrap()))
 }
 
+/// An error response of the service with this code, injected.
+fn error_response(code: &str) -> Fault {
+    let body = format!(r#"{{"__type":"{code}","message":"injected"}}"#);
+    Fault::Respond(400, vec![("x-amzn-errortype", code.into())], body)
+}
+
 /// The service's response about a job that does not exist, injected.
 fn job_not_found() -> Fault {
-    let body = r#"{"__type":"ResourceNotFoundException","message":"injected"}"#;
-    Fault::Respond(400, vec![("x-amzn-errortype", "ResourceNotFoundException".into())], body.into())
+    error_response("ResourceNotFoundException")
 }
 
 /// Whether the call writes a status with an intent.

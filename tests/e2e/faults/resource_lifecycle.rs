@@ -482,9 +482,7 @@ fn fault_109_superseded_import_is_made_when_a_user_asks_for_it() {
     let _operator = env.start_operator(&[]);
     env.import("old", "d0", json!({"suspend": true}));
     env.wait_for_reason("old", "Suspended");
-    // Creation times have a resolution of one second.
-    let created = env.get("old").unwrap().metadata.creation_timestamp.unwrap().0;
-    eventually("the next second begins", || (jiff::Timestamp::now().as_second() > created.as_second()).then_some(()));
+    env.wait_until_others_are_newer("old");
     import_nightly(&env);
     env.wait_for_reason("nightly", "ImportSucceeded");
     env.patch("old", &json!({"spec": {"suspend": false}}));

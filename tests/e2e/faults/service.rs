@@ -1,6 +1,6 @@
 //! Faults of the service and of the connection to it.
 
-use super::{CREATE, DESCRIBE, assert_imported_once, import_nightly, job_not_found};
+use super::{CREATE, DESCRIBE, assert_imported_once, error_response, import_nightly, job_not_found};
 use crate::env::personalize_local::{ACCESS_KEY, SECRET_KEY};
 use crate::env::proxy::Fault;
 use crate::env::{ACCOUNT, OperatorProcess, ROLE, TestEnv, dataset_arn, eventually, ready_condition};
@@ -418,10 +418,7 @@ fn fault_106_job_that_exists_and_may_not_be_described_stalls_the_import() {
         created |= call.label == CREATE;
         match (call.label == DESCRIBE, created) {
             (true, false) => job_not_found(),
-            (true, true) => {
-                let body = r#"{"__type":"AccessDeniedException","message":"injected"}"#;
-                Fault::Respond(400, vec![("x-amzn-errortype", "AccessDeniedException".into())], body.into())
-            }
+            (true, true) => error_response("AccessDeniedException"),
             _ => Fault::None,
         }
     });

@@ -147,9 +147,7 @@ fn older_import_is_superseded_by_a_newer_one() {
     let _operator = env.start_operator(&[]);
     env.import("old", "d0", json!({"suspend": true}));
     env.wait_for_reason("old", "Suspended");
-    // Creation times have a resolution of one second.
-    let created = env.get("old").unwrap().metadata.creation_timestamp.unwrap().0;
-    eventually("the next second begins", || (jiff::Timestamp::now().as_second() > created.as_second()).then_some(()));
+    env.wait_until_others_are_newer("old");
     env.import("new", "d0", json!({"dataSource": {"dataLocation": "s3://bucket/interactions.csv"}}));
     env.wait_for_reason("new", "ImportSucceeded");
     env.patch("old", &json!({"spec": {"suspend": false}}));
