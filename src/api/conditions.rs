@@ -53,7 +53,9 @@ pub enum State {
 }
 
 /// Why a resource is in its state. A variant's documentation is the sentence in docs/states.md.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EnumMessage, EnumString, IntoStaticStr, VariantArray)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, EnumMessage, EnumString, IntoStaticStr, VariantArray,
+)]
 pub enum Reason {
     /// Waits for another import to finish: for the quota of the account and region, or for the same dataset.
     Queued,

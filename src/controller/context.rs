@@ -198,7 +198,7 @@ impl LocalStates {
     }
 
     pub(crate) fn set(&self, uid: &str, state: LocalState) {
-        self.lock().insert(uid.to_owned(), state);
+        self.lock().insert(uid.into(), state);
     }
 
     pub(crate) fn remove(&self, uid: &str) {

@@ -169,7 +169,7 @@ pub(super) fn events<P: Personalize>(
             }
             Ok(Event::Apply(guarded) | Event::InitApply(guarded)) => {
                 if let Some(uid) = guarded.meta().uid.as_ref() {
-                    unlisted.remove(uid);
+                    unlisted.remove(uid.as_str());
                 }
                 match &guarded.0 {
                     Ok(resource) => context.observe(resource),

@@ -1,6 +1,7 @@
 //! The ARNs of datasets and import jobs.
 
 use std::fmt;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// A text that is not the ARN of a dataset.
@@ -25,11 +26,11 @@ impl fmt::Display for AccountRegion {
     }
 }
 
-/// The valid ARN of a dataset.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// The valid ARN of a dataset. Clones share it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DatasetArn {
-    arn: String,
-    account_region: AccountRegion,
+    arn: Arc<str>,
+    account_region: Arc<AccountRegion>,
 }
 
 impl DatasetArn {
@@ -58,7 +59,7 @@ impl DatasetArn {
         }
         let account_region =
             AccountRegion { partition: partition.into(), region: region.into(), account: account.into() };
-        Ok(Self { arn: arn.into(), account_region })
+        Ok(Self { arn: arn.into(), account_region: Arc::new(account_region) })
     }
 
     /// The ARN as text.
@@ -83,7 +84,7 @@ impl DatasetArn {
     /// be looked up by its name.
     #[must_use]
     pub fn job(&self, job_name: &str) -> JobArn {
-        let AccountRegion { partition, region, account } = &self.account_region;
+        let AccountRegion { partition, region, account } = self.account_region();
         JobArn(format!("arn:{partition}:personalize:{region}:{account}:dataset-import-job/{job_name}"))
     }
 }

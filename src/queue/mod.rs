@@ -2,7 +2,7 @@
 //! in turn; one import at a time per dataset, in the order of the resources' age.
 //!
 //! The queue is an index of what the watch delivered and what this process wrote since. It makes no call and has no
-//! clock. After a restart it is built from the resources themselves.
+//! clock. After a restart it is built from the resources themselves. An event costs the logarithm of their number.
 //!
 //! ```
 //! use jiff::Timestamp;
@@ -31,30 +31,37 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 
+mod dataset;
 mod entry;
 mod line;
+mod place;
 mod pool;
 mod stats;
 #[cfg(test)]
 mod tests;
 
-pub use entry::Uid;
 pub use line::QueueOrder;
 pub use stats::{PoolStats, QueueLine, WaitingResource};
 
 use crate::api::conditions::Reason;
-use crate::api::{DatasetImportJob, created_at, resource_version};
+use crate::api::{DatasetImportJob, resource_version};
 use crate::import::timing::{after, since};
 use crate::import::{Admission, CooldownCause, ImportRequest, Key, Timing, Trust};
 use crate::personalize::{AccountRegion, DatasetArn};
-use entry::{Entry, Place, QueueState, Reservation};
+use dataset::DatasetQueue;
+use entry::{Activity, Entry, QueueState, Reservation};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use line::Shares;
+use place::Place;
 use pool::{Cooldown, Pool};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// The UID of a resource. A re-created resource of the same name has another UID.
+pub type Uid = Arc<str>;
 
 /// The job of a deleted resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,18 +75,30 @@ pub struct DeletedJob {
 }
 
 /// The queue over all resources that this operator watches.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone)]
 pub struct Queue {
     quota: usize,
     shares: Shares,
     timing: Timing,
+    entries: BTreeMap<Uid, Entry>,
+    /// What follows from the entries, for each account and region.
     pools: BTreeMap<AccountRegion, Pool>,
-    /// Where the entry of each resource is.
-    index: BTreeMap<Uid, (AccountRegion, Place)>,
     /// Resources with an invalid spec: they belong to no pool.
     invalid: BTreeSet<Uid>,
     /// Until then create requests of an earlier leader may still arrive.
     quarantine_until: Option<Timestamp>,
+}
+
+impl PartialEq for Queue {
+    fn eq(&self, other: &Self) -> bool {
+        self.state() == other.state()
+    }
+}
+
+impl Hash for Queue {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.state().hash(state);
+    }
 }
 
 impl Queue {
@@ -90,14 +109,21 @@ impl Queue {
             quota: quota.max(1),
             shares: Shares::default(),
             timing,
+            entries: BTreeMap::new(),
             pools: BTreeMap::new(),
-            index: BTreeMap::new(),
             invalid: BTreeSet::new(),
             quarantine_until: None,
         }
     }
 
-    /// The queue with another order than the oldest first.
+    /// What the answers depend on. The rest of the pools follows from it.
+    fn state(&self) -> impl PartialEq + Hash {
+        let Self { quota, shares, timing, entries, pools, invalid, quarantine_until } = self;
+        let pools: Vec<_> = pools.iter().map(|(of, pool)| (of, &pool.cooldown, pool.turns())).collect();
+        (quota, shares, timing, entries, pools, invalid, quarantine_until)
+    }
+
+    /// The queue, while it is empty, with another order than the oldest first.
     #[must_use]
     pub fn with_order(mut self, order: QueueOrder) -> Self {
         self.shares.order = order;
@@ -109,6 +135,7 @@ impl Queue {
     pub fn set_weight(&mut self, namespace: &str, weight: u32) -> bool {
         let weights = &mut self.shares.weights;
         let before = if weight == 1 { weights.remove(namespace) } else { weights.insert(namespace.into(), weight) };
+        self.pools.values_mut().for_each(|pool| pool.weight_changed(&self.shares, namespace));
         before.unwrap_or(1) != weight
     }
 
@@ -127,8 +154,8 @@ impl Queue {
     /// Whether no resource of a namespace, or of all if it is empty, shows that a leader has ever reconciled it.
     #[must_use]
     pub fn is_untouched(&self, namespace: &str) -> bool {
-        let mut existing = self.existing().filter(|(place, _)| [&place.key.namespace, ""].contains(&namespace));
-        existing.all(|(_, entry)| entry.is_untouched())
+        let mut existing = self.existing().filter(|entry| [&entry.place.key.namespace, ""].contains(&namespace));
+        existing.all(Entry::is_untouched)
     }
 
     /// The accounts and regions of all resources.
@@ -140,7 +167,7 @@ impl Queue {
     /// Whether no create request of this leader or an earlier one may still arrive.
     #[must_use]
     pub fn is_drained(&self, now: Timestamp) -> bool {
-        let mut entries = self.pools.values().flat_map(|pool| pool.entries.values());
+        let mut entries = self.entries.values();
         self.quarantine_until.is_none_or(|until| until <= now) && entries.all(|e| e.is_drained(now, &self.timing))
     }
 
@@ -153,44 +180,49 @@ impl Queue {
     /// Adds or updates a resource as the watch delivers it. Ignores older resource versions, and an untrusted copy of a
     /// known version. An untrusted success does not count. Returns true if the resource's state has changed.
     pub fn observe(&mut self, resource: &DatasetImportJob, trust: Trust) -> bool {
-        let (Some(uid), Some(namespace)) = (resource.uid(), resource.namespace()) else { return false };
-        let Ok(request) = ImportRequest::of(resource) else {
+        let (Some(uid), Some(_)) = (resource.uid(), resource.namespace()) else { return false };
+        let Ok(mut request) = ImportRequest::of(resource) else {
             self.remove(&uid);
-            self.invalid.insert(uid);
+            self.invalid.insert(uid.into());
             return true;
         };
-        self.invalid.remove(&uid);
+        self.invalid.remove(uid.as_str());
         let version = resource_version(resource);
-        let previous = self.entry(&uid);
+        let known = self.entries.get_key_value(uid.as_str());
+        let (shared_uid, previous) = known.map_or((uid.into(), None), |(uid, entry)| (Arc::clone(uid), Some(entry)));
         if previous.is_some_and(|previous| {
             version < previous.resource_version || !trust.is_trusted() && version == previous.resource_version
         }) {
             return false;
         }
-        let account_region = request.dataset.account_region().clone();
-        let entry = Entry::new(resource, request, trust, previous);
+        let pool = self.pools.get(request.dataset.account_region());
+        if let Some(shared) = pool.and_then(|pool| pool.shared(&request.dataset)) {
+            request.dataset = shared;
+        }
+        let entry = Entry::new(resource, shared_uid, &request, trust, previous);
         let changed = previous.is_none_or(|previous| previous.state != entry.state);
-        let adopted = entry.in_flight_job.clone();
-        let key = Key { namespace, name: resource.name_any() };
-        let place = Place { created: created_at(resource), key, uid: uid.clone() };
-        // A pool without entries would be removed, with its turns.
-        if self.index.get(&uid).is_some_and(|(known, at)| *known != account_region || *at != place) {
-            self.remove(&uid);
-        }
-        let pool = self.pool_mut(&account_region);
-        // A resource that was created again has adopted the job of the deleted one.
-        for entry in pool.entries.values_mut().filter(|e| e.has_deleted_job() && e.in_flight_job == adopted) {
-            entry.job_is_over = true;
-        }
-        pool.entries.insert(place.clone(), entry);
-        self.index.insert(uid, (account_region, place));
+        self.end_adopted(&entry);
+        self.set_entry(entry);
         changed
+    }
+
+    /// A resource that was created again has adopted the job of the deleted one.
+    fn end_adopted(&mut self, adopter: &Entry) {
+        let deleted = self.pools.get(adopter.dataset().account_region()).into_iter().flat_map(Pool::deleted);
+        let job = &adopter.activity().in_flight_job;
+        let is_adopted = |entry: &&Entry| entry.has_deleted_job() && entry.activity().in_flight_job == *job;
+        let adopted = deleted.filter_map(|place| self.entries.get(&place.uid)).filter(is_adopted);
+        let adopted: Vec<Uid> = adopted.map(|entry| Arc::clone(&entry.place.uid)).collect();
+        for uid in adopted {
+            self.modify(&uid, |activity| activity.job_is_over = true);
+        }
     }
 
     /// Updates a resource that a reconciliation has read or written. A resource that was deleted in between stays
     /// deleted: no later event would remove it again. Returns true if the resource's state has changed.
     pub fn update(&mut self, resource: &DatasetImportJob, trust: Trust) -> bool {
-        let is_known = resource.uid().is_some_and(|uid| self.index.contains_key(&uid) || self.invalid.contains(&uid));
+        let uid = resource.uid().unwrap_or_default();
+        let is_known = self.entries.contains_key(uid.as_str()) || self.invalid.contains(uid.as_str());
         is_known && self.observe(resource, trust)
     }
 
@@ -199,31 +231,30 @@ impl Queue {
     /// cancels neither.
     pub fn forget(&mut self, uid: &str, now: Timestamp) -> Option<AccountRegion> {
         self.invalid.remove(uid);
-        let entry = self.entry_mut(uid)?;
-        entry.deleted_at = entry.deleted_at.or(Some(now));
-        if entry.reservation == Reservation::Unconfirmed {
-            entry.reservation = Reservation::None;
-        }
-        if entry.is_in_flight() {
-            return None;
-        }
+        self.modify(uid, |activity| {
+            activity.deleted_at = activity.deleted_at.or(Some(now));
+            if activity.reservation == Reservation::Unconfirmed {
+                activity.reservation = Reservation::None;
+            }
+        });
+        self.entries.get(uid).filter(|entry| !entry.is_in_flight())?;
         self.remove(uid)
     }
 
     /// Whether this resource exists.
     #[must_use]
     pub fn contains(&self, uid: &str) -> bool {
-        self.entry(uid).is_some_and(|entry| entry.deleted_at.is_none())
+        self.entries.get(uid).is_some_and(|entry| !entry.is_deleted())
     }
 
     /// Starts a new listing, in which resource versions may be lower (a restored etcd). Returns the known resources, of
     /// which those that are not listed are deleted.
     pub fn relist(&mut self, namespace: Option<&str>) -> HashSet<Uid> {
         let mut known: HashSet<Uid> = self.invalid.iter().cloned().collect();
-        for (place, entry) in self.pools.values_mut().flat_map(|pool| &mut pool.entries) {
-            if namespace.is_none_or(|namespace| namespace == place.key.namespace) {
+        for (uid, entry) in &mut self.entries {
+            if namespace.is_none_or(|namespace| namespace == entry.place.key.namespace) {
                 entry.resource_version = 0;
-                known.insert(place.uid.clone());
+                known.insert(Arc::clone(uid));
             }
         }
         known
@@ -231,53 +262,48 @@ impl Queue {
 
     /// Asks for admission, and reserves the quota and the dataset if it is granted.
     pub fn try_admit(&mut self, uid: &str, now: Timestamp) -> Admission {
-        let Some((account_region, place)) = self.index.get(uid) else { return pool::not_synced() };
-        let Some(pool) = self.pools.get_mut(account_region) else { return pool::not_synced() };
-        let admission = pool.admission(place, &self.shares, now);
-        if admission == Admission::Admitted
-            && let Some(entry) = pool.entries.get_mut(place)
-        {
-            if let Some(until) = self.quarantine_until.filter(|until| now < *until)
-                && !entry.is_in_flight()
-            {
+        let Some(own) = self.entries.get(uid) else { return pool::not_synced() };
+        let Some(pool) = self.pools.get_mut(own.dataset().account_region()) else { return pool::not_synced() };
+        pool.advance(&self.shares, now);
+        let admission = pool.admission(own, &self.shares);
+        if admission != Admission::Admitted {
+            return admission;
+        }
+        if !own.is_in_flight() {
+            if let Some(until) = self.quarantine_until.filter(|until| now < *until) {
                 let message = "waiting for the grace period: an earlier leader may have submitted imports that the service does not list yet";
                 return Admission::Pending { message: message.into(), until: Some(until) };
             }
-            if !entry.is_in_flight() {
-                pool.turns.take(&place.key.namespace, &self.shares);
-            }
-            entry.reservation = Reservation::Held;
+            pool.admit(&self.shares, &own.place);
         }
+        self.modify(uid, |activity| activity.reservation = Reservation::Held);
         admission
     }
 
     /// The resource can't submit before this moment. No quota is kept free for it, but newer resources of the same
     /// dataset still wait for it.
     pub fn set_requeue_at(&mut self, uid: &str, until: Option<Timestamp>) {
-        if let Some(entry) = self.entry_mut(uid) {
-            entry.requeue_at = until;
-            entry.skipped_until = None;
-        }
+        self.modify(uid, |activity| (activity.requeue_at, activity.skipped_until) = (until, None));
     }
 
     /// A reconciliation has failed and is repeated at this moment. With `skip`, resources of the same dataset no longer
     /// wait for it. With `write_unconfirmed` its status write may have been applied, so its reservation stays. Returns
     /// whether a reservation was released.
     pub(crate) fn requeue_failed(&mut self, uid: &str, until: Timestamp, skip: bool, write_unconfirmed: bool) -> bool {
-        let Some(entry) = self.entry_mut(uid) else { return false };
-        entry.requeue_at = Some(until);
-        entry.skipped_until = skip.then_some(until);
-        if write_unconfirmed && entry.deleted_at.is_none() && entry.reservation != Reservation::None {
-            entry.reservation = Reservation::Unconfirmed;
-            return false;
-        }
-        self.release(uid)
+        let released = self.modify(uid, |activity| {
+            (activity.requeue_at, activity.skipped_until) = (Some(until), skip.then_some(until));
+            let stays = write_unconfirmed && activity.deleted_at.is_none();
+            let before = activity.reservation;
+            let kept = if stays { Reservation::Unconfirmed } else { Reservation::None };
+            activity.reservation = if before == Reservation::None { before } else { kept };
+            before != Reservation::None && !stays
+        });
+        released.unwrap_or_default()
     }
 
     /// Releases the reservation of a resource; what its status records stays reserved. Returns whether there was one.
     pub fn release(&mut self, uid: &str) -> bool {
-        let Some(entry) = self.entry_mut(uid) else { return false };
-        std::mem::replace(&mut entry.reservation, Reservation::None) != Reservation::None
+        self.modify(uid, |activity| std::mem::take(&mut activity.reservation)).is_some_and(|r| r != Reservation::None)
     }
 
     /// The service accepted no import: no resource submits in this account and region for some time. `delay` maps the
@@ -289,7 +315,7 @@ impl Queue {
         now: Timestamp,
         delay: impl Fn(u32) -> Duration,
     ) {
-        let pool = self.pool_mut(account_region);
+        let pool = self.pools.entry(account_region.clone()).or_insert_with(|| Pool::new(self.quota));
         let mut backoff = pool.cooldown.take().map(|cooldown| cooldown.backoff).unwrap_or_default();
         backoff.fail(now, delay);
         pool.cooldown = Some(Cooldown { backoff, cause });
@@ -305,14 +331,17 @@ impl Queue {
 
     /// The resources of this account and region that would be admitted now.
     #[must_use]
-    pub fn admissible(&self, account_region: &AccountRegion, now: Timestamp) -> Vec<Key> {
-        self.pools.get(account_region).map_or_else(Vec::new, |pool| Pool::keys(&pool.admissible(&self.shares, now)))
+    pub fn admissible(&mut self, account_region: &AccountRegion, now: Timestamp) -> Vec<Key> {
+        let Some(pool) = self.pools.get_mut(account_region) else { return Vec::new() };
+        pool.advance(&self.shares, now);
+        pool.admissible(&self.shares)
     }
 
     /// The line of each account and region, with at most `limit` resources each.
     #[must_use]
-    pub fn lines(&self, now: Timestamp, limit: usize) -> Vec<QueueLine> {
-        self.pools.iter().map(|(of, pool)| pool.view(of, &self.shares, now, limit)).collect()
+    pub fn lines(&mut self, now: Timestamp, limit: usize) -> Vec<QueueLine> {
+        self.pools.values_mut().for_each(|pool| pool.advance(&self.shares, now));
+        self.pools.iter().map(|(of, pool)| pool.view(of, &self.shares, limit)).collect()
     }
 
     /// The imports of each account and region.
@@ -325,43 +354,38 @@ impl Queue {
     /// the queue.
     #[must_use]
     pub fn requested_at(&self, dataset: &DatasetArn) -> HashMap<&str, Timestamp> {
-        let pool = self.pools.get(dataset.account_region());
-        let entries = pool.into_iter().flat_map(|pool| pool.entries.values());
-        entries
-            .filter(|entry| entry.dataset == *dataset)
-            .filter_map(|entry| match entry.state {
-                QueueState::Succeeded(at) => Some((entry.job_name.as_deref()?, at)),
-                _ => None,
-            })
-            .collect()
+        let successes = self.dataset(dataset).into_iter().flat_map(DatasetQueue::successes);
+        let requested_at = |entry: &Entry| match entry.state {
+            QueueState::Succeeded(at) => Some(at),
+            _ => None,
+        };
+        self.entries_at(successes).filter_map(|e| Some((e.succeeded_job.as_deref()?, requested_at(e)?))).collect()
     }
 
     /// The resource of the newest import that has replaced the data of this one.
     #[must_use]
     pub fn newer_import(&self, uid: &str) -> Option<Key> {
-        let (account_region, place) = self.index.get(uid)?;
-        let entries = &self.pools.get(account_region)?.entries;
-        let own = entries.get(place)?;
-        let newer = entries.iter().filter(|(_, entry)| entry.replaces(own));
-        newer.max_by_key(|(_, entry)| entry.job_created).map(|(place, _)| place.key.clone())
+        let own = self.entries.get(uid)?;
+        let newer = self.dataset(own.dataset())?.newer_than(own.job_created?);
+        self.entries_at(newer).find(|entry| !entry.is_deleted()).map(|entry| entry.place.key.clone())
     }
 
     /// The resources whose status still says that the dataset holds their data, which this import has replaced.
     #[must_use]
     pub fn replaced_by(&self, uid: &str) -> Vec<Key> {
-        let Some(own) = self.entry(uid).filter(|entry| entry.is_full_success()) else { return Vec::new() };
-        let pool = self.pools.get(own.dataset.account_region());
-        let entries = pool.into_iter().flat_map(|pool| &pool.entries);
-        let replaced = entries.filter(|(_, entry)| entry.is_data_current && own.replaces(entry));
-        replaced.map(|(place, _)| place.key.clone()).collect()
+        let own = self.entries.get(uid).filter(|entry| entry.is_full_success() && !entry.is_deleted());
+        let Some((own, created)) = own.and_then(|own| Some((own, own.job_created?))) else { return Vec::new() };
+        let current = self.dataset(own.dataset()).into_iter().flat_map(DatasetQueue::current);
+        let replaced = self.entries_at(current).filter(|entry| entry.job_created.is_some_and(|other| other < created));
+        replaced.map(|entry| entry.place.key.clone()).collect()
     }
 
     /// The number of resources with each reason; `None` counts those without one.
     #[must_use]
     pub fn reasons(&self) -> HashMap<Option<Reason>, usize> {
         let mut reasons = HashMap::from([(Some(Reason::InvalidSpec), self.invalid.len())]);
-        for (_, entry) in self.existing() {
-            *reasons.entry(entry.reason).or_default() += 1;
+        for (reason, places) in self.pools.values().flat_map(Pool::by_reason) {
+            *reasons.entry(reason).or_default() += places.len();
         }
         reasons
     }
@@ -369,38 +393,56 @@ impl Queue {
     /// The resources with this reason.
     #[must_use]
     pub fn with_reason(&self, reason: Reason) -> Vec<Key> {
-        self.existing().filter(|(_, entry)| entry.reason == Some(reason)).map(|(place, _)| place.key.clone()).collect()
+        let with_reason = self.pools.values().flat_map(Pool::by_reason).filter(|(of, _)| *of == Some(reason));
+        with_reason.flat_map(|(_, places)| places).map(|place| place.key.clone()).collect()
     }
 
     /// The resources whose job runs, and since when the job is known.
     #[must_use]
     pub fn running(&self) -> Vec<(Uid, Timestamp)> {
-        self.existing().filter_map(|(place, entry)| Some((place.uid.clone(), entry.running_since?))).collect()
+        let existing =
+            self.entries_at(self.pools.values().flat_map(Pool::in_flight)).filter(|entry| !entry.is_deleted());
+        existing.filter_map(|entry| Some((Arc::clone(&entry.place.uid), entry.activity().running_since?))).collect()
     }
 
-    fn existing(&self) -> impl Iterator<Item = (&Place, &Entry)> {
-        let entries = self.pools.values().flat_map(|pool| &pool.entries);
-        entries.filter(|(_, entry)| entry.deleted_at.is_none())
+    fn existing(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values().filter(|entry| !entry.is_deleted())
     }
 
-    fn entry(&self, uid: &str) -> Option<&Entry> {
-        let (account_region, place) = self.index.get(uid)?;
-        self.pools.get(account_region)?.entries.get(place)
+    fn dataset(&self, dataset: &DatasetArn) -> Option<&DatasetQueue> {
+        self.pools.get(dataset.account_region())?.dataset(dataset)
     }
 
-    fn entry_mut(&mut self, uid: &str) -> Option<&mut Entry> {
-        let (account_region, place) = self.index.get(uid)?;
-        self.pools.get_mut(account_region)?.entries.get_mut(place)
+    fn entries_at<'a>(&'a self, places: impl Iterator<Item = &'a Arc<Place>>) -> impl Iterator<Item = &'a Entry> {
+        places.filter_map(|place| self.entries.get(&place.uid))
     }
 
-    fn pool_mut(&mut self, account_region: &AccountRegion) -> &mut Pool {
-        self.pools.entry(account_region.clone()).or_insert_with(|| Pool::new(self.quota))
+    /// Changes what a resource does, and the pool with it.
+    fn modify<T>(&mut self, uid: &str, change: impl FnOnce(&mut Activity) -> T) -> Option<T> {
+        let mut entry = self.entries.get(uid)?.clone();
+        let result = entry.modify(change);
+        self.set_entry(entry);
+        Some(result)
+    }
+
+    /// Adds or replaces an entry, and updates its pool.
+    fn set_entry(&mut self, entry: Entry) {
+        let account_region = entry.dataset().account_region().clone();
+        let before = self.entries.get(&entry.place.uid);
+        if before.is_some_and(|before| *before.dataset().account_region() != account_region) {
+            self.remove(&Arc::clone(&entry.place.uid));
+        }
+        let before = self.entries.get(&entry.place.uid);
+        let pool = self.pools.entry(account_region).or_insert_with(|| Pool::new(self.quota));
+        pool.replace(&self.shares, before, Some(&entry));
+        self.entries.insert(Arc::clone(&entry.place.uid), entry);
     }
 
     fn remove(&mut self, uid: &str) -> Option<AccountRegion> {
-        let (account_region, place) = self.index.remove(uid)?;
+        let entry = self.entries.remove(uid)?;
+        let account_region = entry.dataset().account_region().clone();
         if let Some(pool) = self.pools.get_mut(&account_region) {
-            pool.entries.remove(&place);
+            pool.replace(&self.shares, Some(&entry), None);
             self.remove_if_empty(&account_region);
         }
         Some(account_region)
@@ -415,35 +457,37 @@ impl Queue {
     /// The jobs of deleted resources that are due for a poll: they use the quota until they end. The caller polls them and
     /// calls [`Self::deleted_job_polled`].
     pub fn deleted_jobs(&mut self, now: Timestamp) -> Vec<DeletedJob> {
-        let timing = &self.timing;
-        let entries = self.pools.values_mut().flat_map(|pool| &mut pool.entries);
-        let due = entries.filter(|(_, e)| e.has_deleted_job() && e.next_poll.is_none_or(|at| at <= now));
-        due.map(|(place, entry)| {
-            let age = entry.running_since.map_or(Duration::ZERO, |since_when| since(since_when, now));
-            let arrived = Some(entry.request_arrived_at(timing)).filter(|at| now < *at);
-            let next = after(now, timing.poll(age, None));
-            entry.next_poll = Some(arrived.map_or(next, |at| at.min(next)));
-            let name = entry.in_flight_job.clone().unwrap_or_default();
-            DeletedJob { uid: place.uid.clone(), dataset: entry.dataset.clone(), name }
-        })
-        .collect()
+        let is_due = |entry: &&Entry| entry.has_deleted_job() && entry.activity().next_poll.is_none_or(|at| at <= now);
+        let due = self.entries_at(self.pools.values().flat_map(Pool::deleted)).filter(is_due);
+        let job = |entry: &Entry| {
+            let activity = entry.activity();
+            let age = activity.running_since.map_or(Duration::ZERO, |since_when| since(since_when, now));
+            let arrived = Some(entry.request_arrived_at(&self.timing)).filter(|at| now < *at);
+            let next = after(now, self.timing.poll(age, None));
+            let name = activity.in_flight_job.clone().unwrap_or_default();
+            let job = DeletedJob { uid: Arc::clone(&entry.place.uid), dataset: entry.dataset().clone(), name };
+            (job, arrived.map_or(next, |at| at.min(next)))
+        };
+        let due: Vec<(DeletedJob, Timestamp)> = due.map(job).collect();
+        for (job, next_poll) in &due {
+            self.modify(&job.uid, |activity| activity.next_poll = Some(*next_poll));
+        }
+        due.into_iter().map(|(job, _)| job).collect()
     }
 
     /// Takes the answer to a poll of the job of a deleted resource: whether the job runs, or `None` if the service does
     /// not know it. A job may become visible within the grace period.
     pub fn deleted_job_polled(&mut self, uid: &str, runs: Option<bool>, now: Timestamp) {
-        let timing = self.timing.clone();
-        if let Some(entry) = self.entry_mut(uid).filter(|entry| entry.deleted_at.is_some()) {
-            entry.job_is_over |= runs.map_or_else(|| entry.request_arrived_at(&timing) <= now, |runs| !runs);
-        }
+        let Some(entry) = self.entries.get(uid).filter(|entry| entry.is_deleted()) else { return };
+        let is_over = runs.map_or_else(|| entry.request_arrived_at(&self.timing) <= now, |runs| !runs);
+        self.modify(uid, |activity| activity.job_is_over |= is_over);
     }
 
     /// Removes the deleted resources that no longer keep their dataset, and returns where they kept one. No event
     /// announces that moment, so the caller asks again and again, and wakes the resources that wait there.
     pub fn take_freed(&mut self) -> BTreeSet<AccountRegion> {
-        let freed = |entry: &Entry| entry.deleted_at.is_some() && !entry.is_in_flight();
-        let entries = self.pools.values().flat_map(|pool| &pool.entries);
-        let freed: Vec<Uid> = entries.filter(|(_, e)| freed(e)).map(|(place, _)| place.uid.clone()).collect();
+        let deleted = self.entries_at(self.pools.values().flat_map(Pool::deleted));
+        let freed: Vec<Uid> = deleted.filter(|e| !e.is_in_flight()).map(|e| Arc::clone(&e.place.uid)).collect();
         freed.iter().filter_map(|uid| self.remove(uid)).collect()
     }
 }

@@ -101,7 +101,7 @@ fn resources() {
             let result = drive(&mut reconciliation, &mut service, &queue, &timing()).now_or_never();
             result.expect("no effect waits").expect("the reconciliation finishes");
         }
-        let queue = queue.into_inner().unwrap();
+        let mut queue = queue.into_inner().unwrap();
         for pool in queue.stats().into_keys() {
             let _ = queue.admissible(&pool, now(1));
         }

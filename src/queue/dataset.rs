@@ -1,0 +1,109 @@
+//! One dataset: one import at a time, in the order of the resources' age.
+
+use super::entry::Entry;
+use super::place::Place;
+use super::pool::set;
+use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
+use std::sync::Arc;
+
+/// A resource that waits to submit.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waiting {
+    /// It is an INCREMENTAL import that waits for the first FULL one.
+    pub(super) waits_for_full: bool,
+    /// Before that it can't submit.
+    pub(super) requeue_at: Option<Timestamp>,
+}
+
+/// The imports into one dataset.
+#[derive(Debug, Clone, Default)]
+pub(super) struct DatasetQueue {
+    pub(super) in_flight: BTreeSet<Arc<Place>>,
+    /// The resources that wait to submit and that others wait for, with the time before which they can't.
+    line: BTreeMap<Arc<Place>, Option<Timestamp>>,
+    /// The INCREMENTAL imports that wait for the first FULL one. Nothing waits for them.
+    waiting_for_full: BTreeMap<Arc<Place>, Option<Timestamp>>,
+    /// The FULL imports that have succeeded, by the age of their jobs.
+    full_successes: BTreeSet<(Option<Timestamp>, Arc<Place>)>,
+    /// The other imports that have succeeded.
+    increments: BTreeSet<Arc<Place>>,
+    /// The resources whose status says that the dataset holds their data.
+    current: BTreeSet<Arc<Place>>,
+}
+
+impl DatasetQueue {
+    /// The resource that goes first, and before when it can't. Nothing goes while an import is in flight.
+    pub(super) fn head(&self) -> Option<(Arc<Place>, Option<Timestamp>)> {
+        let (place, requeue_at) = self.line().next().filter(|_| self.in_flight.is_empty())?;
+        Some((Arc::clone(place), requeue_at))
+    }
+
+    /// The resources in line, with the time before which they can't submit.
+    pub(super) fn line(&self) -> impl Iterator<Item = (&Arc<Place>, Option<Timestamp>)> {
+        let woken = Some(&self.waiting_for_full).filter(|_| !self.full_successes.is_empty());
+        let (mut line, mut woken) = (self.line.iter().peekable(), woken.into_iter().flatten().peekable());
+        let merged = iter::from_fn(move || match (line.peek(), woken.peek()) {
+            (Some((first, _)), Some((other, _))) if other < first => woken.next(),
+            (None, _) => woken.next(),
+            _ => line.next(),
+        });
+        merged.map(|(place, requeue_at)| (place, *requeue_at))
+    }
+
+    /// Whether a resource has to wait for another one.
+    pub(super) fn is_busy_for(&self, place: &Place) -> bool {
+        let is_other = |other: &&Arc<Place>| ***other != *place;
+        let first = self.line().map(|(other, _)| other).find(is_other);
+        self.in_flight.iter().any(|other| is_other(&other)) || first.is_some_and(|other| other.is_before(place))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        let Self { in_flight, line, waiting_for_full, full_successes, increments, current } = self;
+        let waits = !in_flight.is_empty() || !line.is_empty() || !waiting_for_full.is_empty();
+        !waits && full_successes.is_empty() && increments.is_empty() && current.is_empty()
+    }
+
+    /// Adds a resource that waits to submit.
+    pub(super) fn enter_line(&mut self, place: &Arc<Place>, waiting: Waiting) {
+        let line = if waiting.waits_for_full { &mut self.waiting_for_full } else { &mut self.line };
+        line.insert(Arc::clone(place), waiting.requeue_at);
+    }
+
+    /// Removes a resource that waits to submit.
+    pub(super) fn leave_line(&mut self, place: &Arc<Place>) {
+        self.line.remove(place);
+        self.waiting_for_full.remove(place);
+    }
+
+    /// Adds or removes a finished import.
+    pub(super) fn set_success(&mut self, entry: &Entry, is_member: bool) {
+        let place = Arc::clone(&entry.place);
+        if entry.is_full_success() {
+            set(&mut self.full_successes, (entry.job_created, place), is_member);
+        } else {
+            set(&mut self.increments, place, is_member);
+        }
+    }
+
+    pub(super) fn set_current(&mut self, place: &Arc<Place>, is_current: bool) {
+        set(&mut self.current, Arc::clone(place), is_current);
+    }
+
+    /// The FULL imports whose jobs are newer than that, the newest first.
+    pub(super) fn newer_than(&self, created: Timestamp) -> impl Iterator<Item = &Arc<Place>> {
+        let newer = self.full_successes.iter().rev().take_while(move |(other, _)| *other > Some(created));
+        newer.map(|(_, place)| place)
+    }
+
+    /// The successful imports.
+    pub(super) fn successes(&self) -> impl Iterator<Item = &Arc<Place>> {
+        self.full_successes.iter().map(|(_, place)| place).chain(&self.increments)
+    }
+
+    /// The resources whose status says that the dataset holds their data.
+    pub(super) fn current(&self) -> impl Iterator<Item = &Arc<Place>> {
+        self.current.iter()
+    }
+}
