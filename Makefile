@@ -5,7 +5,7 @@ export CARGO_TERM_COLOR ?= auto
 export RUST_TEST_THREADS ?= 4
 export RUSTDOCFLAGS ?= -D warnings
 
-.PHONY: help demo check test test-static test-unit test-local test-packaging test-e2e test-verification soak deny fuzz generate docs image
+.PHONY: help demo check test test-static test-unit test-local test-packaging test-e2e test-verification bench soak deny fuzz generate docs image
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 20
 
@@ -19,7 +19,7 @@ check: ## Quick: words, links, formatting, lints and the tests that need no cont
 	hack/links
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo test --lib --test contracts --test generated
+	cargo test -p personalize-operator -p bench --lib --bin bench --test contracts --test generated
 
 test: test-static test-unit test-local test-packaging test-e2e test-verification ## Everything.
 
@@ -34,8 +34,8 @@ test-static: ## Words, links, formatting, lints, documentation of the code, lice
 	cargo doc --workspace --no-deps
 	hack/deny
 
-test-unit: ## The operator's unit tests, doc-tests, wire contracts and generated files.
-	cargo test --lib --bins --test contracts --test generated
+test-unit: ## The operator's unit tests, doc-tests, wire contracts, generated files, and limits of counts.
+	cargo test -p personalize-operator -p bench --lib --bins --test contracts --test generated
 	cargo test --doc
 
 test-local: ## The test programs themselves: the control plane, and the stand-in service with boto3 and the AWS CLI.
@@ -51,6 +51,9 @@ test-e2e: ## The operator on a real API server and the stand-in service: scenari
 
 test-verification: ## The model checker, and the fuzz targets on random input.
 	cd tests/verification && cargo fmt --all --check && cargo clippy --all-targets -- -D warnings && cargo test
+
+bench: ## What the operator costs: tables, target/bench/*.json, and the plots of docs/performance.md.
+	cargo run --quiet -p bench
 
 soak: ## A random workload with faults and kills for MINUTES=10, then a check of all invariants; SOAK_SEED= repeats one.
 	cargo build --workspace --bins

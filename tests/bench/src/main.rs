@@ -1,0 +1,50 @@
+//! Measures what the operator costs, in counts and ratios: they are the same on every machine.
+//!
+//! `bench [NAME]...` runs these measurements, or all. Each prints a table, writes `target/bench/NAME.json` and draws a
+//! plot that `docs/performance.md` shows. `limits.json` bounds the counts, and a test compares them.
+
+mod plot;
+mod polling;
+mod report;
+
+use clap::Parser;
+use report::Report;
+use std::error::Error;
+
+/// A measurement and its name.
+type Measurement = (&'static str, fn() -> Result<Report, Box<dyn Error>>);
+
+const MEASUREMENTS: [Measurement; 1] = [("polling", polling::measure)];
+
+#[derive(Parser)]
+#[command(about = "Measures what the operator costs")]
+struct Args {
+    /// The measurements to run [default: all].
+    names: Vec<String>,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args = Args::parse();
+    for (name, measure) in MEASUREMENTS {
+        if args.names.is_empty() || args.names.iter().any(|wanted| wanted == name) {
+            let report = measure()?;
+            report.print(name);
+            report.write_json(name)?;
+            report.draw()?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_count_exceeds_its_limit() {
+        for (name, measure) in MEASUREMENTS {
+            let violations = measure().unwrap().violations(name);
+            assert!(violations.is_empty(), "{name}: {violations:#?}");
+        }
+    }
+}
