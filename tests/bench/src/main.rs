@@ -5,7 +5,10 @@
 
 mod plot;
 mod polling;
+mod random;
 mod report;
+mod scheduling;
+mod timeline;
 
 use clap::Parser;
 use report::Report;
@@ -14,7 +17,7 @@ use std::error::Error;
 /// A measurement and its name.
 type Measurement = (&'static str, fn() -> Result<Report, Box<dyn Error>>);
 
-const MEASUREMENTS: [Measurement; 1] = [("polling", polling::measure)];
+const MEASUREMENTS: [Measurement; 2] = [("polling", polling::measure), ("scheduling", scheduling::measure)];
 
 #[derive(Parser)]
 #[command(about = "Measures what the operator costs")]

@@ -7,7 +7,7 @@ use plotters::prelude::{
 };
 use std::error::Error;
 
-const COLOURS: [RGBColor; 6] = [
+pub(crate) const COLOURS: [RGBColor; 6] = [
     RGBColor(47, 109, 179),
     RGBColor(209, 115, 31),
     RGBColor(58, 143, 77),

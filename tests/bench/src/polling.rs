@@ -1,6 +1,7 @@
 //! The poll schedule: calls of a job against the delay until its end is seen.
 
 use crate::plot::{Panel, Plot};
+use crate::random::Random;
 use crate::report::Report;
 use personalize_operator::import::Timing;
 use std::error::Error;
@@ -30,29 +31,10 @@ const DISTRIBUTIONS: [Distribution; 6] = [
     },
 ];
 
-/// Random numbers that are the same in every run (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    /// A number in 0..1.
-    fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        Duration::from_nanos((mixed ^ (mixed >> 31)) % 1_000_000_000).as_secs_f64()
-    }
-
-    /// A normally distributed number, by Box and Muller.
-    fn normal(&mut self) -> f64 {
-        let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
-        radius * (std::f64::consts::TAU * self.uniform()).cos()
-    }
-}
-
 impl Distribution {
     /// Durations in seconds. The service's clock is not in step with polls, so each is spread over half a minute.
     fn durations(&self) -> Vec<f64> {
-        let mut random = Random(1);
+        let mut random = Random::new();
         (0..JOBS)
             .map(|_| ((self.sample)(&mut random) * 60.0 + 30.0 * random.uniform()).clamp(300.0, 21_600.0))
             .collect()
@@ -94,5 +76,9 @@ pub(crate) fn measure() -> Result<Report, Box<dyn Error>> {
         });
     }
     let plot = Plot { axes: ("mean delay in seconds", "polls of a job"), across: 3, panels };
-    Ok(Report { columns: &["polls", "delay in s", "30 s: polls", "30 s: delay"], rows, plot: ("polling.svg", plot) })
+    Ok(Report {
+        columns: &["polls", "delay in s", "30 s: polls", "30 s: delay"],
+        rows,
+        plot: ("polling.svg", plot.svg()?),
+    })
 }

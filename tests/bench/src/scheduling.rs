@@ -1,0 +1,206 @@
+//! How full the queue keeps the slots: 500 imports into 20 datasets of four accounts in two regions, in simulated time.
+//!
+//! The queue and the poll schedule are the operator's own. What it is compared with is computed apart: a list schedule
+//! in which a slot is taken again the moment a poll sees the end of its import, and the bound that no schedule beats.
+
+use crate::random::Random;
+use crate::report::{Report, as_f64};
+use crate::timeline::{Bar, Timeline};
+use jiff::Timestamp;
+use personalize_operator::api::DatasetImportJob;
+use personalize_operator::import::timing::after;
+use personalize_operator::import::{Admission, ImportRequest, Timing, Trust};
+use personalize_operator::personalize::{ACTIVE, AccountRegion};
+use personalize_operator::queue::{Queue, QueueOrder};
+use serde_json::json;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
+use std::error::Error;
+use std::time::Duration;
+
+const RESOURCES: usize = 500;
+const QUOTA: usize = 5;
+
+/// The number of datasets of each account and region: 20 in all, so that the quota limits some and the datasets others.
+const DATASETS: [usize; 8] = [7, 5, 3, 1, 1, 1, 1, 1];
+
+/// An import: its resource, and how long it keeps its slot.
+struct Import {
+    resource: DatasetImportJob,
+    pool: usize,
+    dataset: usize,
+    /// In seconds: its duration until a poll sees its end.
+    occupancy: u64,
+}
+
+/// When an import had its slot, in seconds from the start.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Slot {
+    from: u64,
+    to: u64,
+}
+
+fn imports(timing: &Timing) -> Result<Vec<Import>, Box<dyn Error>> {
+    let mut random = Random::new();
+    let datasets: Vec<usize> =
+        DATASETS.iter().enumerate().flat_map(|(pool, count)| std::iter::repeat_n(pool, *count)).collect();
+    (0..RESOURCES)
+        .map(|i| {
+            let dataset = i % datasets.len();
+            let pool = datasets.get(dataset).copied().unwrap_or_default();
+            let region = if pool % 2 == 0 { "eu-west-1" } else { "us-east-1" };
+            let arn = format!("arn:aws:personalize:{region}:11111111111{}:dataset/shop/d{dataset}", pool / 2);
+            let resource = serde_json::from_value(json!({
+                "apiVersion": "personalize-operator.io/v1alpha1",
+                "kind": "DatasetImportJob",
+                "metadata": {
+                    "namespace": format!("team-{}", i % 7),
+                    "name": format!("import-{i:03}"),
+                    "uid": format!("{i:03}"),
+                    "resourceVersion": "1",
+                    "creationTimestamp": start(i.try_into()?).to_string(),
+                },
+                "spec": {
+                    "datasetArn": arn,
+                    "dataSource": { "dataLocation": "s3://shop-data/data.csv" },
+                    "roleArn": "arn:aws:iam::111111111111:role/Reader",
+                },
+            }))?;
+            let duration = Duration::from_secs_f64(600.0 * (0.5 * random.normal()).exp().clamp(0.5, 6.0));
+            let mut seen = Duration::ZERO;
+            while seen < duration {
+                seen += timing.poll(seen, None);
+            }
+            Ok(Import { resource, pool, dataset, occupancy: seen.as_secs() })
+        })
+        .collect()
+}
+
+fn start(second: u64) -> Timestamp {
+    after(Timestamp::UNIX_EPOCH, Duration::from_secs(second))
+}
+
+/// The resource with a job of this status.
+fn with_job(import: &Import, version: u64, status: Option<&str>) -> Result<DatasetImportJob, Box<dyn Error>> {
+    let request = ImportRequest::of(&import.resource)?;
+    let mut resource = import.resource.clone();
+    resource.metadata.resource_version = Some(version.to_string());
+    let status = json!({ "jobName": request.job_name(1), "datasetImportJobArn": request.job_arn(1).0, "attempts": 1, "status": status });
+    resource.status = Some(serde_json::from_value(status)?);
+    Ok(resource)
+}
+
+/// Runs the queue: resources are reconciled when it wakes them, and imports end after their occupancy.
+fn simulate(imports: &[Import], order: QueueOrder, timing: &Timing) -> Result<Vec<Slot>, Box<dyn Error>> {
+    let mut queue = Queue::new(QUOTA, timing.clone()).with_order(order);
+    let mut by_name = HashMap::new();
+    for (i, import) in imports.iter().enumerate() {
+        queue.observe(&import.resource, Trust::Trusted);
+        by_name.insert(import.resource.metadata.name.clone().unwrap_or_default(), i);
+    }
+    let mut slots = vec![Slot { from: 0, to: 0 }; imports.len()];
+    let mut ends = BinaryHeap::new();
+    let mut now = RESOURCES.try_into()?;
+    let mut woken: Vec<AccountRegion> = queue.account_regions();
+    loop {
+        for pool in woken.drain(..) {
+            for key in queue.admissible(&pool, start(now)) {
+                let i = by_name.get(&key.name).copied().unwrap_or_default();
+                let (Some(import), Some(slot)) = (imports.get(i), slots.get_mut(i)) else { continue };
+                let uid = import.resource.metadata.uid.clone().unwrap_or_default();
+                if queue.try_admit(&uid, start(now)) == Admission::Admitted {
+                    queue.observe(&with_job(import, 2, None)?, Trust::Trusted);
+                    queue.release(&uid);
+                    *slot = Slot { from: now, to: now + import.occupancy };
+                    ends.push(Reverse((now + import.occupancy, i)));
+                }
+            }
+        }
+        let Some(Reverse((end, i))) = ends.pop() else { return Ok(slots) };
+        now = end;
+        if let Some(import) = imports.get(i) {
+            queue.observe(&with_job(import, 3, Some(ACTIVE))?, Trust::Trusted);
+            woken.push(ImportRequest::of(&import.resource)?.dataset.account_region().clone());
+        }
+    }
+}
+
+/// The end of a list schedule by age, in seconds from the start: whenever a slot is free, the oldest import goes whose
+/// dataset is free.
+fn list_schedule(imports: &[&Import]) -> u64 {
+    let (mut waiting, mut running, mut now): (Vec<&Import>, Vec<(u64, usize)>, u64) = (imports.to_vec(), Vec::new(), 0);
+    loop {
+        running.retain(|(end, _)| *end > now);
+        while running.len() < QUOTA
+            && let Some(next) = waiting.iter().position(|import| running.iter().all(|(_, d)| *d != import.dataset))
+        {
+            let import = waiting.remove(next);
+            running.push((now + import.occupancy, import.dataset));
+        }
+        let Some(end) = running.iter().map(|(end, _)| *end).min() else { return now };
+        now = end;
+    }
+}
+
+/// The end that no schedule beats: the slots are full, or the longest dataset is never idle.
+fn bound(imports: &[&Import]) -> u64 {
+    let mut datasets: BTreeMap<usize, u64> = BTreeMap::new();
+    imports.iter().for_each(|import| *datasets.entry(import.dataset).or_default() += import.occupancy);
+    let total: u64 = datasets.values().sum();
+    total.div_ceil(QUOTA as u64).max(datasets.values().copied().max().unwrap_or_default())
+}
+
+/// The most imports that ran at once.
+fn most_at_once(slots: &[Slot]) -> usize {
+    let at = |moment: u64| slots.iter().filter(|slot| slot.from <= moment && moment < slot.to).count();
+    slots.iter().map(|slot| at(slot.from)).max().unwrap_or_default()
+}
+
+/// Runs the measurement.
+pub(crate) fn measure() -> Result<Report, Box<dyn Error>> {
+    let timing = Timing::default();
+    let imports = imports(&timing)?;
+    let mut rows = Vec::new();
+    let mut drawn = Vec::new();
+    for (name, order) in [("oldest first", QueueOrder::OldestFirst), ("namespaces in turn", QueueOrder::FairShares)] {
+        let slots = simulate(&imports, order, &timing)?;
+        let (mut actual, mut list, mut least, mut most) = (0, 0, 0, 0);
+        let mut twice = 0;
+        for pool in 0..DATASETS.len() {
+            let of_pool: Vec<(&Import, Slot)> =
+                imports.iter().zip(slots.iter().copied()).filter(|(import, _)| import.pool == pool).collect();
+            let own: Vec<&Import> = of_pool.iter().map(|(import, _)| *import).collect();
+            actual += of_pool.iter().map(|(_, slot)| slot.to).max().unwrap_or_default() - RESOURCES as u64;
+            list += list_schedule(&own);
+            least += bound(&own);
+            most = most.max(most_at_once(&of_pool.iter().map(|(_, slot)| *slot).collect::<Vec<_>>()));
+            let datasets: HashSet<usize> = own.iter().map(|import| import.dataset).collect();
+            for dataset in datasets {
+                let of_dataset = of_pool.iter().filter(|(import, _)| import.dataset == dataset);
+                twice += usize::from(most_at_once(&of_dataset.map(|(_, slot)| *slot).collect::<Vec<_>>()) > 1);
+            }
+        }
+        let submitted = slots.iter().filter(|slot| slot.to > 0).count();
+        let percent_of = |ideal: u64| 100.0 * as_f64(ideal) / as_f64(actual);
+        let numbers = vec![
+            100.0 - percent_of(list),
+            100.0 - percent_of(least),
+            as_f64(most.try_into()?),
+            as_f64(twice.try_into()?),
+            as_f64((RESOURCES - submitted).try_into()?),
+        ];
+        rows.push((name.to_owned(), numbers));
+        drawn = slots;
+    }
+    let bars = imports.iter().zip(&drawn).filter(|(import, _)| import.pool == 0);
+    let bars = bars.map(|(import, slot)| Bar {
+        row: import.dataset,
+        colour: import.resource.metadata.namespace.clone().unwrap_or_default(),
+        from: as_f64(slot.from - RESOURCES as u64) / 3600.0,
+        to: as_f64(slot.to - RESOURCES as u64) / 3600.0,
+    });
+    let timeline =
+        Timeline { title: "One account and region: seven datasets, five slots", unit: "hours", bars: bars.collect() };
+    let columns = &["lost to list %", "lost to bound %", "most at once", "two a dataset", "not submitted"];
+    Ok(Report { columns, rows, plot: ("scheduling.svg", timeline.svg()?) })
+}
