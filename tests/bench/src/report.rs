@@ -69,6 +69,12 @@ impl Report {
     }
 }
 
+/// Whether a measurement has limits.
+#[cfg(test)]
+pub(crate) fn has_limits(name: &str) -> bool {
+    serde_json::from_str::<Value>(LIMITS).unwrap()[name].is_object()
+}
+
 /// The number as a float; counts are far below 2^52.
 pub(crate) fn as_f64(number: u64) -> f64 {
     u32::try_from(number).map_or(f64::INFINITY, f64::from)

@@ -5,14 +5,12 @@
 
 use crate::random::Random;
 use crate::report::{Report, as_f64};
+use crate::resources::{resource, second, with_job};
 use crate::timeline::{Bar, Timeline};
-use jiff::Timestamp;
 use personalize_operator::api::DatasetImportJob;
-use personalize_operator::import::timing::after;
 use personalize_operator::import::{Admission, ImportRequest, Timing, Trust};
 use personalize_operator::personalize::{ACTIVE, AccountRegion};
 use personalize_operator::queue::{Queue, QueueOrder};
-use serde_json::json;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 use std::error::Error;
@@ -50,22 +48,7 @@ fn imports(timing: &Timing) -> Result<Vec<Import>, Box<dyn Error>> {
             let pool = datasets.get(dataset).copied().unwrap_or_default();
             let region = if pool % 2 == 0 { "eu-west-1" } else { "us-east-1" };
             let arn = format!("arn:aws:personalize:{region}:11111111111{}:dataset/shop/d{dataset}", pool / 2);
-            let resource = serde_json::from_value(json!({
-                "apiVersion": "personalize-operator.io/v1alpha1",
-                "kind": "DatasetImportJob",
-                "metadata": {
-                    "namespace": format!("team-{}", i % 7),
-                    "name": format!("import-{i:03}"),
-                    "uid": format!("{i:03}"),
-                    "resourceVersion": "1",
-                    "creationTimestamp": start(i.try_into()?).to_string(),
-                },
-                "spec": {
-                    "datasetArn": arn,
-                    "dataSource": { "dataLocation": "s3://shop-data/data.csv" },
-                    "roleArn": "arn:aws:iam::111111111111:role/Reader",
-                },
-            }))?;
+            let resource = resource(i.try_into()?, &format!("team-{}", i % 7), &arn)?;
             let duration = Duration::from_secs_f64(600.0 * (0.5 * random.normal()).exp().clamp(0.5, 6.0));
             let mut seen = Duration::ZERO;
             while seen < duration {
@@ -74,20 +57,6 @@ fn imports(timing: &Timing) -> Result<Vec<Import>, Box<dyn Error>> {
             Ok(Import { resource, pool, dataset, occupancy: seen.as_secs() })
         })
         .collect()
-}
-
-fn start(second: u64) -> Timestamp {
-    after(Timestamp::UNIX_EPOCH, Duration::from_secs(second))
-}
-
-/// The resource with a job of this status.
-fn with_job(import: &Import, version: u64, status: Option<&str>) -> Result<DatasetImportJob, Box<dyn Error>> {
-    let request = ImportRequest::of(&import.resource)?;
-    let mut resource = import.resource.clone();
-    resource.metadata.resource_version = Some(version.to_string());
-    let status = json!({ "jobName": request.job_name(1), "datasetImportJobArn": request.job_arn(1).0, "attempts": 1, "status": status });
-    resource.status = Some(serde_json::from_value(status)?);
-    Ok(resource)
 }
 
 /// Runs the queue: resources are reconciled when it wakes them, and imports end after their occupancy.
@@ -104,12 +73,12 @@ fn simulate(imports: &[Import], order: QueueOrder, timing: &Timing) -> Result<Ve
     let mut woken: Vec<AccountRegion> = queue.account_regions();
     loop {
         for pool in woken.drain(..) {
-            for key in queue.admissible(&pool, start(now)) {
+            for key in queue.admissible(&pool, second(now)) {
                 let i = by_name.get(&key.name).copied().unwrap_or_default();
                 let (Some(import), Some(slot)) = (imports.get(i), slots.get_mut(i)) else { continue };
                 let uid = import.resource.metadata.uid.clone().unwrap_or_default();
-                if queue.try_admit(&uid, start(now)) == Admission::Admitted {
-                    queue.observe(&with_job(import, 2, None)?, Trust::Trusted);
+                if queue.try_admit(&uid, second(now)) == Admission::Admitted {
+                    queue.observe(&with_job(&import.resource, 2, None)?, Trust::Trusted);
                     queue.release(&uid);
                     *slot = Slot { from: now, to: now + import.occupancy };
                     ends.push(Reverse((now + import.occupancy, i)));
@@ -119,7 +88,7 @@ fn simulate(imports: &[Import], order: QueueOrder, timing: &Timing) -> Result<Ve
         let Some(Reverse((end, i))) = ends.pop() else { return Ok(slots) };
         now = end;
         if let Some(import) = imports.get(i) {
-            queue.observe(&with_job(import, 3, Some(ACTIVE))?, Trust::Trusted);
+            queue.observe(&with_job(&import.resource, 3, Some(ACTIVE))?, Trust::Trusted);
             woken.push(ImportRequest::of(&import.resource)?.dataset.account_region().clone());
         }
     }
