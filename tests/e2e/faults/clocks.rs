@@ -3,7 +3,8 @@
 use super::host::Host;
 use super::{CREATE, DESCRIBE, assert_imported_once, import_nightly, records_intent, wait_until_not_leader};
 use crate::env::proxy::Fault;
-use crate::env::{TestEnv, eventually, text};
+use crate::env::{TestEnv, eventually, ready_condition, text};
+use jiff::Timestamp;
 use serde_json::json;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -146,7 +147,10 @@ fn fault_108_clock_set_back_or_ahead_delays_nothing() {
         eventually("the operator notices", || operator.log().contains("the wall clock was set").then_some(()));
         env.service.set_durations(0, 0);
         env.wait_for_reason("nightly", "ImportSucceeded");
-        env.wait_for_reason("next", "ImportSucceeded");
+        let next = env.wait_for_reason("next", "ImportSucceeded");
+        let ready = ready_condition(&next).unwrap().last_transition_time.0.as_second();
+        let wall = Timestamp::now().as_second() + offset;
+        assert!((ready - wall).abs() < HOUR / 2, "the status has the time of the new clock: {ready}, {wall}");
         assert_eq!(env.accepted_count(), 2);
         env.check_invariants_settled();
     }

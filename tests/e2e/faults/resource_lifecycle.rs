@@ -667,6 +667,12 @@ fn fault_112_older_import_says_that_a_newer_one_has_replaced_its_data() {
     env.wait_for_message("january", "a newer one has replaced its data");
     assert_eq!(data_current(&env, "january"), "False SupersededBy");
     assert_eq!(data_current(&env, "february"), "True NewestImport");
+    // Without the newer resource only the jobs of the dataset show it.
+    env.delete("february");
+    env.delete("january");
+    env.apply(&manifest);
+    env.wait_for_reason("january", "ImportSucceeded");
+    assert_eq!(data_current(&env, "january"), "False SupersededBy");
     assert_eq!(env.accepted_count(), 2);
     env.check_invariants_settled();
 }
