@@ -11,9 +11,10 @@ ENV RUSTFLAGS="-C target-feature=+crt-static"
 # The dependencies have their own layer, which is rebuilt only when a manifest changes. With --target, RUSTFLAGS don't apply
 # to build scripts, which can't be static.
 COPY Cargo.toml Cargo.lock ./
+COPY tests/bench/Cargo.toml tests/bench/
 COPY tests/control-plane/Cargo.toml tests/control-plane/
 COPY tests/personalize-local/Cargo.toml tests/personalize-local/
-RUN for crate in . tests/control-plane tests/personalize-local; do \
+RUN for crate in . tests/bench tests/control-plane tests/personalize-local; do \
         mkdir -p "$crate/src" && echo '//! A placeholder.' > "$crate/src/lib.rs"; \
     done \
     && printf '//! A placeholder.\nfn main() {}\n' > src/main.rs \
