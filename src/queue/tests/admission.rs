@@ -26,20 +26,14 @@ fn dataset_admits_one_import_at_a_time_oldest_first() {
 fn suspended_or_rejected_resource_blocks_no_other() {
     let mut suspended = resource(1, "a");
     suspended.annotations_mut().insert(crate::api::SUSPEND.into(), "true".into());
-    let mut rejected = resource(2, "b");
-    let mut status = DatasetImportJobStatus::default();
-    conditions::set(&mut status, 1, Reason::AccessDenied, "", at(0));
-    rejected.status = Some(status);
+    let rejected = with_reason(resource(2, "b"), Reason::AccessDenied);
     let mut queue = queue(&[suspended, rejected, resource(3, "a"), resource(4, "b")]);
     assert!(admit(&mut queue, "r003") && admit(&mut queue, "r004"));
 }
 
 #[test]
 fn unready_dataset_keeps_its_order_and_blocks_no_other_dataset() {
-    let mut waits = resource(1, "a");
-    let mut status = DatasetImportJobStatus::default();
-    conditions::set(&mut status, 1, Reason::DatasetNotReady, "", at(0));
-    waits.status = Some(status);
+    let waits = with_reason(resource(1, "a"), Reason::DatasetNotReady);
     let mut queue = Queue::new(1, timing());
     [waits, resource(2, "a"), resource(3, "b")].iter().for_each(|resource| {
         queue.observe(resource, Trust::Trusted);
@@ -104,11 +98,8 @@ fn newer_full_import_into_the_dataset_replaces_the_data_of_older_ones() {
 
 #[test]
 fn import_that_waits_for_the_first_full_one_holds_up_no_other_and_is_woken_by_it() {
-    let mut waiting = resource(1, "a");
+    let mut waiting = with_reason(resource(1, "a"), Reason::WaitingForFullImport);
     waiting.spec.import_mode = ImportMode::Incremental;
-    let mut status = DatasetImportJobStatus::default();
-    conditions::set(&mut status, 1, Reason::WaitingForFullImport, "", at(1));
-    waiting.status = Some(status);
     let mut queue = queue(&[waiting, resource(2, "a")]);
     let region = request(&resource(1, "a")).dataset.account_region().clone();
     assert_eq!(queue.admissible(&region, at(1000)).len(), 1);
@@ -271,10 +262,7 @@ fn invalid_spec_is_counted_and_belongs_to_no_pool() {
 
 #[test]
 fn rejected_resource_is_admitted_after_a_cooldown_that_no_other_resource_ended() {
-    let mut rejected = resource(1, "a");
-    let mut status = DatasetImportJobStatus::default();
-    conditions::set(&mut status, 1, Reason::InvalidInput, "", at(0));
-    rejected.status = Some(status);
+    let rejected = with_reason(resource(1, "a"), Reason::InvalidInput);
     let account_region = request(&rejected).dataset.account_region().clone();
     let mut queue = queue(&[rejected]);
     queue.start_cooldown(&account_region, CooldownCause::Quota, at(1000), |_| Duration::from_secs(60));

@@ -50,14 +50,8 @@ fn events() -> impl Strategy<Value = Event> {
 fn after_event(resource: &DatasetImportJob, event: Event) -> Option<DatasetImportJob> {
     let mut resource = resource.clone();
     Some(match event {
-        Event::Waits(reason) => {
-            resource.status = reason.map(|reason| {
-                let mut status = DatasetImportJobStatus::default();
-                conditions::set(&mut status, 1, reason, "", at(0));
-                status
-            });
-            resource
-        }
+        Event::Waits(None) => resource,
+        Event::Waits(Some(reason)) => with_reason(resource, reason),
         Event::Submits => with_intent(resource),
         Event::Runs => submitted(resource, None),
         Event::Succeeds { incremental, current } => {

@@ -65,6 +65,12 @@ fn with_intent(mut resource: DatasetImportJob) -> DatasetImportJob {
     resource
 }
 
+/// The resource without a job, with this reason.
+fn with_reason(mut resource: DatasetImportJob, reason: Reason) -> DatasetImportJob {
+    conditions::set(resource.status.get_or_insert_default(), 1, reason, "", at(0));
+    resource
+}
+
 fn queue(resources: &[DatasetImportJob]) -> Queue {
     let mut queue = Queue::new(2, timing());
     resources.iter().for_each(|resource| {

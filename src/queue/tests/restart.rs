@@ -62,19 +62,14 @@ fn quarantine_that_ends_early_admits_at_once() {
 #[test]
 fn queue_is_untouched_until_a_status_shows_a_leader() {
     assert!(queue(&[resource(1, "a")]).is_untouched("shop"));
-    for touched in [with_intent(resource(2, "b")), submitted(resource(2, "b"), Some(ACTIVE)), waiting(resource(2, "b"))]
-    {
+    for touched in [
+        with_intent(resource(2, "b")),
+        submitted(resource(2, "b"), Some(ACTIVE)),
+        with_reason(resource(2, "b"), Reason::Queued),
+    ] {
         let queue = queue(&[resource(1, "a"), touched]);
         assert!(!queue.is_untouched("shop") && !queue.is_untouched("") && queue.is_untouched("another"));
     }
-}
-
-/// The resource with the reason Queued.
-fn waiting(mut resource: DatasetImportJob) -> DatasetImportJob {
-    let mut status = DatasetImportJobStatus::default();
-    conditions::set(&mut status, 1, Reason::Queued, "", at(0));
-    resource.status = Some(status);
-    resource
 }
 
 #[test]

@@ -17,6 +17,24 @@ pub(crate) const COLOURS: [RGBColor; 6] = [
 ];
 const PANEL: (u32, u32) = (380, 300);
 
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+/// Draws on a white area of this size, and returns it as SVG.
+pub(crate) fn svg(
+    size: (u32, u32),
+    draw: impl FnOnce(&Area<'_>) -> Result<(), Box<dyn Error>>,
+) -> Result<String, Box<dyn Error>> {
+    let mut svg = String::new();
+    {
+        let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
+        area.fill(&WHITE)?;
+        draw(&area)?;
+        area.present()?;
+    }
+    svg.push('\n');
+    Ok(svg)
+}
+
 /// Panels of lines and points over logarithmic axes. The same name has the same colour in all panels.
 pub(crate) struct Plot {
     /// The titles of the axes.
@@ -40,20 +58,13 @@ impl Plot {
     pub(crate) fn svg(&self) -> Result<String, Box<dyn Error>> {
         let down = self.panels.len().div_ceil(self.across);
         let size = (PANEL.0 * u32::try_from(self.across)?, PANEL.1 * u32::try_from(down)?);
-        let mut svg = String::new();
-        {
-            let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-            area.fill(&WHITE)?;
-            for (panel, area) in self.panels.iter().zip(area.split_evenly((down, self.across))) {
-                self.draw(panel, &area)?;
-            }
-            area.present()?;
-        }
-        svg.push('\n');
-        Ok(svg)
+        svg(size, |area| {
+            let areas = area.split_evenly((down, self.across));
+            self.panels.iter().zip(areas).try_for_each(|(panel, area)| self.draw(panel, &area))
+        })
     }
 
-    fn draw(&self, panel: &Panel, area: &DrawingArea<SVGBackend<'_>, Shift>) -> Result<(), Box<dyn Error>> {
+    fn draw(&self, panel: &Panel, area: &Area<'_>) -> Result<(), Box<dyn Error>> {
         let points = || panel.lines.iter().flat_map(|(_, points)| points);
         let range = |value: fn(&(f64, f64)) -> f64| {
             let min = points().map(value).fold(f64::INFINITY, f64::min);

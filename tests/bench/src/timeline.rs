@@ -1,7 +1,7 @@
 //! Timelines as SVG: who had a slot when.
 
-use crate::plot::COLOURS;
-use plotters::prelude::{ChartBuilder, Color, IntoDrawingArea, Rectangle, SVGBackend, WHITE};
+use crate::plot::{COLOURS, svg};
+use plotters::prelude::{ChartBuilder, Color, Rectangle, WHITE};
 use std::collections::BTreeSet;
 use std::error::Error;
 
@@ -29,11 +29,8 @@ impl Timeline {
         let end = self.bars.iter().map(|bar| bar.to).fold(0.0, f64::max);
         let rows = self.bars.iter().map(|bar| bar.row + 1).max().unwrap_or(1);
         let names: BTreeSet<&str> = self.bars.iter().map(|bar| bar.colour.as_str()).collect();
-        let mut svg = String::new();
-        {
-            let area = SVGBackend::with_string(&mut svg, (1100, 300)).into_drawing_area();
-            area.fill(&WHITE)?;
-            let mut chart = ChartBuilder::on(&area)
+        svg((1100, 300), |area| {
+            let mut chart = ChartBuilder::on(area)
                 .caption(self.title, ("sans-serif", 16))
                 .margin(8)
                 .x_label_area_size(34)
@@ -51,9 +48,7 @@ impl Timeline {
                 chart.draw_series(boxes)?.label(*name).legend(legend);
             }
             chart.configure_series_labels().background_style(WHITE.mix(0.8)).label_font(("sans-serif", 11)).draw()?;
-            area.present()?;
-        }
-        svg.push('\n');
-        Ok(svg)
+            Ok(())
+        })
     }
 }
