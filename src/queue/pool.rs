@@ -241,7 +241,8 @@ impl Pool {
     fn cooldown_obstacle(&self, own: &Entry, shares: &Shares) -> Option<Admission> {
         let cooldown = self.cooldown.as_ref()?;
         let until = cooldown.until();
-        let is_first = self.forecast_with(shares, &own.place).next() == Some(&own.place);
+        let next = self.forecast_with(shares, &own.place).take(self.free()).next();
+        let is_first = next.is_none_or(|first| *first == own.place);
         if until <= self.now && is_first && self.reserved.is_empty() {
             return None;
         }

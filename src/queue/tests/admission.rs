@@ -232,6 +232,18 @@ fn during_a_cooldown_only_the_first_in_line_gets_a_time_to_retry() {
 }
 
 #[test]
+fn while_the_quota_is_used_up_each_resource_gets_the_end_of_the_cooldown() {
+    let mut queue = queue(&["a", "b", "c", "d"].map(|dataset| resource(i64::from(dataset.as_bytes()[0]), dataset)));
+    let account_region = request(&resource(1, "a")).dataset.account_region().clone();
+    assert!(admit(&mut queue, "r097") && admit(&mut queue, "r098"));
+    queue.start_cooldown(&account_region, CooldownCause::Throttled, at(1000), |_| Duration::from_secs(60));
+    for uid in ["r099", "r100"] {
+        let admission = queue.try_admit(uid, at(1000));
+        assert!(matches!(admission, Admission::Pending { until: Some(until), .. } if until == at(1060)), "{uid}");
+    }
+}
+
+#[test]
 fn waiting_time_starts_when_the_resource_may_submit() {
     let account_region = request(&resource(1, "a")).dataset.account_region().clone();
     let mut released = resource(1, "a");
