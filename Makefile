@@ -5,7 +5,7 @@ export CARGO_TERM_COLOR ?= auto
 export RUST_TEST_THREADS ?= 4
 export RUSTDOCFLAGS ?= -D warnings
 
-.PHONY: help demo check test test-static test-unit test-local test-packaging test-e2e test-verification bench soak deny fuzz generate docs image
+.PHONY: help demo check test test-static test-unit test-local test-packaging test-e2e test-verification test-kubernetes-versions bench soak deny fuzz generate docs image
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 20
 
@@ -51,6 +51,14 @@ test-e2e: ## The operator on a real API server and the stand-in service: scenari
 
 test-verification: ## The model checker, and the fuzz targets on random input.
 	cd tests/verification && cargo fmt --all --check && cargo clippy --all-targets -- -D warnings && cargo test
+
+test-kubernetes-versions: ## Admission, policies, lives of resources and the chart on older versions of Kubernetes (VERSIONS="1.31 1.33").
+	cargo build --workspace --bins
+	set -e; for version in $(or $(VERSIONS),1.31 1.33); do \
+		export KUBERNETES_VERSION=$$version; \
+		cargo test --test e2e -- scenarios faults::crd faults::kubernetes faults::resource_lifecycle faults::webhook security::permissions; \
+		cargo test --test packaging -- chart::install chart::tenancy chart::render::api_server; \
+	done
 
 bench: ## What the operator costs: tables, target/bench/*.json, and the plots of docs/performance.md.
 	cargo run --quiet -p bench

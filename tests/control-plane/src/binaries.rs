@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// A Go module that pins programs. Its files are embedded in this binary, so that all checkouts share one cache.
 struct Module {
+    /// The version of Kubernetes whose programs it pins, if it does.
+    kubernetes: Option<&'static str>,
     files: &'static [(&'static str, &'static str)],
     /// Linker flags besides those that strip debug information.
     link: &'static str,
@@ -22,22 +24,37 @@ struct Module {
 /// The name of a program and its Go package.
 type Program = (&'static str, &'static str);
 
-const MODULES: [Module; 4] = [
+/// The versions of Kubernetes that programs are pinned of, oldest first. The last one is used, unless the environment
+/// variable `KUBERNETES_VERSION` names another.
+pub const KUBERNETES_VERSIONS: [&str; 3] = ["1.31", "1.33", "1.36"];
+
+/// The module that pins a version of Kubernetes.
+macro_rules! kubernetes {
+    ($version:literal, $dir:literal, $patch:literal) => {
+        Module {
+            kubernetes: Some($version),
+            files: &[
+                ("go.mod", include_str!(concat!("../go/", $dir, "/go.mod"))),
+                ("go.sum", include_str!(concat!("../go/", $dir, "/go.sum"))),
+            ],
+            link: concat!("-X k8s.io/component-base/version.gitVersion=v", $version, ".", $patch),
+            tags: "",
+            programs: &[
+                ("etcd", "go.etcd.io/etcd/server/v3"),
+                ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
+                ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+                ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+            ],
+        }
+    };
+}
+
+const MODULES: [Module; 6] = [
+    kubernetes!("1.31", "kubernetes-1.31", 14),
+    kubernetes!("1.33", "kubernetes-1.33", 13),
+    kubernetes!("1.36", "kubernetes", 3),
     Module {
-        files: &[
-            ("go.mod", include_str!("../go/kubernetes/go.mod")),
-            ("go.sum", include_str!("../go/kubernetes/go.sum")),
-        ],
-        link: "-X k8s.io/component-base/version.gitVersion=v1.36.3",
-        tags: "",
-        programs: &[
-            ("etcd", "go.etcd.io/etcd/server/v3"),
-            ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
-            ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
-            ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
-        ],
-    },
-    Module {
+        kubernetes: None,
         files: &[
             ("go.mod", include_str!("../go/helm/go.mod")),
             ("go.sum", include_str!("../go/helm/go.sum")),
@@ -48,6 +65,7 @@ const MODULES: [Module; 4] = [
         programs: &[("helm", "helm.sh/helm/v4/cmd/helm"), ("kstatus", "personalize-operator.io/helm/kstatus")],
     },
     Module {
+        kubernetes: None,
         files: &[("go.mod", include_str!("../go/promtool/go.mod")), ("go.sum", include_str!("../go/promtool/go.sum"))],
         link: "",
         // Service discovery pulls in many cloud SDKs and doubles the compile time.
@@ -55,6 +73,7 @@ const MODULES: [Module; 4] = [
         programs: &[("promtool", "github.com/prometheus/prometheus/cmd/promtool")],
     },
     Module {
+        kubernetes: None,
         files: &[
             ("go.mod", include_str!("../go/argocd/go.mod")),
             ("go.sum", include_str!("../go/argocd/go.sum")),
@@ -74,22 +93,27 @@ pub fn path_of(program: &str) -> Result<PathBuf, Error> {
     paths_of(&[program]).map(|mut paths| paths.remove(0))
 }
 
-/// The paths of programs, in the given order. A program comes from `KUBEBUILDER_ASSETS` or `PATH` if its version fits,
-/// else from the cache. Missing programs are built together, so that packages they share compile once. Progress goes to
-/// standard error.
+/// The paths of programs, in the given order. A program comes from `KUBEBUILDER_ASSETS` or `PATH` if its version fits and
+/// `KUBERNETES_VERSION` is not set, else from the cache. Missing programs are built together, so that packages they share
+/// compile once. Progress goes to standard error.
 ///
 /// # Errors
-/// When a program is unknown or can't be built.
+/// When a program is unknown or can't be built, or no programs of `KUBERNETES_VERSION` are pinned.
 pub fn paths_of(programs: &[&str]) -> Result<Vec<PathBuf>, Error> {
+    let wanted = std::env::var("KUBERNETES_VERSION").ok();
+    let version = KUBERNETES_VERSIONS.iter().rfind(|known| wanted.as_ref().is_none_or(|wanted| wanted == *known));
+    let version = version.ok_or_else(|| Error::UnknownVersion(wanted.clone().unwrap_or_default()))?;
+    let is_used = |module: &&Module| module.kubernetes.is_none_or(|of| of == *version);
     let mut paths = Vec::new();
-    let mut modules: Vec<(&Module, Vec<Program>)> = MODULES.iter().map(|module| (module, Vec::new())).collect();
+    let mut modules: Vec<(&Module, Vec<Program>)> =
+        MODULES.iter().filter(is_used).map(|module| (module, Vec::new())).collect();
     for name in programs {
         let found = modules.iter_mut().find_map(|(module, missing)| {
             let program = module.programs.iter().find(|(known, _)| known == name)?;
             Some((module_dir(module).join(name), *program, missing))
         });
         let (cached, program, missing) = found.ok_or_else(|| Error::Unknown((*name).into()))?;
-        let path = installed(name).unwrap_or(cached);
+        let path = installed(name).filter(|_| wanted.is_none()).unwrap_or(cached);
         if !path.is_file() {
             missing.push(program);
         }
@@ -125,7 +149,7 @@ fn version_fits(program: &str, file: &Path) -> bool {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let mut numbers = text.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse::<u32>().ok());
     let (major, minor) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if program == "etcd" { (major, minor) >= (3, 5) } else { major == 1 && minor >= 33 }
+    if program == "etcd" { (major, minor) >= (3, 5) } else { major == 1 && minor >= 31 }
 }
 
 /// The cache directory of a module. Its name depends on the module's files, the build options and the machine type.

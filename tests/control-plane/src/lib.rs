@@ -8,7 +8,7 @@ mod certificates;
 mod child_guard;
 mod instance;
 
-pub use binaries::{path_of, paths_of};
+pub use binaries::{KUBERNETES_VERSIONS, path_of, paths_of};
 pub use child_guard::ChildGuard;
 pub use instance::{Component, ControlPlane, shared};
 
@@ -32,6 +32,9 @@ pub enum Error {
     /// The program is not in the list of pinned programs.
     #[error("unknown program {0:?}; `control-plane path --help` lists the known ones")]
     Unknown(String),
+    /// No programs of this version of Kubernetes are pinned.
+    #[error("KUBERNETES_VERSION={0}: the pinned versions are {versions}", versions = KUBERNETES_VERSIONS.join(", "))]
+    UnknownVersion(String),
     /// The Go compiler failed.
     #[error("building {programs} failed; the full output is above, its end is: {output}")]
     Build {

@@ -4,7 +4,7 @@ use super::helm::{chart, file, helm, merged, read};
 use super::pods::Pods;
 use crate::env::personalize_local::{ACCESS_KEY, SECRET_KEY};
 use crate::env::{TestEnv, eventually, shared_control_plane, text};
-use control_plane::ControlPlane;
+use control_plane::{ControlPlane, KUBERNETES_VERSIONS};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -241,6 +241,18 @@ fn missing_permission_keeps_the_release_unready() {
 #[test]
 fn wrong_path_of_the_readiness_probe_keeps_the_release_unready() {
     never_ready("templates/deployment.yaml", "path: /readyz", "path: /nowhere", "leading");
+}
+
+#[test]
+fn chart_demands_the_oldest_version_of_kubernetes_that_is_tested() {
+    let metadata: Value = serde_yaml::from_str(&read("charts/personalize-operator/Chart.yaml")).unwrap();
+    assert_eq!(metadata["kubeVersion"], format!(">={}.0-0", KUBERNETES_VERSIONS[0]));
+    let docs = read("docs/installation.md");
+    assert!(docs.contains(&format!("It needs Kubernetes {} or newer.", KUBERNETES_VERSIONS[0])), "{docs}");
+    let rows: Vec<&str> = docs.lines().filter(|line| line.contains("`make test")).collect();
+    for version in KUBERNETES_VERSIONS {
+        assert!(rows.iter().any(|row| row.contains(version)), "{version}: {rows:?}");
+    }
 }
 
 #[test]

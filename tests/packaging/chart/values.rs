@@ -78,7 +78,7 @@ values comes from `values.yaml`.
     helm install personalize-operator charts/personalize-operator --namespace personalize-operator --create-namespace --wait
     helm test personalize-operator --namespace personalize-operator
 
-The chart needs Kubernetes 1.33 or newer and Helm 3.17 or newer; its tests use Helm 4. The pods meet the restricted Pod
+The chart needs Kubernetes 1.31 or newer and Helm 3.17 or newer; its tests use Helm 4. The pods meet the restricted Pod
 Security Standard.
 
 ## AWS credentials
