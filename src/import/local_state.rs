@@ -25,7 +25,7 @@ pub struct LocalState {
     /// When the next poll of the running job is due.
     pub next_poll: Option<Timestamp>,
     /// How long earlier imports into the dataset took.
-    pub expected_duration: Option<Duration>,
+    pub durations: Vec<Duration>,
     /// The service has no job for the first attempt.
     pub no_job_found: bool,
     /// How often in a row the service refused a job name as taken.

@@ -22,7 +22,7 @@
 //! ```
 //!
 //! [`plan`](mod@plan) decides, [`phase`] says how far an import has come, [`trust`] whether a status is trusted,
-//! [`timing`] when to poll and to try again, and [`local_state`] what the process remembers. `submit` is the protocol
+//! [`poll_schedule`] when to poll, [`timing`] when to try again, and [`local_state`] what the process remembers. `submit` is the protocol
 //! above, `adopt` finds existing jobs, `ownership` says whose they are, `poll` follows a running job, and `outcome`
 //! builds the status and its messages.
 
@@ -34,6 +34,7 @@ mod ownership;
 pub mod phase;
 pub mod plan;
 mod poll;
+pub mod poll_schedule;
 pub mod request;
 mod submit;
 #[cfg(test)]
@@ -46,6 +47,7 @@ pub use local_state::{LocalState, UserInputs};
 pub use outcome::POLL_FAILED;
 pub use phase::Phase;
 pub use plan::{AfterWrite, Effect, Next, Observations, ObservedJob, Outcome, Requeue, plan};
+pub use poll_schedule::PollSchedule;
 pub use request::ImportRequest;
 pub use timing::{Backoff, Severity, Timing};
 pub use trust::{MANAGER, Trust, compact_managed_fields};

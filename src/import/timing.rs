@@ -12,6 +12,7 @@
 //! assert_eq!(backoff.until(), None);
 //! ```
 
+use super::poll_schedule::PollSchedule;
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 
@@ -76,31 +77,16 @@ impl Timing {
         spread(exponential(min, max, failures), jitter)
     }
 
+    /// The interval until the next poll of a job of this age, by the durations of earlier imports if they are known.
+    #[must_use]
+    pub fn poll(&self, age: Duration, earlier: Option<&[Duration]>) -> Duration {
+        PollSchedule::new(self, earlier.unwrap_or_default()).interval(age)
+    }
+
     /// The delay between CREATE FAILED and the next attempt, after this many attempts (from 1).
     #[must_use]
     pub fn retry(&self, attempts: i32) -> Duration {
         exponential(self.retry_min, self.rejected_max, attempts.max(1).unsigned_abs())
-    }
-
-    /// The interval until the next poll of a job of this age.
-    ///
-    /// The interval grows with the age. If earlier imports show how long one takes (`expected`), polls are sparse
-    /// before that and dense around it.
-    #[must_use]
-    pub fn poll(&self, age: Duration, expected: Option<Duration>) -> Duration {
-        let interval = |from: Duration| (from / 10).clamp(self.poll_min, self.poll_max);
-        let Some(expected) = expected else {
-            return interval(age);
-        };
-        let early = expected.mul_f64(0.8);
-        let late = expected.mul_f64(1.2);
-        if age < early {
-            (early - age).clamp(self.poll_min, self.poll_max)
-        } else if age < late {
-            interval(expected / 4)
-        } else {
-            interval(age - late + expected / 4)
-        }
     }
 }
 
@@ -177,24 +163,6 @@ mod tests {
     }
 
     #[test]
-    fn poll_interval_grows_with_the_age_of_the_job() {
-        let timing = timing();
-        assert_eq!(timing.poll(secs(0), None), secs(15));
-        assert_eq!(timing.poll(secs(1000), None), secs(100));
-        assert_eq!(timing.poll(secs(1_000_000), None), secs(300));
-    }
-
-    #[test]
-    fn polls_are_sparse_before_the_expected_end_and_dense_around_it() {
-        let timing = timing();
-        let expected = Some(secs(1000));
-        assert_eq!(timing.poll(secs(0), expected), secs(300));
-        assert_eq!(timing.poll(secs(700), expected), secs(100));
-        assert_eq!(timing.poll(secs(1000), expected), secs(25));
-        assert_eq!(timing.poll(secs(100_000), expected), secs(300));
-    }
-
-    #[test]
     fn backoff_keeps_counting_after_a_delay_ends_until_it_is_reset() {
         let mut backoff = Backoff::default();
         let delay = |failures: u32| secs(failures.into());
@@ -209,13 +177,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_delay_is_within_its_bounds(failures: u32, jitter: f64, attempts: i32, age in 0_u64..1 << 40, expected in proptest::option::of(0_u64..1 << 40)) {
+        fn every_delay_is_within_its_bounds(failures: u32, jitter: f64, attempts: i32) {
             let timing = timing();
             prop_assert!(timing.backoff(Severity::Transient, failures, jitter) <= timing.backoff_max);
             prop_assert!(timing.backoff(Severity::NeedsUser, failures, jitter) >= timing.rejected_min / 2);
             prop_assert!(timing.retry(attempts) <= timing.rejected_max);
-            let poll = timing.poll(secs(age), expected.map(secs));
-            prop_assert!((timing.poll_min..=timing.poll_max).contains(&poll));
         }
     }
 }

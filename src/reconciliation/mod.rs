@@ -36,13 +36,14 @@ pub use drive::{Executor, Stopped, drive};
 
 use crate::api::conditions::{Reason, State};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus, Tag};
+use crate::import::poll_schedule::durations;
 use crate::import::request::requested_at;
 use crate::import::timing::{after, since, spread};
 use crate::import::{
     Admission, AfterWrite, Effect, ImportRequest, Key, LocalState, Next, Observations, ObservedJob, Outcome, Requeue,
     Severity, Timing, UserInputs, plan,
 };
-use crate::personalize::{ACTIVE, Dataset, ErrorKind, JobSummary, ServiceError};
+use crate::personalize::{Dataset, ErrorKind, JobSummary, ServiceError};
 use crate::queue::Queue;
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -295,7 +296,7 @@ impl Reconciliation {
 
     fn jobs_listed(&mut self, jobs: Result<Vec<JobSummary>, ServiceError>, queue: &Queue) {
         if let (Ok(jobs), Some(request)) = (&jobs, self.request()) {
-            self.local.expected_duration = median_duration(jobs);
+            self.local.durations = durations(jobs);
             // The queue knows the age of imports whose resources exist: no need to read the tags of their jobs.
             let known = queue.requested_at(&request.dataset);
             let known =
@@ -362,6 +363,9 @@ impl Reconciliation {
         local.note_intent(self.resource.status.as_ref(), now);
         local.note_retry(self.resource.status.as_ref(), now, timing);
         local.next_poll = if let Requeue::At(at) = requeue { Some(at) } else { None };
+        if requeue == Requeue::AwaitChange {
+            local.durations = Vec::new();
+        }
         let delay = match requeue {
             Requeue::AwaitChange => None,
             Requeue::At(at) => Some(since(now, at)),
@@ -426,17 +430,6 @@ impl Reconciliation {
         let frees_others = queue.requeue_failed(&uid, after(now, delay), skip, local.write_unconfirmed);
         Finished { requeue_after: Some(delay), frees_others }
     }
-}
-
-/// How long imports into a dataset take: the median of the jobs that succeeded.
-fn median_duration(jobs: &[JobSummary]) -> Option<Duration> {
-    let mut durations: Vec<Duration> = jobs
-        .iter()
-        .filter(|job| job.status == ACTIVE)
-        .filter_map(|job| Some(since(job.created?, job.updated?)))
-        .collect();
-    durations.sort_unstable();
-    durations.get(durations.len() / 2).copied()
 }
 
 #[cfg(test)]

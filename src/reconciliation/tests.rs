@@ -3,6 +3,7 @@
 use super::*;
 use crate::api::conditions;
 use crate::import::MANAGER;
+use crate::personalize::ACTIVE;
 use crate::testing::{self, set_status_manager, spec, timing};
 
 fn written_by(manager: &str) -> DatasetImportJob {

@@ -298,15 +298,15 @@ pub fn observations(request: &ImportRequest) -> impl Strategy<Value = Observatio
 /// What a process may remember of this resource.
 pub fn local_state(resource: &DatasetImportJob) -> impl Strategy<Value = LocalState> + use<> {
     let inputs = prop_oneof![Just(UserInputs::of(resource)), Just(UserInputs::default())];
-    let expected = of((0..1_u64 << 40).prop_map(Duration::from_secs));
+    let durations = vec((0..1_u64 << 40).prop_map(Duration::from_secs), 0..4);
     let intent = of((1..4_i32, moment(), moment()));
-    (of(moment()), any::<bool>(), any::<bool>(), of((moment(), inputs)), expected, intent).prop_map(
-        |(last_polled, no_job_found, finished_before, backoff, expected_duration, intent)| {
+    (of(moment()), any::<bool>(), any::<bool>(), of((moment(), inputs)), durations, intent).prop_map(
+        |(last_polled, no_job_found, finished_before, backoff, durations, intent)| {
             let mut local = LocalState {
                 last_polled,
                 no_job_found,
                 finished_before,
-                expected_duration,
+                durations,
                 intent: intent.map(|(attempt, time, seen)| KnownIntent { attempt, time, seen }),
                 ..LocalState::default()
             };

@@ -60,11 +60,12 @@ impl Plot {
         let size = (PANEL.0 * u32::try_from(self.across)?, PANEL.1 * u32::try_from(down)?);
         svg(size, |area| {
             let areas = area.split_evenly((down, self.across));
-            self.panels.iter().zip(areas).try_for_each(|(panel, area)| self.draw(panel, &area))
+            self.panels.iter().zip(areas).enumerate().try_for_each(|(i, (panel, area))| self.draw(panel, i == 0, &area))
         })
     }
 
-    fn draw(&self, panel: &Panel, area: &Area<'_>) -> Result<(), Box<dyn Error>> {
+    /// Draws a panel; the first one has the legend.
+    fn draw(&self, panel: &Panel, is_first: bool, area: &Area<'_>) -> Result<(), Box<dyn Error>> {
         let points = || panel.lines.iter().flat_map(|(_, points)| points);
         let range = |value: fn(&(f64, f64)) -> f64| {
             let min = points().map(value).fold(f64::INFINITY, f64::min);
@@ -77,7 +78,14 @@ impl Plot {
             .x_label_area_size(34)
             .y_label_area_size(46)
             .build_cartesian_2d(range(|point| point.0), range(|point| point.1))?;
-        chart.configure_mesh().x_desc(self.axes.0).y_desc(self.axes.1).light_line_style(WHITE).draw()?;
+        chart
+            .configure_mesh()
+            .x_desc(self.axes.0)
+            .y_desc(self.axes.1)
+            .x_label_formatter(&label)
+            .y_label_formatter(&label)
+            .light_line_style(WHITE)
+            .draw()?;
         for (i, (name, points)) in panel.lines.iter().enumerate() {
             let colour = COLOURS[i % COLOURS.len()];
             let series = if points.len() == 1 {
@@ -87,7 +95,15 @@ impl Plot {
             };
             series.label(*name).legend(move |(x, y)| PathElement::new([(x, y), (x + 12, y)], colour.stroke_width(3)));
         }
-        chart.configure_series_labels().background_style(WHITE.mix(0.8)).label_font(("sans-serif", 11)).draw()?;
+        if is_first {
+            chart.configure_series_labels().background_style(WHITE.mix(0.8)).label_font(("sans-serif", 11)).draw()?;
+        }
         Ok(())
     }
+}
+
+/// The label of a value on a logarithmic axis: for 1, 2 and 5 in each decade.
+fn label(value: &f64) -> String {
+    let text = format!("{value:.0}");
+    if text.starts_with(['1', '2', '5']) { text } else { String::new() }
 }

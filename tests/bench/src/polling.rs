@@ -1,59 +1,116 @@
-//! The poll schedule: calls of a job against the delay until its end is seen.
+//! The poll schedule: polls of a job against the delay until its end is seen.
 
 use crate::plot::{Panel, Plot};
 use crate::random::Random;
 use crate::report::Report;
-use personalize_operator::import::Timing;
+use personalize_operator::import::{PollSchedule, Timing};
 use std::error::Error;
 use std::time::Duration;
 
-/// How many jobs of each distribution are simulated.
-const JOBS: usize = 2000;
+/// How many datasets of each distribution are simulated. Each has its own size.
+const DATASETS: usize = 20;
+/// How many imports into a dataset the operator knows.
+const HISTORY: usize = 20;
+/// How many further imports into it are simulated.
+const JOBS: usize = 50;
+/// The mean delay of polls every 30 seconds.
+const DELAY: f64 = 15.0;
+/// The densities of polls along a curve; 1 is what the operator uses.
+const DENSITIES: [f64; 11] = [0.35, 0.5, 0.7, 1.0, 1.5, 2.2, 3.5, 6.0, 10.0, 20.0, 40.0];
 
-/// A poll schedule: from the age of a job to the interval until its next poll, in seconds.
-type Schedule<'a> = &'a dyn Fn(f64) -> f64;
+/// How long imports take: name, and durations in minutes.
+type Distribution = (&'static str, fn(&mut Random) -> f64);
 
-/// How long imports take, in minutes.
-struct Distribution {
-    name: &'static str,
-    sample: fn(&mut Random) -> f64,
-}
-
-const DISTRIBUTIONS: [Distribution; 6] = [
-    Distribution { name: "always 10 min", sample: |_| 10.0 },
-    Distribution { name: "always 60 min", sample: |_| 60.0 },
-    Distribution { name: "always 6 h", sample: |_| 360.0 },
-    Distribution { name: "log-normal around 15 min", sample: |random| 15.0 * (0.25 * random.normal()).exp() },
-    Distribution { name: "log-normal around 60 min", sample: |random| 60.0 * (0.25 * random.normal()).exp() },
-    Distribution {
-        name: "bimodal: 10 min or 60 min",
-        sample: |random| if random.uniform() < 0.5 { 10.0 } else { 60.0 } * (0.05 * random.normal()).exp(),
-    },
+const DISTRIBUTIONS: [Distribution; 9] = [
+    ("constant, 5 min", |_| 5.0),
+    ("constant, 10 min", |_| 10.0),
+    ("constant, 60 min", |_| 60.0),
+    ("constant, 5 h", |_| 300.0),
+    ("log-normal, 15 min ± 10 %", |random| 15.0 * (0.1 * random.normal()).exp()),
+    ("log-normal, 60 min ± 10 %", |random| 60.0 * (0.1 * random.normal()).exp()),
+    ("log-normal, 60 min ± 30 %", |random| 60.0 * (0.3 * random.normal()).exp()),
+    ("bimodal, 10 and 60 min", |random| bimodal(random, 10.0, 60.0)),
+    ("bimodal, 20 min and 5 h", |random| bimodal(random, 20.0, 300.0)),
 ];
 
-impl Distribution {
-    /// Durations in seconds. The service's clock is not in step with polls, so each is spread over half a minute.
-    fn durations(&self) -> Vec<f64> {
-        let mut random = Random::new();
-        (0..JOBS)
-            .map(|_| ((self.sample)(&mut random) * 60.0 + 30.0 * random.uniform()).clamp(300.0, 21_600.0))
-            .collect()
+fn bimodal(random: &mut Random, short: f64, long: f64) -> f64 {
+    let around = if random.uniform() < 0.5 { short } else { long };
+    around * (0.03 * random.normal()).exp()
+}
+
+/// A dataset: earlier imports and further ones, in seconds.
+struct Dataset {
+    history: Vec<Duration>,
+    jobs: Vec<f64>,
+}
+
+impl Dataset {
+    /// A dataset of its own size, from 10 % smaller to 10 % larger. Durations vary by half a minute at least.
+    fn sample((_, minutes): Distribution, random: &mut Random) -> Self {
+        let size = 0.9 + 0.2 * random.uniform();
+        let mut duration = || (60.0 * size * minutes(random) + 30.0 * random.uniform()).clamp(270.0, 21_600.0);
+        let history = (0..HISTORY).map(|_| Duration::from_secs_f64(duration())).collect();
+        Self { history, jobs: (0..JOBS).map(|_| duration()).collect() }
     }
+}
+
+/// The ages at which a job is polled, until it has run this long.
+fn times(until: f64, interval: impl Fn(f64) -> f64) -> Vec<f64> {
+    std::iter::successors(Some(interval(0.0)), |age| (*age < until).then(|| age + interval(*age))).collect()
+}
+
+fn schedule_times(until: f64, schedule: &PollSchedule) -> Vec<f64> {
+    times(until, |age| schedule.interval(Duration::from_secs_f64(age)).as_secs_f64())
 }
 
 /// The mean number of polls of a job, and the mean delay in seconds until its end is seen.
-fn simulate(durations: &[f64], schedule: Schedule<'_>) -> (f64, f64) {
-    let (mut polls, mut delay) = (0_u32, 0.0);
-    for duration in durations {
-        let mut age = 0.0;
-        while age < *duration {
-            age += schedule(age);
-            polls += 1;
+fn simulate(datasets: &[Dataset], times_of: impl Fn(&Dataset) -> Vec<f64>) -> (f64, f64) {
+    let (mut polls, mut delay, mut jobs) = (0.0, 0.0, 0.0);
+    for dataset in datasets {
+        let times = times_of(dataset);
+        for duration in &dataset.jobs {
+            let last = times.partition_point(|at| at < duration).min(times.len() - 1);
+            polls += f64::from(u32::try_from(last + 1).unwrap_or(u32::MAX));
+            delay += times[last] - duration;
+            jobs += 1.0;
         }
-        delay += age - duration;
     }
-    let jobs = f64::from(u32::try_from(durations.len()).unwrap_or(u32::MAX));
-    (f64::from(polls) / jobs, delay / jobs)
+    (polls / jobs, delay / jobs)
+}
+
+/// Polls at a mean delay of 15 s, between the points of a curve of delays and polls.
+fn at_delay(curve: &[(f64, f64)]) -> f64 {
+    let between = |pair: &[(f64, f64)]| {
+        let ((from, more), (to, fewer)) = if pair[0].0 < pair[1].0 { (pair[0], pair[1]) } else { (pair[1], pair[0]) };
+        let part = (DELAY.ln() - from.ln()) / (to.ln() - from.ln());
+        (from <= DELAY && DELAY <= to).then(|| (more.ln() + part * (fewer.ln() - more.ln())).exp())
+    };
+    let lowest = curve.windows(2).filter_map(between).fold(f64::INFINITY, f64::min);
+    // Where the fewest polls have a shorter delay, they count.
+    if lowest.is_finite() { lowest } else { curve.iter().map(|point| point.1).fold(f64::INFINITY, f64::min) }
+}
+
+/// The fewest polls at a mean delay of 15 s for who knows the distribution of one dataset: (∫ √(f S))² / 2 / delay, where
+/// f is the density of the durations and S the part that is longer.
+fn floor((_, minutes): Distribution) -> f64 {
+    const SAMPLES: u32 = 20_000;
+    let mut random = Random::new(2);
+    let mut durations: Vec<f64> = (0..SAMPLES).map(|_| 60.0 * minutes(&mut random) + 30.0 * random.uniform()).collect();
+    durations.sort_by(f64::total_cmp);
+    let count_to = |at: f64| f64::from(u32::try_from(durations.partition_point(|d| *d <= at)).unwrap_or(u32::MAX));
+    let width = 30.0;
+    let first = durations[0] - 1.0;
+    let bins =
+        (1..).map(|i| first + width * f64::from(i)).take_while(|end| end - width < durations[durations.len() - 1]);
+    let sum: f64 = bins
+        .map(|end| {
+            let ended = (count_to(end) - count_to(end - width)) / f64::from(SAMPLES);
+            let running = 1.0 - count_to(end - width / 2.0) / f64::from(SAMPLES);
+            (ended * width * running).sqrt()
+        })
+        .sum();
+    // The last poll of a job comes half an interval late on average.
+    sum * sum / 2.0 / DELAY + 0.5
 }
 
 /// Runs the measurement.
@@ -61,24 +118,49 @@ pub(crate) fn measure() -> Result<Report, Box<dyn Error>> {
     let timing = Timing::default();
     let (mut rows, mut panels) = (Vec::new(), Vec::new());
     for distribution in DISTRIBUTIONS {
-        let durations = distribution.durations();
-        let own = simulate(&durations, &|age| timing.poll(Duration::from_secs_f64(age), None).as_secs_f64());
-        let fixed = |interval: f64| simulate(&durations, &|_| interval);
-        let swap = |(polls, delay): (f64, f64)| (delay, polls);
-        let every_30_s = fixed(30.0);
-        rows.push((distribution.name.to_owned(), vec![own.0, own.1, every_30_s.0, every_30_s.1]));
+        let mut random = Random::new(1);
+        let datasets: Vec<Dataset> = (0..DATASETS).map(|_| Dataset::sample(distribution, &mut random)).collect();
+        let longest = datasets.iter().flat_map(|dataset| &dataset.jobs).copied().fold(0.0, f64::max);
+        let fixed = |interval: f64| simulate(&datasets, |_| times(longest, |_| interval));
+        // The Step Functions of the AWS solution: 60 s, and 2 % more after each poll.
+        let exponential = simulate(&datasets, |_| times(longest, |age| 60.0 + 0.02 * age));
+        let curve = |with_history: bool| {
+            DENSITIES.map(|density| {
+                let schedule = |history: &[Duration]| PollSchedule::new(&timing, history).with_density(density);
+                let new = schedule_times(longest, &schedule(&[]));
+                simulate(&datasets, |dataset| {
+                    if with_history { schedule_times(longest, &schedule(&dataset.history)) } else { new.clone() }
+                })
+            })
+        };
+        let (first, known) = (curve(false), curve(true));
+        let swapped = |points: &[(f64, f64)]| points.iter().map(|(polls, delay)| (*delay, *polls)).collect::<Vec<_>>();
+        let (first_curve, known_curve) = (swapped(&first), swapped(&known));
+        let used = DENSITIES.iter().position(|density| *density == 1.0).unwrap_or(0);
+        let numbers = vec![
+            fixed(30.0).0,
+            first[used].0,
+            first[used].1,
+            at_delay(&first_curve),
+            known[used].0,
+            known[used].1,
+            at_delay(&known_curve),
+            floor(distribution),
+        ];
+        rows.push((distribution.0.to_owned(), numbers));
         panels.push(Panel {
-            title: distribution.name.to_owned(),
+            title: distribution.0.to_owned(),
             lines: vec![
-                ("fixed interval", [30.0, 60.0, 120.0].map(|interval| swap(fixed(interval))).to_vec()),
-                ("operator", vec![swap(own)]),
+                ("every 30, 60, 120 s", swapped(&[fixed(30.0), fixed(60.0), fixed(120.0)])),
+                ("60 s, then 2 % more", swapped(&[exponential])),
+                ("first import", first_curve),
+                ("20 earlier imports", known_curve),
+                ("as used", swapped(&[first[used]])),
+                ("as used, 20 earlier", swapped(&[known[used]])),
             ],
         });
     }
     let plot = Plot { axes: ("mean delay in seconds", "polls of a job"), across: 3, panels };
-    Ok(Report {
-        columns: &["polls", "delay in s", "30 s: polls", "30 s: delay"],
-        rows,
-        plot: ("polling.svg", plot.svg()?),
-    })
+    let columns = &["every 30 s", "first", "delay", "at 15 s", "known", "its delay", "known at 15 s", "floor at 15 s"];
+    Ok(Report { columns, rows, plot: ("polling.svg", plot.svg()?) })
 }

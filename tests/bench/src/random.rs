@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-/// SplitMix64.
+/// A generator (SplitMix64).
 pub(crate) struct Random(u64);
 
 impl Random {
-    pub(crate) fn new() -> Self {
-        Self(1)
+    /// A generator with this seed.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
     }
 
     /// A number in 0..1.

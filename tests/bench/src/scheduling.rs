@@ -39,7 +39,7 @@ struct Slot {
 }
 
 fn imports(timing: &Timing) -> Result<Vec<Import>, Box<dyn Error>> {
-    let mut random = Random::new();
+    let mut random = Random::new(1);
     let datasets: Vec<usize> =
         DATASETS.iter().enumerate().flat_map(|(pool, count)| std::iter::repeat_n(pool, *count)).collect();
     (0..RESOURCES)
