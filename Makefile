@@ -61,6 +61,8 @@ test-kubernetes-versions: ## Admission, policies, lives of resources and the cha
 	done
 
 bench: ## What the operator costs: tables, target/bench/*.json, and the plots of docs/performance.md.
+	cargo build --workspace --bins
+	cargo test --test e2e -- --nocapture cost::
 	cargo run --quiet -p bench
 
 soak: ## A random workload with faults and kills for MINUTES=10, then a check of all invariants; SOAK_SEED= repeats one.

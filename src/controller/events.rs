@@ -5,7 +5,7 @@
 
 use crate::api::conditions::{Reason, State, ready_message};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus};
-use crate::import::POLL_FAILED;
+use crate::import::{JOB_RUNNING, POLL_FAILED};
 use crate::personalize::{AccountRegion, DatasetArn, ServiceError};
 use crate::redact::{sanitize, sanitize_display};
 use jiff::Timestamp;
@@ -95,6 +95,8 @@ pub(crate) fn events_for(
     let publish = match reason {
         // Announced by `Submitted`, or too short-lived to be useful.
         Reason::Submitting | Reason::Pending => (create_failed || !new_reason) && new_note,
+        // It has started as expected; the status shows it.
+        Reason::Importing if note == JOB_RUNNING && old_reason == Some(Reason::Pending) => false,
         // The wait continues for another cause; the status shows it.
         Reason::Queued | Reason::DatasetNotReady => new_reason || create_failed && new_note,
         _ => new_reason || new_note,
@@ -379,7 +381,8 @@ mod tests {
                 Some(&rejected),
                 vec!["Warning InvalidInput: no"],
             ),
-            ("job started", pending, running.clone(), None, vec!["Normal Importing: i"]),
+            ("job started", pending.clone(), with_job("a", Reason::Importing, JOB_RUNNING), None, vec![]),
+            ("job started in an unknown state", pending, running.clone(), None, vec!["Normal Importing: i"]),
             (
                 "poll failed",
                 running.clone(),

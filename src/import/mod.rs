@@ -44,7 +44,7 @@ pub mod trust;
 
 pub use admission::{Admission, CooldownCause, Key};
 pub use local_state::{LocalState, UserInputs};
-pub use outcome::POLL_FAILED;
+pub use outcome::{JOB_RUNNING, POLL_FAILED};
 pub use phase::Phase;
 pub use plan::{AfterWrite, Effect, Next, Observations, ObservedJob, Outcome, Requeue, plan};
 pub use poll_schedule::PollSchedule;

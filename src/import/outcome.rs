@@ -14,6 +14,12 @@ use crate::redact::sanitize;
 /// The start of the message while a running job can't be polled.
 pub const POLL_FAILED: &str = "the job can't be polled at the moment";
 
+/// The message until the job starts.
+pub(super) const JOB_ACCEPTED: &str = "the service accepted the job and has not started it yet";
+
+/// The message while the job runs.
+pub const JOB_RUNNING: &str = "the service is importing the data";
+
 const DATA_IMPORTED: &str = "the data is in the dataset";
 
 /// The message of DataCurrent while it is True.
@@ -134,20 +140,25 @@ impl Planner<'_> {
                 return self.finish_retrying(status);
             }
             CREATE_FAILED => (Reason::ImportFailed, self.failed_message(&status), Requeue::AwaitChange),
-            CREATE_PENDING => (
-                Reason::Pending,
-                "the service accepted the job and has not started it yet".into(),
-                self.requeue_for_poll(job),
-            ),
-            CREATE_IN_PROGRESS => {
-                (Reason::Importing, "the service is importing the data".into(), self.requeue_for_poll(job))
+            // The times of a job are not worth a write of their own: they are recorded when it starts.
+            CREATE_PENDING if self.is_recorded_as_pending(attempt) => {
+                return self.finish_with_reason(Reason::Pending, JOB_ACCEPTED, self.requeue_for_poll(job));
             }
+            CREATE_PENDING => (Reason::Pending, JOB_ACCEPTED.into(), self.requeue_for_poll(job)),
+            CREATE_IN_PROGRESS => (Reason::Importing, JOB_RUNNING.into(), self.requeue_for_poll(job)),
             other => {
                 let message = format!("unknown job status {other:?}; the operator keeps polling");
                 (Reason::Importing, message, self.requeue_for_poll(job))
             }
         };
         self.finish(status, reason, &message, requeue)
+    }
+
+    /// Whether the status says already that the job of this attempt is pending.
+    fn is_recorded_as_pending(&self, attempt: i32) -> bool {
+        self.recorded.status.as_deref() == Some(CREATE_PENDING)
+            && self.recorded.dataset_import_job_arn.as_ref() == Some(&self.request.job_arn(attempt).0)
+            && self.recorded.last_handled_retry_at == self.handled_retry()
     }
 
     /// Finishes a successful import, and says whether the dataset still holds its data.

@@ -104,7 +104,7 @@ impl Planner<'_> {
     }
 
     /// When the next poll is due, after a poll at `polled` of a job created at `created`.
-    fn poll_after(&self, polled: Timestamp, created: Option<Timestamp>) -> Timestamp {
+    pub(super) fn poll_after(&self, polled: Timestamp, created: Option<Timestamp>) -> Timestamp {
         let age = created.map_or_else(Default::default, |created| since(created, polled));
         after(polled, self.timing.poll(age, Some(&self.local.durations)))
     }
@@ -115,7 +115,8 @@ impl Planner<'_> {
             return Some(until);
         }
         let polled = self.local.last_polled?;
-        let created = self.recorded.creation_date_time.as_ref().map(|t| t.0);
+        let submitted = self.recorded.submission.as_ref().map(|intent| &intent.time);
+        let created = self.recorded.creation_date_time.as_ref().or(submitted).map(|time| time.0);
         let due = self.poll_after(polled, created);
         (due > self.now).then_some(due)
     }

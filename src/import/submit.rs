@@ -6,14 +6,16 @@
 
 use super::admission::{Admission, CooldownCause};
 use super::adopt::ExistingJob;
-use super::outcome::dataset_state;
+use super::outcome::{JOB_ACCEPTED, dataset_state};
 use super::ownership::Ownership;
 use super::phase::is_intent_fresh;
 use super::plan::{AfterWrite, Effect, Next, Observations, ObservedJob, Plan, Planner, Requeue};
 use super::timing::{Severity, after};
 use crate::api::conditions::{self, Reason, State};
 use crate::api::{DatasetImportJobStatus, ImportMode, Submission};
-use crate::personalize::{ACTIVE, CREATE_FAILED, Dataset, ErrorKind, JobSummary, ServiceError, has_ended};
+use crate::personalize::{
+    ACTIVE, CREATE_FAILED, CREATE_PENDING, Dataset, ErrorKind, JobSummary, ServiceError, has_ended,
+};
 use crate::redact::sanitize;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::convert::Infallible;
@@ -142,7 +144,8 @@ impl Planner<'_> {
     /// The service accepted the job. This is recorded before anything else happens.
     fn accepted(&self, attempt: i32) -> Next {
         let status = DatasetImportJobStatus {
-            status: None,
+            // The first state of every job.
+            status: Some(CREATE_PENDING.into()),
             failure_reason: None,
             job_name: Some(self.request.job_name(attempt)),
             dataset_import_job_arn: Some(self.request.job_arn(attempt).0),
@@ -153,7 +156,7 @@ impl Planner<'_> {
             last_handled_retry_at: self.handled_retry(),
             ..self.recorded.clone()
         };
-        self.finish(status, Reason::Pending, "the service accepted the job", Requeue::At(self.now))
+        self.finish(status, Reason::Pending, JOB_ACCEPTED, Requeue::At(self.poll_after(self.now, Some(self.now))))
     }
 
     /// It is unknown whether a job was created: look it up again.

@@ -273,6 +273,8 @@ impl Reconciliation {
                     && let Some(request) = self.request()
                 {
                     queue.accepted(request.dataset.account_region());
+                    // The job is as good as polled.
+                    self.local.last_polled = Some(now);
                 }
                 let name_taken = matches!(&answer, Err(error) if error.kind == ErrorKind::AlreadyExists);
                 self.local.name_taken = if name_taken { self.local.name_taken.saturating_add(1) } else { 0 };

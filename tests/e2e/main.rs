@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "the name documents a test")]
 
+mod cost;
 mod crash_points;
 mod env;
 mod faults;
