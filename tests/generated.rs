@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use personalize_operator::api;
-use personalize_operator::api::conditions::{Reason, State};
+use personalize_operator::api::conditions::{Reason, State, StatusPhase};
 use personalize_operator::controller::namespace_policy;
 use personalize_operator::telemetry::metrics::{MAX_POOL_SERIES, Metrics};
 use serde_json::Value;
@@ -167,8 +167,16 @@ fn states_page_matches_the_code() {
          A resource whose import has succeeded has a fifth condition, `DataCurrent`. It is `True` (`NewestImport`) until a newer FULL\n\
          import into the dataset succeeds, then `False` (`SupersededBy`), and `Unknown` (`NotChecked`) if the dataset can't be checked\n\
          ([ADR 14](adr/0014-data-current.md)).\n\n\
-         | reason | state | meaning |\n|---|---|---|\n",
+         `status.phase` says it in one word. `status.phase`, `status.reason` and `status.message` repeat the condition `Ready` for\n\
+         tools that can't select a condition ([recipes](recipes/pipelines.md)). The operator writes them with the conditions, corrects\n\
+         them, and never decides by them. A status of an older version gets them with its next change, so an import that had already\n\
+         ended has none.\n\n\
+         | phase | meaning |\n|---|---|\n",
     );
+    for phase in StatusPhase::ALL {
+        let _ = writeln!(text, "| `{}` | {} |", phase.as_str(), phase.describe());
+    }
+    text.push_str("\n| reason | state | phase | meaning |\n|---|---|---|---|\n");
     for reason in Reason::ALL {
         let state = match reason.state() {
             State::InProgress => "in progress",
@@ -176,7 +184,8 @@ fn states_page_matches_the_code() {
             State::Failed => "failed",
             State::Suspended => "suspended",
         };
-        let _ = writeln!(text, "| `{}` | {state} | {} |", reason.as_str(), reason.describe());
+        let (reason, phase, meaning) = (reason.as_str(), reason.phase().as_str(), reason.describe());
+        let _ = writeln!(text, "| `{reason}` | {state} | `{phase}` | {meaning} |");
     }
     compare("docs/states.md", &text);
 }

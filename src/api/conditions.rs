@@ -52,6 +52,42 @@ pub enum State {
     Suspended,
 }
 
+/// How far an import is, in the one word of `status.phase`. A variant's documentation is the sentence in docs/states.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumMessage, IntoStaticStr, VariantArray)]
+pub enum StatusPhase {
+    /// It waits for something other than its turn, or the service has not started its job yet.
+    Pending,
+    /// It waits for its turn.
+    Queued,
+    /// The service is importing the data.
+    Running,
+    /// The data is in the dataset.
+    Succeeded,
+    /// It has ended without success: nothing more is imported unless a user asks for it.
+    Failed,
+    /// It is rejected, and the operator tries again until a user fixes the cause.
+    Stalled,
+    /// It is suspended.
+    Suspended,
+}
+
+impl StatusPhase {
+    /// All phases, in the order of the documentation.
+    pub const ALL: &[Self] = Self::VARIANTS;
+
+    /// The word in the status.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
+    /// A sentence about the phase, for the documentation.
+    #[must_use]
+    pub fn describe(self) -> &'static str {
+        self.get_documentation().unwrap_or_default()
+    }
+}
+
 /// Why a resource is in its state. A variant's documentation is the sentence in docs/states.md.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, EnumMessage, EnumString, IntoStaticStr, VariantArray,
@@ -142,6 +178,33 @@ impl Reason {
         }
     }
 
+    /// The phase of a resource with this reason.
+    #[must_use]
+    pub fn phase(self) -> StatusPhase {
+        match self {
+            Self::Queued => StatusPhase::Queued,
+            Self::DatasetNotReady
+            | Self::WaitingForFullImport
+            | Self::Submitting
+            | Self::Pending
+            | Self::Retrying
+            | Self::Throttled
+            | Self::ServiceUnavailable
+            | Self::CredentialsRefused => StatusPhase::Pending,
+            Self::Importing => StatusPhase::Running,
+            Self::ImportSucceeded => StatusPhase::Succeeded,
+            Self::ImportFailed | Self::InvalidSpec | Self::JobNotFound | Self::DatasetReplaced | Self::Superseded => {
+                StatusPhase::Failed
+            }
+            Self::InvalidInput
+            | Self::AccessDenied
+            | Self::TooManyTags
+            | Self::JobNameConflict
+            | Self::NotPermitted => StatusPhase::Stalled,
+            Self::Suspended => StatusPhase::Suspended,
+        }
+    }
+
     /// A sentence about the reason, for the documentation.
     #[must_use]
     pub fn describe(self) -> &'static str {
@@ -229,6 +292,20 @@ pub(crate) fn is_data_current(status: &DatasetImportJobStatus) -> bool {
     status.conditions.iter().any(|c| c.type_ == DATA_CURRENT && c.status == "True")
 }
 
+/// Repeats the condition Ready in phase, reason and message. Old values are replaced.
+pub fn summarize(status: &mut DatasetImportJobStatus) {
+    let ready = status.conditions.iter().find(|c| c.type_ == READY);
+    let (reason, message) = (ready.map(|c| c.reason.clone()), ready.map(|c| c.message.clone()));
+    status.phase = Reason::of(status).map(|reason| reason.phase().as_str().to_owned());
+    (status.reason, status.message) = (reason, message);
+}
+
+/// Whether the status has none of phase, reason and message, as an older version wrote it.
+#[must_use]
+pub(crate) fn is_without_summary(status: &DatasetImportJobStatus) -> bool {
+    status.phase.is_none() && status.reason.is_none() && status.message.is_none()
+}
+
 /// The message of the Ready condition; empty if there is none.
 #[must_use]
 pub fn ready_message(status: &DatasetImportJobStatus) -> &str {
@@ -239,4 +316,35 @@ pub fn ready_message(status: &DatasetImportJobStatus) -> &str {
 #[must_use]
 pub fn whole_seconds(at: Timestamp) -> Time {
     Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summary_repeats_ready_behind_a_condition_of_another_controller() {
+        for reason in Reason::ALL {
+            let mut status = DatasetImportJobStatus::default();
+            set(&mut status, 1, *reason, "a message", Timestamp::UNIX_EPOCH);
+            let foreign = Condition { type_: "example.org/Billed".into(), ..status.conditions[0].clone() };
+            status.conditions.insert(0, Condition { reason: "Billed".into(), message: String::new(), ..foreign });
+            summarize(&mut status);
+            let summary = [&status.phase, &status.reason, &status.message].map(Option::as_deref);
+            assert_eq!(summary, [Some(reason.phase().as_str()), Some(reason.as_str()), Some("a message")]);
+        }
+    }
+
+    #[test]
+    fn phase_agrees_with_the_state() {
+        for reason in Reason::ALL {
+            let state = match reason.phase() {
+                StatusPhase::Pending | StatusPhase::Queued | StatusPhase::Running => State::InProgress,
+                StatusPhase::Succeeded => State::Succeeded,
+                StatusPhase::Failed | StatusPhase::Stalled => State::Failed,
+                StatusPhase::Suspended => State::Suspended,
+            };
+            assert_eq!(reason.state(), state, "{reason:?}");
+        }
+    }
 }

@@ -60,7 +60,14 @@ const NOTHING_INVISIBLE: &str = r"self.matches('^[^\\p{Cc}\\p{Cf}\\p{Zl}\\p{Zp}\
         description = "When the import ended, either way"
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Dataset", type_ = "string", json_path = ".spec.datasetArn", priority = 1)
+    printcolumn(name = "Dataset", type_ = "string", json_path = ".spec.datasetArn", priority = 1),
+    printcolumn(
+        name = "Phase",
+        type_ = "string",
+        json_path = ".status.phase",
+        description = "How far the import is, in one word",
+        priority = 1
+    )
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(

@@ -15,6 +15,22 @@ pub struct DatasetImportJobStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
+    /// How far the import is, in one word: Pending, Queued, Running, Succeeded, Failed, Stalled or Suspended. Failed is
+    /// the end; Stalled means that the operator tries again until a user fixes the cause. This field, reason and
+    /// message repeat the condition Ready, for tools that can't select a condition; the operator never reads them.
+    /// They are absent until the operator has seen the resource, and in a status of an older version until its next
+    /// change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
+
+    /// The reason of the conditions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+
+    /// The message of the conditions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+
     /// The status of the job in the service's own words: CREATE PENDING, CREATE IN_PROGRESS, ACTIVE or
     /// CREATE FAILED. Absent until there is a job.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -97,10 +97,16 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// An outcome that writes this status if it differs from the recorded one.
-    pub(super) fn new(recorded: &DatasetImportJobStatus, status: DatasetImportJobStatus, requeue: Requeue) -> Self {
-        let status = (status != *recorded).then(|| Box::new(status));
-        Self { status, ..Self::unchanged(requeue) }
+    /// An outcome that writes this status if it differs from the recorded one. A status of an older version is not
+    /// written only to add its summary.
+    pub(super) fn new(recorded: &DatasetImportJobStatus, mut status: DatasetImportJobStatus, requeue: Requeue) -> Self {
+        conditions::summarize(&mut status);
+        let is_changed = if conditions::is_without_summary(recorded) {
+            DatasetImportJobStatus { phase: None, reason: None, message: None, ..status.clone() } != *recorded
+        } else {
+            status != *recorded
+        };
+        Self { status: is_changed.then(|| Box::new(status)), ..Self::unchanged(requeue) }
     }
 
     /// An outcome that writes nothing.
@@ -220,10 +226,23 @@ pub fn plan(
         timing,
     };
     let Err(next) = planner.plan(trust);
-    next
+    match next {
+        Next::Finish(outcome) if trust.is_trusted() || outcome.confirmed => {
+            Next::Finish(planner.correct_summary(outcome))
+        }
+        next => next,
+    }
 }
 
 impl Planner<'_> {
+    /// Corrects a summary that contradicts its conditions: somebody else wrote it.
+    fn correct_summary(&self, outcome: Outcome) -> Outcome {
+        if outcome.status.is_some() || conditions::is_without_summary(&self.recorded) {
+            return outcome;
+        }
+        Outcome { status: Outcome::new(&self.recorded, self.recorded.clone(), outcome.requeue).status, ..outcome }
+    }
+
     fn plan(&self, trust: Trust) -> Plan<Infallible> {
         if !trust.is_trusted() {
             return self.verify_status();

@@ -183,6 +183,7 @@ impl Planner<'_> {
             let (generation, message) = (self.inputs.generation, "submitting the import");
             conditions::set(&mut status, generation, Reason::Submitting, message, self.now);
         }
+        conditions::summarize(&mut status);
         let then = AfterWrite::Submit { attempt };
         Err(Next::Perform(Effect::WriteStatus { status: Box::new(status), then }))
     }

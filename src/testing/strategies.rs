@@ -148,25 +148,32 @@ fn status_parts() -> impl Strategy<Value = (DatasetImportJobStatus, bool, Option
         conditions().boxed(),
         any::<bool>(),
         of((attempt(), time(), any::<bool>())),
+        prop_oneof![2 => Just(None), 1 => of(text()).prop_map(Some)],
     )
-        .prop_map(|(status, failure_reason, attempts, times, observed, handled, conditions, own, intent)| {
-            let status = DatasetImportJobStatus {
-                observed_generation: observed,
-                status,
-                failure_reason,
-                attempts,
-                creation_date_time: times.0,
-                last_updated_date_time: times.1,
-                start_time: times.2,
-                completion_time: times.3,
-                last_handled_reconcile_at: handled.0,
-                last_handled_retry_at: handled.1,
-                requested_attempt: handled.2,
-                conditions,
-                ..DatasetImportJobStatus::default()
-            };
-            (status, own, intent)
-        })
+        .prop_map(
+            |(status, failure_reason, attempts, times, observed, handled, conditions, own, intent, forged)| {
+                let mut status = DatasetImportJobStatus {
+                    observed_generation: observed,
+                    status,
+                    failure_reason,
+                    attempts,
+                    creation_date_time: times.0,
+                    last_updated_date_time: times.1,
+                    start_time: times.2,
+                    completion_time: times.3,
+                    last_handled_reconcile_at: handled.0,
+                    last_handled_retry_at: handled.1,
+                    requested_attempt: handled.2,
+                    conditions,
+                    ..DatasetImportJobStatus::default()
+                };
+                api::conditions::summarize(&mut status);
+                if let Some(phase) = forged {
+                    status.phase = phase;
+                }
+                (status, own, intent)
+            },
+        )
 }
 
 /// A resource with any spec and any status, forged or not.
@@ -275,7 +282,17 @@ pub fn observations(request: &ImportRequest) -> impl Strategy<Value = Observatio
         requested,
     )
         .prop_map(
-            |(live, namespace, (admission, newer_import), dataset, jobs, lookups, intent, create, requested)| {
+            |(
+                live,
+                namespace,
+                (admission, newer_import),
+                dataset,
+                jobs,
+                lookups,
+                intent,
+                create,
+                requested,
+            )| {
                 let named =
                     jobs.iter().flatten().flatten().map(|job: &JobSummary| (job.name.clone(), requested.clone()));
                 let requested_at: BTreeMap<_, _> = named.collect();

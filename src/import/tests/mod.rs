@@ -9,4 +9,5 @@ mod retries;
 mod scenario;
 mod schema;
 mod submission;
+mod summary;
 mod waiting;

@@ -2,7 +2,7 @@
 
 use super::scenario::Scenario;
 use super::schema::violations;
-use crate::api::conditions::Reason;
+use crate::api::conditions::{self, Reason};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus, suspended_by};
 use crate::import::{AfterWrite, Effect, ImportRequest, Next, Trust, plan};
 use crate::personalize::{ACTIVE, Dataset, ErrorKind};
@@ -19,7 +19,7 @@ use proptest::test_runner::TestCaseError;
 /// The texts of a status that users see.
 fn texts(status: &DatasetImportJobStatus) -> impl Iterator<Item = &String> {
     let messages = status.conditions.iter().map(|condition| &condition.message);
-    [&status.status, &status.failure_reason].into_iter().flatten().chain(messages)
+    [&status.status, &status.failure_reason, &status.message].into_iter().flatten().chain(messages)
 }
 
 /// New texts are readable, short and without secrets, and the API server accepts the status if it accepted the one
@@ -35,6 +35,9 @@ fn check_written(
         prop_assert!(!text.contains(|c| char::is_control(c) || invisible(c)), "{text:?}");
         prop_assert!(!text.contains(SECRET), "{text:?}");
     }
+    let mut summarized = after.clone();
+    conditions::summarize(&mut summarized);
+    prop_assert_eq!(&summarized, after, "the summary agrees with the conditions");
     let with = |status: &DatasetImportJobStatus| DatasetImportJob { status: Some(status.clone()), ..resource.clone() };
     if violations(&with(before)).is_empty() {
         prop_assert_eq!(violations(&with(after)), Vec::<String>::new());

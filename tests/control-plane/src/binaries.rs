@@ -49,7 +49,7 @@ macro_rules! kubernetes {
     };
 }
 
-const MODULES: [Module; 6] = [
+const MODULES: [Module; 7] = [
     kubernetes!("1.31", "kubernetes-1.31", 14),
     kubernetes!("1.33", "kubernetes-1.33", 13),
     kubernetes!("1.36", "kubernetes", 3),
@@ -82,6 +82,17 @@ const MODULES: [Module; 6] = [
         link: "",
         tags: "",
         programs: &[("argocd-lua", "personalize-operator.io/argocd/argocd-lua")],
+    },
+    Module {
+        kubernetes: None,
+        files: &[
+            ("go.mod", include_str!("../go/argo-workflows/go.mod")),
+            ("go.sum", include_str!("../go/argo-workflows/go.sum")),
+            ("argo-match/main.go", include_str!("../go/argo-workflows/argo-match/main.go")),
+        ],
+        link: "",
+        tags: "",
+        programs: &[("argo-match", "personalize-operator.io/argo-workflows/argo-match")],
     },
 ];
 

@@ -715,3 +715,42 @@ fn fault_94_default_that_is_written_later_is_no_change() {
     assert_eq!((after.job_name, after.status), (before.job_name, before.status));
     assert_imported_once(&env);
 }
+
+#[test]
+fn fault_129_forged_phase_is_corrected_and_a_missing_one_causes_no_write() {
+    let env = TestEnv::new();
+    env.service.set_durations(0, 600_000);
+    let operator = env.start_operator(&[]);
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "Importing");
+    let forge = |summary: &Value| {
+        let patch = json!({"status": summary}).to_string();
+        let manager = "--field-manager=personalize-operator";
+        let args = ["patch", "dij", "nightly", "--subresource=status", manager, "--type=merge", "-p", &patch];
+        let forged = env.kubectl(&args);
+        assert!(forged.status.success(), "{}", text(&forged));
+    };
+    let wait_for_phase = |phase: &str| {
+        eventually(&format!("the phase is {phase}"), || {
+            (env.status("nightly").phase.as_deref() == Some(phase)).then_some(())
+        });
+    };
+    wait_for_phase("Running");
+    forge(&json!({"phase": "Succeeded", "reason": "ImportSucceeded"}));
+    wait_for_phase("Running");
+    env.service.set_durations(0, 0);
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    assert!(operator.stop());
+    forge(&json!({"phase": "Failed"}));
+    let operator = env.start_operator(&[]);
+    wait_for_phase("Succeeded");
+    assert!(operator.stop());
+    // As an older version wrote it.
+    forge(&json!({"phase": null, "reason": null, "message": null}));
+    let (writes, calls) = (env.operator_write_count("nightly"), env.service.call_count(DESCRIBE));
+    let operator = env.start_operator(&[]);
+    eventually("the finished import is reconciled", || (reconcile_count(&operator) > 0).then_some(()));
+    assert!(operator.stop());
+    assert_eq!((env.operator_write_count("nightly"), env.service.call_count(DESCRIBE)), (writes, calls));
+    assert_imported_once(&env);
+}

@@ -72,8 +72,25 @@ pub(super) fn resource(name: &str, status: &Value) -> Value {
                      "creationTimestamp": format!("2026-01-01T00:00:0{}Z", name.len())},
         "spec": {"datasetArn": DATASET, "dataSource": {"dataLocation": "s3://bucket/i.csv"}, "roleArn": "role",
                  "importMode": "FULL", "backoffLimit": 0, "suspend": false},
-        "status": status,
+        "status": summarized(status),
     })
+}
+
+/// The status with the phase and the reason that its conditions have.
+pub(super) fn summarized(status: &Value) -> Value {
+    let mut status = status.clone();
+    let state: Vec<_> = status["conditions"].as_array().into_iter().flatten().map(|c| c["status"].clone()).collect();
+    if let [ready, _, reconciling, _] = state.as_slice() {
+        let phase = match (ready.as_str(), reconciling.as_str()) {
+            (Some("True"), _) => "Succeeded",
+            (Some("False"), _) => "Failed",
+            (_, Some("True")) => "Running",
+            _ => "Suspended",
+        };
+        status["phase"] = json!(phase);
+        status["reason"] = status["conditions"][0]["reason"].clone();
+    }
+    status
 }
 
 /// A write by the operator to that resource.

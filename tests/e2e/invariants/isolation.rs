@@ -26,7 +26,7 @@ mod tests {
     use crate::invariants::histories::{
         DATASET, OTHER_DATASET, accepted_create, assert_holds, assert_violates, at, call, created, derived_name,
         hanging_call, in_progress, intent, job_in_dataset, job_owned_by, millis_at, renewals, stalled, succeeded,
-        with_dataset, write,
+        summarized, with_dataset, write,
     };
     use crate::invariants::{Disturbance, History, Limits, check};
     use serde_json::{Value, json};
@@ -56,7 +56,8 @@ mod tests {
         let queued = json!({"observedGeneration": 1, "conditions": in_progress()});
         let mut queued = write("a", &queued);
         queued["requestReceivedTimestamp"] = json!(at(2));
-        queued["responseObject"]["status"]["conditions"][0]["reason"] = json!("Queued");
+        let status = &mut queued["responseObject"]["status"];
+        (status["conditions"][0]["reason"], status["reason"]) = (json!("Queued"), json!("Queued"));
         assert_violates("I", &check_with(too_long(), |writes, _, _| writes.push(queued)));
     }
 
@@ -198,10 +199,10 @@ mod tests {
                     recorded["verb"] = json!("update");
                     recorded["userAgent"] = json!("personalize-operator/0.1.0");
                     recorded["requestURI"] = json!("/status?&fieldManager=personalize-operator");
-                    recorded["responseObject"]["status"] = intent(&job_name, 1);
+                    recorded["responseObject"]["status"] = summarized(&intent(&job_name, 1));
                     recorded["requestReceivedTimestamp"] = json!(at(from + i));
                     let mut done = recorded.clone();
-                    done["responseObject"]["status"] = succeeded(&job_name);
+                    done["responseObject"]["status"] = summarized(&succeeded(&job_name));
                     let mut create = accepted_create(&job_name, &dataset);
                     create["time"] = json!(at(from + i));
                     let mut job =

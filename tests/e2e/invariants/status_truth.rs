@@ -42,14 +42,24 @@ fn is_finished(status: &Value) -> bool {
     matches!(status["status"].as_str(), Some("ACTIVE" | "CREATE FAILED"))
 }
 
-/// The four conditions form an allowed state, and only an ACTIVE job has succeeded.
+/// The phases of each of these states; `phase`, `reason` and `message` repeat the condition Ready.
+const PHASES: [&[&str]; 4] =
+    [&["Pending", "Queued", "Running"], &["Succeeded"], &["Failed", "Stalled"], &["Suspended"]];
+
+/// The four conditions form an allowed state, the summary agrees with them, and only an ACTIVE job has succeeded.
 fn states(writes: &[Value], violations: &mut Vec<String>) {
     for write in operator_writes(writes) {
         let (name, status) = (text(&written_resource(write)["metadata"], "name"), &written_resource(write)["status"]);
         let state =
             ["Ready", "Succeeded", "Reconciling", "Stalled"].map(|kind| condition(status, kind)?["status"].as_str());
-        if !STATES.iter().any(|allowed| state == allowed.map(Some)) {
+        let known = STATES.iter().position(|allowed| state == allowed.map(Some));
+        if known.is_none() {
             violations.push(format!("D: {name} is in an unknown state: {state:?}"));
+        }
+        let phase = status["phase"].as_str().unwrap_or_default();
+        let repeats = |field: &str| condition(status, "Ready").is_some_and(|ready| ready[field] == status[field]);
+        if known.is_some_and(|known| !PHASES[known].contains(&phase)) || !repeats("reason") || !repeats("message") {
+            violations.push(format!("D: {name} summarizes {state:?} as {phase}"));
         }
         let succeeded = status["status"] == "ACTIVE" && status["completionTime"].is_string();
         if (state[0] == Some("True")) != succeeded || status["completionTime"].is_string() && !is_finished(status) {
@@ -148,6 +158,17 @@ mod tests {
         early["responseObject"]["status"]["completionTime"] = json!("x");
         assert_violates("D", &check_logs(&[], &[early]));
         assert_holds(&check_logs(&[], &[with("CREATE PENDING", in_progress())]));
+    }
+
+    #[test]
+    fn phase_or_reason_that_contradicts_the_conditions_violates_d() {
+        for (field, value) in [("phase", "Failed"), ("phase", "Suspended"), ("reason", "Queued"), ("message", "other")]
+        {
+            let mut forged = write("a", &json!({"observedGeneration": 1, "conditions": in_progress()}));
+            assert_holds(&check_logs(&[], std::slice::from_ref(&forged)));
+            forged["responseObject"]["status"][field] = json!(value);
+            assert_violates("D", &check_logs(&[], &[forged]));
+        }
     }
 
     /// A history in which the end of the job is reported 30 seconds after midnight.

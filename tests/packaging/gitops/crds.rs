@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Once;
 
 /// A Go module, its version and checksum, and the folder with its CRDs.
-const MODULES: [(&str, &str, &str, &str); 5] = [
+const MODULES: [(&str, &str, &str, &str); 6] = [
     ("github.com/argoproj/argo-cd/v3", "v3.3.9", "h1:5etMk6bD18iIiSeRo/5zTsp6Bwn6heoVeHIeA3++SSI=", "manifests/crds"),
     (
         "github.com/argoproj/argo-workflows/v3",
@@ -34,10 +34,12 @@ const MODULES: [(&str, &str, &str, &str); 5] = [
         "h1:gFfeBiNUgF0kFFGap/rrMeJqz+0Tod0ARENJO8w/UA8=",
         "config/crd/bases",
     ),
+    ("github.com/tektoncd/pipeline", "v1.6.0", "h1:A+D+jzOVl2QNl/yiNT7csVgBUy2wpz6K6+/D4q5lfss=", "config/300-crds"),
 ];
 
 /// The files that docs and examples need. Others only cost the API server time.
-const USED: [&str; 6] = [
+const USED: [&str; 7] = [
+    "300-task.yaml",
     "application-crd.yaml",
     "applicationset-crd.yaml",
     "argoproj.io_workflowtemplates.yaml",

@@ -5,7 +5,7 @@ use super::manifests::blocks;
 use super::tool::{live, output};
 use crate::chart::helm::{documents, read};
 use crate::env::{TestEnv, eventually};
-use personalize_operator::api::conditions::{Reason, State};
+use personalize_operator::api::conditions::{Reason, State, set, summarize};
 use serde_json::{Value, json};
 
 /// The kstatus of each object.
@@ -69,10 +69,11 @@ fn kstatus_of_a_live_resource_follows_its_state() {
 }
 
 /// A resource for each reason.
-fn each_reason() -> Vec<Value> {
+pub(super) fn each_reason() -> Vec<Value> {
     let resource = |reason: &Reason| {
         let mut status = personalize_operator::api::DatasetImportJobStatus::default();
-        personalize_operator::api::conditions::set(&mut status, 1, *reason, "", jiff::Timestamp::now());
+        set(&mut status, 1, *reason, "", jiff::Timestamp::now());
+        summarize(&mut status);
         let mut object = TestEnv::manifest("x", "d0", json!({}));
         object["metadata"]["generation"] = 1.into();
         object["status"] = serde_json::to_value(status).unwrap();

@@ -74,6 +74,12 @@ fn embedded(found: &[Found]) -> Vec<Found> {
             }
         }
     }
+    for (place, script) in found.iter().flat_map(|f| task_scripts(&f.text).into_iter().map(|script| (&f.place, script)))
+    {
+        for manifest in heredoc.captures_iter(&script) {
+            all.push(Found { place: place.clone(), text: on_a_day(&manifest[1]) });
+        }
+    }
     for workflow in found.iter().filter(|f| f.text.contains("kind: WorkflowTemplate")) {
         for template in
             documents(&workflow.text).iter().flat_map(|d| d["spec"]["templates"].as_array().cloned()).flatten()
@@ -83,13 +89,22 @@ fn embedded(found: &[Found]) -> Vec<Found> {
             }
         }
     }
-    assert!(all.len() >= 2);
+    assert!(all.len() >= 3);
     all
 }
 
-/// Fills in the date of a workflow or DAG run.
+/// The scripts of the Tekton Tasks in these documents.
+pub fn task_scripts(text: &str) -> Vec<String> {
+    let tasks = documents(text).into_iter().filter(|document| document["kind"] == "Task");
+    let steps = tasks.flat_map(|task| task["spec"]["steps"].as_array().cloned().unwrap_or_default());
+    steps.filter_map(|step| step["script"].as_str().map(str::to_owned)).collect()
+}
+
+/// Fills in the date of a workflow, task or DAG run.
 pub fn on_a_day(text: &str) -> String {
-    let text = text.replace("{{workflow.parameters.day}}", "2026-11-24").replace("{{ ds }}", "2026-11-24");
+    let text = ["{{workflow.parameters.day}}", "$(params.day)", "{{ ds }}"]
+        .iter()
+        .fold(text.to_owned(), |text, day| text.replace(day, "2026-11-24"));
     assert!(!text.contains("{{"), "{text}");
     text
 }

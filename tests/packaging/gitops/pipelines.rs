@@ -1,11 +1,12 @@
 //! The recipes for pipelines: their scripts run in a shell with the permissions of their service account, and their
 //! conditions are evaluated on resources of the API server.
 
-use super::manifests::{blocks, on_a_day};
-use super::tool::live;
+use super::kstatus::each_reason;
+use super::manifests::{blocks, on_a_day, task_scripts};
+use super::tool::{live, output};
 use crate::chart::helm::{documents, read};
 use crate::env::{TestEnv, dataset_arn, eventually, shared_control_plane, text};
-use personalize_operator::api::conditions::{Reason, set};
+use personalize_operator::api::conditions::{OWN, Reason, StatusPhase, set};
 use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
@@ -125,21 +126,27 @@ fn create_importer(env: &TestEnv) {
     assert!(applied.status.success(), "{}", text(&applied));
 }
 
+/// The workflow of the recipe, and its template that waits for a resource.
+fn workflow_template() -> (Value, Value) {
+    let markdown = read(RECIPE);
+    let workflow = blocks(&markdown, "yaml").into_iter().flat_map(|(_, text)| documents(&text)).next().unwrap();
+    let templates = workflow["spec"]["templates"].as_array().unwrap();
+    let resource = templates.iter().find(|t| t["resource"].is_object()).unwrap()["resource"].clone();
+    (workflow, resource)
+}
+
+/// What Argo Workflows makes of this object with the conditions of the template: Running, Succeeded or Failed.
+fn node_phase(template: &Value, object: &Value) -> String {
+    let conditions = ["successCondition", "failureCondition"].map(|condition| template[condition].as_str().unwrap());
+    output("argo-match", &conditions, &object.to_string()).trim().to_owned()
+}
+
 #[test]
 fn workflow_finishes_with_the_outcome_of_its_import() {
     let env = TestEnv::new();
     create_importer(&env);
     env.service.reject_imports_into("d2");
-    let markdown = read(RECIPE);
-    let workflow = blocks(&markdown, "yaml").into_iter().flat_map(|(_, text)| documents(&text)).next().unwrap();
-    let templates = workflow["spec"]["templates"].as_array().unwrap();
-    let resource = &templates.iter().find(|t| t["resource"].is_object()).unwrap()["resource"];
-    let index = regex::Regex::new(r"^status\.conditions\.(\d)\.status == True$").unwrap();
-    let holds = |condition: &str, object: &Value| {
-        let at: usize = index.captures(resource[condition].as_str().unwrap()).unwrap()[1].parse().unwrap();
-        object["status"]["conditions"][at]["status"] == "True"
-    };
-    let conditions = |object: &Value| (holds("successCondition", object), holds("failureCondition", object));
+    let (workflow, resource) = workflow_template();
     let bin = programs(&env, workflow["spec"]["serviceAccountName"].as_str().unwrap(), &[]);
     let action = resource["action"].as_str().unwrap();
     env.service.set_durations(100, 600_000);
@@ -149,28 +156,44 @@ fn workflow_finishes_with_the_outcome_of_its_import() {
         fs::write(env.dir().join("manifest.yaml"), with_outcome(&manifest, &env, outcome)).unwrap();
         let applied = run(&env, &bin, &["kubectl", action, "-f", "manifest.yaml"], &[]);
         assert!(applied.status.success(), "{}", text(&applied));
-        assert_eq!(conditions(&live(&env, &name)), (false, false), "{} is not observed yet", outcome.0);
+        assert_eq!(node_phase(&resource, &live(&env, &name)), "Running", "{} is not observed yet", outcome.0);
     }
     let _operator = env.start_operator(&[]);
     env.wait_for_reason("interactions-2026-11-24", "Importing");
-    assert_eq!(conditions(&live(&env, "interactions-2026-11-24")), (false, false));
+    assert_eq!(node_phase(&resource, &live(&env, "interactions-2026-11-24")), "Running");
     env.service.set_durations(1, 1);
     for (number, (reason, _, _, success)) in OUTCOMES.into_iter().enumerate() {
         let name = format!("interactions-2026-11-2{}", 4 + number);
         env.wait_for_reason(&name, reason);
-        assert_eq!(conditions(&live(&env, &name)), (success, !success), "{reason}");
+        let expected = if success { "Succeeded" } else { "Failed" };
+        assert_eq!(node_phase(&resource, &live(&env, &name)), expected, "{reason}");
     }
 }
 
 #[test]
-fn conditions_have_the_order_that_the_recipe_documents() {
-    let recipe = read(RECIPE).replace('\n', " ");
-    let documented = regex::Regex::new(r"have the order ([^;]*);").unwrap().captures(&recipe).unwrap()[1].to_owned();
+fn workflow_finishes_for_each_reason_behind_a_condition_of_another_controller() {
+    let (_, resource) = workflow_template();
+    for (mut object, reason) in each_reason().into_iter().zip(Reason::ALL) {
+        let conditions = object["status"]["conditions"].as_array_mut().unwrap();
+        let foreign =
+            serde_json::json!({"type": "example.org/Billed", "status": "True", "reason": "Billed", "message": ""});
+        conditions.insert(0, foreign);
+        let expected = match reason.phase() {
+            StatusPhase::Succeeded => "Succeeded",
+            StatusPhase::Failed | StatusPhase::Stalled => "Failed",
+            _ => "Running",
+        };
+        assert_eq!(node_phase(&resource, &object), expected, "{reason:?}");
+    }
+}
+
+/// Workflows from before `status.phase` address conditions by their index.
+#[test]
+fn conditions_keep_their_order() {
     for reason in Reason::ALL {
         let mut status = personalize_operator::api::DatasetImportJobStatus::default();
         set(&mut status, 1, *reason, "", jiff::Timestamp::now());
-        let order = status.conditions.iter().enumerate().map(|(at, c)| format!("{} ({at})", c.type_));
-        assert_eq!(order.collect::<Vec<_>>().join(", "), documented, "{reason:?}");
+        assert_eq!(status.conditions.iter().map(|c| c.type_.as_str()).collect::<Vec<_>>(), OWN[..4], "{reason:?}");
     }
 }
 
@@ -184,13 +207,12 @@ fn waiting_scripts_exit_with_the_outcome_of_the_import() {
     let bin = programs(&env, "importer", &[]);
     let markdown = read(RECIPE);
     let scripts: Vec<String> = blocks(&markdown, "sh").into_iter().map(|(_, text)| text).collect();
-    let [wait, give_up] = scripts.as_slice() else { panic!("{scripts:?}") };
+    let [wait, poll] = scripts.as_slice() else { panic!("{scripts:?}") };
+    let tasks: Vec<String> = blocks(&markdown, "yaml").iter().flat_map(|(_, text)| task_scripts(text)).collect();
     let python = blocks(&markdown, "python").remove(0).1;
     let airflow = python.split("\"\"\"").nth(1).unwrap();
-    // The script finds a rejected import only after this timeout, which is the user's choice.
-    let give_up = give_up.replace("--timeout=60s", "--timeout=2s");
     let sh = |script: &str, name: &str| {
-        let script = script.replace("interactions-2026-11-24", name);
+        let script = script.replace("interactions-2026-11-24", name).replace("sleep 10", "sleep 1");
         run(&env, &bin, &["sh", "-euc", &script], &[])
     };
     let manifest = TestEnv::manifest("interactions-2026-11-24", "any", serde_json::json!({}));
@@ -200,24 +222,22 @@ fn waiting_scripts_exit_with_the_outcome_of_the_import() {
         let name = format!("one-{number}");
         let manifest = with_outcome(&manifest, &env, outcome).replace("interactions-2026-11-24", &name);
         fs::write(env.dir().join("import.yaml"), manifest).unwrap();
-        if reason != "InvalidInput" {
-            let waited = sh(wait, &name);
-            assert_eq!(waited.status.success(), success, "{reason}: {}", text(&waited));
-            let task = with_outcome(&on_a_day(airflow), &env, outcome);
-            let run = sh(&task, &format!("two-{number}"));
-            assert_eq!(run.status.success(), success, "{reason}: {}", text(&run));
-            env.wait_for_reason(&format!("two-{number}"), reason);
-            let again = sh(&task, &format!("two-{number}"));
-            assert_eq!(again.status.success(), success, "a repeated task finds its import: {}", text(&again));
-        } else {
-            let applied = run(&env, &bin, &["kubectl", "apply", "-f", "import.yaml"], &[]);
-            assert!(applied.status.success(), "{}", text(&applied));
+        let polled = sh(poll, &name);
+        assert_eq!(polled.status.success(), success, "{reason}: {}", text(&polled));
+        assert!(success || text(&polled).contains(&format!("{reason}: ")), "{}", text(&polled));
+        // It ends only with its timeout if the import fails.
+        let waited = sh(&wait.replace("6h", if success { "60s" } else { "2s" }), &name);
+        assert_eq!(waited.status.success(), success, "{reason}: {}", text(&waited));
+        for (tool, script) in [("tekton", tasks[0].as_str()), ("airflow", airflow)] {
+            let script = with_outcome(&on_a_day(script), &env, outcome);
+            // A repeated task finds its import.
+            for _ in 0..2 {
+                let ran = sh(&script, &format!("{tool}-{number}"));
+                assert_eq!(ran.status.success(), success, "{tool}, {reason}: {}", text(&ran));
+            }
+            env.wait_for_reason(&format!("{tool}-{number}"), reason);
         }
-        // This script succeeds after the import finished, and gives up on a rejected one.
-        let finished = sh(&give_up, &name).status.success();
-        assert_eq!(finished, reason != "InvalidInput", "{reason}");
-        env.wait_for_reason(&name, reason);
     }
-    eventually("each import is submitted once", || (env.accepted_count() == 4).then_some(()));
+    eventually("each import is submitted once", || (env.accepted_count() == 6).then_some(()));
     env.check_invariants();
 }
