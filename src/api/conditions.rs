@@ -99,6 +99,8 @@ pub enum Reason {
     DatasetNotReady,
     /// An INCREMENTAL import waits for the first FULL import into its dataset.
     WaitingForFullImport,
+    /// Waits until no user is being deleted from the dataset group: a data deletion job runs.
+    DataDeletionRunning,
     /// The import is being submitted, or the operator checks whether a submission created the job.
     Submitting,
     /// The service accepted the job and has not started it yet.
@@ -156,6 +158,7 @@ impl Reason {
             Self::Queued
             | Self::DatasetNotReady
             | Self::WaitingForFullImport
+            | Self::DataDeletionRunning
             | Self::Submitting
             | Self::Pending
             | Self::Importing
@@ -185,6 +188,7 @@ impl Reason {
             Self::Queued => StatusPhase::Queued,
             Self::DatasetNotReady
             | Self::WaitingForFullImport
+            | Self::DataDeletionRunning
             | Self::Submitting
             | Self::Pending
             | Self::Retrying

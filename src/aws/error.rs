@@ -68,7 +68,7 @@ pub(super) fn malformed_response() -> ServiceError {
 
 /// A listing that exceeds a limit.
 pub(super) fn listing_limit_error(limit: &str) -> ServiceError {
-    let message = format!("the listing of the dataset's jobs does not end within {limit}");
+    let message = format!("the listing of jobs does not end within {limit}");
     ServiceError::unanswered(ErrorKind::Indeterminate, "ListingTooLong", &message)
 }
 

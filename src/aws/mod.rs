@@ -4,14 +4,16 @@ mod client;
 mod credentials;
 mod error;
 mod http_client;
+mod pages;
 mod rate_limiter;
 
 pub use rate_limiter::{Permit, RateLimits};
 
 use crate::api::Tag;
-use crate::aws::error::{listing_limit_error, malformed_response};
+use crate::aws::error::malformed_response;
 use crate::personalize::{
-    CreateJobInput, Dataset, DatasetArn, ErrorKind, Job, JobArn, JobSummary, Personalize, Priority, ServiceError,
+    CreateJobInput, DataDeletion, Dataset, DatasetArn, ErrorKind, Job, JobArn, JobSummary, Personalize, Priority,
+    ServiceError,
 };
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
@@ -27,16 +29,10 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use client::Endpoints;
 use http_client::reloading_http_client;
 use jiff::Timestamp;
-use std::collections::{HashMap, HashSet};
+use pages::{Pages, within_time};
+use std::collections::HashMap;
 use std::sync::OnceLock;
 use std::time::Duration;
-use tokio::time::timeout;
-
-/// The maximum number of pages read of a listing, with 100 jobs each.
-const MAX_PAGES: usize = 1000;
-
-/// The timeout of a whole listing.
-const LISTING_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The timeout of resolving credentials, if the configuration has no operation timeout.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(30);
@@ -205,8 +201,11 @@ impl Personalize for Aws {
     }
 
     async fn list_dataset_import_jobs(&self, dataset: &DatasetArn) -> Result<Vec<JobSummary>, ServiceError> {
-        let timed_out = |_| Err(listing_limit_error(&format!("{} s", LISTING_TIMEOUT.as_secs())));
-        timeout(LISTING_TIMEOUT, self.list_all_pages(dataset)).await.unwrap_or_else(timed_out)
+        within_time(self.list_all_jobs(dataset)).await
+    }
+
+    async fn list_data_deletion_jobs(&self, dataset: &DatasetArn) -> Result<Vec<DataDeletion>, ServiceError> {
+        within_time(self.list_all_data_deletions(dataset)).await
     }
 
     async fn describe_dataset(&self, dataset: &DatasetArn) -> Result<Dataset, ServiceError> {
@@ -221,14 +220,12 @@ impl Personalize for Aws {
 }
 
 impl Aws {
-    async fn list_all_pages(&self, dataset: &DatasetArn) -> Result<Vec<JobSummary>, ServiceError> {
-        let mut jobs = Vec::new();
-        let mut token: Option<String> = None;
-        let mut tokens = HashSet::new();
-        for _ in 0..MAX_PAGES {
+    async fn list_all_jobs(&self, dataset: &DatasetArn) -> Result<Vec<JobSummary>, ServiceError> {
+        let (mut jobs, mut pages) = (Vec::new(), Pages::default());
+        loop {
             let send = |client: Client| {
                 let page = client.list_dataset_import_jobs().dataset_arn(dataset.as_str()).max_results(100);
-                page.set_next_token(token.take()).send()
+                page.set_next_token(pages.take_token()).send()
             };
             let page = self.call(dataset, Priority::Normal, send).await?;
             jobs.extend(page.dataset_import_jobs.unwrap_or_default().into_iter().map(|job| JobSummary {
@@ -238,16 +235,28 @@ impl Aws {
                 updated: job.last_updated_date_time.and_then(timestamp),
                 import_mode: job.import_mode.map(|mode| mode.as_str().to_owned()),
             }));
-            let Some(next) = page.next_token.filter(|t| !t.is_empty()) else {
+            if !pages.follow(page.next_token)? {
                 return Ok(jobs);
-            };
-            // A repeated token would repeat the listing forever.
-            if !tokens.insert(next.clone()) {
-                break;
             }
-            token = Some(next);
         }
-        Err(listing_limit_error(&format!("{} jobs", MAX_PAGES * 100)))
+    }
+
+    async fn list_all_data_deletions(&self, dataset: &DatasetArn) -> Result<Vec<DataDeletion>, ServiceError> {
+        let (mut deletions, mut pages) = (Vec::new(), Pages::default());
+        loop {
+            let send = |client: Client| {
+                let page = client.list_data_deletion_jobs().dataset_group_arn(dataset.group()).max_results(100);
+                page.set_next_token(pages.take_token()).send()
+            };
+            let page = self.call(dataset, Priority::Normal, send).await?;
+            deletions.extend(page.data_deletion_jobs.unwrap_or_default().into_iter().map(|job| DataDeletion {
+                name: job.job_name.unwrap_or_default(),
+                status: job.status.unwrap_or_default(),
+            }));
+            if !pages.follow(page.next_token)? {
+                return Ok(deletions);
+            }
+        }
     }
 }
 

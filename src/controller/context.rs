@@ -26,6 +26,9 @@ use std::time::Duration;
 use tokio::time::interval;
 use tracing::{debug, info, warn};
 
+/// The operation that may be refused: then imports continue, and an event says so once.
+pub(crate) const LIST_DATA_DELETIONS: &str = "ListDataDeletionJobs";
+
 /// What all reconciliations of one leadership share.
 pub(crate) struct Context<P> {
     pub(crate) client: Client,
@@ -146,6 +149,9 @@ impl<P: Personalize> Context<P> {
         self.metrics.service_request(operation, code);
         match &answer {
             Err(error) if error.kind == ErrorKind::NotFound => debug!(operation, kind = code, %error, "not found"),
+            Err(error) if operation == LIST_DATA_DELETIONS && error.is_refusal() => {
+                debug!(operation, kind = code, %error, "refused");
+            }
             Err(error) => warn!(operation, kind = code, %error, "a call to the service failed"),
             Ok(_) => {}
         }

@@ -118,7 +118,7 @@ pub(crate) fn events_for(
     events
 }
 
-/// A namespace, an account and region, and a reason.
+/// A namespace, or none if it is the same for all, an account and region, and a reason.
 type SharedCause = (String, Option<AccountRegion>, &'static str);
 
 /// Publishes events. Those of one namespace go one after the other, in the order in which they were created.
@@ -149,6 +149,27 @@ impl EventPublisher {
         }
     }
 
+    /// Says, once for an account and region, that imports continue although the data deletion jobs can't be listed.
+    pub(crate) fn deletions_unchecked(&self, resource: &DatasetImportJob, dataset: &DatasetArn, error: &ServiceError) {
+        const REASON: &str = "DataDeletionsUnchecked";
+        let account_region = dataset.account_region();
+        let key = (String::new(), Some(account_region.clone()), REASON);
+        if self.shared().put(key, Instant::now()).is_some() {
+            return;
+        }
+        let note = format!(
+            "the data deletion jobs of {account_region} can't be listed ({}), so imports are also submitted while users are being deleted, and a deletion may miss their data; allow personalize:ListDataDeletionJobs. This is said once for the account and region",
+            error.code
+        );
+        warn!("{note}");
+        let spec = EventSpec { warning: true, is_shared: false, reason: REASON, action: "ListDataDeletionJobs", note };
+        self.publish(resource, vec![spec]);
+    }
+
+    fn shared(&self) -> MutexGuard<'_, LruCache<SharedCause, Instant>> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits until all pending events are published, at most [`FLUSH_TIMEOUT`].
     pub(crate) async fn flush(&self) {
         let mut count = self.pending.count.subscribe();
@@ -162,7 +183,7 @@ impl EventPublisher {
         let dataset = DatasetArn::parse(&resource.spec.dataset_arn).ok();
         let account_region = dataset.map(|dataset| dataset.account_region().clone());
         let key = (resource.metadata.namespace.clone().unwrap_or_default(), account_region, reason);
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = self.shared();
         let is_due = shared.get(&key).is_none_or(|last| now.duration_since(*last) >= SHARED_EVENT_INTERVAL);
         if is_due {
             shared.put(key, now);

@@ -1,6 +1,6 @@
 //! Reconciles one resource: performs the effects that the core asks for.
 
-use super::context::Context;
+use super::context::{Context, LIST_DATA_DELETIONS};
 use super::events::events_for;
 use super::kube_client::MAX_RETRY_AFTER;
 use super::namespaces::Permissions;
@@ -273,6 +273,15 @@ impl<P: Personalize> reconciliation::Executor for Executor<'_, P> {
                 let request = request(reconciliation)?;
                 let call = self.context.personalize.list_dataset_import_jobs(&request.dataset);
                 Observation::Jobs(self.context.counted("ListDatasetImportJobs", call).await)
+            }
+            Effect::ListDataDeletions => {
+                let dataset = request(reconciliation)?.dataset;
+                let call = self.context.personalize.list_data_deletion_jobs(&dataset);
+                let deletions = self.context.counted(LIST_DATA_DELETIONS, call).await;
+                if let Some(refusal) = deletions.as_ref().err().filter(|error| error.is_refusal()) {
+                    self.context.events.deletions_unchecked(reconciliation.resource(), &dataset, refusal);
+                }
+                Observation::DataDeletions(deletions)
             }
             Effect::ListTags { job_name } => {
                 let request = request(reconciliation)?;

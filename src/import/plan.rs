@@ -52,6 +52,8 @@ pub enum Effect {
     DescribeDataset,
     /// Call ListDatasetImportJobs for the dataset.
     ListJobs,
+    /// Call ListDataDeletionJobs for the dataset's group.
+    ListDataDeletions,
     /// Call ListTagsForResource on another job of the dataset.
     ListTags {
         /// The job's name.
@@ -143,6 +145,8 @@ pub struct Observations {
     pub newer_import: Option<Option<Key>>,
     /// The jobs of the dataset.
     pub jobs: Option<Result<Vec<JobSummary>, ServiceError>>,
+    /// A data deletion job that runs in the dataset's group, by its name.
+    pub data_deletion: Option<Result<Option<String>, ServiceError>>,
     /// Job name -> creation time of the DatasetImportJob that submitted it (tag `requested-at`); `None` if the job has
     /// no such tag.
     pub requested_at: BTreeMap<String, Result<Option<Timestamp>, ServiceError>>,
@@ -155,9 +159,11 @@ pub struct Observations {
 }
 
 impl Observations {
-    /// The intent for this attempt is recorded. An earlier lookup is out of date.
+    /// The intent for this attempt is recorded. An earlier lookup is out of date, and another intent needs another list
+    /// of data deletions.
     pub(crate) fn intent_recorded(&mut self, attempt: i32) {
         self.intent = Some(attempt);
+        self.data_deletion = None;
         self.lookups.remove(&attempt);
     }
 

@@ -257,7 +257,8 @@ impl Planner<'_> {
     /// Whether it is known that no job of this resource exists. A resource that waits for the queue or its dataset was
     /// looked up before: a restart over a long queue repeats no lookup.
     fn is_known_to_be_new(&self) -> bool {
-        self.local.no_job_found || matches!(self.reason(), Some(Reason::Queued | Reason::DatasetNotReady))
+        self.local.no_job_found
+            || matches!(self.reason(), Some(Reason::Queued | Reason::DatasetNotReady | Reason::DataDeletionRunning))
     }
 
     fn check_retry_delay(&self) -> Plan<()> {
@@ -276,7 +277,8 @@ impl Planner<'_> {
             |job: &&JobSummary| job.created.is_none_or(|created| dataset.created.is_none_or(|at| at <= created));
         let jobs: Vec<&JobSummary> = jobs.iter().filter(since).collect();
         self.check_has_full_import(status, &jobs)?;
-        self.check_not_superseded(status, attempt, &jobs)
+        self.check_not_superseded(status, attempt, &jobs)?;
+        self.check_no_data_deletion(status)
     }
 
     fn check_admission(&self, status: &DatasetImportJobStatus) -> Plan<()> {
@@ -369,6 +371,30 @@ impl Planner<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Waits while users are deleted from the dataset group: the service does not guarantee that a deletion covers what is
+    /// imported meanwhile. This is the last check, so that a deletion has little time to start between it and the create.
+    /// Without the permission to list deletions, nothing is guaranteed and the import continues.
+    fn check_no_data_deletion(&self, status: &DatasetImportJobStatus) -> Plan<()> {
+        let name = match &self.observations.data_deletion {
+            None => return Err(Next::Perform(Effect::ListDataDeletions)),
+            Some(Ok(Some(name))) => sanitize(name),
+            Some(Ok(None)) => return Ok(()),
+            Some(Err(error)) if error.is_refusal() => return Ok(()),
+            Some(Err(error)) => {
+                return Err(self.obstacle(
+                    status.clone(),
+                    error,
+                    "listing the data deletion jobs of the dataset group",
+                ));
+            }
+        };
+        let message = format!(
+            "waiting for the data deletion job {name} to finish: it may miss what is imported into the dataset group meanwhile"
+        );
+        let requeue = Requeue::Backoff(Severity::Transient);
+        Err(self.finish_or_keep_failure(status.clone(), Reason::DataDeletionRunning, &message, requeue))
     }
 
     fn require_live_read(&self) -> Plan<()> {

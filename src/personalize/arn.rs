@@ -80,6 +80,14 @@ impl DatasetArn {
         self.arn.split_once(":dataset/").map_or(&self.arn, |(_, name)| name)
     }
 
+    /// The ARN of the dataset group: the first part of the dataset's name is that of its group.
+    #[must_use]
+    pub fn group(&self) -> String {
+        let AccountRegion { partition, region, account } = &self.account_region;
+        let group = self.name().split('/').next().unwrap_or_default();
+        format!("arn:{partition}:personalize:{region}:{account}:dataset-group/{group}")
+    }
+
     /// The ARN of a job of this name in the same account and region. The service derives ARNs from names, so a job can
     /// be looked up by its name.
     #[must_use]
@@ -107,6 +115,7 @@ mod tests {
     fn dataset_arn_contains_account_and_region() {
         let arn = DatasetArn::parse("arn:aws-cn:personalize:cn-north-1:123456789012:dataset/shop/ITEMS").unwrap();
         assert_eq!(arn.account_region().to_string(), "account 123456789012 in cn-north-1");
+        assert_eq!(arn.group(), "arn:aws-cn:personalize:cn-north-1:123456789012:dataset-group/shop");
         assert_eq!(arn.job("nightly").0, "arn:aws-cn:personalize:cn-north-1:123456789012:dataset-import-job/nightly");
     }
 

@@ -103,6 +103,14 @@ pub struct ServiceError {
     pub unsent: bool,
 }
 
+impl ServiceError {
+    /// Whether a read is refused for good, so that repeating it does not help: the permission is missing, or the service
+    /// does not know the operation or the resource.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self.kind, ErrorKind::AccessDenied | ErrorKind::InvalidInput | ErrorKind::NotFound)
+    }
+}
+
 /// The code of a failure to assume the role that is configured for an account.
 pub(crate) const ROLE_NOT_ASSUMED: &str = "RoleNotAssumed";
 

@@ -1,4 +1,4 @@
-//! Amazon Personalize as the operator sees it: one narrow trait with the five operations that an import needs.
+//! Amazon Personalize as the operator sees it: one narrow trait with the operations that an import needs.
 //!
 //! ```
 //! use personalize_operator::personalize::{DatasetArn, ErrorKind};
@@ -68,6 +68,23 @@ impl JobSummary {
     #[must_use]
     pub fn is_full_success(&self) -> bool {
         self.status == ACTIVE && self.import_mode.as_deref() != Some(ImportMode::Incremental.as_str())
+    }
+}
+
+/// A summary in the answer of ListDataDeletionJobs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct DataDeletion {
+    /// `jobName`.
+    pub name: String,
+    /// `status`: a free string, not an enum.
+    pub status: String,
+}
+
+impl DataDeletion {
+    /// Whether it is PENDING or IN_PROGRESS.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.status.ends_with("PENDING") || self.status.ends_with("IN_PROGRESS")
     }
 }
 
@@ -165,6 +182,12 @@ pub trait Personalize: Send + Sync + 'static {
         dataset: &DatasetArn,
     ) -> impl Future<Output = Result<Vec<JobSummary>, ServiceError>> + Send;
 
+    /// ListDataDeletionJobs for the group of the dataset: all pages, up to a bound.
+    fn list_data_deletion_jobs(
+        &self,
+        dataset: &DatasetArn,
+    ) -> impl Future<Output = Result<Vec<DataDeletion>, ServiceError>> + Send;
+
     /// DescribeDataset.
     fn describe_dataset(&self, dataset: &DatasetArn) -> impl Future<Output = Result<Dataset, ServiceError>> + Send;
 }
@@ -207,6 +230,13 @@ impl<P: Personalize> Personalize for Arc<P> {
         dataset: &DatasetArn,
     ) -> impl Future<Output = Result<Vec<JobSummary>, ServiceError>> + Send {
         (**self).list_dataset_import_jobs(dataset)
+    }
+
+    fn list_data_deletion_jobs(
+        &self,
+        dataset: &DatasetArn,
+    ) -> impl Future<Output = Result<Vec<DataDeletion>, ServiceError>> + Send {
+        (**self).list_data_deletion_jobs(dataset)
     }
 
     fn describe_dataset(&self, dataset: &DatasetArn) -> impl Future<Output = Result<Dataset, ServiceError>> + Send {

@@ -43,7 +43,7 @@ use crate::import::{
     Admission, AfterWrite, Effect, ImportRequest, Key, LocalState, Next, Observations, ObservedJob, Outcome, Requeue,
     Severity, Timing, UserInputs, plan,
 };
-use crate::personalize::{Dataset, ErrorKind, JobSummary, ServiceError};
+use crate::personalize::{DataDeletion, Dataset, ErrorKind, JobSummary, ServiceError};
 use crate::queue::Queue;
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -78,6 +78,8 @@ pub enum Observation {
     Dataset(Result<Dataset, ServiceError>),
     /// The dataset's jobs.
     Jobs(Result<Vec<JobSummary>, ServiceError>),
+    /// The data deletion jobs of the dataset's group.
+    DataDeletions(Result<Vec<DataDeletion>, ServiceError>),
     /// The tags of another job of the dataset.
     Tags {
         /// The job's name.
@@ -263,6 +265,10 @@ impl Reconciliation {
             }
             Observation::Dataset(dataset) => observed.dataset = Some(dataset),
             Observation::Jobs(jobs) => self.jobs_listed(jobs, queue),
+            Observation::DataDeletions(deletions) => {
+                let running = |all: Vec<DataDeletion>| all.into_iter().find(DataDeletion::is_running);
+                observed.data_deletion = Some(deletions.map(|all| running(all).map(|running| running.name)));
+            }
             Observation::Tags { job_name, tags } => {
                 observed.requested_at.insert(job_name, tags.map(|tags| requested_at(&tags)));
             }

@@ -275,7 +275,7 @@ pub fn observations(request: &ImportRequest) -> impl Strategy<Value = Observatio
         of(prop_oneof![4 => Just(Ok(())), 1 => text().prop_map(Err)]),
         (of(admission), of(of(Just(Key { namespace: "shop".into(), name: "newer".into() })))),
         of(result(dataset())),
-        of(result(summaries())).boxed(),
+        (of(result(summaries())), of(result(of(text())))).boxed(),
         btree_map(1..4_i32, result(found), 0..4),
         of(1..4_i32),
         of(result(Just(()))),
@@ -287,7 +287,7 @@ pub fn observations(request: &ImportRequest) -> impl Strategy<Value = Observatio
                 namespace,
                 (admission, newer_import),
                 dataset,
-                jobs,
+                (jobs, data_deletion),
                 lookups,
                 intent,
                 create,
@@ -303,6 +303,7 @@ pub fn observations(request: &ImportRequest) -> impl Strategy<Value = Observatio
                     newer_import,
                     dataset,
                     jobs,
+                    data_deletion,
                     requested_at,
                     lookups,
                     intent,
@@ -368,6 +369,7 @@ fn favour(observations: &mut Observations, local: &mut LocalState, phase: Phase,
     }
     if active {
         observations.dataset = Some(Ok(super::active_dataset()));
+        observations.data_deletion = Some(Ok(None));
     }
     if no_other_job {
         observations.jobs = Some(Ok(Vec::new()));

@@ -125,6 +125,8 @@ struct Soak {
     denied: String,
     denial: Denial,
     denied_until: Option<Instant>,
+    /// A data deletion that runs, and its end.
+    deletion: Option<(String, Instant)>,
     /// Half-sent requests to the replicas.
     half_sent: Vec<TcpStream>,
 }
@@ -143,6 +145,7 @@ impl Soak {
             denied,
             denial,
             denied_until: None,
+            deletion: None,
             half_sent: Vec::new(),
             rng: Rng::new(seed),
             replicas,
@@ -191,6 +194,7 @@ impl Soak {
             89..92 => self.flood(),
             92..94 => self.end_flood(),
             94..97 => self.misbehave(),
+            97 => self.delete_data(),
             _ => self.send_half_requests(),
         }
     }
@@ -246,6 +250,16 @@ impl Soak {
         *self.denial.lock().unwrap() = Some((format!("/namespaces/{}/", self.denied), fault));
         self.denied_until = Some(Instant::now() + self.rng.millis(5_000, 90_000));
         "denials"
+    }
+
+    /// For a while, users are deleted from a dataset group.
+    fn delete_data(&mut self) -> &'static str {
+        if self.deletion.is_none() {
+            let name = format!("deletion-{}", self.taken);
+            self.env.service.start_data_deletion(&name, "shop");
+            self.deletion = Some((name, Instant::now() + self.rng.millis(500, 8_000)));
+        }
+        "data deletions"
     }
 
     /// Calls to one region fail for a while.
@@ -420,6 +434,7 @@ impl Soak {
             "DescribeDatasetImportJob",
             "DescribeDataset",
             "ListDatasetImportJobs",
+            "ListDataDeletionJobs",
             "ListTagsForResource",
         ]);
         // The service makes these two mistakes in creates only.
@@ -518,6 +533,9 @@ impl Soak {
     fn recover(&mut self, now: bool) {
         if self.denied_until.take_if(|until| now || *until <= Instant::now()).is_some() {
             *self.denial.lock().unwrap() = None;
+        }
+        if let Some((name, _)) = self.deletion.take_if(|(_, until)| now || *until <= Instant::now()) {
+            self.env.service.finish_data_deletion(&name);
         }
         self.replicas.iter_mut().for_each(|replica| replica.recover(&self.env, now));
     }

@@ -13,7 +13,7 @@ use crate::controller::namespaces::Namespaces;
 use crate::controller::workers::Workers;
 use crate::http::readiness::Readiness;
 use crate::import::Admission;
-use crate::personalize::{CreateJobInput, Dataset, Job, JobSummary};
+use crate::personalize::{CreateJobInput, DataDeletion, Dataset, Job, JobSummary};
 use crate::personalize::{DatasetArn, JobArn};
 use crate::queue::Queue;
 use crate::telemetry::metrics::Metrics;
@@ -82,6 +82,10 @@ impl Personalize for Service {
 
     async fn list_dataset_import_jobs(&self, _: &DatasetArn) -> Result<Vec<JobSummary>, ServiceError> {
         self.called(LIST);
+        Ok(Vec::new())
+    }
+
+    async fn list_data_deletion_jobs(&self, _: &DatasetArn) -> Result<Vec<DataDeletion>, ServiceError> {
         Ok(Vec::new())
     }
 

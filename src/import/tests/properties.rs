@@ -5,7 +5,7 @@ use super::schema::violations;
 use crate::api::conditions::{self, Reason};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus, suspended_by};
 use crate::import::{AfterWrite, Effect, ImportRequest, Next, Trust, plan};
-use crate::personalize::{ACTIVE, Dataset, ErrorKind};
+use crate::personalize::{ACTIVE, Dataset, ErrorKind, ServiceError};
 use crate::redact::MAX_CHARS;
 use crate::testing::strategies::{
     SECRET, dataset, job, moment, resource, result, service_error, situation, summaries, tags, text,
@@ -76,6 +76,9 @@ proptest! {
                 let created = observations.dataset.clone().and_then(|dataset| dataset.ok()?.created);
                 let active = Dataset { status: ACTIVE.into(), created };
                 prop_assert_eq!(&observations.dataset, &Some(Ok(active)), "into an active dataset");
+                let deletion = observations.data_deletion.as_ref();
+                let refused = || deletion.and_then(|d| d.as_ref().err()).is_some_and(ServiceError::is_refusal);
+                prop_assert!(deletion == Some(&Ok(None)) || refused(), "and not while users are deleted: {:?}", deletion);
                 prop_assert!(suspended_by(&resource).is_none() && resource.metadata.deletion_timestamp.is_none());
                 let submission = after.submission.as_ref().unwrap();
                 let request = ImportRequest::of(&resource).unwrap();

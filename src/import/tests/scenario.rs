@@ -6,7 +6,9 @@ use crate::import::timing::{after, since};
 use crate::import::{
     AfterWrite, Effect, ImportRequest, LocalState, MANAGER, Next, Observations, ObservedJob, Trust, plan,
 };
-use crate::personalize::{CREATE_FAILED, CREATE_PENDING, Dataset, ErrorKind, Job, JobSummary, ServiceError};
+use crate::personalize::{
+    CREATE_FAILED, CREATE_PENDING, DataDeletion, Dataset, ErrorKind, Job, JobSummary, ServiceError,
+};
 use crate::queue::Queue;
 use crate::reconciliation::{Executor, Finished, Observation, Reconciliation, Stopped, drive};
 use crate::testing::{self, service_error, set_status_manager, timing};
@@ -30,6 +32,8 @@ pub(super) struct Scenario {
     pub(super) dataset: Result<Dataset, ServiceError>,
     /// The dataset's other jobs.
     pub(super) other_jobs: Vec<JobSummary>,
+    /// The data deletion jobs of the dataset's group.
+    pub(super) data_deletions: Result<Vec<DataDeletion>, ServiceError>,
     /// When the resource of each of them was created.
     pub(super) requested_at: BTreeMap<String, Result<Option<Timestamp>, ServiceError>>,
     /// The error of listing tags.
@@ -54,6 +58,7 @@ impl Scenario {
             answers: Vec::new(),
             dataset: Ok(testing::active_dataset()),
             other_jobs: Vec::new(),
+            data_deletions: Ok(Vec::new()),
             requested_at: BTreeMap::new(),
             tags_error: None,
             namespace: Ok(()),
@@ -206,6 +211,7 @@ impl ScenarioExecutor<'_> {
             Effect::CheckNamespace => Observation::Namespace(scenario.namespace.clone()),
             Effect::DescribeDataset => Observation::Dataset(scenario.dataset.clone()),
             Effect::ListJobs => Observation::Jobs(Ok(scenario.other_jobs.clone())),
+            Effect::ListDataDeletions => Observation::DataDeletions(scenario.data_deletions.clone()),
             Effect::ListTags { job_name } => {
                 scenario.reads += 1;
                 let missing = || Err(service_error(ErrorKind::NotFound));

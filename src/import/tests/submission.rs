@@ -167,6 +167,7 @@ fn all_checks_pass() -> Observations {
         admission: Some(Admission::Admitted),
         dataset: Some(Ok(active_dataset())),
         jobs: Some(Ok(Vec::new())),
+        data_deletion: Some(Ok(None)),
         ..Observations::default()
     }
 }

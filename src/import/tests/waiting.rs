@@ -3,7 +3,7 @@
 use super::scenario::{FAILURE, IN_PROGRESS, SUSPENDED, Scenario};
 use crate::api::conditions::Reason;
 use crate::api::{DatasetImportJobSpec, ImportMode, RECONCILE_REQUESTED_AT, RETRY_REQUESTED_AT, SUSPEND};
-use crate::personalize::{ACTIVE, CREATE_PENDING, Dataset, ErrorKind, JobSummary};
+use crate::personalize::{ACTIVE, CREATE_PENDING, DataDeletion, Dataset, ErrorKind, JobSummary};
 use crate::testing::{self, active_dataset, job_summary, service_error, spec, timing};
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -38,6 +38,48 @@ fn running_job_of_somebody_else_delays_the_import() {
     scenario.wait();
     scenario.reconcile_until_idle();
     assert_eq!(scenario.accepted.len(), 1);
+}
+
+#[test]
+fn data_deletion_that_runs_delays_the_import() {
+    for status in ["PENDING", "IN_PROGRESS"] {
+        let mut scenario = Scenario::new();
+        let deletion = |name: &str, status: &str| DataDeletion { name: name.into(), status: status.into() };
+        scenario.data_deletions = Ok(vec![deletion("newest", "COMPLETED"), deletion("erasure", status)]);
+        scenario.reconcile_until_idle();
+        let waits = (Reason::DataDeletionRunning, IN_PROGRESS.map(String::from));
+        assert_eq!((scenario.reason(), scenario.conditions()), waits);
+        assert!(scenario.status().message.unwrap().contains("data deletion job erasure"));
+        scenario.crash();
+        let reads = scenario.reads;
+        scenario.wait();
+        scenario.reconcile_until_idle();
+        assert_eq!((scenario.reason(), scenario.reads), (Reason::DataDeletionRunning, reads), "no repeated lookup");
+        scenario.data_deletions = Ok(vec![deletion("erasure", "FAILED")]);
+        scenario.wait();
+        scenario.reconcile_until_idle();
+        assert_eq!(scenario.accepted.len(), 1);
+    }
+}
+
+#[test]
+fn data_deletions_that_can_not_be_listed_delay_the_import_only_for_a_while() {
+    for (kind, reason) in [
+        (ErrorKind::AccessDenied, Reason::Pending),
+        (ErrorKind::InvalidInput, Reason::Pending),
+        (ErrorKind::Throttled, Reason::Throttled),
+        (ErrorKind::Indeterminate, Reason::ServiceUnavailable),
+        (ErrorKind::Credentials, Reason::CredentialsRefused),
+    ] {
+        let mut scenario = Scenario::new();
+        scenario.data_deletions = Err(service_error(kind));
+        scenario.reconcile_until_idle();
+        assert_eq!(scenario.reason(), reason, "{kind:?}");
+        scenario.data_deletions = Ok(Vec::new());
+        scenario.wait();
+        scenario.reconcile_until_idle();
+        assert_eq!(scenario.accepted.len(), 1, "{kind:?}");
+    }
 }
 
 fn succeeded(name: &str, at: Timestamp) -> JobSummary {

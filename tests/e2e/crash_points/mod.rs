@@ -16,7 +16,7 @@ use std::time::Instant;
 use user_script::UserScript;
 
 /// Every kind of call in a run. The test fails on a new kind, so that somebody decides whether it is safe to repeat.
-const KINDS: [&str; 16] = [
+const KINDS: [&str; 17] = [
     "CreateDatasetImportJob",
     "DescribeDataset",
     "DescribeDatasetImportJob",
@@ -25,6 +25,7 @@ const KINDS: [&str; 16] = [
     "GET namespaces",
     "LIST datasetimportjobs",
     "LIST namespaces",
+    "ListDataDeletionJobs",
     "ListDatasetImportJobs",
     "ListTagsForResource",
     "POST events",

@@ -166,6 +166,7 @@ impl Started {
 struct Records {
     ledger: Vec<Value>,
     jobs: Vec<Value>,
+    data_deletions: Vec<Value>,
     faults: Vec<Value>,
     writes: Vec<Value>,
     resources: Vec<Value>,
@@ -180,6 +181,7 @@ impl Records {
         History {
             ledger: &self.ledger,
             jobs: &self.jobs,
+            data_deletions: &self.data_deletions,
             faults: &self.faults,
             writes: &self.writes,
             resources: &self.resources,
@@ -559,6 +561,7 @@ impl TestEnv {
         Records {
             ledger: self.service.ledger(),
             jobs: self.service.jobs(),
+            data_deletions: self.service.data_deletions(),
             writes: self.audited_writes(),
             requests: self.namespaces().flat_map(|namespace| invariants::requests(&log, namespace)).collect(),
             disturbances: self.disturbances.lock().unwrap().clone(),

@@ -168,6 +168,20 @@ impl PersonalizeLocal {
         self.inject_fault(&json!({"operation": "DescribeDatasetImportJob", "name": name, "action": "vanish"}));
     }
 
+    /// Starts a data deletion job in the dataset group of this name. It runs until it is finished.
+    pub fn start_data_deletion(&self, name: &str, group: &str) {
+        let group = dataset_arn("").replace(":dataset/shop/", &format!(":dataset-group/{group}"));
+        self.control("POST", "deletions", &json!({"name": name, "datasetGroupArn": group}));
+    }
+
+    pub fn finish_data_deletion(&self, name: &str) {
+        self.control("POST", "deletions/finish", &json!({"job": name, "outcome": "active"}));
+    }
+
+    pub fn data_deletions(&self) -> Vec<Value> {
+        serde_json::from_str(&self.control("GET", "deletions", &Value::Null)).unwrap()
+    }
+
     pub fn put_dataset(&self, name: &str, status: &str) {
         self.control(
             "POST",

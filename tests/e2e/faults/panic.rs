@@ -11,7 +11,7 @@ use personalize_operator::controller;
 use personalize_operator::controller::kube_client::KubeClient;
 use personalize_operator::http::readiness::Readiness;
 use personalize_operator::personalize::{
-    ACTIVE, CreateJobInput, Dataset, ErrorKind, Job, JobSummary, Personalize, Priority, ServiceError,
+    ACTIVE, CreateJobInput, DataDeletion, Dataset, ErrorKind, Job, JobSummary, Personalize, Priority, ServiceError,
 };
 use personalize_operator::personalize::{DatasetArn, JobArn};
 use personalize_operator::telemetry::metrics::{Format, Metrics};
@@ -76,6 +76,10 @@ impl Personalize for PanickingService {
     }
 
     async fn list_dataset_import_jobs(&self, _: &DatasetArn) -> Result<Vec<JobSummary>, ServiceError> {
+        Ok(Vec::new())
+    }
+
+    async fn list_data_deletion_jobs(&self, _: &DatasetArn) -> Result<Vec<DataDeletion>, ServiceError> {
         Ok(Vec::new())
     }
 

@@ -1,4 +1,4 @@
-//! The invariants A to K of docs/architecture.md, checked from outside: against the ledger and jobs of the stand-in and
+//! The invariants A to L of docs/architecture.md, checked from outside: against the ledger and jobs of the stand-in and
 //! against the audit log and resources of the API server.
 //!
 //! The checks implement the operator's rules a second time, on plain JSON, on purpose: a checker that shared code with
@@ -8,6 +8,7 @@
 mod adoption;
 mod at_most_once;
 mod bounds;
+mod data_deletions;
 mod footprint;
 mod histories;
 mod isolation;
@@ -36,6 +37,8 @@ pub struct History<'a> {
     pub ledger: &'a [Value],
     /// The jobs of the service; empty if unknown.
     pub jobs: &'a [Value],
+    /// The data deletion jobs of the service.
+    pub data_deletions: &'a [Value],
     /// The faults injected into the service that are not used up.
     pub faults: &'a [Value],
     /// Successful writes to the resources by any client, in order.
@@ -66,6 +69,7 @@ pub fn check(history: &History<'_>) -> Vec<String> {
     no_op_writes::check(history, &mut violations);
     secrets::check(history, &mut violations);
     bounds::check(history, &mut violations);
+    data_deletions::check(history, &mut violations);
     order::check(history, &mut violations);
     footprint::check(history, &mut violations);
     let waits = waiting::too_long(history);

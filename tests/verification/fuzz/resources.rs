@@ -76,6 +76,7 @@ impl Executor for EmptyService {
             Effect::DescribeJob { attempt, .. } => Observation::Job { attempt, job: Err(not_found()) },
             Effect::DescribeDataset => Observation::Dataset(Ok(active_dataset())),
             Effect::ListJobs => Observation::Jobs(Ok(Vec::new())),
+            Effect::ListDataDeletions => Observation::DataDeletions(Ok(Vec::new())),
             Effect::ListTags { job_name } => Observation::Tags { job_name, tags: Err(not_found()) },
             Effect::WriteStatus { status, then } => status_written(reconciliation, *status, then),
             Effect::CreateJob { attempt } => Observation::Created { attempt, answer: Ok(()) },

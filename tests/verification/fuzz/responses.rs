@@ -92,6 +92,9 @@ fn template(operation: &str) -> Value {
             { "jobName": "earlier", "status": "ACTIVE", "creationDateTime": 1_749_000_000.5,
               "lastUpdatedDateTime": 1_749_001_000.5, "importMode": "FULL" },
         ], "nextToken": "" }),
+        "ListDataDeletionJobs" => json!({ "dataDeletionJobs": [
+            { "jobName": "erasure", "status": "COMPLETED", "creationDateTime": 1_749_000_000.5 },
+        ], "nextToken": "" }),
         _ => json!({ "dataset": { "status": "ACTIVE", "name": "INTERACTIONS" } }),
     }
 }
@@ -191,6 +194,7 @@ impl Executor for SdkService<'_> {
             }
             Effect::DescribeDataset => Observation::Dataset(service.describe_dataset(dataset).await),
             Effect::ListJobs => Observation::Jobs(service.list_dataset_import_jobs(dataset).await),
+            Effect::ListDataDeletions => Observation::DataDeletions(service.list_data_deletion_jobs(dataset).await),
             Effect::ListTags { job_name } => {
                 let tags = service.list_tags_for_resource(dataset, &dataset.job(&job_name), Priority::Normal).await;
                 Observation::Tags { job_name, tags }

@@ -21,6 +21,8 @@ pub(crate) struct Budget {
     pub(crate) invisible_jobs: u8,
     /// Jobs that end with CREATE FAILED.
     pub(crate) failed_jobs: u8,
+    /// Data deletion jobs that another program starts in the dataset group.
+    pub(crate) data_deletions: u8,
     /// Actions of users or other programs.
     pub(crate) user_actions: u8,
 }
@@ -37,6 +39,7 @@ impl Budget {
             failed_reads: n,
             invisible_jobs: n,
             failed_jobs: n,
+            data_deletions: 0,
             user_actions: n,
         }
     }
@@ -53,9 +56,10 @@ impl Budget {
             failed_reads,
             invisible_jobs,
             failed_jobs,
+            data_deletions,
             user_actions,
         } = &mut self;
-        let failures = [lost_responses, rejections, failed_reads, invisible_jobs, failed_jobs];
+        let failures = [lost_responses, rejections, failed_reads, invisible_jobs, failed_jobs, data_deletions];
         for n in [ticks, crashes, handovers, user_actions].into_iter().chain(failures).filter(|n| **n > 0) {
             *n += more;
         }
@@ -82,6 +86,8 @@ pub(crate) enum Mutation {
     OmitRequestedAt,
     /// Does not record which retry request was handled.
     ForgetHandledRetry,
+    /// Does not list data deletion jobs.
+    SkipDataDeletions,
     /// Submits at once after another leader has ended in any way.
     SkipQuarantine,
 }

@@ -6,7 +6,7 @@ use crate::state::{ActiveReconciliation, CreateCall, ModelJob, ModelState, Snaps
 use kube::ResourceExt;
 use personalize_operator::api::Tag;
 use personalize_operator::import::{Admission, AfterWrite, Effect, LocalState, Next, ObservedJob, Outcome};
-use personalize_operator::personalize::{ACTIVE, Dataset, ErrorKind, Job, JobSummary, ServiceError};
+use personalize_operator::personalize::{ACTIVE, DataDeletion, Dataset, ErrorKind, Job, JobSummary, ServiceError};
 use personalize_operator::reconciliation::{Failure, Interrupted, Observation, Reconciliation};
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ impl ProtocolModel {
         }
         let Some(cached) = &operator.cache[r] else { return };
         let reconciliation = Reconciliation::new(cached.resource().clone(), operator.local[r].clone());
-        operator.active[r] = Some(ActiveReconciliation { reconciliation, awaits_create: false });
+        operator.active[r] = Some(ActiveReconciliation { reconciliation, awaits_create: false, listed_deletion: 0 });
         self.advance(state, o, r);
     }
 
@@ -70,12 +70,18 @@ impl ProtocolModel {
     fn advance(&self, state: &mut ModelState, o: usize, r: usize) {
         let now = state.now();
         let (may_fail, bypass_queue) = (state.budget.failed_reads > 0, self.has(Mutation::BypassQueue));
+        let no_deletions = self.config.budget.data_deletions == 0 || self.has(Mutation::SkipDataDeletions);
+        let deletions_started = state.data_deletions.0;
         loop {
             let operator = state.operator(o);
             let Some(active) = operator.active[r].as_mut().filter(|active| !active.awaits_create) else { return };
             let observation = match active.reconciliation.next(now, &timing()) {
                 Next::Perform(Effect::CheckNamespace) => Observation::Namespace(Ok(())),
                 Next::Perform(Effect::DescribeDataset) if !may_fail => Observation::Dataset(Ok(active_dataset())),
+                Next::Perform(Effect::ListDataDeletions) if no_deletions => {
+                    active.listed_deletion = deletions_started;
+                    Observation::DataDeletions(Ok(Vec::new()))
+                }
                 Next::Perform(_) => return,
                 Next::TryAdmit => {
                     let uid = active.reconciliation.uid();
@@ -168,6 +174,7 @@ impl ProtocolModel {
             Effect::ReadResource
             | Effect::DescribeDataset
             | Effect::ListJobs
+            | Effect::ListDataDeletions
             | Effect::DescribeJob { .. }
             | Effect::ListTags { .. }
                 if may_fail =>
@@ -194,8 +201,10 @@ impl ProtocolModel {
                 self.fail(state, o, r, false);
             }
             Effect::CreateJob { attempt } => {
-                state.operator(o).active[r].as_mut()?.awaits_create = true;
-                state.calls.push(CreateCall { operator: o, resource: r, attempt, awaited: true });
+                let active = state.operator(o).active[r].as_mut()?;
+                active.awaits_create = true;
+                let listed_deletion = active.listed_deletion;
+                state.calls.push(CreateCall { operator: o, resource: r, attempt, awaited: true, listed_deletion });
             }
             Effect::WriteStatus { .. } if matches!(fault, Fault::ResponseLost { .. }) => {
                 if fault == (Fault::ResponseLost { applied: true }) {
@@ -235,6 +244,13 @@ impl ProtocolModel {
             Effect::DescribeDataset => Observation::Dataset(Ok(active_dataset())),
             Effect::ListJobs if fails => Observation::Jobs(Err(error(ErrorKind::Indeterminate))),
             Effect::ListJobs => Observation::Jobs(Ok(self.list_jobs(state))),
+            Effect::ListDataDeletions if fails => Observation::DataDeletions(Err(error(ErrorKind::Indeterminate))),
+            Effect::ListDataDeletions => {
+                let (started, runs) = state.data_deletions;
+                state.operator(o).active[r].as_mut()?.listed_deletion = started;
+                let running = DataDeletion { name: "erasure".into(), status: "IN_PROGRESS".into() };
+                Observation::DataDeletions(Ok(if runs { vec![running] } else { Vec::new() }))
+            }
             Effect::ListTags { job_name } => {
                 let tags = if fails { Err(error(ErrorKind::Indeterminate)) } else { self.list_tags(state, &job_name) };
                 Observation::Tags { job_name, tags }
@@ -333,6 +349,8 @@ impl ProtocolModel {
     pub(crate) fn arrive(&self, state: &mut ModelState, c: usize, response_lost: bool) {
         let call = state.calls.remove(c);
         let accepted = self.create_job(state, call.resource, call.attempt);
+        let (started, runs) = state.data_deletions;
+        state.accepted_in_deletion |= accepted && runs && call.listed_deletion == started;
         let answer = match (response_lost, accepted) {
             (true, _) => Err(error(ErrorKind::Indeterminate)),
             (false, true) => Ok(()),

@@ -147,6 +147,18 @@ fn two_imports_when_user_retries_the_older_keep_invariants() {
 }
 
 #[test]
+fn one_import_beside_data_deletions_keeps_invariants() {
+    holds(
+        "data deletions",
+        steps(20),
+        Config {
+            budget: Budget { ticks: 1, crashes: 1, lost_responses: 1, data_deletions: 2, ..Budget::default() },
+            ..Config::unique_names()
+        },
+    );
+}
+
+#[test]
 fn one_import_with_one_event_of_each_kind_keeps_invariants() {
     holds(
         "one event of each kind",

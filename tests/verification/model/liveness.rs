@@ -13,6 +13,7 @@ impl ProtocolModel {
         let intact = Self { config: Config { mutation: None, ..self.config.clone() }, imports: self.imports.clone() };
         let mut state = state.clone();
         state.budget = Budget::default();
+        state.data_deletions.1 = false;
         for r in 0..state.live.len() {
             if state.live[r].as_ref().is_some_and(|live| live.resource().spec.suspend) {
                 let _ = intact.user_action(&mut state, r, UserAction::Suspend);

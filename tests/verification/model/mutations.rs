@@ -102,6 +102,16 @@ fn missing_requested_at_tag_lets_older_import_finish_after_newer_one_whose_resou
     );
 }
 
+#[test]
+fn unlisted_data_deletion_lets_import_be_accepted_within_it() {
+    mutation_breaks(
+        "L: no import is accepted within a data deletion that had started when it was checked",
+        Mutation::SkipDataDeletions,
+        None,
+        Config { budget: Budget { data_deletions: 1, ..Budget::default() }, ..Config::unique_names() },
+    );
+}
+
 /// A create call of the former leader arrives after its resource is deleted and the newer one is submitted.
 #[test]
 fn missing_quarantine_lets_two_imports_into_one_dataset_overlap() {

@@ -30,6 +30,10 @@ pub(crate) enum Action {
     BecomeVisible(usize),
     /// A job ends with this status.
     End(usize, &'static str),
+    /// Another program starts a data deletion job in the dataset group.
+    StartDataDeletion,
+    /// It ends.
+    EndDataDeletion,
     /// More time than the grace period passes.
     Tick,
     /// The operator crashes and restarts.
@@ -125,6 +129,11 @@ impl Model for ProtocolModel {
         if state.budget.ticks > 0 && may_tick {
             actions.push(Action::Tick);
         }
+        match state.data_deletions {
+            (_, true) => actions.push(Action::EndDataDeletion),
+            (_, false) if state.budget.data_deletions > 0 => actions.push(Action::StartDataDeletion),
+            (_, false) => {}
+        }
         if state.budget.user_actions > 0 {
             for r in 0..state.live.len() {
                 actions.extend(self.config.user_actions.iter().map(|user_action| Action::Act(r, *user_action)));
@@ -166,6 +175,11 @@ impl Model for ProtocolModel {
                 state.budget.failed_jobs -= u8::from(status == CREATE_FAILED);
                 Self::end_job(&mut state, j, status);
             }
+            Action::StartDataDeletion => {
+                state.budget.data_deletions -= 1;
+                state.data_deletions = (state.data_deletions.0 + 1, true);
+            }
+            Action::EndDataDeletion => state.data_deletions.1 = false,
             Action::Tick => {
                 state.budget.ticks -= 1;
                 state.clock += 1;
@@ -214,6 +228,10 @@ impl Model for ProtocolModel {
                 !state.out_of_order
             }),
             Property::always("H: a dataset has one import at a time", |_, state: &ModelState| !state.overlapped),
+            Property::always(
+                "L: no import is accepted within a data deletion that had started when it was checked",
+                |_, state: &ModelState| !state.accepted_in_deletion,
+            ),
             Property::always(
                 "B: every import finishes once nothing goes wrong any more",
                 |model: &Self, state: &ModelState| state.active().next().is_some() || model.finishes(state),

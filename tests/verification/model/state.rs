@@ -85,6 +85,8 @@ pub(crate) struct ActiveReconciliation {
     pub(crate) reconciliation: Reconciliation,
     /// It waits for the response to a create call.
     pub(crate) awaits_create: bool,
+    /// The last data deletion that had started when it listed them, from 1.
+    pub(crate) listed_deletion: u8,
 }
 
 impl ActiveReconciliation {
@@ -96,6 +98,7 @@ impl ActiveReconciliation {
             self.reconciliation.local().clone(),
             self.reconciliation.is_stale(),
             self.awaits_create,
+            self.listed_deletion,
         )
     }
 }
@@ -130,6 +133,8 @@ pub(crate) struct CreateCall {
     pub(crate) attempt: i32,
     /// The operator still waits for the response.
     pub(crate) awaited: bool,
+    /// The last data deletion that had started when its reconciliation listed them.
+    pub(crate) listed_deletion: u8,
 }
 
 /// A job of the service.
@@ -180,6 +185,10 @@ pub(crate) struct ModelState {
     pub(crate) out_of_order: bool,
     /// Two imports into the dataset were in flight.
     pub(crate) overlapped: bool,
+    /// How many data deletions have started, and whether the last one runs.
+    pub(crate) data_deletions: (u8, bool),
+    /// An import was accepted within a data deletion that had started before its reconciliation listed them.
+    pub(crate) accepted_in_deletion: bool,
     /// The events that may still happen.
     pub(crate) budget: Budget,
 }
@@ -201,6 +210,8 @@ impl ModelState {
             disallowed_attempt: false,
             out_of_order: false,
             overlapped: false,
+            data_deletions: (0, false),
+            accepted_in_deletion: false,
             budget: config.budget.clone(),
         };
         state.operators = [true, config.two_leaders].map(|leads| Arc::new(state.started(leads, false))).into();

@@ -35,8 +35,15 @@ use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// The reasons of a resource that tries again after some time.
-const TIMED: [&str; 6] =
-    ["Submitting", "Retrying", "DatasetNotReady", "Throttled", "ServiceUnavailable", "CredentialsRefused"];
+const TIMED: [&str; 7] = [
+    "Submitting",
+    "Retrying",
+    "DatasetNotReady",
+    "DataDeletionRunning",
+    "Throttled",
+    "ServiceUnavailable",
+    "CredentialsRefused",
+];
 /// How many younger resources may go before the one that is next and has no delay any more: more than turns of all
 /// namespaces take.
 const MAX_PASSED: usize = 20;
