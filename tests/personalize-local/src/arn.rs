@@ -31,6 +31,18 @@ impl Arn {
     pub(crate) fn import_job(region: &str, account: &str, name: &str) -> String {
         format!("arn:{}:personalize:{region}:{account}:dataset-import-job/{name}", partition(region))
     }
+
+    /// The ARN of the data deletion job with this name.
+    pub(crate) fn deletion_job(region: &str, account: &str, name: &str) -> String {
+        format!("arn:{}:personalize:{region}:{account}:data-deletion-job/{name}", partition(region))
+    }
+
+    /// The ARN of the dataset group of a dataset: `dataset/shop/ITEMS` belongs to `dataset-group/shop`.
+    pub(crate) fn group(&self) -> String {
+        let Self { partition, region, account, resource } = self;
+        let group = resource.split('/').nth(1).unwrap_or_default();
+        format!("arn:{partition}:personalize:{region}:{account}:dataset-group/{group}")
+    }
 }
 
 /// The partition of a region, by the region's prefix.

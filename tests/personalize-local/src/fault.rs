@@ -5,8 +5,15 @@ use serde::{Deserialize, Serialize};
 use crate::Operation;
 
 /// The members of a request that the `name` of a fault is matched against.
-pub(crate) const NAME_MEMBERS: [&str; 6] =
-    ["jobName", "datasetImportJobArn", "datasetArn", "resourceArn", "schemaArn", "datasetGroupArn"];
+pub(crate) const NAME_MEMBERS: [&str; 7] = [
+    "jobName",
+    "datasetImportJobArn",
+    "datasetArn",
+    "resourceArn",
+    "schemaArn",
+    "datasetGroupArn",
+    "dataDeletionJobArn",
+];
 
 /// A fault. Faults are matched in the order in which they were added; the first match fires.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

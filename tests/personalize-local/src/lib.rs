@@ -36,6 +36,7 @@ pub use error::StartError;
 pub use fault::{Action, Fault};
 pub use service::{Config, Service};
 pub use store::{
+    deletion::DeletionJob,
     job::{Job, Outcome, Tag},
     ledger::LedgerEntry,
     seed::{AccessKey, Account, Dataset, Durations, Refusals, Seed, SeedJob, Throttle},

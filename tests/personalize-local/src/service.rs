@@ -10,7 +10,7 @@ use axum::http::Uri;
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
-    Dataset, Fault, Job, LedgerEntry, Outcome, Seed, SeedJob, StartError,
+    Dataset, DeletionJob, Fault, Job, LedgerEntry, Outcome, Seed, SeedJob, StartError,
     app::AppState,
     clock::{self, now_ms},
     server,
@@ -99,6 +99,11 @@ impl Service {
     /// All jobs, in the order of creation.
     pub fn jobs(&self) -> Vec<Job> {
         self.app.lock().jobs.clone()
+    }
+
+    /// All data deletion jobs, in the order of creation.
+    pub fn deletions(&self) -> Vec<DeletionJob> {
+        self.app.lock().deletions.clone()
     }
 
     /// Adds a fault at the end of the list.

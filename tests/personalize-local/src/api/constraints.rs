@@ -90,7 +90,7 @@ fn check_value(shape: &Shape, value: &Value, path: &str, violations: &mut Vec<Vi
         }
         (Shape::Boolean, Value::Bool(_))
         | (Shape::AnyString, Value::String(_))
-        | (Shape::Timestamp, Value::Number(_)) => {}
+        | (Shape::Timestamp | Shape::AnyInteger, Value::Number(_)) => {}
         (Shape::Integer { min, max }, Value::Number(number)) => match number.as_i64() {
             Some(count) if count < *min => {
                 violation(InvalidValue::Shown(count.to_string()), format!("have value greater than or equal to {min}"));
@@ -160,7 +160,7 @@ fn wrong_type(shape: &Shape, value: &Value) -> WrongType {
         Shape::String { .. } | Shape::AnyString | Shape::Enum(_) => "a String",
         Shape::Boolean => "a Boolean",
         Shape::Timestamp => "a Timestamp",
-        Shape::Integer { .. } => "an Integer",
+        Shape::AnyInteger | Shape::Integer { .. } => "an Integer",
         Shape::Structure(_) => "a Structure",
         Shape::List { .. } => return WrongType("Expected list or null".to_owned()),
     };
@@ -194,7 +194,12 @@ fn compile_patterns(shape: &Shape, patterns: &mut HashMap<&'static str, Option<R
         }
         Shape::Structure(members) => members.iter().for_each(|member| compile_patterns(&member.shape, patterns)),
         Shape::List { member, .. } => compile_patterns(member, patterns),
-        Shape::AnyString | Shape::Enum(_) | Shape::Boolean | Shape::Timestamp | Shape::Integer { .. } => {}
+        Shape::AnyString
+        | Shape::Enum(_)
+        | Shape::Boolean
+        | Shape::Timestamp
+        | Shape::AnyInteger
+        | Shape::Integer { .. } => {}
     }
 }
 

@@ -37,6 +37,10 @@ impl ApiError {
         Self::new("ResourceNotFoundException", format!("The given ARN {arn} does not exist."))
     }
 
+    pub(crate) fn already_exists(arn: &str) -> Self {
+        Self::new("ResourceAlreadyExistsException", format!("Another resource with Arn {arn} already exists."))
+    }
+
     pub(crate) fn too_many_tags() -> Self {
         Self::new("TooManyTagsException", "The maximum number of tags per resource is 50.")
     }

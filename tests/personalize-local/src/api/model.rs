@@ -26,6 +26,8 @@ pub enum Shape {
     Boolean,
     /// A time, in seconds since the epoch, with a fraction.
     Timestamp,
+    /// An integer without constraints.
+    AnyInteger,
     /// An integer.
     Integer {
         /// Minimum value.
@@ -120,6 +122,27 @@ const JOB_SUMMARY: Shape = Shape::Structure(&[
     UPDATED,
     optional("failureReason", Shape::AnyString),
     optional("importMode", MODE),
+]);
+const DELETION: &[Member] = &[
+    optional("jobName", NAME),
+    optional("dataDeletionJobArn", ARN),
+    optional("datasetGroupArn", ARN),
+    optional("dataSource", SOURCE),
+    optional("roleArn", ROLE),
+    optional("status", STATUS),
+    optional("numDeleted", Shape::AnyInteger),
+    CREATED,
+    UPDATED,
+    optional("failureReason", Shape::AnyString),
+];
+const DELETION_SUMMARY: Shape = Shape::Structure(&[
+    optional("dataDeletionJobArn", ARN),
+    optional("datasetGroupArn", ARN),
+    optional("jobName", NAME),
+    optional("status", STATUS),
+    CREATED,
+    UPDATED,
+    optional("failureReason", Shape::AnyString),
 ]);
 const DATASET: &[Member] = &[
     optional("name", NAME),
@@ -238,6 +261,30 @@ pub const OPERATIONS: &[Operation] = &[
         input: &[required("resourceArn", ARN)],
         output: &[optional("tags", TAGS)],
         errors: &[INVALID, NOT_FOUND, IN_USE],
+    },
+    Operation {
+        name: "CreateDataDeletionJob",
+        input: &[
+            required("jobName", NAME),
+            required("datasetGroupArn", ARN),
+            required("dataSource", SOURCE),
+            required("roleArn", ROLE),
+            optional("tags", TAGS),
+        ],
+        output: &[optional("dataDeletionJobArn", ARN)],
+        errors: &[INVALID, NOT_FOUND, "ResourceAlreadyExistsException", LIMIT, IN_USE, TOO_MANY_TAGS],
+    },
+    Operation {
+        name: "DescribeDataDeletionJob",
+        input: &[required("dataDeletionJobArn", ARN)],
+        output: &[optional("dataDeletionJob", Shape::Structure(DELETION))],
+        errors: &[INVALID, NOT_FOUND],
+    },
+    Operation {
+        name: "ListDataDeletionJobs",
+        input: &[optional("datasetGroupArn", ARN), NEXT, optional("maxResults", PAGE_SIZE)],
+        output: &[optional("dataDeletionJobs", Shape::List { max: 100, member: &DELETION_SUMMARY }), NEXT],
+        errors: &[INVALID, BAD_TOKEN],
     },
 ];
 

@@ -220,7 +220,8 @@ fn ledger_entry(
 ) -> LedgerEntry {
     let name_in_arn = |arn: &str| arn.split_once("dataset-import-job/").map(|(_, name)| name.to_owned());
     let job_name = body["jobName"].as_str().map(str::to_owned);
-    let arn_members = ["datasetImportJobArn", "resourceArn", "schemaArn", "datasetArn", "datasetGroupArn"];
+    let arn_members =
+        ["datasetImportJobArn", "dataDeletionJobArn", "resourceArn", "schemaArn", "datasetArn", "datasetGroupArn"];
     let no_response =
         matches!(action, Some(Action::SilenceBeforeHeaders { .. } | Action::ResetBefore | Action::ResetAfter));
     LedgerEntry {

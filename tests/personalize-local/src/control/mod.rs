@@ -27,6 +27,8 @@ pub(crate) fn router(app: &AppState) -> Router<AppState> {
         .route("/_local/faults", post(add_fault).get(list_faults).delete(clear_faults))
         .route("/_local/jobs", get(list_jobs).post(start_job))
         .route("/_local/jobs/finish", post(finish_job))
+        .route("/_local/deletions", get(list_deletions).post(start_deletion))
+        .route("/_local/deletions/finish", post(finish_deletion))
         .route("/_local/durations", post(set_durations))
         .route("/_local/holds", post(hold_jobs).delete(release_jobs))
         .route("/_local/datasets", post(add_dataset))
@@ -69,6 +71,13 @@ struct HoldRequest {
     name: String,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct DeletionRequest {
+    name: String,
+    dataset_group_arn: String,
+}
+
 async fn show_dashboard(State(app): State<AppState>) -> Html<String> {
     Html(dashboard::render(&app.lock()))
 }
@@ -106,6 +115,24 @@ async fn finish_job(
     Json(FinishRequest { job, outcome }): Json<FinishRequest>,
 ) -> StatusCode {
     found_status(app.lock().finish(&job, outcome, now_ms()))
+}
+
+async fn list_deletions(State(app): State<AppState>) -> Json<Value> {
+    Json(json!(app.lock().deletions))
+}
+
+async fn start_deletion(State(app): State<AppState>, Json(request): Json<DeletionRequest>) -> impl IntoResponse {
+    match app.lock().start_deletion(&request.name, &request.dataset_group_arn, now_ms()) {
+        Some(arn) => (StatusCode::CREATED, Json(json!({"dataDeletionJobArn": arn}))),
+        None => (StatusCode::CONFLICT, Json(json!({"message": "it exists, or the dataset group is invalid"}))),
+    }
+}
+
+async fn finish_deletion(
+    State(app): State<AppState>,
+    Json(FinishRequest { job, outcome }): Json<FinishRequest>,
+) -> StatusCode {
+    found_status(app.lock().finish_deletion(&job, outcome, now_ms()))
 }
 
 /// Also applies to running jobs.

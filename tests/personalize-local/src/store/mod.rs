@@ -1,5 +1,6 @@
 //! The state of the stand-in: accounts, datasets and jobs, plus faults and the ledger.
 
+pub(crate) mod deletion;
 pub(crate) mod job;
 pub(crate) mod ledger;
 pub(crate) mod seed;
@@ -16,6 +17,7 @@ use crate::{
     data::schema::{Columns, DatasetType},
     fault::Fault,
 };
+use deletion::{DELETION_PENDING, DeletionJob};
 use job::{FAILED, Job, Outcome, Tag};
 use ledger::Ledger;
 use seed::{AccessKey, Dataset, Durations, Refusals, Seed, SeedJob};
@@ -61,6 +63,8 @@ pub(crate) struct Store {
     pub(crate) datasets: Vec<StoredDataset>,
     /// In the order of creation.
     pub(crate) jobs: Vec<Job>,
+    /// In the order of creation.
+    pub(crate) deletions: Vec<DeletionJob>,
     /// ARNs of jobs that a fault removed, so that a restart does not add them again from the seed.
     pub(crate) vanished: Vec<String>,
     /// Jobs whose name contains one of these are held.
@@ -84,6 +88,7 @@ impl Store {
             accounts: seed.accounts.iter().map(|account| account.id.clone()).collect(),
             datasets: Vec::new(),
             jobs: Vec::new(),
+            deletions: Vec::new(),
             vanished: Vec::new(),
             holds: Vec::new(),
             faults: Vec::new(),
@@ -207,6 +212,40 @@ impl Store {
         Ok(arn)
     }
 
+    /// Starts a data deletion job for another client, without the checks of a request; it stays PENDING until it is
+    /// finished. `None` if it exists, or if the dataset group is invalid.
+    pub(crate) fn start_deletion(&mut self, name: &str, group_arn: &str, now_ms: i64) -> Option<String> {
+        let group = Arn::parse(group_arn).filter(|arn| arn.resource.starts_with("dataset-group/"))?;
+        let arn = Arn::deletion_job(&group.region, &group.account, name);
+        if self.deletions.iter().any(|known| known.arn == arn) {
+            return None;
+        }
+        self.deletions.push(DeletionJob {
+            name: name.to_owned(),
+            arn: arn.clone(),
+            group_arn: group_arn.to_owned(),
+            data_location: "s3://bucket/users.csv".to_owned(),
+            role_arn: format!("arn:{}:iam::{}:role/Reader", group.partition, group.account),
+            tags: Vec::new(),
+            status: DELETION_PENDING.to_owned(),
+            failure_reason: None,
+            num_deleted: None,
+            created_ms: now_ms,
+            updated_ms: now_ms,
+            hold: true,
+        });
+        self.revision += 1;
+        Some(arn)
+    }
+
+    /// Finishes a data deletion job by name or ARN; `false` if it does not run.
+    pub(crate) fn finish_deletion(&mut self, name_or_arn: &str, outcome: Outcome, now_ms: i64) -> bool {
+        self.revision += 1;
+        let named = |job: &&mut DeletionJob| job.arn == name_or_arn || job.name == name_or_arn;
+        let job = self.deletions.iter_mut().rev().filter(|job| job.is_running()).find(named);
+        job.map(|job| job.finish(outcome, now_ms)).is_some()
+    }
+
     pub(crate) fn is_held(&self, job_name: &str) -> bool {
         self.holds.iter().any(|hold| job_name.contains(hold.as_str()))
     }
@@ -223,6 +262,9 @@ impl Store {
         for job in self.jobs.iter_mut().filter(|job| job.is_running() && job.name.contains(name)) {
             job.hold = true;
         }
+        for job in self.deletions.iter_mut().filter(|job| job.is_running() && job.name.contains(name)) {
+            job.hold = true;
+        }
     }
 
     /// Releases jobs whose name contains `name`.
@@ -230,6 +272,10 @@ impl Store {
         self.revision += 1;
         self.holds.retain(|hold| !hold.contains(name));
         for job in self.jobs.iter_mut().filter(|job| job.hold && job.name.contains(name)) {
+            job.hold = false;
+            job.updated_ms = now_ms;
+        }
+        for job in self.deletions.iter_mut().filter(|job| job.hold && job.name.contains(name)) {
             job.hold = false;
             job.updated_ms = now_ms;
         }
@@ -243,9 +289,15 @@ impl Store {
         true
     }
 
-    /// Moves jobs from `CREATE PENDING` to `CREATE IN_PROGRESS` when their time is over.
+    /// Moves jobs from `CREATE PENDING` to `CREATE IN_PROGRESS`, and deletions to their end, when their time is over.
     pub(crate) fn advance(&mut self, now_ms: i64) {
         let durations = self.durations;
+        for job in &mut self.deletions {
+            while job.advance(now_ms, durations) {
+                self.revision += 1;
+                tracing::info!("data deletion job {}: {}", job.name, job.status);
+            }
+        }
         for job in &mut self.jobs {
             if job.advance(now_ms, durations) {
                 // The state file must have the new status before a client sees it: a restart must not go back.
@@ -262,9 +314,11 @@ impl Store {
         self.vanished.push(arn.to_owned());
     }
 
-    /// The tags of a job or dataset.
+    /// The tags of a job, a data deletion job or a dataset.
     pub(crate) fn tags_mut(&mut self, arn: &str) -> Option<&mut Vec<Tag>> {
         let job = self.jobs.iter_mut().find(|job| job.arn == arn).map(|job| &mut job.tags);
+        let deletion = self.deletions.iter_mut().find(|job| job.arn == arn).map(|job| &mut job.tags);
+        let job = job.or(deletion);
         job.or_else(|| self.datasets.iter_mut().find(|dataset| dataset.arn == arn).map(|dataset| &mut dataset.tags))
     }
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Principal, Store, StoredDataset,
+    deletion::DeletionJob,
     job::{Job, Tag},
     seed::Dataset,
 };
@@ -36,6 +37,8 @@ impl StateFile {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct SavedState {
     jobs: Vec<Job>,
+    #[serde(default)]
+    deletions: Vec<DeletionJob>,
     #[serde(default)]
     vanished: Vec<String>,
     datasets: Vec<SavedDataset>,
@@ -62,13 +65,13 @@ pub(crate) fn load(path: &Path, store: &mut Store) -> Result<(), StartError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(source) => return Err(StartError::File { path: path.to_owned(), source }),
     };
-    let SavedState { mut jobs, vanished, datasets, sessions, holds } =
+    let SavedState { mut jobs, deletions, vanished, datasets, sessions, holds } =
         serde_json::from_str(&text).map_err(|source| StartError::State { path: path.to_owned(), source })?;
     // Add the jobs of the seed that the earlier run did not have.
     let mut seeded = std::mem::take(&mut store.jobs);
     seeded.retain(|job| !vanished.contains(&job.arn) && jobs.iter().all(|known| known.arn != job.arn));
     jobs.extend(seeded);
-    (store.jobs, store.vanished, store.holds) = (jobs, vanished, holds);
+    (store.jobs, store.deletions, store.vanished, store.holds) = (jobs, deletions, vanished, holds);
     for Principal { account, arn, key, .. } in sessions {
         store.add_temporary_key(&account, Some(arn), key);
     }
@@ -125,6 +128,7 @@ fn save(path: &Path, store: &Store) -> std::io::Result<()> {
     };
     let state = SavedState {
         jobs: store.jobs.clone(),
+        deletions: store.deletions.clone(),
         vanished: store.vanished.clone(),
         datasets: store.datasets.iter().map(dataset).collect(),
         sessions: store.principals.values().filter(|principal| principal.issued_by_sts).cloned().collect(),

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta, timezone
 
 from botocore.auth import SigV4Auth
 
-from common import ACCOUNT, BUCKET_DENIED, DATASET, ENDPOINT, FAILURES, FORBIDDEN_ROLE, OTHER_DATASET, ROLE, control, eventually, job_arn, validate_response
+from common import ACCOUNT, BUCKET_DENIED, DATASET, ENDPOINT, FAILURES, FORBIDDEN_ROLE, GROUP, OTHER_DATASET, ROLE, control, deletion_arn, eventually, job_arn, validate_response
 
 CONFIG = tempfile.NamedTemporaryFile("w", suffix=".config")
 # Without client-side validation, invalid requests reach the stand-in.
@@ -152,6 +152,28 @@ def errors():
     expect_error("UnknownOperationException", "", "list-solutions")
 
 
+def deletions():
+    """Data deletion jobs: every operation and error."""
+    create = lambda name, **changes: ["create-data-deletion-job", "--job-name", name, *(part for option, value in ({"dataset-group-arn": GROUP, "data-source": "dataLocation=s3://bucket/users.csv", "role-arn": ROLE} | changes).items() for part in ("--" + option.replace("_", "-"), value))]
+    assert succeed(*create("delete")) == {"dataDeletionJobArn": deletion_arn("delete")}
+    describe = lambda arn: ["describe-data-deletion-job", "--data-deletion-job-arn", arn]
+    job = eventually("the deletion is over", lambda: (job := succeed(*describe(deletion_arn("delete")))["dataDeletionJob"])["status"] == "COMPLETED" and job)
+    assert (job["datasetGroupArn"], job["roleArn"]) == (GROUP, ROLE), job
+    listed = succeed("list-data-deletion-jobs", "--dataset-group-arn", GROUP, "--max-results", "1")["dataDeletionJobs"]
+    assert [job["dataDeletionJobArn"] for job in listed] == [deletion_arn("delete")]
+    expect_error("InvalidInputException", "Invalid Data location.", "create-data-deletion-job", "--job-name", "a", "--dataset-group-arn", GROUP, "--role-arn", ROLE, "--data-source", "{}")
+    expect_error("ResourceNotFoundException", GROUP + "s", *create("a", dataset_group_arn=GROUP + "s"))
+    expect_error("ResourceAlreadyExistsException", deletion_arn("delete"), *create("delete"))
+    expect_error("TooManyTagsException", "50", *create("a"), "--tags", *[f"tagKey={n},tagValue=" for n in range(51)])
+    for code in ("ResourceInUseException", "LimitExceededException"):
+        control("POST", "faults", {"operation": "CreateDataDeletionJob", "action": {"error": {"code": code}}})
+        expect_error(code, "", *create("a"))
+    expect_error("InvalidInputException", "", *describe(DATASET))
+    expect_error("ResourceNotFoundException", "", *describe(deletion_arn("a")))
+    expect_error("InvalidInputException", "", "list-data-deletion-jobs", "--dataset-group-arn", DATASET)
+    expect_error("InvalidNextTokenException", "", "list-data-deletion-jobs", "--next-token", "invalid")
+
+
 def failures():
     """Imports that fail, with their complete failureReason."""
     for name, (location, reason) in FAILURES.items():
@@ -214,6 +236,7 @@ if __name__ == "__main__":
     process()
     reads()
     errors()
+    deletions()
     failures()
     signatures()
     retries()

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 from botocore.auth import SigV4Auth
 from botocore.waiter import WaiterModel, create_waiter_with_client
 
-from common import ACCOUNT, BUCKET_DENIED, DATASET, FAILURES, FORBIDDEN_ROLE, OTHER_DATASET, ROLE, client, control, eventually, expect_error, job, job_arn, wait_until_finished
+from common import ACCOUNT, BUCKET_DENIED, DATASET, FAILURES, FORBIDDEN_ROLE, GROUP, OTHER_DATASET, ROLE, client, control, deletion, deletion_arn, eventually, expect_error, job, job_arn, wait_until_finished
 
 TAGS = [{"tagKey": str(n), "tagValue": ""} for n in range(51)]
 
@@ -163,6 +163,51 @@ def tags(p):
             expect_error(code, "injected", call, resourceArn=arn, **more)
 
 
+def deletions(p):
+    create, describe = p.create_data_deletion_job, p.describe_data_deletion_job
+    control("POST", "holds", {"name": "delete-"})
+    assert create(**deletion("delete-1", tags=TAGS[:1]))["dataDeletionJobArn"] == deletion_arn("delete-1")
+    found = describe(dataDeletionJobArn=deletion_arn("delete-1"))["dataDeletionJob"]
+    expected = {"jobName": "delete-1", "datasetGroupArn": GROUP, "roleArn": ROLE, "status": "PENDING"}
+    assert expected.items() <= found.items() and "numDeleted" not in found, found
+    assert found["dataSource"] == {"dataLocation": "s3://bucket/users.csv"}
+    assert p.list_tags_for_resource(resourceArn=deletion_arn("delete-1"))["tags"] == TAGS[:1]
+    create(**deletion("delete-2"))
+    # The most recent one is the first. boto3 has no paginator for them.
+    first = p.list_data_deletion_jobs(datasetGroupArn=GROUP, maxResults=1)
+    second = p.list_data_deletion_jobs(datasetGroupArn=GROUP, maxResults=1, nextToken=first["nextToken"])
+    assert [j["jobName"] for j in first["dataDeletionJobs"] + second["dataDeletionJobs"]] == ["delete-2", "delete-1"]
+    assert "nextToken" not in second
+    assert p.list_data_deletion_jobs(datasetGroupArn=GROUP + "s")["dataDeletionJobs"] == []
+    control("DELETE", "holds", {"name": "delete-"})
+    done = eventually("the deletion is over", lambda: (job := describe(dataDeletionJobArn=deletion_arn("delete-1"))["dataDeletionJob"])["status"] == "COMPLETED" and job)
+    assert done["numDeleted"] == 0 and done["creationDateTime"] <= done["lastUpdatedDateTime"]
+    control("POST", "holds", {"name": "delete-"})
+    create(**deletion("delete-3"))
+    control("POST", "deletions/finish", {"job": "delete-3", "outcome": {"failed": "no users"}})
+    failed = describe(dataDeletionJobArn=deletion_arn("delete-3"))["dataDeletionJob"]
+    assert (failed["status"], failed["failureReason"]) == ("FAILED", "no users"), failed
+    assert p.list_data_deletion_jobs(maxResults=1)["dataDeletionJobs"][0]["failureReason"] == "no users"
+    # Each requirement of a request.
+    expect_error("ValidationException", "at 'jobName' failed", create, **deletion("-"))
+    expect_error("ValidationException", "Value null at 'roleArn'", create, **{k: v for k, v in deletion("a").items() if k != "roleArn"})
+    expect_error("InvalidInputException", "Invalid Data location.", create, **deletion("a", dataSource={}))
+    expect_error("InvalidInputException", "", create, **deletion("a", datasetGroupArn=DATASET))
+    expect_error("InvalidInputException", BUCKET_DENIED, create, **deletion("a", dataSource={"dataLocation": "s3://locked/users.csv"}))
+    expect_error("AccessDeniedException", "iam:PassRole", create, **deletion("a", roleArn=FORBIDDEN_ROLE))
+    expect_error("ResourceNotFoundException", GROUP + "s", create, **deletion("a", datasetGroupArn=GROUP + "s"))
+    expect_error("ResourceAlreadyExistsException", deletion_arn("delete-1"), create, **deletion("delete-1"))
+    expect_error("TooManyTagsException", "", create, **deletion("a", tags=TAGS))
+    expect_error("InvalidInputException", "", describe, dataDeletionJobArn=job_arn("first"))
+    expect_error("ResourceNotFoundException", "", describe, dataDeletionJobArn=deletion_arn("a"))
+    expect_error("InvalidInputException", "", p.list_data_deletion_jobs, datasetGroupArn=DATASET)
+    expect_error("InvalidNextTokenException", "", p.list_data_deletion_jobs, nextToken="invalid")
+    # It is not documented when the service returns these errors. Only faults cause them.
+    for code in ("ResourceInUseException", "LimitExceededException"):
+        control("POST", "faults", {"operation": "CreateDataDeletionJob", "name": "a", "action": {"error": {"code": code, "message": "injected"}}})
+        expect_error(code, "injected", create, **deletion("a"))
+
+
 def quota(p):
     control("POST", "holds", {"name": "held-"})
     for number in range(5):
@@ -277,6 +322,7 @@ if __name__ == "__main__":
     create_errors(personalize)
     read_errors(personalize)
     tags(personalize)
+    deletions(personalize)
     quota(personalize)
     signatures()
     protocols()

@@ -17,6 +17,7 @@ from botocore.validate import ParamValidator
 ENDPOINT = sys.argv[1]
 ACCOUNT = "111122223333"
 DATASET = f"arn:aws:personalize:eu-west-1:{ACCOUNT}:dataset/shop/INTERACTIONS"
+GROUP = DATASET.replace("dataset/shop/INTERACTIONS", "dataset-group/shop")
 OTHER_DATASET = DATASET.replace(ACCOUNT, "444455556666")
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/import"
 FORBIDDEN_ROLE = f"arn:aws:iam::{ACCOUNT}:role/refused"
@@ -67,6 +68,16 @@ def job(name, **changes):
     """The arguments of create_dataset_import_job."""
     source = {"dataLocation": "s3://bucket/interactions.csv"}
     return {"jobName": name, "datasetArn": DATASET, "dataSource": source, "roleArn": ROLE} | changes
+
+
+def deletion_arn(name):
+    return f"arn:aws:personalize:eu-west-1:{ACCOUNT}:data-deletion-job/{name}"
+
+
+def deletion(name, **changes):
+    """The arguments of create_data_deletion_job."""
+    source = {"dataLocation": "s3://bucket/users.csv"}
+    return {"jobName": name, "datasetGroupArn": GROUP, "dataSource": source, "roleArn": ROLE} | changes
 
 
 def control(method, path, body=None):

@@ -8,7 +8,7 @@ import sys
 
 import botocore.session
 
-TYPES = {"anyString": "string", "boolean": "boolean", "timestamp": "timestamp"}
+TYPES = {"anyString": "string", "anyInteger": "integer", "boolean": "boolean", "timestamp": "timestamp"}
 
 
 def parse(shape):
@@ -56,7 +56,7 @@ def member_differences(ours, shape, path):
 def table_differences(operations):
     protocol = {"protocol": "json", "jsonVersion": "1.1", "targetPrefix": "AmazonPersonalize", "signingName": "personalize", "signatureVersion": "v4"}
     yield from (f"{name}: {value} instead of {model.metadata[name]}" for name, value in protocol.items() if model.metadata[name] != value)
-    if len(operations) != 10:
+    if len(operations) != 13:
         yield f"{len(operations)} operations"
     for operation in operations:
         name = operation["name"]

@@ -55,11 +55,13 @@ pub(crate) async fn http(method: &str, url: &str, body: &str) -> (u16, String) {
 }
 
 /// Declared errors that only a fault can cause: it is not documented when the service returns them.
-const FAULT_ONLY_ERRORS: [(&str, &str); 4] = [
+const FAULT_ONLY_ERRORS: [(&str, &str); 6] = [
     ("TagResource", "ResourceInUseException"),
     ("TagResource", "LimitExceededException"),
     ("UntagResource", "ResourceInUseException"),
     ("ListTagsForResource", "ResourceInUseException"),
+    ("CreateDataDeletionJob", "ResourceInUseException"),
+    ("CreateDataDeletionJob", "LimitExceededException"),
 ];
 
 /// Operations that never succeeded, and declared errors that never occurred, according to the ledger. Errors caused by

@@ -59,6 +59,7 @@ async fn every_operation_succeeds_and_every_declared_error_occurs() {
     check_create_errors(&client, &env).await;
     check_read_errors(&client).await;
     check_tag_errors(&client, &env).await;
+    check_deletions(&client, &env).await;
     assert_eq!(env::uncovered(&env.service), Vec::<String>::new());
 }
 
@@ -191,6 +192,46 @@ async fn check_tag_errors(client: &Client, env: &env::TestEnv) {
     assert!(remove(env::DATASET).await.unwrap_err().into_service_error().is_resource_in_use_exception());
     fail_next("ListTagsForResource", "ResourceInUseException");
     assert!(list(env::DATASET).await.unwrap_err().into_service_error().is_resource_in_use_exception());
+}
+
+async fn check_deletions(client: &Client, env: &env::TestEnv) {
+    let group = env::DATASET.replace("dataset/shop/INTERACTIONS", "dataset-group/shop");
+    let arn = |name: &str| job_arn(name).replace("dataset-import-job", "data-deletion-job");
+    let request = |name: &str| {
+        let source = DataSource::builder().data_location("s3://bucket/users.csv").build();
+        let request = client.create_data_deletion_job().job_name(name).dataset_group_arn(&group);
+        request.data_source(source).role_arn(ROLE)
+    };
+    env.service.hold("delete");
+    assert_eq!(request("delete").send().await.unwrap().data_deletion_job_arn, Some(arn("delete")));
+    let describe = |arn: String| client.describe_data_deletion_job().data_deletion_job_arn(arn).send();
+    let status = async || describe(arn("delete")).await.unwrap().data_deletion_job.unwrap().status.unwrap();
+    assert_eq!(status().await, "PENDING");
+    set_durations(env, 0, 3_600_000).await;
+    env.service.release("delete");
+    assert_eq!(status().await, "IN_PROGRESS");
+    set_durations(env, 0, 0).await;
+    assert_eq!(status().await, "COMPLETED");
+    let listed = client.list_data_deletion_jobs().dataset_group_arn(&group).send().await.unwrap();
+    let listed = listed.data_deletion_jobs.unwrap();
+    assert_eq!((listed.len(), listed[0].status.as_deref()), (1, Some("COMPLETED")));
+    let no_location = request("a").data_source(DataSource::builder().build());
+    assert_eq!(error_code(no_location.send().await), "InvalidInputException");
+    let missing = request("a").dataset_group_arn(format!("{group}s"));
+    assert_eq!(error_code(missing.send().await), "ResourceNotFoundException");
+    assert_eq!(error_code(request("delete").send().await), "ResourceAlreadyExistsException");
+    let many = (0..51).fold(request("a"), |request, number| request.tags(tag(&number.to_string(), "")));
+    assert_eq!(error_code(many.send().await), "TooManyTagsException");
+    for code in ["ResourceInUseException", "LimitExceededException"] {
+        let action = Action::Error { code: code.to_owned(), message: String::new(), status: 400 };
+        env.service.add_fault(Fault::on("CreateDataDeletionJob", action));
+        assert_eq!(error_code(request("a").send().await), code);
+    }
+    assert_eq!(error_code(describe(env::DATASET.to_owned()).await), "InvalidInputException");
+    assert_eq!(error_code(describe(arn("a")).await), "ResourceNotFoundException");
+    let list = client.list_data_deletion_jobs();
+    assert_eq!(error_code(list.clone().dataset_group_arn(env::DATASET).send().await), "InvalidInputException");
+    assert_eq!(error_code(list.next_token("invalid").send().await), "InvalidNextTokenException");
 }
 
 #[tokio::test]

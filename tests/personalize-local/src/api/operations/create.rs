@@ -33,10 +33,7 @@ pub(super) fn create(store: &mut Store, caller: &Caller, body: &Value, now_ms: i
     check_bucket(store, location)?;
     let arn = Arn::import_job(&caller.region, &caller.account, name);
     if store.jobs.iter().any(|job| job.arn == arn) {
-        return Err(ApiError::new(
-            "ResourceAlreadyExistsException",
-            format!("Another resource with Arn {arn} already exists."),
-        ));
+        return Err(ApiError::already_exists(&arn));
     }
     if dataset.status != ACTIVE {
         return Err(ApiError::new(
@@ -83,7 +80,7 @@ pub(super) fn create(store: &mut Store, caller: &Caller, body: &Value, now_ms: i
     Ok(json!({"datasetImportJobArn": arn}))
 }
 
-fn check_pass_role(store: &Store, caller: &Caller, role: Option<&str>) -> Result<(), ApiError> {
+pub(super) fn check_pass_role(store: &Store, caller: &Caller, role: Option<&str>) -> Result<(), ApiError> {
     let Some(role) = role else { return Ok(()) };
     if store.refusals.pass_role.iter().any(|refused| refused == role) {
         return Err(ApiError::new(
@@ -99,7 +96,7 @@ fn check_pass_role(store: &Store, caller: &Caller, role: Option<&str>) -> Result
 }
 
 /// Rejects a bucket that is listed in `bucketsAtCreate` of the seed.
-fn check_bucket(store: &Store, location: &str) -> Result<(), ApiError> {
+pub(super) fn check_bucket(store: &Store, location: &str) -> Result<(), ApiError> {
     match source::parse(location) {
         Some(location) if store.refusals.buckets_at_create.contains(&location.bucket) => {
             Err(ApiError::invalid_input(source::access_denied_at_create(&location.bucket)))

@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use super::{check_arn, jobs::list_page, string, timestamp};
 use crate::{
     api::{auth::Caller, error::ApiError},
-    arn::Arn,
     store::{Store, StoredDataset},
 };
 
@@ -14,7 +13,7 @@ pub(super) fn describe(store: &Store, caller: &Caller, body: &Value) -> Result<V
     check_arn(caller, arn, &["dataset"])?;
     let dataset = store.dataset(arn).ok_or_else(|| ApiError::not_found(arn))?;
     let mut fields = summary(dataset);
-    fields["datasetGroupArn"] = json!(group_arn(dataset));
+    fields["datasetGroupArn"] = json!(dataset.parsed_arn.group());
     fields["schemaArn"] = json!(dataset.schema_arn);
     Ok(json!({"dataset": fields}))
 }
@@ -24,7 +23,7 @@ pub(super) fn list(store: &Store, caller: &Caller, body: &Value) -> Result<Value
     if let Some(arn) = group {
         check_arn(caller, arn, &["dataset-group"])?;
     }
-    let datasets = visible(store, caller).filter(|dataset| group.is_none_or(|arn| arn == group_arn(dataset)));
+    let datasets = visible(store, caller).filter(|dataset| group.is_none_or(|arn| arn == dataset.parsed_arn.group()));
     let list = format!("datasets {} {} {}", caller.account, caller.region, group.unwrap_or_default());
     list_page(&list, "datasets", body, datasets.map(summary).collect())
 }
@@ -56,13 +55,6 @@ fn visible<'a>(store: &'a Store, caller: &'a Caller) -> impl Iterator<Item = &'a
         dataset.parsed_arn.account == caller.account && dataset.parsed_arn.region == caller.region
     };
     store.datasets.iter().filter(is_visible)
-}
-
-/// `dataset/shop/ITEMS` belongs to `dataset-group/shop`.
-fn group_arn(dataset: &StoredDataset) -> String {
-    let Arn { partition, region, account, resource } = &dataset.parsed_arn;
-    let group = resource.split('/').nth(1).unwrap_or_default();
-    format!("arn:{partition}:personalize:{region}:{account}:dataset-group/{group}")
 }
 
 fn summary(dataset: &StoredDataset) -> Value {

@@ -2,6 +2,7 @@
 
 mod create;
 mod datasets;
+mod deletions;
 mod jobs;
 mod tags;
 
@@ -37,6 +38,9 @@ pub(crate) fn run(
         "ListSchemas" => datasets::list_schemas(store, caller, body),
         "TagResource" => tags::tag(store, caller, body, now_ms),
         "UntagResource" => tags::untag(store, caller, body, now_ms),
+        "CreateDataDeletionJob" => deletions::create(store, caller, body, now_ms),
+        "DescribeDataDeletionJob" => deletions::describe(store, caller, body),
+        "ListDataDeletionJobs" => deletions::list(store, caller, body),
         _ => tags::list(store, caller, body, now_ms),
     }
 }

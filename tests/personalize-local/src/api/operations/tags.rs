@@ -53,7 +53,7 @@ pub(super) fn list(store: &mut Store, caller: &Caller, body: &Value, now_ms: i64
 
 /// The tags of a dataset or job, unless the fault `notFoundFor` hides the job.
 fn visible_tags<'a>(store: &'a mut Store, arn: &str, now_ms: i64) -> Result<&'a mut Vec<Tag>, ApiError> {
-    if store.dataset(arn).is_none() {
+    if store.dataset(arn).is_none() && !store.deletions.iter().any(|job| job.arn == arn) {
         jobs::find_visible(store, arn, now_ms)?;
     }
     store.tags_mut(arn).ok_or_else(|| ApiError::not_found(arn))
