@@ -83,7 +83,7 @@ impl DatasetArn {
     /// The ARN of the dataset group: the first part of the dataset's name is that of its group.
     #[must_use]
     pub fn group(&self) -> String {
-        let AccountRegion { partition, region, account } = &self.account_region;
+        let AccountRegion { partition, region, account } = self.account_region();
         let group = self.name().split('/').next().unwrap_or_default();
         format!("arn:{partition}:personalize:{region}:{account}:dataset-group/{group}")
     }

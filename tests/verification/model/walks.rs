@@ -146,7 +146,7 @@ fn one_import_with_duplicate_names_keeps_invariants_on_random_walks() {
 #[test]
 fn two_imports_beside_data_deletions_keep_invariants_on_random_walks() {
     let disturbed = two_of_each_with_duplicate_names();
-    let budget = Budget { data_deletions: 3, crashes: 3, ..disturbed.budget.clone() };
+    let budget = Budget { data_deletions: 3, crashes: 3, ..disturbed.budget };
     walks_hold("walks, data deletions", 150, Config { resources: 2, budget, ..disturbed });
 }
 
