@@ -79,6 +79,7 @@ fn contracts() -> String {
         api::SUSPEND,
         api::RECONCILE_REQUESTED_AT,
         api::RETRY_REQUESTED_AT,
+        api::MAX_DATA_AGE,
         namespace_policy::ALLOWED_DATASET_ARNS,
         namespace_policy::ALLOWED_ROLE_ARNS,
         namespace_policy::ALLOWED_DATA_LOCATIONS,

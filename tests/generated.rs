@@ -5,7 +5,7 @@
 use personalize_operator::api;
 use personalize_operator::api::conditions::{Reason, State, StatusPhase};
 use personalize_operator::controller::namespace_policy;
-use personalize_operator::telemetry::metrics::{MAX_POOL_SERIES, Metrics};
+use personalize_operator::telemetry::metrics::{MAX_DATASET_SERIES, MAX_POOL_SERIES, Metrics};
 use serde_json::Value;
 use std::fmt::Write;
 use std::fs;
@@ -55,6 +55,12 @@ fn reference_lists_every_field() {
         (
             format!("{}: <anything new>", api::RECONCILE_REQUESTED_AT),
             "Polls the service now, and retries a rejected import now.",
+        ),
+        (
+            format!("{}: 26h", api::MAX_DATA_AGE),
+            "How old the data of the dataset may get. If this resource made the last successful import into the dataset, and \
+             that ended longer ago, the alert `PersonalizeDataOld` fires. Units: `w`, `d`, `h`, `m`; any other value counts as \
+             none.",
         ),
         (
             format!("{}: \"true\"", api::SUSPEND),
@@ -196,9 +202,11 @@ fn metrics_page_matches_the_registry() {
         "# Metrics\n\nGenerated from the registry by `make generate`. `/metrics` serves OpenMetrics to a scraper that requests it, as\n\
          Prometheus does, and the Prometheus text format to all others.\n\n\
          Only the leader exposes `personalize_operator_resources`, `…_imports_in_flight`, `…_imports_queued`,\n\
-         `…_oldest_queued_seconds` and `…_poll_overdue_seconds`, so sums over replicas are correct. Apart from account and region,\n\
-         no label holds text from resources. At most {MAX_POOL_SERIES} accounts and regions have series; the rest is summed under\n\
-         `other`. [runbooks.md](runbooks.md) explains the alerts on these metrics.\n\n\
+         `…_oldest_queued_seconds`, `…_poll_overdue_seconds`, `…_last_success_timestamp_seconds` and `…_max_data_age_seconds`, so\n\
+         sums over replicas are correct. Apart from account, region, and group and type of a dataset, no label holds text from\n\
+         resources. At most {MAX_POOL_SERIES} accounts and regions have series; the rest is summed under `other`. A metric by\n\
+         dataset has at most {MAX_DATASET_SERIES} series, those with a maximum age first; `other` is the one of the rest that is due\n\
+         first, or else the oldest. [runbooks.md](runbooks.md) explains the alerts on these metrics.\n\n\
          A run of 30 imports into 12 datasets, two of which fail (`hack/plot` draws it; the Grafana dashboard in\n\
          `charts/personalize-operator/files/dashboard.json` shows more):\n\n\
          ![In flight, queued, ended, waiting time and calls during a run](metrics.svg)\n\n\

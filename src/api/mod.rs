@@ -7,8 +7,10 @@ mod metadata;
 mod spec;
 mod status;
 
-pub(crate) use annotations::truncate;
-pub use annotations::{ADOPT, ANNOTATIONS, RECONCILE_REQUESTED_AT, RETRY_REQUESTED_AT, SUSPEND, suspended_by};
+pub use annotations::{
+    ADOPT, ANNOTATIONS, MAX_DATA_AGE, RECONCILE_REQUESTED_AT, RETRY_REQUESTED_AT, SUSPEND, suspended_by,
+};
+pub(crate) use annotations::{max_data_age, truncate};
 pub use crd::crd;
 pub use metadata::{created_at, resource_version};
 pub use spec::{DataSource, DatasetImportJob, DatasetImportJobSpec, ImportMode, Tag};

@@ -67,6 +67,13 @@ const NOTHING_INVISIBLE: &str = r"self.matches('^[^\\p{Cc}\\p{Cf}\\p{Zl}\\p{Zp}\
         json_path = ".status.phase",
         description = "How far the import is, in one word",
         priority = 1
+    ),
+    printcolumn(
+        name = "Current",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="DataCurrent")].status"#,
+        description = "Whether the dataset holds the data of this import: it is as old as Finished says",
+        priority = 1
     )
 )]
 #[serde(rename_all = "camelCase")]

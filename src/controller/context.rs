@@ -173,6 +173,12 @@ impl<P: Personalize> Context<P> {
         admissible.iter().for_each(|key| (self.enqueue)(key));
     }
 
+    /// Updates the metrics of the last successful import into each dataset.
+    pub(crate) fn record_last_successes(&self) {
+        let successes = self.queue().last_successes();
+        self.metrics.record_last_successes(successes);
+    }
+
     /// Updates the metrics over all resources. `leading_since` is when this leadership began: this replica has polled
     /// no job before it.
     pub(crate) fn record_snapshot(&self, leading_since: Timestamp) {

@@ -45,6 +45,9 @@ use tokio::sync::watch::{Receiver, channel};
 use tokio::time::sleep;
 use tracing::warn;
 
+/// How many seconds pass between two looks for the last successful import into each dataset: there may be many imports.
+const DATA_AGE_INTERVAL: u64 = 5;
+
 /// A resource that may not deserialize: one bad object must not stop the watch for the others.
 type Guarded = DeserializeGuard<DatasetImportJob>;
 
@@ -186,9 +189,15 @@ async fn lead<P: Personalize + Clone>(
     let leading_since = clock.now();
     // Ends when the wall clock was set: the times in statuses would be wrong.
     let every_second = async {
-        while !clock.is_off() {
+        for second in 0_u64.. {
+            if clock.is_off() {
+                break;
+            }
             context.enqueue_freed();
             context.record_snapshot(leading_since);
+            if second.is_multiple_of(DATA_AGE_INTERVAL) {
+                context.record_last_successes();
+            }
             sleep(Duration::from_secs(1)).await;
         }
         warn!("the wall clock was set; starting over");

@@ -97,6 +97,16 @@ impl DatasetQueue {
         newer.map(|(_, place)| place)
     }
 
+    /// The successful FULL imports, the newest first.
+    pub(super) fn full_successes(&self) -> impl Iterator<Item = &Arc<Place>> {
+        self.full_successes.iter().rev().map(|(_, place)| place)
+    }
+
+    /// The other successful imports.
+    pub(super) fn increments(&self) -> impl Iterator<Item = &Arc<Place>> {
+        self.increments.iter()
+    }
+
     /// The successful imports.
     pub(super) fn successes(&self) -> impl Iterator<Item = &Arc<Place>> {
         self.full_successes.iter().map(|(_, place)| place).chain(&self.increments)

@@ -3,7 +3,9 @@
 use super::Uid;
 use super::place::Place;
 use crate::api::conditions::{self, RECONCILING, Reason, State};
-use crate::api::{DatasetImportJob, DatasetImportJobStatus, ImportMode, created_at, resource_version, suspended_by};
+use crate::api::{
+    DatasetImportJob, DatasetImportJobStatus, ImportMode, created_at, max_data_age, resource_version, suspended_by,
+};
 use crate::import::phase::attempts;
 use crate::import::timing::after;
 use crate::import::{ImportRequest, Key, Phase, Timing, Trust};
@@ -49,6 +51,10 @@ pub(super) struct Entry {
     pub(super) resource_version: u64,
     /// When the service created the job.
     pub(super) job_created: Option<Timestamp>,
+    /// When a successful import ended, in seconds since 1970.
+    pub(super) ended: u32,
+    /// How many seconds the data may be old; 0 without a limit.
+    pub(super) max_data_age: u32,
     /// The job of a successful import.
     pub(super) succeeded_job: Option<Box<str>>,
     /// What only a resource has that waits, runs or is deleted.
@@ -125,6 +131,8 @@ impl Entry {
             is_data_current: conditions::is_data_current(status),
             resource_version: resource_version(resource),
             job_created: status.creation_date_time.as_ref().map(|at| at.0),
+            ended: status.completion_time.as_ref().map_or(0, |at| u32::try_from(at.0.as_second()).unwrap_or(0)),
+            max_data_age: max_data_age(resource).map_or(0, |age| u32::try_from(age.as_secs()).unwrap_or(u32::MAX)),
             succeeded_job: succeeded_job.map(Into::into),
             activity: previous.and_then(|previous| previous.activity.clone()),
         };

@@ -41,7 +41,7 @@ mod stats;
 mod tests;
 
 pub use line::QueueOrder;
-pub use stats::{PoolStats, QueueLine, WaitingResource};
+pub use stats::{LastSuccess, PoolStats, QueueLine, WaitingResource};
 
 use crate::api::conditions::Reason;
 use crate::api::{DatasetImportJob, resource_version};
@@ -489,5 +489,22 @@ impl Queue {
         let deleted = self.entries_at(self.pools.values().flat_map(Pool::deleted));
         let freed: Vec<Uid> = deleted.filter(|e| !e.is_in_flight()).map(|e| Arc::clone(&e.place.uid)).collect();
         freed.iter().filter_map(|uid| self.remove(uid)).collect()
+    }
+
+    /// The last successful import into each dataset, of those whose resources exist.
+    #[must_use]
+    pub fn last_successes(&self) -> Vec<LastSuccess> {
+        let last = |(dataset, imports): (&DatasetArn, &DatasetQueue)| {
+            let full = self.entries_at(imports.full_successes()).find(|entry| !entry.is_deleted());
+            let increments = self.entries_at(imports.increments()).filter(|entry| !entry.is_deleted());
+            let last = increments.chain(full).max_by_key(|entry| entry.ended)?;
+            let max_age = Some(last.max_data_age).filter(|seconds| *seconds > 0);
+            Some(LastSuccess {
+                dataset: dataset.clone(),
+                ended: Timestamp::from_second(last.ended.into()).unwrap_or_default(),
+                max_age: max_age.map(|seconds| Duration::from_secs(seconds.into())),
+            })
+        };
+        self.pools.values().flat_map(Pool::datasets).filter_map(last).collect()
     }
 }

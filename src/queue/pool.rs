@@ -96,6 +96,10 @@ impl Pool {
         self.datasets.get_key_value(dataset).map(|(shared, _)| shared.clone())
     }
 
+    pub(super) fn datasets(&self) -> impl Iterator<Item = (&DatasetArn, &DatasetQueue)> {
+        self.datasets.iter()
+    }
+
     pub(super) fn dataset(&self, dataset: &DatasetArn) -> Option<&DatasetQueue> {
         self.datasets.get(dataset)
     }

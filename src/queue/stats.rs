@@ -1,8 +1,10 @@
 //! What the queue reports to the metrics and to `/queue`.
 
+use crate::personalize::DatasetArn;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Serialize;
+use std::time::Duration;
 
 /// The imports of one account and region.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -13,6 +15,17 @@ pub struct PoolStats {
     pub pending: usize,
     /// Since when the resource that has waited longest waits.
     pub pending_since: Option<Timestamp>,
+}
+
+/// The last successful import into a dataset.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LastSuccess {
+    /// The dataset.
+    pub dataset: DatasetArn,
+    /// When the import ended.
+    pub ended: Timestamp,
+    /// How old the data may get.
+    pub max_age: Option<Duration>,
 }
 
 /// The line of one account and region.

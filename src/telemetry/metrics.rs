@@ -1,13 +1,12 @@
 //! Prometheus metrics: those that dashboards for controllers query, and the operator's own.
 //!
-//! Account and region are the only labels with values from resources, and at most [`MAX_POOL_SERIES`] of them have
-//! series. The only other label with values from outside is the status code of the Kubernetes API. Gauges over all resources are exposed by the leader alone.
+//! Account, region and the name of a dataset are the only labels with values from resources, and at most
+//! [`MAX_POOL_SERIES`] accounts and regions and [`MAX_DATASET_SERIES`] datasets have series. The only other label with values from outside is the status code of the Kubernetes API. Gauges over all resources are exposed by the leader alone.
 
 use crate::api::conditions::Reason;
 use crate::import::timing;
-use crate::personalize::AccountRegion;
-use crate::personalize::ErrorKind;
-use crate::queue::PoolStats;
+use crate::personalize::{AccountRegion, DatasetArn, ErrorKind};
+use crate::queue::{LastSuccess, PoolStats};
 use http::StatusCode;
 use jiff::Timestamp;
 use prometheus_client::encoding::{EncodeLabelSet, prometheus_text, text};
@@ -30,6 +29,10 @@ const CONTROLLER: &str = "datasetimportjob";
 /// The maximum number of accounts and regions with series of their own. Users choose accounts and regions, so there
 /// must be a bound; the rest is summed under `other`.
 pub const MAX_POOL_SERIES: usize = 100;
+
+/// The maximum number of series of each metric by dataset. Datasets with a maximum age come first; the one of the others
+/// that is due first has the labels `other`.
+pub const MAX_DATASET_SERIES: usize = 500;
 
 /// The value of the labels `account` and `region` beyond [`MAX_POOL_SERIES`].
 const OTHER: &str = "other";
@@ -148,6 +151,27 @@ struct PoolLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct DatasetLabels {
+    account: String,
+    region: String,
+    group: String,
+    r#type: String,
+}
+
+impl DatasetLabels {
+    fn of(dataset: &DatasetArn) -> Self {
+        let (group, r#type) = dataset.name().split_once('/').unwrap_or((dataset.name(), ""));
+        let AccountRegion { account, region, .. } = dataset.account_region();
+        Self { account: account.clone(), region: region.clone(), group: group.into(), r#type: r#type.into() }
+    }
+
+    fn other() -> Self {
+        let [account, region, group, r#type] = [OTHER; 4].map(String::from);
+        Self { account, region, group, r#type }
+    }
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ServiceRequestLabels {
     operation: &'static str,
     code: &'static str,
@@ -180,6 +204,8 @@ pub struct Metrics {
     in_flight: Family<PoolLabels, Gauge>,
     queued: Family<PoolLabels, Gauge>,
     oldest_queued: Family<PoolLabels, SecondsGauge>,
+    last_success: Family<DatasetLabels, SecondsGauge>,
+    max_data_age: Family<DatasetLabels, SecondsGauge>,
     service_requests: Family<ServiceRequestLabels, Counter>,
     service_requests_unsent: Family<ServiceRequestLabels, Counter>,
     service_requests_waiting: Gauge,
@@ -225,6 +251,7 @@ impl Default for Metrics {
         let mut r = Registrar::default();
         let controller = &["controller"];
         let pool = &["account", "region"];
+        let dataset = &["account", "region", "group", "type"];
         let metrics = Self {
             reconciles: r.add("controller_runtime_reconcile", &["controller", "result"], "Reconciles by result"),
             reconcile_errors: r.add(
@@ -281,6 +308,16 @@ impl Default for Metrics {
                 "personalize_operator_oldest_queued_seconds",
                 pool,
                 "Waiting time of the resource that has waited longest",
+            ),
+            last_success: r.add(
+                "personalize_operator_last_success_timestamp_seconds",
+                dataset,
+                "When the last successful import into the dataset ended, in seconds since 1970",
+            ),
+            max_data_age: r.add(
+                "personalize_operator_max_data_age_seconds",
+                dataset,
+                "How old the data of the dataset may get, by the annotation max-data-age of its last successful import",
             ),
             service_requests: r.add(
                 "personalize_operator_api_requests",
@@ -451,12 +488,35 @@ impl Metrics {
         self.poll_overdue.get_or_create(&CONTROLLER_LABELS).set(snapshot.overdue.as_secs_f64());
     }
 
+    /// Sets the gauges of the last successful imports, which only the leader exposes.
+    pub(crate) fn record_last_successes(&self, mut successes: Vec<LastSuccess>) {
+        successes.sort_by(|a, b| (a.max_age.is_none(), &a.dataset).cmp(&(b.max_age.is_none(), &b.dataset)));
+        let others =
+            if successes.len() > MAX_DATASET_SERIES { successes.split_off(MAX_DATASET_SERIES - 1) } else { Vec::new() };
+        let due = |s: &&LastSuccess| (s.max_age.is_none(), timing::after(s.ended, s.max_age.unwrap_or_default()));
+        let other = others.iter().min_by_key(due).map(|other| (DatasetLabels::other(), other));
+        // The registry's lock keeps a scrape from reading half of them.
+        let Ok(_registry) = self.registry.lock() else { return };
+        self.last_success.clear();
+        self.max_data_age.clear();
+        for (labels, success) in
+            successes.iter().map(|success| (DatasetLabels::of(&success.dataset), success)).chain(other)
+        {
+            self.last_success.get_or_create(&labels).set(success.ended.as_second() as f64);
+            if let Some(max_age) = success.max_age {
+                self.max_data_age.get_or_create(&labels).set(max_age.as_secs_f64());
+            }
+        }
+    }
+
     /// Clears the gauges that only the leader exposes, so that sums over replicas are correct.
     pub(crate) fn clear_snapshot(&self) {
         if let Ok(_registry) = self.registry.lock() {
             self.clear_pools();
             self.resources.clear();
             self.poll_overdue.clear();
+            self.last_success.clear();
+            self.max_data_age.clear();
         }
     }
 
@@ -547,6 +607,40 @@ mod tests {
             text.contains("imports_in_flight{account=\"000000000999\",region=\"eu-west-1\"} 5"),
             "the busiest pools keep their series"
         );
+    }
+
+    #[test]
+    fn number_of_dataset_series_is_bounded_and_the_others_show_what_is_due_first() {
+        let metrics = Metrics::default();
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let success = |i: u32, max_age: Option<u64>| LastSuccess {
+            dataset: DatasetArn::parse(&format!("arn:aws:personalize:eu-west-1:123456789012:dataset/g{i:04}/ITEMS"))
+                .unwrap(),
+            ended: at(1_000_000 - i64::from(i)),
+            max_age: max_age.map(Duration::from_secs),
+        };
+        let series = |name: &str| {
+            let text = metrics.expose(Format::Text);
+            let lines = text.lines().filter(|line| line.starts_with(&format!("personalize_operator_{name}{{")));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let other = "{account=\"other\",region=\"other\",group=\"other\",type=\"other\"}";
+        let shows =
+            |lines: &[String], value: &str| lines.iter().any(|line| line.ends_with(&format!("{other} {value}")));
+        metrics.record_last_successes((0..1000).map(|i| success(i, (i >= 900).then_some(60))).collect());
+        let last = series("last_success_timestamp_seconds");
+        assert_eq!(last.len(), MAX_DATASET_SERIES);
+        assert!(last.iter().any(|line| line.contains("group=\"g0999\",type=\"ITEMS\"} 999001")));
+        assert!(shows(&last, "999101.0"), "the oldest of the others");
+        assert_eq!(series("max_data_age_seconds").len(), 100);
+        metrics.record_last_successes((0..1000).map(|i| success(i, Some(60 + u64::from(i) * 2))).collect());
+        assert_eq!(series("max_data_age_seconds").len(), MAX_DATASET_SERIES);
+        let last = series("last_success_timestamp_seconds");
+        assert!(shows(&last, "999501.0"), "the first of the others that is due");
+        metrics.record_last_successes(vec![success(1, None)]);
+        assert_eq!((series("last_success_timestamp_seconds").len(), series("max_data_age_seconds").len()), (1, 0));
+        metrics.clear_snapshot();
+        assert!(series("last_success_timestamp_seconds").is_empty());
     }
 
     #[test]

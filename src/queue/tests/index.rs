@@ -241,3 +241,34 @@ fn work_per_event_grows_with_the_logarithm_of_the_number_of_resources() {
         }
     }
 }
+
+#[test]
+fn last_success_of_a_dataset_is_the_import_that_ended_last() {
+    let mut queue = Queue::new(5, timing());
+    let imported = |second: i64, dataset: &str, mode: ImportMode, ended: i64| {
+        let mut resource = resource(second, dataset);
+        resource.spec.import_mode = mode;
+        let mut resource = submitted(resource, Some(ACTIVE));
+        let status = resource.status.as_mut().unwrap();
+        status.completion_time = Some(Time(at(ended)));
+        status.creation_date_time = Some(Time(at(ended - 10)));
+        resource
+    };
+    queue.observe(&imported(1, "ITEMS", ImportMode::Full, 100), Trust::Trusted);
+    let mut newest = imported(2, "ITEMS", ImportMode::Full, 300);
+    newest.metadata.annotations = Some([(crate::api::MAX_DATA_AGE.to_owned(), "26h".to_owned())].into());
+    queue.observe(&newest, Trust::Trusted);
+    queue.observe(&imported(3, "ITEMS", ImportMode::Incremental, 200), Trust::Trusted);
+    queue.observe(&imported(4, "USERS", ImportMode::Full, 50), Trust::Untrusted);
+    queue.observe(&submitted(resource(5, "ITEMS"), Some("CREATE FAILED")), Trust::Trusted);
+    let last = |queue: &Queue| {
+        let successes = queue.last_successes();
+        successes.iter().map(|s| (s.dataset.name().to_owned(), s.ended, s.max_age)).collect::<Vec<_>>()
+    };
+    assert_eq!(last(&queue), [("shop/ITEMS".into(), at(300), Some(Duration::from_secs(26 * 3600)))]);
+    queue.forget("r002", at(400));
+    assert_eq!(last(&queue), [("shop/ITEMS".into(), at(200), None)], "an INCREMENTAL import counts, too");
+    queue.forget("r001", at(400));
+    queue.forget("r003", at(400));
+    assert_eq!(last(&queue), [], "no resource shows one");
+}

@@ -5,6 +5,7 @@ mod catalog;
 mod clocks;
 mod crash;
 mod crd;
+mod data_age;
 mod data_deletions;
 mod host;
 mod kubernetes;

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 const MAX_MEMORY_KB: u64 = 400_000;
 /// Limit for the threads: those of the runtime, and some that resolve names.
 const MAX_THREADS: usize = 64;
-/// Limit for the series in `/metrics`: a hundred accounts and regions have their own.
-const MAX_SERIES: usize = 1000;
+/// Limit for the series in `/metrics`: a hundred accounts and regions and five hundred datasets have their own.
+const MAX_SERIES: usize = 2000;
 /// The connections that the listener accepts at once.
 const LISTENER_CONNECTIONS: usize = 128;
 /// The accounts and regions whose workers can all be busy at once.

@@ -27,6 +27,7 @@ pub fn run_with_all_metrics(env: &TestEnv) -> (OperatorProcess, String) {
     let operator = env.start_operator(&["--max-in-flight=1"]);
     env.import("good", "d0", json!({}));
     env.wait_for_reason("good", "ImportSucceeded");
+    env.annotate("good", "personalize-operator.io/max-data-age=26h");
     env.import("bad", "d1", json!({"backoffLimit": 1, "dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
     env.wait_for_reason("bad", "ImportFailed");
     env.service.reject_imports_into("d2");
@@ -48,6 +49,7 @@ pub fn run_with_all_metrics(env: &TestEnv) -> (OperatorProcess, String) {
         let text = scrape(&operator, "*/*").1;
         let shows = |sample: &str| text.contains(sample);
         (shows("operator_resources{reason=\"Queued\"} 1")
+            && shows("operator_max_data_age_seconds{account=\"123456789012\"")
             && shows("operator_imports_in_flight{account=\"123456789012\""))
         .then_some(text)
     });
