@@ -1,5 +1,6 @@
 //! The command line: flags, their environment variables `PERSONALIZE_OPERATOR_…`, and the settings made from them.
 
+use crate::accounts::Accounts;
 use crate::aws::{AwsOptions, RateLimits};
 use crate::controller::Options;
 use crate::controller::leader_election::LeaderElectionOptions;
@@ -236,6 +237,10 @@ pub struct AwsArgs {
     /// Roles to assume for other accounts than the operator's, as ACCOUNT=ROLE_ARN, separated by commas.
     #[arg(long, env = "PERSONALIZE_OPERATOR_ACCOUNT_ROLES", value_parser = account_roles)]
     pub account_roles: Vec<AccountRoles>,
+
+    /// The ConfigMap with the roles and settings of accounts, in the namespace of the Lease; its changes act at once, and its accounts override --account-roles.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_ACCOUNTS_CONFIG_MAP")]
+    pub accounts_config_map: Option<String>,
 }
 
 /// Accounts and their roles.
@@ -301,8 +306,9 @@ impl RunArgs {
     #[must_use]
     pub fn options(&self, own_namespace: &str) -> Options {
         let identity = self.identity();
+        let namespace = non_empty(self.election.lease_namespace.as_deref()).unwrap_or(own_namespace);
         let election = self.election.leader_elect.then(|| LeaderElectionOptions {
-            namespace: non_empty(self.election.lease_namespace.as_deref()).unwrap_or(own_namespace).into(),
+            namespace: namespace.into(),
             name: self.election.lease_name.clone(),
             identity: identity.clone(),
             duration: self.election.lease_duration,
@@ -319,18 +325,19 @@ impl RunArgs {
             drain_timeout: self.drain_timeout,
             election,
             instance: identity,
+            accounts: self.aws.accounts(namespace),
         }
     }
 
-    /// The settings of the AWS client.
+    /// The settings of the AWS client, which uses the roles of these accounts.
     #[must_use]
-    pub fn aws_options(&self) -> AwsOptions {
+    pub fn aws_options(&self, accounts: Accounts) -> AwsOptions {
         let (aws, timing) = (&self.aws, self.imports.timing(self.kube.watch_timeout));
         AwsOptions {
             connect_timeout: aws.aws_connect_timeout,
             read_timeout: aws.aws_read_timeout,
             operation_timeout: aws.aws_timeout,
-            roles: aws.account_roles.iter().flat_map(|roles| roles.0.iter().cloned()).collect(),
+            accounts,
             limits: RateLimits {
                 calls_per_second: aws.aws_calls_per_second.into(),
                 max_wait: aws.aws_timeout,
@@ -349,6 +356,14 @@ impl RunArgs {
         };
         // Replicas with the same name, even an empty one, would all act as the leader.
         non_empty(self.election.identity.as_deref()).map(String::from).or_else(pod).unwrap_or_else(unique)
+    }
+}
+
+impl AwsArgs {
+    fn accounts(&self, namespace: &str) -> Accounts {
+        let roles = self.account_roles.iter().flat_map(|roles| roles.0.iter().cloned()).collect();
+        let config_map = non_empty(self.accounts_config_map.as_deref()).map(|name| format!("{namespace}/{name}"));
+        Accounts::new(roles, config_map)
     }
 }
 
@@ -404,7 +419,7 @@ mod tests {
         let election = options.election.unwrap();
         assert!(!election.identity.is_empty(), "two replicas without a name must differ");
         assert_eq!((election.namespace.as_str(), options.namespaces.len()), ("own", 0));
-        assert!(args.aws_options().roles.is_empty());
+        assert!(options.accounts.roles().is_empty());
         assert!(Cli::try_parse_from(["x", "run", "--lease-name="]).is_err());
     }
 
@@ -413,14 +428,20 @@ mod tests {
         let (one, two) =
             ("123456789012=arn:aws:iam::123456789012:role/A", "210987654321=arn:aws:iam::210987654321:role/B");
         let (flag, both) = (format!("--account-roles={one}"), format!("--account-roles={one}, {two},"));
-        assert_eq!(run(&[&both]).aws_options().roles.len(), 2);
-        assert_eq!(
-            run(&[&flag, &format!("--account-roles={two}")]).aws_options().roles.len(),
-            2,
-            "a repeated flag adds to the list"
-        );
+        let roles = |flags: &[&str]| run(flags).options("own").accounts.roles().len();
+        assert_eq!(roles(&[&both]), 2);
+        assert_eq!(roles(&[&flag, &format!("--account-roles={two}")]), 2, "a repeated flag adds to the list");
         let namespaces = run(&["--watch-namespaces=a, b ,,c"]).options("own").namespaces;
         assert_eq!(namespaces.into_iter().collect::<Vec<_>>(), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn config_map_of_accounts_is_in_the_namespace_of_the_lease() {
+        let config_map = |flags: &[&str]| run(flags).options("own").accounts.config_map().map(String::from);
+        assert_eq!((config_map(&[]), config_map(&["--accounts-config-map= "])), (None, None));
+        let flag = "--accounts-config-map=accounts";
+        assert_eq!(config_map(&[flag]).as_deref(), Some("own/accounts"));
+        assert_eq!(config_map(&[flag, "--lease-namespace=ops"]).as_deref(), Some("ops/accounts"));
     }
 
     #[test]

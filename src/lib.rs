@@ -11,6 +11,7 @@
 //! | [`reconciliation`] | one reconciliation, driven by effects and observations |
 //! | [`personalize`] | the service: its operations, errors and ARNs |
 //! | [`redact`] | text from outside, made safe to show |
+//! | `accounts` | with which role the calls for an account are signed |
 //! | `aws` | the service through the AWS SDK |
 //! | `controller` | watches, workers, leader election, events |
 //! | `telemetry` | logs and metrics |
@@ -19,7 +20,7 @@
 //! | `run` | the command `run`: start and shutdown |
 //! | `testing` | fixtures for tests |
 //!
-//! The modules above `aws` are pure. They have no client, no clock and no async runtime, and compile without the
+//! The modules above `accounts` are pure. They have no client, no clock and no async runtime, and compile without the
 //! feature `operator`. This plans the first step for a new resource:
 //!
 //! ```
@@ -55,6 +56,7 @@ pub mod testing;
 // The modules with effects. Without the feature the crate is its pure core.
 cfg_if::cfg_if! {
     if #[cfg(feature = "operator")] {
+        pub mod accounts;
         pub mod aws;
         pub mod cli;
         pub mod controller;

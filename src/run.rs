@@ -38,7 +38,7 @@ pub async fn run(args: &RunArgs) -> Result<(), Error> {
     info!(version = env!("CARGO_PKG_VERSION"), listen = %listener.local_addr()?, "starting");
     let stopped = controller::stopped(stop.clone());
     let server = tokio::spawn(http::serve(listener, Arc::clone(&readiness), Arc::clone(&metrics), stopped));
-    let mut aws_options = args.aws_options();
+    let mut aws_options = args.aws_options(options.accounts.clone());
     aws_options.limits.waiting = metrics.service_requests_waiting();
     let aws = Arc::new(Aws::new(aws_options).await);
 

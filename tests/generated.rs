@@ -91,6 +91,13 @@ fn reference_lists_every_field() {
          | annotation | value |\n|---|---|\n| `{}` | an integer from 1 to 100; any other value, or none, counts as 1 |\n",
         namespace_policy::QUEUE_WEIGHT
     );
+    let _ = write!(
+        text,
+        "\nAnother one says under which roles the operator makes the calls of the namespace, at most one for each account\n\
+         ([a role for each namespace](recipes/many-accounts.md#a-role-for-each-namespace)):\n\n\
+         | annotation | value |\n|---|---|\n| `{}` | ARNs of roles, separated by commas or white space |\n",
+        namespace_policy::ASSUME_ROLE_ARN
+    );
     compare("docs/reference.md", &text);
 }
 

@@ -1,11 +1,14 @@
-//! What the operator keeps for each account and region: the client of the AWS SDK, with the credentials that it uses,
-//! and the rate limiter.
+//! What the operator keeps: for each account and region the rate limiter, and for each session in it the client of the
+//! AWS SDK, with the credentials that it uses.
 
 use super::Aws;
 use super::credentials::redacted;
 use super::error::{NO_CREDENTIALS, service_error, sts_code};
-use super::rate_limiter::{RateLimiter, RateLimits};
-use crate::personalize::{AccountRegion, ErrorKind, ROLE_NOT_ASSUMED, ServiceError};
+use super::rate_limiter::{Gate, Permit, RateLimiter, RateLimits};
+use crate::accounts::{AccountsConfig, AssumedRole, Session};
+use crate::personalize::{
+    AccountRegion, Caller, ErrorKind, Priority, ROLE_NOT_ASSUMED, RoleArn, SESSION_REFUSED, ServiceError,
+};
 use aws_config::Region;
 use aws_config::sts::AssumeRoleProvider;
 use aws_sdk_personalize::Client;
@@ -13,79 +16,126 @@ use aws_sdk_personalize::config::ProvideCredentials;
 use aws_sdk_personalize::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use lru::LruCache;
+use std::hash::Hash;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
-/// How many accounts and regions are kept: users choose them. It is far more than can be in use at once, because the
-/// workers are limited, so what is dropped is idle.
-const MAX_ENDPOINTS: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
+/// How many accounts and regions, and how many sessions, are kept: users choose them. It is far more than can be in use
+/// at once, because the workers are limited, so what is dropped is idle.
+const MAX_KEPT: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
 
-/// The session name in assumed roles, as CloudTrail shows it.
-const SESSION_NAME: &str = "personalize-operator";
-
-/// An account and region.
+/// What was used last.
 #[derive(Debug)]
-pub(super) struct Endpoint {
-    client: OnceCell<Client>,
-    pub(super) limiter: Arc<RateLimiter>,
+struct Recent<K: Hash + Eq, V>(Mutex<LruCache<K, Arc<V>>>);
+
+impl<K: Hash + Eq + Clone, V> Recent<K, V> {
+    fn new() -> Self {
+        Self(Mutex::new(LruCache::new(MAX_KEPT)))
+    }
+
+    fn get(&self, key: &K, new: impl FnOnce() -> V) -> Arc<V> {
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(recent.get_or_insert_ref(key, || Arc::new(new())))
+    }
 }
 
-/// The accounts and regions that were used last.
+/// A session in an account and region. A session that the configuration no longer has is not used any more.
+type SessionKey = (AccountRegion, Session);
+
+/// The client of a session.
 #[derive(Debug)]
-pub(super) struct Endpoints {
+pub struct SessionClient {
+    key: SessionKey,
+    client: Mutex<Arc<OnceCell<Client>>>,
+    /// Closed while the service refuses the credentials of this session.
+    gate: Arc<Mutex<Gate>>,
+}
+
+impl SessionClient {
+    fn new(key: SessionKey) -> Self {
+        Self { key, client: Mutex::default(), gate: Arc::default() }
+    }
+
+    /// The next call gets new credentials: those of the client were refused before they expired.
+    pub(super) fn renew(&self) {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
+    }
+}
+
+/// The accounts and regions, and the sessions, that were used last.
+#[derive(Debug)]
+pub(super) struct Clients {
     limits: RateLimits,
-    recent: Mutex<LruCache<AccountRegion, Arc<Endpoint>>>,
+    limiters: Recent<AccountRegion, Arc<RateLimiter>>,
+    sessions: Recent<SessionKey, SessionClient>,
 }
 
-impl Endpoints {
+impl Clients {
     pub(super) fn new(limits: RateLimits) -> Self {
-        Self { limits, recent: Mutex::new(LruCache::new(MAX_ENDPOINTS)) }
+        Self { limits, limiters: Recent::new(), sessions: Recent::new() }
     }
+}
 
-    fn get(&self, account_region: &AccountRegion) -> Arc<Endpoint> {
-        let new = || {
-            let limiter = Arc::new(RateLimiter::new(self.limits.clone()));
-            Arc::new(Endpoint { client: OnceCell::new(), limiter })
-        };
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(recent.get_or_insert_ref(account_region, new))
-    }
+/// The right to send one call in a session.
+#[derive(Debug)]
+pub struct SessionPermit {
+    pub(super) permit: Permit,
+    pub(super) session: Arc<SessionClient>,
+    pub(super) config: Arc<AccountsConfig>,
 }
 
 impl Aws {
-    pub(super) fn endpoint(&self, account_region: &AccountRegion) -> Arc<Endpoint> {
-        self.endpoints.get(account_region)
+    /// Waits until a call of this caller may be sent.
+    pub(super) async fn permit(
+        &self,
+        caller: &Caller,
+        at: &AccountRegion,
+        priority: Priority,
+    ) -> Result<SessionPermit, ServiceError> {
+        let config = self.accounts.active(&at.account, self.credentials_timeout).await?;
+        let denied = |why: String| {
+            let error = ServiceError::unanswered(ErrorKind::AccessDenied, "NoRoleForNamespace", &why);
+            ServiceError { unsent: true, ..error }
+        };
+        let key = (at.clone(), config.session(at, caller).map_err(denied)?);
+        let session = self.clients.sessions.get(&key, || SessionClient::new(key.clone()));
+        let limiter = self.clients.limiters.get(at, || Arc::new(RateLimiter::new(self.clients.limits.clone())));
+        let permit = limiter.acquire(&session.gate, priority).await?;
+        Ok(SessionPermit { permit, session, config })
     }
 
-    /// The client for an account and region, created on first use.
-    pub(super) async fn client(&self, account_region: &AccountRegion) -> Result<Client, ServiceError> {
-        let endpoint = self.endpoint(account_region);
-        endpoint.client.get_or_try_init(|| self.new_client(account_region)).await.cloned()
+    /// The client of a session, created on first use.
+    pub(super) async fn client(&self, session: &SessionClient) -> Result<Client, ServiceError> {
+        let client = Arc::clone(&session.client.lock().unwrap_or_else(PoisonError::into_inner));
+        client.get_or_try_init(|| self.new_client(&session.key)).await.cloned()
     }
 
-    async fn new_client(&self, account_region: &AccountRegion) -> Result<Client, ServiceError> {
-        let region = Region::new(account_region.region.clone());
+    async fn new_client(&self, (at, session): &SessionKey) -> Result<Client, ServiceError> {
+        let region = Region::new(at.region.clone());
         let mut config = aws_sdk_personalize::config::Builder::from(&self.base).region(region.clone());
-        if let Some(role) = self.roles.get(&account_region.account) {
-            let provider = AssumeRoleProvider::builder(role)
+        if let Some(endpoint) = &session.endpoint {
+            config = config.endpoint_url(endpoint);
+        }
+        if let Some(role) = &session.role {
+            check_partition(role, at)?;
+            let mut provider = AssumeRoleProvider::builder(&role.arn)
                 .configure(&self.base)
                 .region(region)
-                .session_name(SESSION_NAME)
-                .build()
-                .await;
-            config = config.credentials_provider(redacted(provider));
-        } else if let Some(own) = self.own_account().await.filter(|own| *own != account_region.account) {
+                .session_name(&role.session_name);
+            if let Some(external_id) = &role.external_id {
+                provider = provider.external_id(external_id);
+            }
+            if !role.tags.is_empty() {
+                provider = provider.tags(&role.tags);
+            }
+            config = config.credentials_provider(redacted(provider.build().await));
+        } else if let Some(own) = self.own_account().await.filter(|own| *own != at.account) {
             // The service has no access across accounts, so the call can't succeed.
-            return Err(ServiceError::unanswered(
-                ErrorKind::AccessDenied,
-                "NoRoleForAccount",
-                &format!(
-                    "the operator's credentials are of account {own}: {}",
-                    no_role_message(&account_region.account)
-                ),
-            ));
+            let message =
+                format!("the operator's credentials are of account {own}: {}", self.no_role_message(&at.account));
+            return Err(ServiceError::unanswered(ErrorKind::AccessDenied, "NoRoleForAccount", &message));
         }
         Ok(Client::from_conf(config.build()))
     }
@@ -103,25 +153,73 @@ impl Aws {
     }
 
     /// Maps the error of a failed call. The message says so if the account's role or credentials may be the cause.
-    pub(super) fn error<E>(&self, account_region: &AccountRegion, error: &SdkError<E, HttpResponse>) -> ServiceError
+    pub(super) fn error<E>(&self, session: &SessionClient, error: &SdkError<E, HttpResponse>) -> ServiceError
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        let account = &account_region.account;
-        let mapped = service_error(error);
-        match (self.roles.get(account), mapped.kind) {
+        let ((at, session), mapped) = (&session.key, service_error(error));
+        match (&session.role, mapped.kind) {
             (Some(role), ErrorKind::Credentials) if mapped.code == NO_CREDENTIALS => {
-                let message = format!("the role {role} for account {account} can't be assumed ({})", sts_code(error));
-                ServiceError::unanswered(ErrorKind::Credentials, ROLE_NOT_ASSUMED, &message)
+                let code = sts_code(error);
+                let message =
+                    format!("the role {} for {at} can't be assumed ({code}{})", role.arn, trust_advice(code, role));
+                ServiceError::unanswered(ErrorKind::Credentials, ROLE_NOT_ASSUMED, &self.with_refusal(at, message))
+            }
+            (Some(role), ErrorKind::Credentials) => {
+                let message = format!("the session of the role {} for {at} is refused ({})", role.arn, mapped.code);
+                ServiceError::unanswered(ErrorKind::Credentials, SESSION_REFUSED, &self.with_refusal(at, message))
+            }
+            (Some(role), ErrorKind::AccessDenied) => {
+                let message = format!("{} (called with the role {} for {at})", mapped.message, role.arn);
+                ServiceError { message: self.with_refusal(at, message), ..mapped }
             }
             (None, ErrorKind::AccessDenied)
-                if self.own_account.get() != Some(account) && may_lack_role(account, &mapped.message) =>
+                if self.own_account.get() != Some(&at.account) && may_lack_role(&at.account, &mapped.message) =>
             {
-                ServiceError { message: format!("{} ({})", mapped.message, no_role_message(account)), ..mapped }
+                ServiceError {
+                    message: format!("{} ({})", mapped.message, self.no_role_message(&at.account)),
+                    ..mapped
+                }
             }
             _ => mapped,
         }
     }
+
+    fn no_role_message(&self, account: &str) -> String {
+        let place = match self.accounts.config_map() {
+            Some(name) => format!("to the ConfigMap {name}"),
+            None => "with --account-roles".to_owned(),
+        };
+        let message =
+            format!("no role is configured for account {account}; if it is not the operator's own, add one {place}");
+        self.accounts.refusal(account).map_or(message.clone(), |refusal| format!("{message}; {refusal}"))
+    }
+
+    fn with_refusal(&self, at: &AccountRegion, message: String) -> String {
+        match self.accounts.refusal(&at.account) {
+            Some(refusal) => format!("{message}; {refusal}"),
+            None => message,
+        }
+    }
+}
+
+/// Credentials of one partition are not valid in another.
+fn check_partition(role: &AssumedRole, at: &AccountRegion) -> Result<(), ServiceError> {
+    if RoleArn::parse(&role.arn).is_none_or(|role| role.partition == at.partition) {
+        return Ok(());
+    }
+    let message = format!("the role {} for {at} is not of the dataset's partition {}", role.arn, at.partition);
+    Err(ServiceError::unanswered(ErrorKind::AccessDenied, "RoleOfOtherPartition", &message))
+}
+
+/// What the trust policy of a role has to allow, if STS denies the call.
+fn trust_advice(code: &str, role: &AssumedRole) -> String {
+    if code != "AccessDenied" {
+        return String::new();
+    }
+    let external_id = if role.external_id.is_some() { " with the configured external ID" } else { "" };
+    let tags = if role.tags.is_empty() { "" } else { " and sts:TagSession" };
+    format!("; its trust policy must allow the operator sts:AssumeRole{tags}{external_id}")
 }
 
 /// Whether a denied call may lack a role for this account. The service names the caller: `User: arn:aws:sts::…`. If it is
@@ -132,29 +230,19 @@ fn may_lack_role(account: &str, message: &str) -> bool {
     caller != Some(account) && !is_pass_role
 }
 
-fn no_role_message(account: &str) -> String {
-    format!(
-        "no role is configured for account {account}; if it is not the operator's own, add one with --account-roles"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn account_region(i: usize) -> AccountRegion {
-        AccountRegion { partition: "aws".into(), account: format!("{i:012}"), region: "eu-west-1".into() }
-    }
-
     #[test]
-    fn account_and_region_in_use_is_kept_however_many_others_there_are() {
-        let endpoints = Endpoints::new(RateLimits::default());
-        let (used, unused) = (endpoints.get(&account_region(0)), endpoints.get(&account_region(1)));
-        for i in 2..2 * MAX_ENDPOINTS.get() {
-            endpoints.get(&account_region(i));
-            assert!(Arc::ptr_eq(&used, &endpoints.get(&account_region(0))));
+    fn what_is_in_use_is_kept_however_many_others_there_are() {
+        let recent: Recent<usize, usize> = Recent::new();
+        let (used, unused) = (recent.get(&0, || 0), recent.get(&1, || 1));
+        for i in 2..2 * MAX_KEPT.get() {
+            recent.get(&i, || i);
+            assert!(Arc::ptr_eq(&used, &recent.get(&0, || 0)));
         }
-        assert!(!Arc::ptr_eq(&unused, &endpoints.get(&account_region(1))), "the least recently used one is dropped");
-        assert_eq!(endpoints.recent.lock().unwrap().len(), MAX_ENDPOINTS.get());
+        assert!(!Arc::ptr_eq(&unused, &recent.get(&1, || 1)), "the least recently used one is dropped");
+        assert_eq!(recent.0.lock().unwrap().len(), MAX_KEPT.get());
     }
 }

@@ -1,4 +1,5 @@
-//! [`Personalize`] with the AWS SDK: one client and one rate limiter per account and region, and one attempt per call.
+//! [`Personalize`] with the AWS SDK: one rate limiter per account and region, one client per session in it, and one
+//! attempt per call.
 
 mod client;
 mod credentials;
@@ -7,13 +8,15 @@ mod http_client;
 mod pages;
 mod rate_limiter;
 
-pub use rate_limiter::{Permit, RateLimits};
+pub use client::{SessionClient, SessionPermit};
+pub use rate_limiter::RateLimits;
 
+use crate::accounts::Accounts;
 use crate::api::Tag;
 use crate::aws::error::malformed_response;
 use crate::personalize::{
-    CreateJobInput, DataDeletion, Dataset, DatasetArn, ErrorKind, Job, JobArn, JobSummary, Personalize, Priority,
-    ServiceError,
+    Caller, CreateJobInput, DataDeletion, Dataset, DatasetArn, ErrorKind, Job, JobArn, JobSummary, Personalize,
+    Priority, ServiceError,
 };
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
@@ -26,13 +29,14 @@ use aws_sdk_personalize::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_personalize::primitives::DateTime;
 use aws_sdk_personalize::types;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use client::Endpoints;
+use client::Clients;
 use http_client::reloading_http_client;
 use jiff::Timestamp;
 use pages::{Pages, within_time};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::Duration;
+use tracing::warn;
 
 /// The timeout of resolving credentials, if the configuration has no operation timeout.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(30);
@@ -46,8 +50,8 @@ pub struct AwsOptions {
     pub read_timeout: Duration,
     /// The timeout of a whole call.
     pub operation_timeout: Duration,
-    /// The role to assume for each account other than that of the default credentials.
-    pub roles: HashMap<String, String>,
+    /// The roles to assume for accounts.
+    pub accounts: Accounts,
     /// The limits of the calls to each account and region.
     pub limits: RateLimits,
 }
@@ -56,8 +60,8 @@ pub struct AwsOptions {
 #[derive(Debug)]
 pub struct Aws {
     base: SdkConfig,
-    roles: HashMap<String, String>,
-    endpoints: Endpoints,
+    accounts: Accounts,
+    clients: Clients,
     own_account: OnceLock<String>,
     credentials_timeout: Duration,
 }
@@ -84,24 +88,25 @@ impl Aws {
             loader = loader.http_client(client);
         }
         let base = loader.load().await;
-        Self::from_config(base, options.roles, options.limits)
+        Self::from_config(base, options.accounts, options.limits)
     }
 
-    /// Uses this configuration, in which retries must be disabled. `roles` and `limits` are as in [`AwsOptions`].
+    /// Uses this configuration, in which retries must be disabled. `accounts` and `limits` are as in [`AwsOptions`].
     #[must_use]
-    pub fn from_config(base: SdkConfig, roles: HashMap<String, String>, limits: RateLimits) -> Self {
+    pub fn from_config(base: SdkConfig, accounts: Accounts, limits: RateLimits) -> Self {
         let operation_timeout = base.timeout_config().and_then(TimeoutConfig::operation_timeout);
         let base = match base.credentials_provider() {
             Some(provider) => base.into_builder().credentials_provider(credentials::redacted(provider)).build(),
             None => base,
         };
         let credentials_timeout = operation_timeout.unwrap_or(CREDENTIALS_TIMEOUT);
-        Self { base, roles, endpoints: Endpoints::new(limits), own_account: OnceLock::new(), credentials_timeout }
+        Self { base, accounts, clients: Clients::new(limits), own_account: OnceLock::new(), credentials_timeout }
     }
 
     /// Makes one call when its turn comes.
     async fn call<T, E, F>(
         &self,
+        caller: &Caller,
         dataset: &DatasetArn,
         priority: Priority,
         send: impl FnOnce(Client) -> F,
@@ -110,42 +115,48 @@ impl Aws {
         E: ProvideErrorMetadata + std::error::Error + 'static,
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     {
-        let permit = self.endpoint(dataset.account_region()).limiter.acquire(priority).await?;
-        self.call_with(permit, dataset, send).await
+        let permit = self.permit(caller, dataset.account_region(), priority).await?;
+        self.call_with(permit, send).await
     }
 
     /// Makes one call now.
     async fn call_with<T, E, F>(
         &self,
-        permit: Permit,
-        dataset: &DatasetArn,
+        SessionPermit { permit, session, .. }: SessionPermit,
         send: impl FnOnce(Client) -> F,
     ) -> Result<T, ServiceError>
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     {
-        let account_region = dataset.account_region();
-        let response = match self.client(account_region).await {
-            Ok(client) => send(client).await.map_err(|e| self.error(account_region, &e)),
+        let response = match self.client(&session).await {
+            Ok(client) => send(client).await.map_err(|e| self.error(&session, &e)),
             Err(error) => Err(error),
         };
+        if response.as_ref().is_err_and(|error| error.kind == ErrorKind::Credentials) {
+            session.renew();
+        }
         permit.report(response.as_ref().err());
         response
     }
 }
 
 impl Personalize for Aws {
-    type Permit = Permit;
+    type Permit = SessionPermit;
 
-    async fn permit_create(&self, dataset: &DatasetArn) -> Result<Permit, ServiceError> {
-        self.endpoint(dataset.account_region()).limiter.acquire(Priority::High).await
+    async fn permit_create(&self, caller: &Caller, dataset: &DatasetArn) -> Result<SessionPermit, ServiceError> {
+        self.permit(caller, dataset.account_region(), Priority::High).await
     }
 
-    async fn create_dataset_import_job(&self, permit: Permit, input: &CreateJobInput) -> Result<JobArn, ServiceError> {
+    async fn create_dataset_import_job(
+        &self,
+        permit: SessionPermit,
+        input: &CreateJobInput,
+    ) -> Result<JobArn, ServiceError> {
         let tag =
             |Tag { tag_key, tag_value }: &Tag| types::Tag::builder().tag_key(tag_key).tag_value(tag_value).build();
-        let tags: Result<Vec<types::Tag>, _> = input.tags.iter().map(tag).collect();
+        let tags = with_default_tags(input.tags.clone(), &permit.config.default_tags);
+        let tags: Result<Vec<types::Tag>, _> = tags.iter().map(tag).collect();
         let tags = tags.map_err(|e| ServiceError::unanswered(ErrorKind::InvalidInput, "InvalidTag", &e.to_string()))?;
         let send = |client: Client| {
             client
@@ -159,7 +170,7 @@ impl Personalize for Aws {
                 .set_tags(Some(tags).filter(|tags| !tags.is_empty()))
                 .send()
         };
-        let response = self.call_with(permit, &input.dataset, send).await?;
+        let response = self.call_with(permit, send).await?;
         // Without an ARN the success does not prove that a job exists.
         let missing =
             || ServiceError::unanswered(ErrorKind::Indeterminate, "NoJobArn", "the response contains no job ARN");
@@ -168,12 +179,13 @@ impl Personalize for Aws {
 
     async fn describe_dataset_import_job(
         &self,
+        caller: &Caller,
         dataset: &DatasetArn,
         job: &JobArn,
         priority: Priority,
     ) -> Result<Job, ServiceError> {
         let send = |client: Client| client.describe_dataset_import_job().dataset_import_job_arn(&job.0).send();
-        let response = self.call(dataset, priority, send).await?;
+        let response = self.call(caller, dataset, priority, send).await?;
         let job = response.dataset_import_job.ok_or_else(malformed_response)?;
         Ok(Job {
             name: job.job_name.ok_or_else(malformed_response)?,
@@ -191,26 +203,35 @@ impl Personalize for Aws {
 
     async fn list_tags_for_resource(
         &self,
+        caller: &Caller,
         dataset: &DatasetArn,
         job: &JobArn,
         priority: Priority,
     ) -> Result<Vec<Tag>, ServiceError> {
         let send = |client: Client| client.list_tags_for_resource().resource_arn(&job.0).send();
-        let tags = self.call(dataset, priority, send).await?.tags.unwrap_or_default();
+        let tags = self.call(caller, dataset, priority, send).await?.tags.unwrap_or_default();
         Ok(tags.into_iter().map(|t| Tag { tag_key: t.tag_key, tag_value: t.tag_value }).collect())
     }
 
-    async fn list_dataset_import_jobs(&self, dataset: &DatasetArn) -> Result<Vec<JobSummary>, ServiceError> {
-        within_time(self.list_all_jobs(dataset)).await
+    async fn list_dataset_import_jobs(
+        &self,
+        caller: &Caller,
+        dataset: &DatasetArn,
+    ) -> Result<Vec<JobSummary>, ServiceError> {
+        within_time(self.list_all_jobs(caller, dataset)).await
     }
 
-    async fn list_data_deletion_jobs(&self, dataset: &DatasetArn) -> Result<Vec<DataDeletion>, ServiceError> {
-        within_time(self.list_all_data_deletions(dataset)).await
+    async fn list_data_deletion_jobs(
+        &self,
+        caller: &Caller,
+        dataset: &DatasetArn,
+    ) -> Result<Vec<DataDeletion>, ServiceError> {
+        within_time(self.list_all_data_deletions(caller, dataset)).await
     }
 
-    async fn describe_dataset(&self, dataset: &DatasetArn) -> Result<Dataset, ServiceError> {
+    async fn describe_dataset(&self, caller: &Caller, dataset: &DatasetArn) -> Result<Dataset, ServiceError> {
         let send = |client: Client| client.describe_dataset().dataset_arn(dataset.as_str()).send();
-        let response = self.call(dataset, Priority::Normal, send).await?;
+        let response = self.call(caller, dataset, Priority::Normal, send).await?;
         let dataset = response.dataset.ok_or_else(malformed_response)?;
         Ok(Dataset {
             status: dataset.status.ok_or_else(malformed_response)?,
@@ -220,14 +241,14 @@ impl Personalize for Aws {
 }
 
 impl Aws {
-    async fn list_all_jobs(&self, dataset: &DatasetArn) -> Result<Vec<JobSummary>, ServiceError> {
+    async fn list_all_jobs(&self, caller: &Caller, dataset: &DatasetArn) -> Result<Vec<JobSummary>, ServiceError> {
         let (mut jobs, mut pages) = (Vec::new(), Pages::default());
         loop {
             let send = |client: Client| {
                 let page = client.list_dataset_import_jobs().dataset_arn(dataset.as_str()).max_results(100);
                 page.set_next_token(pages.take_token()).send()
             };
-            let page = self.call(dataset, Priority::Normal, send).await?;
+            let page = self.call(caller, dataset, Priority::Normal, send).await?;
             jobs.extend(page.dataset_import_jobs.unwrap_or_default().into_iter().map(|job| JobSummary {
                 name: job.job_name.unwrap_or_default(),
                 status: job.status.unwrap_or_default(),
@@ -241,14 +262,18 @@ impl Aws {
         }
     }
 
-    async fn list_all_data_deletions(&self, dataset: &DatasetArn) -> Result<Vec<DataDeletion>, ServiceError> {
+    async fn list_all_data_deletions(
+        &self,
+        caller: &Caller,
+        dataset: &DatasetArn,
+    ) -> Result<Vec<DataDeletion>, ServiceError> {
         let (mut deletions, mut pages) = (Vec::new(), Pages::default());
         loop {
             let send = |client: Client| {
                 let page = client.list_data_deletion_jobs().dataset_group_arn(dataset.group()).max_results(100);
                 page.set_next_token(pages.take_token()).send()
             };
-            let page = self.call(dataset, Priority::Normal, send).await?;
+            let page = self.call(caller, dataset, Priority::Normal, send).await?;
             deletions.extend(page.data_deletion_jobs.unwrap_or_default().into_iter().map(|job| DataDeletion {
                 name: job.job_name.unwrap_or_default(),
                 status: job.status.unwrap_or_default(),
@@ -260,8 +285,39 @@ impl Aws {
     }
 }
 
+/// The most tags of a job.
+const MAX_TAGS: usize = 50;
+
+/// Adds the default tags whose keys are not taken, up to the maximum of the service.
+fn with_default_tags(mut tags: Vec<Tag>, defaults: &BTreeMap<String, String>) -> Vec<Tag> {
+    let missing: Vec<_> = defaults.iter().filter(|(key, _)| tags.iter().all(|tag| tag.tag_key != **key)).collect();
+    let space = MAX_TAGS.saturating_sub(tags.len());
+    if missing.len() > space {
+        warn!(left_out = missing.len() - space, "a job takes {MAX_TAGS} tags; some default tags are left out");
+    }
+    let added = missing.into_iter().take(space);
+    tags.extend(added.map(|(key, value)| Tag { tag_key: key.clone(), tag_value: value.clone() }));
+    tags
+}
+
 /// The time; `None` if it is before 1970, because the API server rejects a status with a year before 0.
 fn timestamp(at: DateTime) -> Option<Timestamp> {
     let at = Timestamp::new(at.secs(), i32::try_from(at.subsec_nanos()).unwrap_or(0)).ok()?;
     (at >= Timestamp::UNIX_EPOCH).then_some(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_tags_take_the_free_places_and_no_taken_key() {
+        let tag = |key: &str, value: &str| Tag { tag_key: key.into(), tag_value: value.into() };
+        let defaults = BTreeMap::from([("a".to_owned(), "default".to_owned()), ("b".into(), "default".into())]);
+        let tags = with_default_tags(vec![tag("a", "own")], &defaults);
+        assert_eq!(tags, [tag("a", "own"), tag("b", "default")]);
+        let full: Vec<Tag> = (0..MAX_TAGS - 1).map(|i| tag(&format!("k{i}"), "own")).collect();
+        let tags = with_default_tags(full.clone(), &defaults);
+        assert_eq!((&tags[..full.len()], &tags[full.len()..]), (&full[..], &[tag("a", "default")][..]));
+    }
 }

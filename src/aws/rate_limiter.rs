@@ -1,5 +1,5 @@
 //! Limits the calls to one account and region: their rate, which adapts to what the service throttles, and a pause
-//! while the service refuses all of them.
+//! while it throttles all of them. Refused credentials pause only the calls of their session.
 //!
 //! The rate falls with each throttled call and then grows slowly up to its maximum. The SDK's own rate limiter knows
 //! neither a maximum nor priorities, and it waits within the call, where it is too late to check whether the call may
@@ -61,11 +61,18 @@ pub(super) struct RateLimiter {
 
 /// The right to send one call.
 #[derive(Debug)]
-pub struct Permit {
+pub(super) struct Permit {
     limiter: Arc<RateLimiter>,
+    session: Arc<Mutex<Gate>>,
     granted: Instant,
-    /// The call finds out whether the pause is over.
-    is_probe: bool,
+    probes: Probes,
+}
+
+/// Of which pauses a call finds out whether they are over.
+#[derive(Debug, Default, Clone, Copy)]
+struct Probes {
+    limiter: bool,
+    session: bool,
 }
 
 /// Counts a call that waits.
@@ -96,48 +103,70 @@ impl RateLimiter {
     ///
     /// # Errors
     /// When the call would be refused, or after [`RateLimits::max_wait`].
-    pub(super) async fn acquire(self: &Arc<Self>, priority: Priority) -> Result<Permit, ServiceError> {
+    pub(super) async fn acquire(
+        self: &Arc<Self>,
+        session: &Arc<Mutex<Gate>>,
+        priority: Priority,
+    ) -> Result<Permit, ServiceError> {
         let now = Instant::now();
-        self.state().check_pause(now)?;
+        lock(session).check(now)?;
+        self.state().gate.check(now)?;
         let _waiting = Waiting::new(self, priority);
-        let granted = timeout(self.limits.max_wait, self.turn(priority)).await.unwrap_or_else(|_| Err(no_turn()));
-        let is_probe = granted?;
-        Ok(Permit { limiter: Arc::clone(self), granted: Instant::now(), is_probe })
+        let turn = timeout(self.limits.max_wait, self.turn(session, priority)).await;
+        let probes = turn.unwrap_or_else(|_| Err(no_turn()))?;
+        Ok(Permit { limiter: Arc::clone(self), session: Arc::clone(session), granted: Instant::now(), probes })
     }
 
-    /// Waits for the turn of a call. Returns whether the call is a probe.
-    async fn turn(&self, priority: Priority) -> Result<bool, ServiceError> {
+    /// Waits for the turn of a call.
+    async fn turn(&self, session: &Mutex<Gate>, priority: Priority) -> Result<Probes, ServiceError> {
         let _first = self.turns[usize::from(priority == Priority::High)].lock().await;
         loop {
             let behind = priority == Priority::Normal && self.urgent.load(Ordering::Relaxed) > 0;
-            let delay = match self.state().admit(behind, Instant::now())? {
-                Grant::Now { is_probe } => return Ok(is_probe),
-                Grant::After(delay) => delay,
-            };
-            sleep(delay).await;
+            let delay = self.admit(&mut lock(session), behind)?;
+            match delay {
+                Ok(probes) => return Ok(probes),
+                Err(delay) => sleep(delay).await,
+            }
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether a call of a session may be sent now, or when.
+    fn admit(&self, session: &mut Gate, behind: bool) -> Result<Result<Probes, Duration>, ServiceError> {
+        let now = Instant::now();
+        session.check(now)?;
+        Ok(match self.state().admit(behind, now)? {
+            Grant::Now { is_probe } => Ok(Probes { limiter: is_probe, session: session.pass() }),
+            Grant::After(delay) => Err(delay),
+        })
     }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Permit {
     /// Reports how the call ended.
     pub(super) fn report(mut self, error: Option<&ServiceError>) {
-        let (is_probe, limiter) = (std::mem::take(&mut self.is_probe), Arc::clone(&self.limiter));
-        limiter.state().ended(error, is_probe, self.granted, Instant::now(), &limiter.limits);
+        let (probes, limiter, now) = (std::mem::take(&mut self.probes), Arc::clone(&self.limiter), Instant::now());
+        limiter.state().ended(error, probes.limiter, self.granted, now, &limiter.limits);
+        let refused = error.is_some_and(|error| error.kind == ErrorKind::Credentials);
+        lock(&self.session).ended(error, refused, probes.session, now, &limiter.limits);
     }
 }
 
 impl Drop for Permit {
     /// A probe that was cancelled found out nothing: the next call is the probe.
     fn drop(&mut self) {
-        if self.is_probe
-            && let Some(pause) = &mut self.limiter.state().pause
-        {
-            pause.is_probing = false;
+        if self.probes.limiter {
+            self.limiter.state().gate.cancel_probe();
+        }
+        if self.probes.session {
+            lock(&self.session).cancel_probe();
         }
     }
 }
@@ -167,6 +196,12 @@ struct State {
     /// When the rate fell last.
     reduced: Instant,
     throttled_in_a_row: u32,
+    gate: Gate,
+}
+
+/// Suspends calls while the service refuses all of them. It reads no clock.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
     pause: Option<Pause>,
 }
 
@@ -184,31 +219,19 @@ struct Pause {
 impl State {
     fn new(max_rate: f64, now: Instant) -> Self {
         let (rate, tokens) = (max_rate, max_rate.max(1.0));
-        Self { max_rate, rate, tokens, updated: now, reduced: now, throttled_in_a_row: 0, pause: None }
-    }
-
-    /// Fails during a pause. When it is over, one call is the probe; the others fail until it has ended.
-    fn check_pause(&self, now: Instant) -> Result<(), ServiceError> {
-        match &self.pause {
-            Some(pause) if pause.is_probing || now < pause.until => Err(pause.error.clone()),
-            _ => Ok(()),
-        }
+        Self { max_rate, rate, tokens, updated: now, reduced: now, throttled_in_a_row: 0, gate: Gate::default() }
     }
 
     /// When the call may be sent. It waits if it is behind one of a higher priority.
     fn admit(&mut self, behind: bool, now: Instant) -> Result<Grant, ServiceError> {
-        self.check_pause(now)?;
+        self.gate.check(now)?;
         self.refill(now);
         if behind || self.tokens < 1.0 {
             let missing = (1.0 - self.tokens).max(0.1);
             return Ok(Grant::After(Duration::from_secs_f64(missing / self.rate).max(Duration::from_millis(1))));
         }
         self.tokens -= 1.0;
-        let is_probe = self.pause.is_some();
-        if let Some(pause) = &mut self.pause {
-            pause.is_probing = true;
-        }
-        Ok(Grant::Now { is_probe })
+        Ok(Grant::Now { is_probe: self.gate.pass() })
     }
 
     fn refill(&mut self, now: Instant) {
@@ -236,16 +259,46 @@ impl State {
             self.rate = (self.rate * DECREASE).max(MIN_RATE.min(self.max_rate));
             (self.tokens, self.reduced) = (0.0, now);
         }
-        let refused = match kind {
-            Some(ErrorKind::Credentials) => true,
-            Some(ErrorKind::Throttled) => is_probe || self.throttled_in_a_row >= MAX_THROTTLED,
-            Some(ErrorKind::Indeterminate) => is_probe,
-            _ => false,
-        };
+        let refused = kind == Some(ErrorKind::Throttled) && (is_probe || self.throttled_in_a_row >= MAX_THROTTLED);
+        self.gate.ended(error, refused, is_probe, now, limits);
+    }
+}
+
+impl Gate {
+    /// Fails during a pause. When it is over, one call is the probe; the others fail until it has ended.
+    fn check(&self, now: Instant) -> Result<(), ServiceError> {
+        match &self.pause {
+            Some(pause) if pause.is_probing || now < pause.until => Err(pause.error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets a call pass. Returns whether it is the probe.
+    fn pass(&mut self) -> bool {
+        self.pause.as_mut().map(|pause| pause.is_probing = true).is_some()
+    }
+
+    /// The probe found out nothing: the next call is the probe.
+    fn cancel_probe(&mut self) {
+        if let Some(pause) = &mut self.pause {
+            pause.is_probing = false;
+        }
+    }
+
+    /// A call ended. `refused` says that the service refuses all calls at the moment.
+    fn ended(
+        &mut self,
+        error: Option<&ServiceError>,
+        refused: bool,
+        is_probe: bool,
+        now: Instant,
+        limits: &RateLimits,
+    ) {
         match (&self.pause, error) {
             // The call was sent before the pause, so it says nothing about its end.
             (Some(_), _) if !is_probe => {}
-            (pause, Some(error)) if refused => {
+            // A probe without an answer proves nothing.
+            (pause, Some(error)) if refused || is_probe && error.kind == ErrorKind::Indeterminate => {
                 let refusals = pause.as_ref().map_or(1, |pause| pause.refusals.saturating_add(1));
                 let delay = limits.pause_min.saturating_mul(1 << (refusals - 1).min(16)).min(limits.pause_max);
                 let error = match pause {
@@ -266,6 +319,10 @@ mod tests {
 
     const fn millis(ms: u64) -> Duration {
         Duration::from_millis(ms)
+    }
+
+    fn session() -> Arc<Mutex<Gate>> {
+        Arc::default()
     }
 
     fn limits(calls_per_second: f64) -> RateLimits {
@@ -318,33 +375,43 @@ mod tests {
         for _ in 0..MAX_THROTTLED - 1 {
             state.ended(Some(&error), false, now, now + millis(10), &limits);
         }
-        assert!(state.rate > 6.9 && state.pause.is_none(), "{state:?}");
+        assert!(state.rate > 6.9 && state.gate.pause.is_none(), "{state:?}");
     }
 
     #[test]
     fn one_call_at_a_time_finds_out_whether_refused_credentials_work_again() {
         let (start, limits) = (Instant::now(), limits(10.0));
-        let mut state = State::new(10.0, start);
+        let mut gate = Gate::default();
         let error = service_error(ErrorKind::Credentials);
-        state.ended(Some(&error), false, start, start, &limits);
+        gate.ended(Some(&error), true, false, start, &limits);
         // Calls that were sent before the pause neither end it nor make it longer.
-        state.ended(Some(&error), false, start, start, &limits);
-        state.ended(None, false, start, start, &limits);
+        gate.ended(Some(&error), true, false, start, &limits);
+        gate.ended(None, false, false, start, &limits);
         let mut now = start;
         for pause in [5000, 10_000, 20_000, 40_000, 80_000, 160_000, 300_000, 300_000] {
-            let unsent = state.admit(false, now + millis(pause - 1)).unwrap_err();
+            let unsent = gate.check(now + millis(pause - 1)).unwrap_err();
             assert_eq!(unsent, ServiceError { unsent: true, ..error.clone() });
             now += millis(pause);
-            assert_eq!(state.admit(false, now), Ok(Grant::Now { is_probe: true }));
-            assert!(state.admit(false, now).is_err(), "one probe at a time");
+            assert!(gate.check(now).is_ok() && gate.pass());
+            assert!(gate.check(now).is_err(), "one probe at a time");
             // A probe without an answer proves nothing, and the reason stays.
             let failure = if pause == 10_000 { service_error(ErrorKind::Indeterminate) } else { error.clone() };
-            state.ended(Some(&failure), true, now, now, &limits);
+            gate.ended(Some(&failure), failure == error, true, now, &limits);
         }
         now += limits.pause_max;
-        assert_eq!(state.admit(false, now), Ok(Grant::Now { is_probe: true }));
-        state.ended(Some(&service_error(ErrorKind::NotFound)), true, now, now, &limits);
-        assert_eq!(state.admit(false, now), Ok(Grant::Now { is_probe: false }), "any answer ends the pause");
+        assert!(gate.check(now).is_ok() && gate.pass());
+        gate.ended(Some(&service_error(ErrorKind::NotFound)), false, true, now, &limits);
+        assert!(gate.check(now).is_ok() && !gate.pass(), "any answer ends the pause");
+    }
+
+    #[tokio::test]
+    async fn refused_credentials_of_one_session_delay_no_other_of_the_account() {
+        let limiter = Arc::new(RateLimiter::new(limits(1000.0)));
+        let (refused, other) = (session(), session());
+        let permit = limiter.acquire(&refused, Priority::Normal).await.unwrap();
+        permit.report(Some(&service_error(ErrorKind::Credentials)));
+        assert!(limiter.acquire(&refused, Priority::High).await.is_err());
+        assert!(limiter.acquire(&other, Priority::Normal).await.is_ok());
     }
 
     #[test]
@@ -353,7 +420,7 @@ mod tests {
         let mut state = State::new(10.0, now);
         let error = service_error(ErrorKind::Throttled);
         for sent in 1..=MAX_THROTTLED {
-            assert!(state.admit(false, now).is_ok() && state.pause.is_none());
+            assert!(state.admit(false, now).is_ok() && state.gate.pause.is_none());
             state.ended(Some(&error), false, now + limits.pause_max * sent, now + limits.pause_max * sent, &limits);
         }
         assert!(state.admit(false, now + limits.pause_max * MAX_THROTTLED).is_err());
@@ -362,22 +429,24 @@ mod tests {
     #[tokio::test]
     async fn cancelled_probe_leaves_the_next_call_to_be_the_probe() {
         let limiter = Arc::new(RateLimiter::new(RateLimits { pause_min: Duration::ZERO, ..limits(1000.0) }));
-        limiter.acquire(Priority::Normal).await.unwrap().report(Some(&service_error(ErrorKind::Credentials)));
-        let probe = limiter.acquire(Priority::Normal).await.unwrap();
-        assert!(probe.is_probe && limiter.acquire(Priority::High).await.is_err());
+        let session = session();
+        let permit = limiter.acquire(&session, Priority::Normal).await.unwrap();
+        permit.report(Some(&service_error(ErrorKind::Credentials)));
+        let probe = limiter.acquire(&session, Priority::Normal).await.unwrap();
+        assert!(probe.probes.session && limiter.acquire(&session, Priority::High).await.is_err());
         drop(probe);
-        assert!(limiter.acquire(Priority::Normal).await.unwrap().is_probe);
+        assert!(limiter.acquire(&session, Priority::Normal).await.unwrap().probes.session);
     }
 
     #[tokio::test]
     async fn calls_go_in_order_and_those_of_high_priority_first() {
         let limiter = Arc::new(RateLimiter::new(limits(20.0)));
         for _ in 0..20 {
-            limiter.acquire(Priority::Normal).await.unwrap().report(None);
+            limiter.acquire(&session(), Priority::Normal).await.unwrap().report(None);
         }
         let order = Mutex::new(Vec::new());
         let call = async |name, priority| {
-            limiter.acquire(priority).await.unwrap().report(None);
+            limiter.acquire(&session(), priority).await.unwrap().report(None);
             order.lock().unwrap().push(name);
         };
         let (normal, high) = (Priority::Normal, Priority::High);
@@ -389,8 +458,8 @@ mod tests {
     #[tokio::test]
     async fn call_that_waits_too_long_fails_without_being_sent() {
         let limiter = Arc::new(RateLimiter::new(RateLimits { max_wait: millis(1), ..limits(0.01) }));
-        limiter.acquire(Priority::Normal).await.unwrap().report(None);
-        let error = limiter.acquire(Priority::High).await.unwrap_err();
+        limiter.acquire(&session(), Priority::Normal).await.unwrap().report(None);
+        let error = limiter.acquire(&session(), Priority::High).await.unwrap_err();
         assert_eq!((error.kind, error.unsent), (ErrorKind::Throttled, true));
         assert_eq!((limiter.limits.waiting.get(), limiter.urgent.load(Ordering::Relaxed)), (0, 0));
     }

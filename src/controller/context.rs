@@ -7,12 +7,15 @@ use super::leader_election::{LeaseHold, Takeover};
 use super::namespace_policy::DefaultPolicy;
 use super::namespaces::Namespaces;
 use super::workers::Workers;
+use crate::accounts::Accounts;
 use crate::api::DatasetImportJob;
 use crate::api::conditions::Reason;
 use crate::http::readiness::Readiness;
 use crate::import::timing::since;
 use crate::import::{Key, LocalState, Timing};
-use crate::personalize::{AccountRegion, ErrorKind, Personalize, Priority, ServiceError, has_ended};
+use crate::personalize::{
+    AccountRegion, Caller, DatasetArn, ErrorKind, Personalize, Priority, ServiceError, has_ended,
+};
 use crate::queue::{DeletedJob, Queue, Uid};
 use crate::telemetry::metrics::{Metrics, Snapshot};
 use futures::StreamExt;
@@ -55,6 +58,8 @@ pub(crate) struct Context<P> {
     pub(crate) workers: Workers,
     /// What the watched namespaces permit.
     pub(crate) namespaces: Namespaces,
+    /// With which role the calls for an account are signed.
+    pub(crate) accounts: Accounts,
 }
 
 impl<P: Personalize> Context<P> {
@@ -118,7 +123,8 @@ impl<P: Personalize> Context<P> {
 
     async fn poll_deleted_job(&self, job: DeletedJob) {
         let arn = job.dataset.job(&job.name);
-        let call = self.personalize.describe_dataset_import_job(&job.dataset, &arn, Priority::Normal);
+        let Ok(caller) = self.caller(&job.namespace, job.dataset.account_region()).await else { return };
+        let call = self.personalize.describe_dataset_import_job(&caller, &job.dataset, &arn, Priority::Normal);
         let runs = match self.counted("DescribeDatasetImportJob", call).await {
             Ok(found) => Some(!has_ended(&found.status)),
             Err(error) if error.kind == ErrorKind::NotFound => None,
@@ -127,10 +133,32 @@ impl<P: Personalize> Context<P> {
         self.queue().deleted_job_polled(&job.uid, runs, self.clock.now());
     }
 
-    /// Triggers the resources that wait for a permission in these namespaces.
-    pub(crate) fn enqueue_not_permitted(&self, namespaces: &HashSet<String>) {
-        let waiting = self.queue().with_reason(Reason::NotPermitted);
-        waiting.iter().filter(|key| namespaces.contains(&key.namespace)).for_each(|key| (self.enqueue)(key));
+    /// Triggers the resources that wait for a permission or for credentials, in these namespaces or in all. Polls of a
+    /// job may wait, too.
+    pub(crate) fn enqueue_denied(&self, namespaces: Option<&HashSet<String>>) {
+        use Reason::{AccessDenied, CredentialsRefused, Importing, NotPermitted, Pending};
+        let reasons = [NotPermitted, CredentialsRefused, AccessDenied, Pending, Importing];
+        let waiting: Vec<Key> = reasons.into_iter().flat_map(|reason| self.queue().with_reason(reason)).collect();
+        let concerned = |key: &&Key| namespaces.is_none_or(|names| names.contains(&key.namespace));
+        waiting.iter().filter(concerned).for_each(|key| (self.enqueue)(key));
+    }
+
+    /// Triggers the resources that wait for credentials whenever the configuration of the accounts changes.
+    pub(crate) async fn follow_accounts(&self) {
+        let mut changes = self.accounts.subscribe();
+        while changes.changed().await.is_ok() {
+            self.enqueue_denied(None);
+        }
+        std::future::pending().await
+    }
+
+    /// A number that changes when a denied import may be permitted, or refused credentials may work.
+    pub(crate) fn access_version(&self, resource: &DatasetImportJob) -> u64 {
+        let namespace = resource.namespace().unwrap_or_default();
+        let dataset = DatasetArn::parse(&resource.spec.dataset_arn).ok();
+        let caller = Caller { namespace: namespace.clone(), ..Caller::default() };
+        let accounts = dataset.map(|dataset| self.accounts.version(dataset.account_region(), &caller));
+        self.namespaces.version(&namespace) ^ accounts.unwrap_or_default()
     }
 
     /// Counts and logs a call to the service.

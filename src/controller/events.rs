@@ -9,6 +9,7 @@ use crate::import::{JOB_RUNNING, POLL_FAILED};
 use crate::personalize::{AccountRegion, DatasetArn, ServiceError};
 use crate::redact::{sanitize, sanitize_display};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
@@ -61,6 +62,13 @@ pub(crate) struct EventSpec {
     reason: &'static str,
     action: &'static str,
     note: String,
+}
+
+impl EventSpec {
+    /// An event about the ConfigMap of accounts.
+    pub(super) fn about_accounts(reason: &'static str, note: String) -> Self {
+        Self { warning: reason == "AccountsRefused", is_shared: false, reason, action: "ReadAccounts", note }
+    }
 }
 
 /// The events for a change from one status to another. `create` is the result of CreateDatasetImportJob, if this
@@ -144,9 +152,14 @@ impl EventPublisher {
             if spec.is_shared && !self.is_shared_event_due(resource, spec.reason, Instant::now()) {
                 continue;
             }
-            let namespace = resource.metadata.namespace.clone().unwrap_or_default();
-            self.pending.add(namespace, (self.event(resource, &spec), Span::current()));
+            self.publish_about(resource.object_ref(&()), &spec);
         }
+    }
+
+    /// Adds an event about any object to the pending ones.
+    pub(super) fn publish_about(&self, regarding: ObjectReference, spec: &EventSpec) {
+        let namespace = regarding.namespace.clone().unwrap_or_default();
+        self.pending.add(namespace, (self.event(regarding, spec), Span::current()));
     }
 
     /// Says, once for an account and region, that imports continue although the data deletion jobs can't be listed.
@@ -191,8 +204,7 @@ impl EventPublisher {
         is_due
     }
 
-    fn event(&self, resource: &DatasetImportJob, spec: &EventSpec) -> Event {
-        let regarding = resource.object_ref(&());
+    fn event(&self, regarding: ObjectReference, spec: &EventSpec) -> Event {
         let now = Timestamp::now();
         let prefix = truncate(regarding.name.as_deref().unwrap_or_default(), MAX_NAME_PREFIX);
         let instance = self.reporter.instance.as_deref().filter(|instance| !instance.is_empty());
@@ -478,7 +490,7 @@ mod tests {
         for instance in [None, Some(String::new()), Some("é".repeat(100))] {
             let (publisher, _published) = publisher(instance);
             for name in ["a".repeat(253), format!("{}.{}", "a".repeat(229), "b".repeat(23)), "short".into()] {
-                let event = publisher.event(&resource(&name), &spec_with(&"é".repeat(900)));
+                let event = publisher.event(resource(&name).object_ref(&()), &spec_with(&"é".repeat(900)));
                 let event_name = event.metadata.name.unwrap();
                 assert!(event_name.len() <= 253, "{event_name}");
                 let valid = |label: &str| {
@@ -498,8 +510,9 @@ mod tests {
     #[tokio::test]
     async fn event_names_are_in_the_order_of_creation() {
         let (publisher, _published) = publisher(None);
-        let names: Vec<_> =
-            (0..1000).map(|_| publisher.event(&resource("nightly"), &spec_with("x")).metadata.name.unwrap()).collect();
+        let names: Vec<_> = (0..1000)
+            .map(|_| publisher.event(resource("nightly").object_ref(&()), &spec_with("x")).metadata.name.unwrap())
+            .collect();
         assert!(names.is_sorted_by(|a, b| a < b));
     }
 

@@ -1,5 +1,6 @@
 //! The controller: leader election, watches, workers and shutdown.
 
+pub mod accounts;
 mod clock;
 pub(crate) mod context;
 mod events;
@@ -13,6 +14,7 @@ mod reconciler;
 mod watch;
 mod workers;
 
+use crate::accounts::Accounts;
 use crate::api::DatasetImportJob;
 use crate::controller::clock::Clock;
 use crate::controller::context::{Context, LocalStates};
@@ -76,6 +78,8 @@ pub struct Options {
     pub election: Option<LeaderElectionOptions>,
     /// The reporting instance in events.
     pub instance: String,
+    /// With which role the calls for an account are signed.
+    pub accounts: Accounts,
 }
 
 /// Runs until `stop` turns true; leads whenever this replica holds the lease.
@@ -89,6 +93,9 @@ pub async fn run<P: Personalize + Clone>(
 ) {
     metrics.set_max_workers(options.concurrency);
     let history_rewound = Notify::new();
+    let events = EventPublisher::new(kube.client.clone(), reporter(&options));
+    let config = watch::config(options.watch_timeout);
+    let follow_accounts = accounts::watch(&kube.client, &options.accounts, config, &metrics, &events);
     let monitor = watch::monitor_api_server(kube.client.clone(), &options, &readiness, &history_rewound);
     let lead = |leadership| lead(&kube, &personalize, &options, &readiness, &metrics, leadership, stop.clone());
     let work = async {
@@ -124,7 +131,12 @@ pub async fn run<P: Personalize + Clone>(
     tokio::select! {
         () = work => {}
         () = monitor => {}
+        () = follow_accounts => {}
     }
+}
+
+fn reporter(options: &Options) -> Reporter {
+    Reporter { controller: MANAGER.into(), instance: Some(options.instance.clone()) }
 }
 
 /// Completes when `stop` turns true.
@@ -147,7 +159,6 @@ async fn lead<P: Personalize + Clone>(
     let scopes = watch::scopes(options);
     readiness.set_leading(scopes.iter().map(|scope| scope.clone().unwrap_or_default()));
     let (enqueue, enqueued) = watch::enqueue_channels(&scopes);
-    let reporter = Reporter { controller: MANAGER.into(), instance: Some(options.instance.clone()) };
     let clock = Clock::start();
     let mut queue = Queue::new(options.quota, options.timing.clone()).with_order(options.queue_order);
     queue.quarantine(clock.now());
@@ -167,11 +178,12 @@ async fn lead<P: Personalize + Clone>(
         touched: AtomicBool::new(false),
         readiness: Arc::clone(readiness),
         metrics: Arc::clone(metrics),
-        events: EventPublisher::new(kube.client.clone(), reporter),
+        events: EventPublisher::new(kube.client.clone(), reporter(options)),
         enqueue,
         retry_after: kube.retry_after.clone(),
         workers: Workers::new(options.concurrency),
         namespaces: Namespaces::new(&scopes),
+        accounts: options.accounts.clone(),
     });
     let config = watch::config(options.watch_timeout);
     let controllers = scopes.into_iter().zip(enqueued).map(|(scope, enqueued)| {
@@ -214,6 +226,7 @@ async fn lead<P: Personalize + Clone>(
         () = drain_timed_out => {}
         () = every_second => {}
         () = context.follow_deleted_jobs() => {}
+        () = context.follow_accounts() => {}
         () = namespaces::watch(&context, &config) => {}
     }
     context.events.flush().await;

@@ -1,4 +1,4 @@
-//! What a namespace may import: allow-lists in annotations that only a cluster administrator can set.
+//! What a namespace may import, and under which role: annotations that only a cluster administrator can set.
 //!
 //! A list holds patterns, separated by commas or white space. In a pattern `*` matches any characters and every other
 //! character matches itself; the whole value has to match. The chart's ValidatingAdmissionPolicy applies the same rule
@@ -6,6 +6,7 @@
 //! [`PATTERN_CHARACTERS`] matches nothing.
 
 use crate::api::DatasetImportJobSpec;
+use crate::personalize::{AccountRegion, CallerRole, RoleArn};
 use crate::redact::sanitize;
 use std::collections::BTreeMap;
 
@@ -20,6 +21,10 @@ pub const ALLOWED_DATA_LOCATIONS: &str = "personalize-operator.io/allowed-data-l
 
 /// How much of the quota a namespace gets with `--queue-order=namespaces-in-turn`: 1 to 100.
 pub const QUEUE_WEIGHT: &str = "personalize-operator.io/queue-weight";
+
+/// The roles under which the operator makes the calls of a namespace, at most one for each account. Without the
+/// annotation the configuration of the account decides.
+pub const ASSUME_ROLE_ARN: &str = "personalize-operator.io/assume-role-arn";
 
 /// The characters of a pattern, in addition to ASCII letters and digits.
 pub const PATTERN_CHARACTERS: &str = ":/_.=+@*-";
@@ -59,8 +64,50 @@ pub fn denial(
     })
 }
 
+/// The role that a namespace with these annotations has for an account. A namespace that names roles only for other
+/// accounts may make no call in this one: the role of the account may have more permissions.
+#[must_use]
+pub fn caller_role(annotations: &BTreeMap<String, String>, at: &AccountRegion) -> CallerRole {
+    match annotations.get(ASSUME_ROLE_ARN).map(|value| role_for(value, at)) {
+        None => CallerRole::OfAccount,
+        Some(Ok(role)) => CallerRole::Named(role),
+        Some(Err(why)) => CallerRole::Denied(why),
+    }
+}
+
+fn role_for(value: &str, at: &AccountRegion) -> Result<String, String> {
+    let mut found = None;
+    for arn in items(value) {
+        let Some(role) = RoleArn::parse(arn) else {
+            return Err(format!(
+                "the Namespace's annotation {ASSUME_ROLE_ARN} contains {:?}, which is not the ARN of a role; a cluster administrator can change that",
+                sanitize(arn)
+            ));
+        };
+        if (role.partition, role.account) == (at.partition.as_str(), at.account.as_str())
+            && let Some(other) = found.replace(arn)
+        {
+            return Err(format!(
+                "the Namespace's annotation {ASSUME_ROLE_ARN} names two roles of account {}: {other} and {arn}; a cluster administrator can remove one",
+                at.account
+            ));
+        }
+    }
+    let missing = || {
+        format!(
+            "the Namespace's annotation {ASSUME_ROLE_ARN} names no role of account {} in partition {}, so this namespace may not import there; a cluster administrator can add one",
+            at.account, at.partition
+        )
+    };
+    found.map(str::to_owned).ok_or_else(missing)
+}
+
+fn items(list: &str) -> impl Iterator<Item = &str> {
+    list.split(|c: char| c == ',' || c.is_ascii_whitespace()).filter(|item| !item.is_empty())
+}
+
 fn permits(list: &str, value: &str) -> bool {
-    list.split(|c: char| c == ',' || c.is_ascii_whitespace()).any(|pattern| matches(pattern, value))
+    items(list).any(|pattern| matches(pattern, value))
 }
 
 /// Whether a pattern covers the whole value.
@@ -115,6 +162,27 @@ mod tests {
             let expression = format!("^{}$", pattern.replace('.', "\\.").replace('+', "\\+").replace('*', ".*"));
             let expected = !pattern.is_empty() && regex::Regex::new(&expression).unwrap().is_match(&value);
             prop_assert_eq!(matches(&pattern, &value), expected);
+        }
+    }
+
+    #[test]
+    fn role_of_a_namespace_is_the_one_of_the_account_or_the_import_is_denied() {
+        let at = AccountRegion { partition: "aws".into(), account: "123456789012".into(), region: "eu-west-1".into() };
+        let role = |value: &str| caller_role(&[(ASSUME_ROLE_ARN.to_owned(), value.to_owned())].into(), &at);
+        let (own, other) = ("arn:aws:iam::123456789012:role/team/A", "arn:aws:iam::210987654321:role/B");
+        assert_eq!(caller_role(&BTreeMap::new(), &at), CallerRole::OfAccount);
+        for value in [own.to_owned(), format!("{other}, {own}"), format!("\n{own}\n{other}\n")] {
+            assert_eq!(role(&value), CallerRole::Named(own.to_owned()), "{value}");
+        }
+        for (value, expected) in [
+            (String::new(), "names no role of account 123456789012 in partition aws"),
+            (other.to_owned(), "names no role of account 123456789012"),
+            (own.replace(":aws:", ":aws-cn:"), "names no role of account 123456789012"),
+            (format!("{own},arn:aws:iam::123456789012:role/C"), "names two roles of account 123456789012"),
+            (format!("{own} *"), "contains \"*\", which is not the ARN of a role"),
+        ] {
+            let CallerRole::Denied(error) = role(&value) else { panic!("{value}") };
+            assert!(error.contains(expected) && error.contains(ASSUME_ROLE_ARN), "{value}: {error}");
         }
     }
 

@@ -1,4 +1,5 @@
-//! The permissions of namespaces: the annotations of the Namespaces that limit what they may import, and their weights.
+//! The permissions of namespaces: the annotations of the Namespaces that limit what they may import and say under which
+//! role, and their weights.
 //!
 //! A watch keeps them, so resources that wait read nothing, and a change wakes those that wait for it. What a watch says
 //! may be old. So right before an intent is recorded the Namespace is read; until then this decides only who waits.
@@ -162,7 +163,7 @@ fn update<P: Personalize>(
     if !changed.is_empty() {
         let weight = |name: &String| (name.clone(), weight(name, cache.borrow().known.get(name)));
         context.set_weights(changed.iter().map(weight));
-        context.enqueue_not_permitted(&changed);
+        context.enqueue_denied(Some(&changed));
     }
 }
 

@@ -10,7 +10,9 @@ use crate::api::{DatasetImportJob, DatasetImportJobStatus};
 use crate::import::phase::is_intent_fresh;
 use crate::import::timing::since;
 use crate::import::{AfterWrite, Effect, ImportRequest, MANAGER, ObservedJob};
-use crate::personalize::{ErrorKind, Personalize, Priority, ServiceError};
+use crate::personalize::{
+    AccountRegion, Caller, CallerRole, DatasetArn, ErrorKind, Personalize, Priority, ServiceError,
+};
 use crate::reconciliation::{
     self, Executor as _, Failure, Finished, Interrupted, Observation, Reconciliation, Stopped, drive,
 };
@@ -158,13 +160,14 @@ impl<P: Personalize> Context<P> {
             return (Some(pause), Ok(()));
         }
         let namespace = resource.namespace().unwrap_or_default();
-        let (permissions, mut local) = (self.namespaces.version(&namespace), self.local_states.get(&uid));
-        local.note_permissions(permissions);
+        let (access, mut local) = (self.access_version(resource), self.local_states.get(&uid));
+        local.note_permissions(access);
         let mut reconciliation = Reconciliation::new(resource.clone(), local);
         let mut executor = Executor {
             context: self,
             api: Api::namespaced(self.client.clone(), &namespace),
             name: resource.name_any(),
+            caller: None,
         };
         // A panic in one reconciliation must not stop the others.
         let run = async {
@@ -193,7 +196,9 @@ impl<P: Personalize> Context<P> {
             replaced.iter().for_each(|key| (self.enqueue)(key));
         }
         let reason = reconciliation.resource().status.as_ref().and_then(Reason::of);
-        if reason == Some(Reason::NotPermitted) && self.namespaces.version(&namespace) != permissions {
+        let is_denied =
+            matches!(reason, Some(Reason::NotPermitted | Reason::CredentialsRefused | Reason::AccessDenied));
+        if is_denied && self.access_version(resource) != access {
             // The change came before the queue knew that the resource waits for it.
             finished.requeue_after = Some(Duration::ZERO);
         }
@@ -215,6 +220,39 @@ impl<P: Personalize> Context<P> {
         (finished, Err(error))
     }
 
+    /// What a namespace permits, as the watch delivered it, or read if the watch does not work. An error says why it can't
+    /// be known.
+    async fn permissions(&self, name: &str) -> Result<Result<Permissions, String>, Error> {
+        match timeout(self.kube_timeout, self.namespaces.get(name)).await {
+            Ok(Some(permissions)) => Ok(Ok(permissions)),
+            Ok(None) | Err(_) => self.read_permissions(name).await,
+        }
+    }
+
+    /// What a namespace permits now.
+    async fn read_permissions(&self, name: &str) -> Result<Result<Permissions, String>, Error> {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        match self.kube(namespaces.get_metadata(name)).await {
+            Ok(namespace) => Ok(Ok(Permissions::of(namespace.metadata))),
+            Err(Error::Kube(kube::Error::Api(status))) if status.is_forbidden() => Ok(Err(format!(
+                "the operator's RBAC does not allow it to get the Namespace {name}, so it can't check what this namespace may import"
+            ))),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// On whose behalf calls for a resource of this namespace are made.
+    pub(crate) async fn caller(&self, namespace: &str, at: &AccountRegion) -> Result<Caller, Error> {
+        let role = match self.permissions(namespace).await {
+            Ok(Ok(permissions)) => namespace_policy::caller_role(&permissions.annotations, at),
+            Ok(Err(why)) => CallerRole::Denied(why),
+            // The job of a deleted resource outlives its Namespace.
+            Err(Error::Kube(kube::Error::Api(status))) if status.is_not_found() => CallerRole::OfAccount,
+            Err(error) => return Err(error),
+        };
+        Ok(Caller { namespace: namespace.into(), role })
+    }
+
     fn kube<T>(&self, call: impl Future<Output = kube::Result<T>>) -> impl Future<Output = Result<T, Error>> {
         let bounded = timeout(self.kube_timeout, call);
         async { Ok(bounded.await.map_err(|_| Error::KubeTimeout)??) }
@@ -226,6 +264,8 @@ struct Executor<'a, P> {
     context: &'a Context<P>,
     api: Api<DatasetImportJob>,
     name: String,
+    /// On whose behalf calls are made, as the Namespace was when it was last read or watched.
+    caller: Option<Caller>,
 }
 
 impl<P: Personalize> reconciliation::Executor for Executor<'_, P> {
@@ -248,12 +288,10 @@ impl<P: Personalize> reconciliation::Executor for Executor<'_, P> {
             Effect::CheckNamespace => {
                 let resource = reconciliation.resource();
                 let name = resource.namespace().unwrap_or_default();
-                let known = timeout(self.context.kube_timeout, self.context.namespaces.get(&name)).await;
-                let permitted = match known {
-                    Ok(Some(permissions)) => self.check_permissions(&permissions, resource),
-                    Ok(None) | Err(_) => self.check_namespace(resource).await?,
-                };
-                Observation::Namespace(permitted)
+                Observation::Namespace(match self.context.permissions(&name).await? {
+                    Ok(permissions) => self.check_permissions(&permissions, resource),
+                    Err(denial) => Err(denial),
+                })
             }
             Effect::DescribeJob { attempt, with_tags } => {
                 let request = request(reconciliation)?;
@@ -262,31 +300,37 @@ impl<P: Personalize> reconciliation::Executor for Executor<'_, P> {
                 }
                 let intent = reconciliation.resource().status.as_ref().and_then(|status| status.submission.as_ref());
                 let priority = if with_tags && intent.is_some() { Priority::High } else { Priority::Normal };
-                Observation::Job { attempt, job: self.describe_job(&request, attempt, with_tags, priority).await }
+                let caller = self.caller(&request).await?;
+                let job = self.describe_job(&caller, &request, attempt, with_tags, priority).await;
+                Observation::Job { attempt, job }
             }
             Effect::DescribeDataset => {
                 let request = request(reconciliation)?;
-                let call = self.context.personalize.describe_dataset(&request.dataset);
+                let caller = self.caller(&request).await?;
+                let call = self.context.personalize.describe_dataset(&caller, &request.dataset);
                 Observation::Dataset(self.context.counted("DescribeDataset", call).await)
             }
             Effect::ListJobs => {
                 let request = request(reconciliation)?;
-                let call = self.context.personalize.list_dataset_import_jobs(&request.dataset);
+                let caller = self.caller(&request).await?;
+                let call = self.context.personalize.list_dataset_import_jobs(&caller, &request.dataset);
                 Observation::Jobs(self.context.counted("ListDatasetImportJobs", call).await)
             }
             Effect::ListDataDeletions => {
-                let dataset = request(reconciliation)?.dataset;
-                let call = self.context.personalize.list_data_deletion_jobs(&dataset);
+                let request = request(reconciliation)?;
+                let caller = self.caller(&request).await?;
+                let call = self.context.personalize.list_data_deletion_jobs(&caller, &request.dataset);
                 let deletions = self.context.counted(LIST_DATA_DELETIONS, call).await;
                 if let Some(refusal) = deletions.as_ref().err().filter(|error| error.is_refusal()) {
-                    self.context.events.deletions_unchecked(reconciliation.resource(), &dataset, refusal);
+                    self.context.events.deletions_unchecked(reconciliation.resource(), &request.dataset, refusal);
                 }
                 Observation::DataDeletions(deletions)
             }
             Effect::ListTags { job_name } => {
                 let request = request(reconciliation)?;
-                let arn = request.dataset.job(&job_name);
-                let call = self.context.personalize.list_tags_for_resource(&request.dataset, &arn, Priority::Normal);
+                let (arn, caller) = (request.dataset.job(&job_name), self.caller(&request).await?);
+                let service = &self.context.personalize;
+                let call = service.list_tags_for_resource(&caller, &request.dataset, &arn, Priority::Normal);
                 Observation::Tags { job_name, tags: self.context.counted("ListTagsForResource", call).await }
             }
             Effect::WriteStatus { status, then } => self.write_status(reconciliation, *status, then).await?,
@@ -304,25 +348,28 @@ fn request(reconciliation: &Reconciliation) -> Result<ImportRequest, Error> {
 }
 
 impl<P: Personalize> Executor<'_, P> {
-    /// Checks whether the namespace may make this import, by its annotations as they are now.
-    async fn check_namespace(&self, resource: &DatasetImportJob) -> Result<Result<(), String>, Error> {
-        let namespaces: Api<Namespace> = Api::all(self.context.client.clone());
-        let name = resource.namespace().unwrap_or_default();
-        match self.context.kube(namespaces.get_metadata(&name)).await {
-            Ok(namespace) => Ok(self.check_permissions(&Permissions::of(namespace.metadata), resource)),
-            Err(Error::Kube(kube::Error::Api(status))) if status.is_forbidden() => Ok(Err(format!(
-                "the operator's RBAC does not allow it to get the Namespace {name}, so it can't check what this namespace may import"
-            ))),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn check_permissions(&self, permissions: &Permissions, resource: &DatasetImportJob) -> Result<(), String> {
+    /// Checks whether the namespace may make this import. If it may, the calls that follow are made under its role.
+    fn check_permissions(&mut self, permissions: &Permissions, resource: &DatasetImportJob) -> Result<(), String> {
+        let namespace = resource.namespace().unwrap_or_default();
         if permissions.is_terminating {
-            return Err(format!("the Namespace {} is being deleted", resource.namespace().unwrap_or_default()));
+            return Err(format!("the Namespace {namespace} is being deleted"));
         }
         let denial = namespace_policy::denial(&permissions.annotations, self.context.default_policy, &resource.spec);
-        denial.map_or(Ok(()), Err)
+        denial.map_or(Ok(()), Err)?;
+        // An invalid ARN is rejected before anything else.
+        let Ok(dataset) = DatasetArn::parse(&resource.spec.dataset_arn) else { return Ok(()) };
+        let role = namespace_policy::caller_role(&permissions.annotations, dataset.account_region());
+        let caller = self.caller.insert(Caller { namespace, role });
+        if let CallerRole::Denied(why) = &caller.role { Err(why.clone()) } else { Ok(()) }
+    }
+
+    /// On whose behalf the calls of this reconciliation are made.
+    async fn caller(&mut self, request: &ImportRequest) -> Result<Caller, Error> {
+        if let Some(caller) = &self.caller {
+            return Ok(caller.clone());
+        }
+        let caller = self.context.caller(&request.namespace, request.dataset.account_region()).await?;
+        Ok(self.caller.insert(caller).clone())
     }
 
     fn record_poll_lag(&self, reconciliation: &Reconciliation) {
@@ -333,30 +380,33 @@ impl<P: Personalize> Executor<'_, P> {
 
     async fn describe_job(
         &self,
+        caller: &Caller,
         request: &ImportRequest,
         attempt: i32,
         with_tags: bool,
         priority: Priority,
     ) -> Result<ObservedJob, ServiceError> {
         let (arn, service) = (request.job_arn(attempt), &self.context.personalize);
-        let call = service.describe_dataset_import_job(&request.dataset, &arn, priority);
+        let call = service.describe_dataset_import_job(caller, &request.dataset, &arn, priority);
         let job = self.context.counted("DescribeDatasetImportJob", call).await?;
         if !with_tags {
             return Ok(ObservedJob { job, tags: None });
         }
-        let call = service.list_tags_for_resource(&request.dataset, &arn, priority);
+        let call = service.list_tags_for_resource(caller, &request.dataset, &arn, priority);
         Ok(ObservedJob { job, tags: Some(self.context.counted("ListTagsForResource", call).await) })
     }
 
     /// Calls CreateDatasetImportJob once, within half the grace period: a later request could arrive after another
     /// replica resubmits. The checks follow the wait for the permit, which may be long.
     async fn create_job(
-        &self,
+        &mut self,
         reconciliation: &Reconciliation,
         request: &ImportRequest,
         attempt: i32,
     ) -> Result<Result<(), ServiceError>, Error> {
-        let permit = match self.context.personalize.permit_create(&request.dataset).await {
+        // The role that the read of the Namespace said right before the intent.
+        let caller = self.caller(request).await?;
+        let permit = match self.context.personalize.permit_create(&caller, &request.dataset).await {
             Ok(permit) => permit,
             Err(error) => return Ok(self.context.counted(CREATE, ready(Err(error))).await),
         };
@@ -401,16 +451,17 @@ impl<P: Personalize> Executor<'_, P> {
 
     /// Replaces the status with the resource version that was read: a compare-and-swap.
     async fn write_status(
-        &self,
+        &mut self,
         reconciliation: &Reconciliation,
         status: DatasetImportJobStatus,
         then: AfterWrite,
     ) -> Result<Observation, Error> {
         if matches!(then, AfterWrite::Submit { .. }) {
             // What the watch of the Namespace delivered may be old.
-            let permitted = self.check_namespace(reconciliation.resource()).await?;
-            if permitted.is_err() {
-                return Ok(Observation::Namespace(permitted));
+            let resource = reconciliation.resource();
+            let read = self.context.read_permissions(&resource.namespace().unwrap_or_default()).await?;
+            if let Err(denial) = read.and_then(|permissions| self.check_permissions(&permissions, resource)) {
+                return Ok(Observation::Namespace(Err(denial)));
             }
             self.check_may_submit(reconciliation)?;
         }

@@ -50,7 +50,7 @@ pub struct LocalState {
     pub attempted_status: Option<u64>,
     /// A status write got no usable answer, so it may or may not have been applied.
     pub write_unconfirmed: bool,
-    /// The version of what the namespace permits, when the last reconciliation began.
+    /// The version of what the namespace permits and of the credentials, when the last reconciliation began.
     pub permissions: u64,
 }
 
@@ -94,7 +94,7 @@ impl LocalState {
         self.write_unconfirmed || api::resource_version(resource) < self.written_version
     }
 
-    /// A change of what the namespace permits ends the delay after failures.
+    /// A change of what the namespace permits, or of the credentials, ends the delay after failures.
     pub fn note_permissions(&mut self, version: u64) {
         if std::mem::replace(&mut self.permissions, version) != version {
             self.backoff.end_delay();

@@ -6,8 +6,8 @@ use super::timing::Severity;
 use crate::api::DatasetImportJobStatus;
 use crate::api::conditions::{self, DataCurrent, Reason, State, whole_seconds};
 use crate::personalize::{
-    ACTIVE, CREATE_FAILED, CREATE_IN_PROGRESS, CREATE_PENDING, ErrorKind, HOST_NOT_FOUND, Job, ROLE_NOT_ASSUMED,
-    ServiceError, has_ended,
+    ACCOUNTS_NOT_READ, ACTIVE, CREATE_FAILED, CREATE_IN_PROGRESS, CREATE_PENDING, ErrorKind, HOST_NOT_FOUND, Job,
+    ROLE_NOT_ASSUMED, SESSION_REFUSED, ServiceError, has_ended,
 };
 use crate::redact::sanitize;
 
@@ -230,7 +230,7 @@ fn rejection_message(doing: &str, error: &ServiceError, advice: &str) -> String 
 }
 
 pub(super) fn credentials_message(doing: &str, error: &ServiceError) -> String {
-    if error.code == ROLE_NOT_ASSUMED {
+    if [ROLE_NOT_ASSUMED, SESSION_REFUSED, ACCOUNTS_NOT_READ].contains(&error.code.as_str()) {
         return format!("{doing}: {}; retrying automatically", error.message);
     }
     // The service's message about a signature may contain parts of it.

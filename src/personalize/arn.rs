@@ -107,9 +107,52 @@ impl fmt::Display for JobArn {
     }
 }
 
+/// The ARN of an IAM role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoleArn<'a> {
+    /// `aws`, `aws-cn`, …
+    pub partition: &'a str,
+    /// 12 digits.
+    pub account: &'a str,
+}
+
+impl<'a> RoleArn<'a> {
+    /// Parses `arn:{partition}:iam::{account}:role/{path and name}`; `None` for anything else.
+    #[must_use]
+    pub fn parse(arn: &'a str) -> Option<Self> {
+        let parts: Vec<&str> = arn.splitn(6, ':').collect();
+        let ["arn", partition, "iam", "", account, role] = parts[..] else { return None };
+        let name = role.strip_prefix("role/")?;
+        let valid = |text: &str, more: &str| {
+            !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+        };
+        let account_ok = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
+        let name_ok = valid(name, "+=,.@-_/") && !name.starts_with('/') && !name.ends_with('/');
+        (arn.len() <= 256 && valid(partition, "-") && account_ok && name_ok).then_some(Self { partition, account })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn role_arn_has_partition_and_account() {
+        let role = RoleArn::parse("arn:aws-cn:iam::123456789012:role/path/Importer");
+        assert_eq!(role, Some(RoleArn { partition: "aws-cn", account: "123456789012" }));
+        for arn in [
+            "",
+            "Importer",
+            "arn:aws:iam::123456789012:user/Importer",
+            "arn:aws:iam::1234:role/Importer",
+            "arn:aws:iam::123456789012:role/",
+            "arn:aws:iam::123456789012:role/a b",
+            "arn:aws:iam:eu-west-1:123456789012:role/Importer",
+            "arn:aws:sts::123456789012:assumed-role/Importer/session",
+        ] {
+            assert_eq!(RoleArn::parse(arn), None, "{arn:?}");
+        }
+    }
 
     #[test]
     fn dataset_arn_contains_account_and_region() {

@@ -114,6 +114,12 @@ impl ServiceError {
 /// The code of a failure to assume the role that is configured for an account.
 pub(crate) const ROLE_NOT_ASSUMED: &str = "RoleNotAssumed";
 
+/// The code of a call that the service refuses although the role was assumed.
+pub(crate) const SESSION_REFUSED: &str = "SessionRefused";
+
+/// The code of a call that is not sent, because it is not known yet with which role.
+pub(crate) const ACCOUNTS_NOT_READ: &str = "AccountsNotRead";
+
 /// The code of a call to a host that DNS does not know, such as the endpoint of a region that does not exist.
 pub(crate) const HOST_NOT_FOUND: &str = "HostNotFound";
 

@@ -14,9 +14,9 @@
 mod arn;
 mod error;
 
-pub use arn::{AccountRegion, DatasetArn, InvalidDatasetArn, JobArn};
+pub use arn::{AccountRegion, DatasetArn, InvalidDatasetArn, JobArn, RoleArn};
+pub(crate) use error::{ACCOUNTS_NOT_READ, HOST_NOT_FOUND, ROLE_NOT_ASSUMED, SESSION_REFUSED};
 pub use error::{ErrorKind, ServiceError};
-pub(crate) use error::{HOST_NOT_FOUND, ROLE_NOT_ASSUMED};
 
 use crate::api::{ImportMode, Tag};
 use jiff::Timestamp;
@@ -140,6 +140,27 @@ pub enum Priority {
     High,
 }
 
+/// On whose behalf a call is made. That decides which role signs it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Caller {
+    /// The namespace of the resource.
+    pub namespace: String,
+    /// Under which role.
+    pub role: CallerRole,
+}
+
+/// The role that a Namespace names for the account of a dataset.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub enum CallerRole {
+    /// It names none: the configuration of the account decides.
+    #[default]
+    OfAccount,
+    /// It names this one.
+    Named(String),
+    /// The namespace may make no call in this account, and why.
+    Denied(String),
+}
+
 /// The calls of Amazon Personalize that the operator makes.
 ///
 /// Each call is sent once: the caller decides about retries. Reads are idempotent. Create is not, and may have created
@@ -149,9 +170,13 @@ pub trait Personalize: Send + Sync + 'static {
     /// The right to send one create.
     type Permit: Send;
 
-    /// Waits until a create may be sent. Create itself does not wait, so that nothing comes between the caller's last
-    /// checks and the call.
-    fn permit_create(&self, dataset: &DatasetArn) -> impl Future<Output = Result<Self::Permit, ServiceError>> + Send;
+    /// Waits until a create may be sent for this caller. Create itself does not wait, so that nothing comes between the
+    /// last checks and the call.
+    fn permit_create(
+        &self,
+        caller: &Caller,
+        dataset: &DatasetArn,
+    ) -> impl Future<Output = Result<Self::Permit, ServiceError>> + Send;
 
     /// CreateDatasetImportJob in the dataset's account and region.
     fn create_dataset_import_job(
@@ -163,6 +188,7 @@ pub trait Personalize: Send + Sync + 'static {
     /// DescribeDatasetImportJob in the dataset's account and region.
     fn describe_dataset_import_job(
         &self,
+        caller: &Caller,
         dataset: &DatasetArn,
         job: &JobArn,
         priority: Priority,
@@ -171,6 +197,7 @@ pub trait Personalize: Send + Sync + 'static {
     /// ListTagsForResource on a job.
     fn list_tags_for_resource(
         &self,
+        caller: &Caller,
         dataset: &DatasetArn,
         job: &JobArn,
         priority: Priority,
@@ -179,24 +206,34 @@ pub trait Personalize: Send + Sync + 'static {
     /// ListDatasetImportJobs for the dataset: all pages, up to a bound.
     fn list_dataset_import_jobs(
         &self,
+        caller: &Caller,
         dataset: &DatasetArn,
     ) -> impl Future<Output = Result<Vec<JobSummary>, ServiceError>> + Send;
 
     /// ListDataDeletionJobs for the group of the dataset: all pages, up to a bound.
     fn list_data_deletion_jobs(
         &self,
+        caller: &Caller,
         dataset: &DatasetArn,
     ) -> impl Future<Output = Result<Vec<DataDeletion>, ServiceError>> + Send;
 
     /// DescribeDataset.
-    fn describe_dataset(&self, dataset: &DatasetArn) -> impl Future<Output = Result<Dataset, ServiceError>> + Send;
+    fn describe_dataset(
+        &self,
+        caller: &Caller,
+        dataset: &DatasetArn,
+    ) -> impl Future<Output = Result<Dataset, ServiceError>> + Send;
 }
 
 impl<P: Personalize> Personalize for Arc<P> {
     type Permit = P::Permit;
 
-    fn permit_create(&self, dataset: &DatasetArn) -> impl Future<Output = Result<Self::Permit, ServiceError>> + Send {
-        (**self).permit_create(dataset)
+    fn permit_create(
+        &self,
+        caller: &Caller,
+        dataset: &DatasetArn,
+    ) -> impl Future<Output = Result<Self::Permit, ServiceError>> + Send {
+        (**self).permit_create(caller, dataset)
     }
 
     fn create_dataset_import_job(
@@ -209,37 +246,45 @@ impl<P: Personalize> Personalize for Arc<P> {
 
     fn describe_dataset_import_job(
         &self,
+        caller: &Caller,
         dataset: &DatasetArn,
         job: &JobArn,
         priority: Priority,
     ) -> impl Future<Output = Result<Job, ServiceError>> + Send {
-        (**self).describe_dataset_import_job(dataset, job, priority)
+        (**self).describe_dataset_import_job(caller, dataset, job, priority)
     }
 
     fn list_tags_for_resource(
         &self,
+        caller: &Caller,
         dataset: &DatasetArn,
         job: &JobArn,
         priority: Priority,
     ) -> impl Future<Output = Result<Vec<Tag>, ServiceError>> + Send {
-        (**self).list_tags_for_resource(dataset, job, priority)
+        (**self).list_tags_for_resource(caller, dataset, job, priority)
     }
 
     fn list_dataset_import_jobs(
         &self,
+        caller: &Caller,
         dataset: &DatasetArn,
     ) -> impl Future<Output = Result<Vec<JobSummary>, ServiceError>> + Send {
-        (**self).list_dataset_import_jobs(dataset)
+        (**self).list_dataset_import_jobs(caller, dataset)
     }
 
     fn list_data_deletion_jobs(
         &self,
+        caller: &Caller,
         dataset: &DatasetArn,
     ) -> impl Future<Output = Result<Vec<DataDeletion>, ServiceError>> + Send {
-        (**self).list_data_deletion_jobs(dataset)
+        (**self).list_data_deletion_jobs(caller, dataset)
     }
 
-    fn describe_dataset(&self, dataset: &DatasetArn) -> impl Future<Output = Result<Dataset, ServiceError>> + Send {
-        (**self).describe_dataset(dataset)
+    fn describe_dataset(
+        &self,
+        caller: &Caller,
+        dataset: &DatasetArn,
+    ) -> impl Future<Output = Result<Dataset, ServiceError>> + Send {
+        (**self).describe_dataset(caller, dataset)
     }
 }

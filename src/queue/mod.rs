@@ -68,6 +68,8 @@ pub type Uid = Arc<str>;
 pub struct DeletedJob {
     /// The UID of the resource.
     pub uid: Uid,
+    /// The namespace of the resource.
+    pub namespace: String,
     /// The dataset that the job imports into.
     pub dataset: DatasetArn,
     /// The job's name.
@@ -465,7 +467,8 @@ impl Queue {
             let arrived = Some(entry.request_arrived_at(&self.timing)).filter(|at| now < *at);
             let next = after(now, self.timing.poll(age, None));
             let name = activity.in_flight_job.clone().unwrap_or_default();
-            let job = DeletedJob { uid: Arc::clone(&entry.place.uid), dataset: entry.dataset().clone(), name };
+            let (uid, namespace) = (Arc::clone(&entry.place.uid), entry.place.key.namespace.clone());
+            let job = DeletedJob { uid, namespace, dataset: entry.dataset().clone(), name };
             (job, arrived.map_or(next, |at| at.min(next)))
         };
         let due: Vec<(DeletedJob, Timestamp)> = due.map(job).collect();

@@ -209,6 +209,7 @@ pub struct Metrics {
     service_requests: Family<ServiceRequestLabels, Counter>,
     service_requests_unsent: Family<ServiceRequestLabels, Counter>,
     service_requests_waiting: Gauge,
+    accounts_valid: Gauge,
     poll_lag: Histogram,
     poll_overdue: Family<ControllerLabels, SecondsGauge>,
     errors: Family<ErrorLabels, Counter>,
@@ -345,6 +346,11 @@ impl Default for Metrics {
                 controller,
                 "How far the most overdue poll of a running job exceeds the maximum poll interval",
             ),
+            accounts_valid: r.add(
+                "personalize_operator_accounts_config_valid",
+                &[],
+                "Whether the current content of the ConfigMap of accounts is active",
+            ),
             errors: r.add("personalize_operator_errors", &["error"], "Errors of the operator by kind"),
             registry: Mutex::new(r.registry),
             descriptions: r.descriptions,
@@ -357,6 +363,7 @@ impl Default for Metrics {
 impl Metrics {
     /// Creates the series whose labels are known, so that rates see the first increase.
     fn expose_from_zero(&self) {
+        self.accounts_valid.set(1);
         self.build_info.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
         for result in ["success", "error", "requeue_after"] {
             drop(self.reconciles.get_or_create(&ReconcileLabels { controller: CONTROLLER, result }));
@@ -447,6 +454,10 @@ impl Metrics {
     /// The number of requests to the service that wait for their turn.
     pub(crate) fn service_requests_waiting(&self) -> Gauge {
         self.service_requests_waiting.clone()
+    }
+
+    pub(crate) fn set_accounts_valid(&self, valid: bool) {
+        self.accounts_valid.set(valid.into());
     }
 
     pub(crate) fn poll_lag(&self, lag: Duration) {

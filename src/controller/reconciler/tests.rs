@@ -1,6 +1,7 @@
 //! Reconciliations against a fake API server and service; the lease expires between two effects.
 
 use super::*;
+use crate::accounts::Accounts;
 use crate::api::Tag;
 use crate::controller::clock::Clock;
 use crate::controller::context::LocalStates;
@@ -21,6 +22,7 @@ use crate::testing::{self, spec, timing};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::runtime::events::Reporter;
 use kube::runtime::watcher::Event;
+use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use tokio::time::sleep;
@@ -60,7 +62,7 @@ fn not_found() -> ServiceError {
 impl Personalize for Service {
     type Permit = ();
 
-    async fn permit_create(&self, _: &DatasetArn) -> Result<(), ServiceError> {
+    async fn permit_create(&self, _: &Caller, _: &DatasetArn) -> Result<(), ServiceError> {
         sleep(self.permit_wait).await;
         self.called(PERMIT);
         Ok(())
@@ -71,25 +73,37 @@ impl Personalize for Service {
         Ok(input.dataset.job(&input.job_name))
     }
 
-    async fn describe_dataset_import_job(&self, _: &DatasetArn, _: &JobArn, _: Priority) -> Result<Job, ServiceError> {
+    async fn describe_dataset_import_job(
+        &self,
+        _: &Caller,
+        _: &DatasetArn,
+        _: &JobArn,
+        _: Priority,
+    ) -> Result<Job, ServiceError> {
         self.called(DESCRIBE);
         Err(not_found())
     }
 
-    async fn list_tags_for_resource(&self, _: &DatasetArn, _: &JobArn, _: Priority) -> Result<Vec<Tag>, ServiceError> {
+    async fn list_tags_for_resource(
+        &self,
+        _: &Caller,
+        _: &DatasetArn,
+        _: &JobArn,
+        _: Priority,
+    ) -> Result<Vec<Tag>, ServiceError> {
         Err(not_found())
     }
 
-    async fn list_dataset_import_jobs(&self, _: &DatasetArn) -> Result<Vec<JobSummary>, ServiceError> {
+    async fn list_dataset_import_jobs(&self, _: &Caller, _: &DatasetArn) -> Result<Vec<JobSummary>, ServiceError> {
         self.called(LIST);
         Ok(Vec::new())
     }
 
-    async fn list_data_deletion_jobs(&self, _: &DatasetArn) -> Result<Vec<DataDeletion>, ServiceError> {
+    async fn list_data_deletion_jobs(&self, _: &Caller, _: &DatasetArn) -> Result<Vec<DataDeletion>, ServiceError> {
         Ok(Vec::new())
     }
 
-    async fn describe_dataset(&self, _: &DatasetArn) -> Result<Dataset, ServiceError> {
+    async fn describe_dataset(&self, _: &Caller, _: &DatasetArn) -> Result<Dataset, ServiceError> {
         Ok(testing::active_dataset())
     }
 }
@@ -126,6 +140,7 @@ fn context(service: Arc<Service>, lease: LeaseHold) -> (Context<Arc<Service>>, A
         retry_after: RetryAfter::default(),
         workers: Workers::new(1),
         namespaces: Namespaces::new(&[]),
+        accounts: Accounts::new(HashMap::new(), None),
     };
     (context, requests)
 }

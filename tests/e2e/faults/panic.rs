@@ -11,7 +11,8 @@ use personalize_operator::controller;
 use personalize_operator::controller::kube_client::KubeClient;
 use personalize_operator::http::readiness::Readiness;
 use personalize_operator::personalize::{
-    ACTIVE, CreateJobInput, DataDeletion, Dataset, ErrorKind, Job, JobSummary, Personalize, Priority, ServiceError,
+    ACTIVE, Caller, CreateJobInput, DataDeletion, Dataset, ErrorKind, Job, JobSummary, Personalize, Priority,
+    ServiceError,
 };
 use personalize_operator::personalize::{DatasetArn, JobArn};
 use personalize_operator::telemetry::metrics::{Format, Metrics};
@@ -30,7 +31,7 @@ struct PanickingService {
 impl Personalize for PanickingService {
     type Permit = ();
 
-    async fn permit_create(&self, _: &DatasetArn) -> Result<(), ServiceError> {
+    async fn permit_create(&self, _: &Caller, _: &DatasetArn) -> Result<(), ServiceError> {
         Ok(())
     }
 
@@ -58,6 +59,7 @@ impl Personalize for PanickingService {
 
     async fn describe_dataset_import_job(
         &self,
+        _: &Caller,
         dataset: &DatasetArn,
         job: &JobArn,
         _: Priority,
@@ -71,19 +73,25 @@ impl Personalize for PanickingService {
             .ok_or_else(|| ServiceError::answered("ResourceNotFoundException", "", 400))
     }
 
-    async fn list_tags_for_resource(&self, _: &DatasetArn, _: &JobArn, _: Priority) -> Result<Vec<Tag>, ServiceError> {
+    async fn list_tags_for_resource(
+        &self,
+        _: &Caller,
+        _: &DatasetArn,
+        _: &JobArn,
+        _: Priority,
+    ) -> Result<Vec<Tag>, ServiceError> {
         Err(ServiceError::unanswered(ErrorKind::Indeterminate, "Unused", "not used here"))
     }
 
-    async fn list_dataset_import_jobs(&self, _: &DatasetArn) -> Result<Vec<JobSummary>, ServiceError> {
+    async fn list_dataset_import_jobs(&self, _: &Caller, _: &DatasetArn) -> Result<Vec<JobSummary>, ServiceError> {
         Ok(Vec::new())
     }
 
-    async fn list_data_deletion_jobs(&self, _: &DatasetArn) -> Result<Vec<DataDeletion>, ServiceError> {
+    async fn list_data_deletion_jobs(&self, _: &Caller, _: &DatasetArn) -> Result<Vec<DataDeletion>, ServiceError> {
         Ok(Vec::new())
     }
 
-    async fn describe_dataset(&self, _: &DatasetArn) -> Result<Dataset, ServiceError> {
+    async fn describe_dataset(&self, _: &Caller, _: &DatasetArn) -> Result<Dataset, ServiceError> {
         Ok(Dataset { status: ACTIVE.into(), created: None })
     }
 }

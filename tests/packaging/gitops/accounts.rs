@@ -164,7 +164,9 @@ fn role_that_cannot_be_assumed_is_reported_and_the_import_runs_once_it_can() {
     env.wait_for_reason("away", "CredentialsRefused");
     let message = ready_message(&env, "away");
     assert!(
-        message.contains(&format!("the role {ROLE} for account {OTHER_ACCOUNT} can't be assumed (AccessDenied)")),
+        message.contains(&format!(
+            "the role {ROLE} for account {OTHER_ACCOUNT} in {REGION} can't be assumed (AccessDenied"
+        )),
         "{message}"
     );
     assert_eq!(env.service.ledger().len(), 0, "no call uses other credentials");

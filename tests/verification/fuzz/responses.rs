@@ -10,10 +10,11 @@ use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, S
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use jiff::Timestamp;
+use personalize_operator::accounts::Accounts;
 use personalize_operator::api::DatasetImportJob;
 use personalize_operator::aws::{Aws as AwsClient, RateLimits};
 use personalize_operator::import::{Effect, ImportRequest, LocalState, ObservedJob, Trust};
-use personalize_operator::personalize::{Personalize, Priority};
+use personalize_operator::personalize::{Caller, Personalize, Priority};
 use personalize_operator::queue::Queue;
 use personalize_operator::reconciliation::{Executor, Observation, Reconciliation, drive};
 use personalize_operator::testing::{status_written, strategies::SECRET};
@@ -109,8 +110,8 @@ fn client(script: &Script) -> AwsClient {
         .retry_config(RetryConfig::disabled())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .build();
-    let (calls_per_second, pause_max) = (1e9, Duration::ZERO);
-    AwsClient::from_config(base, HashMap::new(), RateLimits { calls_per_second, pause_max, ..RateLimits::default() })
+    let (accounts, calls_per_second, pause_max) = (Accounts::new(HashMap::new(), None), 1e9, Duration::ZERO);
+    AwsClient::from_config(base, accounts, RateLimits { calls_per_second, pause_max, ..RateLimits::default() })
 }
 
 fn resource() -> DatasetImportJob {
@@ -176,15 +177,15 @@ impl Executor for SdkService<'_> {
     async fn perform(&mut self, reconciliation: &Reconciliation, effect: Effect) -> Result<Observation, Infallible> {
         self.protocol.check(reconciliation, &effect);
         let (service, request) = (self.service, &self.request);
-        let dataset = &request.dataset;
+        let (caller, dataset) = (&Caller::default(), &request.dataset);
         Ok(match effect {
             Effect::ReadResource => Observation::Resource(Some(Box::new(reconciliation.resource().clone()))),
             Effect::CheckNamespace => Observation::Namespace(Ok(())),
             Effect::DescribeJob { attempt, with_tags } => {
                 let arn = request.job_arn(attempt);
-                let job = match service.describe_dataset_import_job(dataset, &arn, Priority::High).await {
+                let job = match service.describe_dataset_import_job(caller, dataset, &arn, Priority::High).await {
                     Ok(job) if with_tags => {
-                        let tags = Some(service.list_tags_for_resource(dataset, &arn, Priority::High).await);
+                        let tags = Some(service.list_tags_for_resource(caller, dataset, &arn, Priority::High).await);
                         Ok(ObservedJob { job, tags })
                     }
                     Ok(job) => Ok(ObservedJob { job, tags: None }),
@@ -192,16 +193,16 @@ impl Executor for SdkService<'_> {
                 };
                 Observation::Job { attempt, job }
             }
-            Effect::DescribeDataset => Observation::Dataset(service.describe_dataset(dataset).await),
-            Effect::ListJobs => Observation::Jobs(service.list_dataset_import_jobs(dataset).await),
-            Effect::ListDataDeletions => Observation::DataDeletions(service.list_data_deletion_jobs(dataset).await),
+            Effect::DescribeDataset => Observation::Dataset(service.describe_dataset(caller, dataset).await),
+            Effect::ListJobs => Observation::Jobs(service.list_dataset_import_jobs(caller, dataset).await),
+            Effect::ListDataDeletions => Observation::DataDeletions(service.list_data_deletion_jobs(caller, dataset).await),
             Effect::ListTags { job_name } => {
-                let tags = service.list_tags_for_resource(dataset, &dataset.job(&job_name), Priority::Normal).await;
+                let tags = service.list_tags_for_resource(caller, dataset, &dataset.job(&job_name), Priority::Normal).await;
                 Observation::Tags { job_name, tags }
             }
             Effect::WriteStatus { status, then } => status_written(reconciliation, *status, then),
             Effect::CreateJob { attempt } => {
-                let answer = match service.permit_create(&request.dataset).await {
+                let answer = match service.permit_create(caller, dataset).await {
                     Ok(permit) => service.create_dataset_import_job(permit, &request.create_input(attempt)).await,
                     Err(error) => Err(error),
                 };
