@@ -1,7 +1,7 @@
 //! Authentication with SigV4. The expected signature is computed with the signer of the AWS SDK.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     time::{Duration, SystemTime},
 };
 
@@ -24,6 +24,8 @@ pub(crate) struct Caller {
     pub(crate) region: String,
     /// The ARN in error messages.
     pub(crate) arn: String,
+    /// The tags of the session.
+    pub(crate) session_tags: BTreeMap<String, String>,
 }
 
 /// A request, as received.
@@ -63,7 +65,8 @@ pub(crate) fn authenticate(
     let token = header("x-amz-security-token");
     let unknown =
         || ApiError::new("UnrecognizedClientException", "The security token included in the request is invalid.");
-    let Principal { account, arn, key, .. } = principals.get(authorization.access_key_id).ok_or_else(unknown)?;
+    let Principal { account, arn, key, session_tags, .. } =
+        principals.get(authorization.access_key_id).ok_or_else(unknown)?;
     if key.session_token.as_deref() != token {
         return Err(unknown());
     }
@@ -82,7 +85,12 @@ pub(crate) fn authenticate(
              Access Key and signing method. Consult the service documentation for details.",
         ));
     }
-    Ok(Caller { account: account.clone(), region: authorization.region.to_owned(), arn: arn.clone() })
+    Ok(Caller {
+        account: account.clone(),
+        region: authorization.region.to_owned(),
+        arn: arn.clone(),
+        session_tags: session_tags.clone(),
+    })
 }
 
 /// The access key ID in an `Authorization` header.

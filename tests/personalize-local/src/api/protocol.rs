@@ -233,6 +233,8 @@ fn ledger_entry(
         job_name: job_name.or_else(|| names(body).into_iter().find_map(name_in_arn)),
         dataset_arn: body["datasetArn"].as_str().map(str::to_owned),
         region: caller.as_ref().map(|caller| caller.region.clone()),
+        caller: caller.as_ref().map(|caller| caller.arn.clone()),
+        session_tags: caller.as_ref().map(|caller| caller.session_tags.clone()).unwrap_or_default(),
         account: caller.map(|caller| caller.account),
         http_status: if no_response { 0 } else { response.status },
         error_code: response.error_code.clone(),

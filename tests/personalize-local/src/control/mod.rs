@@ -12,6 +12,7 @@ use axum::{
     response::{Html, IntoResponse, Redirect, Response},
     routing::{get, post},
 };
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -35,6 +36,7 @@ pub(crate) fn router(app: &AppState) -> Router<AppState> {
         .route("/_local/datasets/status", post(set_dataset_status))
         .route("/_local/ledger", get(list_requests))
         .route("/_local/sessions", post(add_session))
+        .route("/_local/sessions/expire", post(expire_sessions))
         .route("/_local/sts", post(forward_to_sts))
         .route("/_local/sts/", post(forward_to_sts));
     router.layer(middleware::from_fn_with_state(app.clone(), require_saved_state))
@@ -76,6 +78,12 @@ struct HoldRequest {
 struct DeletionRequest {
     name: String,
     dataset_group_arn: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ExpireRequest {
+    account: String,
 }
 
 async fn show_dashboard(State(app): State<AppState>) -> Html<String> {
@@ -170,6 +178,13 @@ async fn add_session(State(app): State<AppState>, Json(response): Json<StsRespon
         Ok(account) => (StatusCode::CREATED, Json(json!({"account": account}))),
         Err(message) => (StatusCode::BAD_REQUEST, Json(json!({"message": message}))),
     }
+}
+
+async fn expire_sessions(
+    State(app): State<AppState>,
+    Json(ExpireRequest { account }): Json<ExpireRequest>,
+) -> StatusCode {
+    found_status(app.lock().expire_sessions(&account, Timestamp::now()))
 }
 
 async fn forward_to_sts(State(app): State<AppState>, headers: HeaderMap, body: Bytes) -> Response {

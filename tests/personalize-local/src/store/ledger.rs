@@ -1,6 +1,11 @@
 //! The ledger: requests and their results, one JSON line per request.
 
-use std::{collections::VecDeque, fs::File, io::Write, path::Path};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs::File,
+    io::Write,
+    path::Path,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +29,12 @@ pub struct LedgerEntry {
     /// The account of the access key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
+    /// The ARN of the caller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<String>,
+    /// The tags of the caller's session.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub session_tags: BTreeMap<String, String>,
     /// The job name in the request, or in an ARN of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job_name: Option<String>,

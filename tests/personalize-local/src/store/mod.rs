@@ -6,8 +6,9 @@ pub(crate) mod ledger;
 pub(crate) mod seed;
 pub(crate) mod state_file;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -52,6 +53,9 @@ pub(crate) struct Principal {
     /// Issued by an STS while the stand-in ran, so not in the seed.
     #[serde(rename = "learnt")]
     pub(crate) issued_by_sts: bool,
+    /// The tags of the session.
+    #[serde(default)]
+    pub(crate) session_tags: BTreeMap<String, String>,
 }
 
 /// The whole state of the stand-in.
@@ -103,7 +107,13 @@ impl Store {
         for account in &seed.accounts {
             for key in &account.access_keys {
                 let arn = format!("arn:aws:iam::{}:user/{}", account.id, key.id);
-                let principal = Principal { account: account.id.clone(), arn, key: key.clone(), issued_by_sts: false };
+                let principal = Principal {
+                    account: account.id.clone(),
+                    arn,
+                    key: key.clone(),
+                    issued_by_sts: false,
+                    session_tags: BTreeMap::new(),
+                };
                 store.principals.insert(key.id.clone(), principal);
             }
         }
@@ -117,14 +127,30 @@ impl Store {
     }
 
     /// Registers temporary credentials that an STS issued.
-    pub(crate) fn add_temporary_key(&mut self, account: &str, arn: Option<String>, key: AccessKey) {
+    pub(crate) fn add_temporary_key(
+        &mut self,
+        account: &str,
+        arn: Option<String>,
+        session_tags: BTreeMap<String, String>,
+        key: AccessKey,
+    ) {
         let arn = arn.unwrap_or_else(|| format!("arn:aws:iam::{account}:user/{}", key.id));
         if !self.accounts.iter().any(|known| known == account) {
             self.accounts.push(account.to_owned());
         }
-        let principal = Principal { account: account.to_owned(), arn, key, issued_by_sts: true };
+        let principal = Principal { account: account.to_owned(), arn, key, issued_by_sts: true, session_tags };
         self.principals.insert(principal.key.id.clone(), principal);
         self.revision += 1;
+    }
+
+    /// Expires the temporary credentials of an account that an STS issued; `false` if there are none.
+    pub(crate) fn expire_sessions(&mut self, account: &str, now: Timestamp) -> bool {
+        let of_account = |principal: &&mut Principal| principal.issued_by_sts && principal.account == account;
+        let mut sessions = self.principals.values_mut().filter(of_account).peekable();
+        let found = sessions.peek().is_some();
+        sessions.for_each(|session| session.key.expires_at = Some(now));
+        self.revision += 1;
+        found
     }
 
     pub(crate) fn dataset(&self, arn: &str) -> Option<&StoredDataset> {

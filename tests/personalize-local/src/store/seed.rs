@@ -1,5 +1,7 @@
 //! The seed: accounts, datasets and jobs that exist at the start, from the YAML file in `--seed`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::job::{ACTIVE, FAILED, IN_PROGRESS, PENDING, Tag};
@@ -208,6 +210,10 @@ pub struct Refusals {
     pub buckets_at_create: Vec<String>,
     /// Whether roles of other accounts are rejected: AccessDeniedException on create.
     pub roles_of_other_accounts: bool,
+    /// By the ARN of a role: the external ID that its trust policy demands of AssumeRole.
+    pub external_ids: BTreeMap<String, String>,
+    /// ARNs of roles whose trust policy does not allow session tags.
+    pub session_tags: Vec<String>,
 }
 
 /// The rate limit, per account and region.

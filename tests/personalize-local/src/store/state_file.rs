@@ -72,8 +72,8 @@ pub(crate) fn load(path: &Path, store: &mut Store) -> Result<(), StartError> {
     seeded.retain(|job| !vanished.contains(&job.arn) && jobs.iter().all(|known| known.arn != job.arn));
     jobs.extend(seeded);
     (store.jobs, store.deletions, store.vanished, store.holds) = (jobs, deletions, vanished, holds);
-    for Principal { account, arn, key, .. } in sessions {
-        store.add_temporary_key(&account, Some(arn), key);
+    for Principal { account, arn, key, session_tags, .. } in sessions {
+        store.add_temporary_key(&account, Some(arn), session_tags, key);
     }
     for saved in datasets {
         let SavedDataset { arn, status, tags, created_ms, updated_ms, added } = saved;

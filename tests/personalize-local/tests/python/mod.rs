@@ -58,7 +58,9 @@ fn install(venv: &Path) {
             .chain([venv.join("bin/python").into()])
             .collect()
     };
-    let requirements = crate_path("tests/clients/requirements.txt");
+    // The tests of other crates use this module, too, so the file of this crate may not be where it is.
+    let requirements = venv.join("requirements.txt");
+    fs::write(&requirements, REQUIREMENTS).unwrap();
     let options = ["install", "--quiet", "--no-input", "--disable-pip-version-check", "--no-compile", "--no-deps"];
     run(Command::new(&pip[0]).args(&pip[1..]).args(options).arg("-r").arg(requirements));
 }
