@@ -230,6 +230,12 @@ impl TestEnv {
     /// An environment whose stand-in has these settings in its seed.
     #[track_caller]
     pub fn with_seed(control_plane: &'static ControlPlane, settings: &Value) -> Self {
+        Self::with_sts(control_plane, settings, None)
+    }
+
+    /// The same, with an STS behind the stand-in: `/_local/sts` forwards to this URL.
+    #[track_caller]
+    pub fn with_sts(control_plane: &'static ControlPlane, settings: &Value, sts: Option<&str>) -> Self {
         let dir = tempfile::Builder::new().prefix("env-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let namespace = format!("test-{}-{}", std::process::id(), NAMESPACES.fetch_add(1, Ordering::Relaxed));
         let created = control_plane.kubectl(&["create", "namespace", &namespace], None).unwrap();
@@ -237,7 +243,7 @@ impl TestEnv {
         Self {
             namespace,
             control_plane,
-            service: PersonalizeLocal::start(dir.path(), settings),
+            service: PersonalizeLocal::start(dir.path(), settings, sts),
             client: admin_client(control_plane),
             dir,
             tenants: Vec::new(),

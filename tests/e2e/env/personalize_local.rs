@@ -37,8 +37,8 @@ fn program() -> PathBuf {
 
 impl PersonalizeLocal {
     /// Starts it with 30 ACTIVE datasets `d0` … `d29`, in two regions and in another account, and a CSV of 1500
-    /// interactions. `settings` are added to its seed.
-    pub fn start(dir: &Path, settings: &Value) -> Self {
+    /// interactions. `settings` are added to its seed. Requests to STS are forwarded to `sts`.
+    pub fn start(dir: &Path, settings: &Value, sts: Option<&str>) -> Self {
         let data = dir.join("data/bucket");
         fs::create_dir_all(&data).unwrap();
         let row = |i: u32| format!("user{},item{},{}\n", i % 70, i % 30, 1_700_000_000 + i);
@@ -78,6 +78,7 @@ impl PersonalizeLocal {
             .chain(arg("--seed", &dir.join("seed.yaml")))
             .chain(arg("--data", &dir.join("data")))
             .chain(arg("--ledger", &ledger))
+            .chain(sts.map(|url| format!("--sts={url}")))
             .collect();
         let log = fs::File::create(dir.join("service.log")).unwrap();
         let stdout = fs::File::create(&out).unwrap();
@@ -161,6 +162,11 @@ impl PersonalizeLocal {
 
     pub fn finish_job_with(&self, name: &str, outcome: &Value) {
         self.control("POST", "jobs/finish", &json!({"job": name, "outcome": outcome}));
+    }
+
+    /// Expires the sessions that STS issued for this account.
+    pub fn expire_sessions(&self, account: &str) {
+        self.control("POST", "sessions/expire", &json!({"account": account}));
     }
 
     /// The next describe call removes the job and returns not found.
