@@ -39,6 +39,9 @@
 {{- end }}
 - {{ printf "--account-roles=%s" (join "," $pairs) | quote }}
 {{- end }}
+{{- with include "personalize-operator.accountsConfigMap" . }}
+- {{ printf "--accounts-config-map=%s" . | quote }}
+{{- end }}
 {{- with .Values.extraArgs }}
 {{- range . }}
 {{- $flag := regexFind "^[a-z-]+" (trimPrefix "--" .) }}
@@ -52,6 +55,7 @@
 
 {{- /* Flags that other resources of the release depend on, and what to do instead. For any other flag, the last one wins. */ -}}
 {{- define "personalize-operator.bound" -}}
+accounts-config-map: the Role allows only one ConfigMap; set aws.accountsConfig.existingConfigMap
 identity: each pod uses its own name; with a fixed one, two replicas lead at once
 lease-name: the Role allows only the Lease with the name of the release; set fullnameOverride
 lease-namespace: the Role allows only a Lease in the namespace of the release

@@ -79,6 +79,17 @@ annotations:
   verbs: [create]
 {{- end }}
 
+{{- /* The name of the ConfigMap of accounts; empty if there is none. */ -}}
+{{- define "personalize-operator.accountsConfigMap" -}}
+{{- with .Values.aws.accountsConfig }}
+{{- if .existingConfigMap }}
+{{- .existingConfigMap }}
+{{- else if or .accounts .defaultTags }}
+{{- printf "%s-accounts" (include "personalize-operator.fullname" $ | trunc 54 | trimSuffix "-") }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- /* Non-empty if the operator watches all namespaces. */ -}}
 {{- define "personalize-operator.clusterWide" -}}
 {{- if not .Values.watchNamespaces }}true{{ end }}

@@ -27,6 +27,10 @@ fn wrong_value_is_rejected_with_a_message_that_names_it() {
         (json!({"tenancy": {"unlisted": "Shut"}}), ["/tenancy/unlisted", "'Open', 'Closed'"]),
         (json!({"aws": {"accounts": {"12": "arn:aws:iam::123456789012:role/x"}}}), ["/aws/accounts", "12"]),
         (json!({"aws": {"accounts": {"123456789012": "x"}}}), ["/aws/accounts/123456789012", "arn:"]),
+        (
+            json!({"aws": {"accountsConfig": {"accounts": {"123456789012": {"role": "x"}}}}}),
+            ["/aws/accountsConfig/accounts/123456789012", "role"],
+        ),
         (json!({"watchNamespaces": ["Team_A"]}), ["/watchNamespaces/0", "does not match pattern"]),
         (json!({"port": 80}), ["/port", "want 1,024"]),
         (json!({"imagePullSecrets": ["name"]}), ["/imagePullSecrets/0", "want object"]),
@@ -50,6 +54,7 @@ fn wrong_value_is_rejected_with_a_message_that_names_it() {
         (json!({"imports": {"pollMin": null}}), ["/imports", "missing property 'pollMin'"]),
         (json!({"aws": null}), ["missing property", "'aws'"]),
         (json!({"extraArgs": ["--identity=me"]}), ["extraArgs", "--identity: each pod uses its own name"]),
+        (json!({"extraArgs": ["--accounts-config-map=a"]}), ["extraArgs", "aws.accountsConfig.existingConfigMap"]),
         (json!({"extraArgs": ["--listen=0.0.0.0:1"]}), ["extraArgs", "--listen: set port"]),
         (json!({"drainTimeout": "30s"}), ["drainTimeout", "terminationGracePeriodSeconds"]),
         (json!({"serviceAccount": {"create": false}}), ["serviceAccount.create=false", "serviceAccount.name"]),
