@@ -37,8 +37,7 @@ const POD_FLAGS: [&str; 2] = ["identity", "lease-namespace"];
 
 #[test]
 fn each_flag_has_a_chart_value_with_the_same_default() {
-    let values =
-        json!({"watchNamespaces": ["a"], "aws": {"accounts": {"123456789012": "arn:aws:iam::123456789012:role/x"},
+    let values = json!({"watchNamespaces": ["a"], "aws": {"accounts": {"123456789012": "arn:aws:iam::123456789012:role/x"},
             "accountsConfig": {"existingConfigMap": "accounts"}}});
     let (plain, all) = (args(&json!({})), args(&values));
     for flag in Cli::command().find_subcommand("run").unwrap().get_arguments() {

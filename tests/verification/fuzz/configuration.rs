@@ -32,7 +32,8 @@ fn configuration() {
             }
         }
         let Ok(Cli { command: Command::Run(args) }) = Cli::try_parse_from(arguments) else { return };
-        let (options, aws) = (args.options("operator"), args.aws_options());
+        let options = args.options("operator");
+        let aws = args.aws_options(options.accounts.clone());
         let timing = options.timing;
         for failures in [0, 1, 17, u32::MAX] {
             for severity in [Severity::Transient, Severity::NeedsUser] {

@@ -195,9 +195,12 @@ impl Executor for SdkService<'_> {
             }
             Effect::DescribeDataset => Observation::Dataset(service.describe_dataset(caller, dataset).await),
             Effect::ListJobs => Observation::Jobs(service.list_dataset_import_jobs(caller, dataset).await),
-            Effect::ListDataDeletions => Observation::DataDeletions(service.list_data_deletion_jobs(caller, dataset).await),
+            Effect::ListDataDeletions => {
+                Observation::DataDeletions(service.list_data_deletion_jobs(caller, dataset).await)
+            }
             Effect::ListTags { job_name } => {
-                let tags = service.list_tags_for_resource(caller, dataset, &dataset.job(&job_name), Priority::Normal).await;
+                let tags =
+                    service.list_tags_for_resource(caller, dataset, &dataset.job(&job_name), Priority::Normal).await;
                 Observation::Tags { job_name, tags }
             }
             Effect::WriteStatus { status, then } => status_written(reconciliation, *status, then),
