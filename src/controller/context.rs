@@ -12,7 +12,7 @@ use crate::api::DatasetImportJob;
 use crate::api::conditions::Reason;
 use crate::http::readiness::Readiness;
 use crate::import::timing::since;
-use crate::import::{Key, LocalState, Timing};
+use crate::import::{IdleState, Key, LocalState, Timing, is_idle};
 use crate::personalize::{
     AccountRegion, Caller, DatasetArn, ErrorKind, Personalize, Priority, ServiceError, has_ended,
 };
@@ -52,6 +52,8 @@ pub(crate) struct Context<P> {
     pub(crate) events: EventPublisher,
     /// Triggers the reconciliation of a resource.
     pub(crate) enqueue: Box<dyn Fn(&Key) + Send + Sync>,
+    /// Reads a resource that may be idle, and triggers its reconciliation if it is not.
+    pub(crate) wake: Box<dyn Fn(&Key) + Send + Sync>,
     /// Until when the API server asked the operator to send no requests.
     pub(crate) retry_after: RetryAfter,
     /// Limits the number of concurrent reconciliations.
@@ -67,10 +69,48 @@ impl<P: Personalize> Context<P> {
         Queue::lock(&self.queue)
     }
 
-    /// Updates the queue with a resource that the watch delivered.
-    pub(crate) fn observe(&self, resource: &DatasetImportJob) {
-        let trust = self.local_states.get(&resource.uid().unwrap_or_default()).trust(resource);
-        self.queue().observe(resource, trust);
+    /// Updates the queue with a resource of a list. Returns whether it is idle. Which imports have replaced the data of
+    /// others is known when the list is complete.
+    pub(crate) fn observe_listed(&self, resource: &DatasetImportJob) -> bool {
+        let local = self.local_states.get(&resource.uid().unwrap_or_default());
+        self.queue().observe(resource, local.trust(resource));
+        self.note_idle(resource, &local, None)
+    }
+
+    /// Updates the queue with a resource that the watch delivered. Returns whether it is idle.
+    pub(crate) fn observe(&self, resource: &DatasetImportJob) -> bool {
+        let uid = resource.uid().unwrap_or_default();
+        let local = self.local_states.get(&uid);
+        if self.queue().observe(resource, local.trust(resource)) {
+            self.wake_replaced_by(&uid);
+        }
+        self.note_idle(resource, &local, self.newer_import(&uid))
+    }
+
+    /// Whether a resource is idle. Little is remembered of it then.
+    pub(crate) fn note_idle(&self, resource: &DatasetImportJob, local: &LocalState, newer_import: Option<Key>) -> bool {
+        let now = self.clock.now();
+        let idle = is_idle(resource, local.trust(resource), newer_import, local, now, &self.timing);
+        if idle && let Some(uid) = resource.uid() {
+            self.local_states.set_idle(&uid, IdleState::new(resource, local));
+        }
+        idle
+    }
+
+    pub(crate) fn newer_import(&self, uid: &str) -> Option<Key> {
+        self.queue().newer_import(uid)
+    }
+
+    /// Triggers the resources whose data this import has replaced. They may be idle.
+    pub(crate) fn wake_replaced_by(&self, uid: &str) {
+        let replaced = self.queue().replaced_by(uid);
+        replaced.iter().for_each(|key| (self.wake)(key));
+    }
+
+    /// Triggers the resources whose data was replaced, as the list shows that is now complete.
+    pub(crate) fn wake_replaced(&self) {
+        let replaced = self.queue().replaced();
+        replaced.iter().for_each(|key| (self.wake)(key));
     }
 
     /// Removes a resource that is deleted or can't be decoded.
@@ -225,20 +265,35 @@ impl<P: Personalize> Context<P> {
 
 /// The local state of each resource, by UID. All of it can be lost.
 #[derive(Debug, Default)]
-pub(crate) struct LocalStates(Mutex<HashMap<Uid, LocalState>>);
+pub(crate) struct LocalStates(Mutex<HashMap<Uid, Stored>>);
+
+#[derive(Debug, Clone)]
+enum Stored {
+    Active(Box<LocalState>),
+    Idle(IdleState),
+}
 
 impl LocalStates {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Uid, LocalState>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uid, Stored>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The state of a resource; a default one if there is none.
     pub(crate) fn get(&self, uid: &str) -> LocalState {
-        self.lock().get(uid).cloned().unwrap_or_default()
+        match self.lock().get(uid) {
+            Some(Stored::Active(state)) => LocalState::clone(state),
+            Some(Stored::Idle(idle)) => (*idle).into(),
+            None => LocalState::default(),
+        }
     }
 
     pub(crate) fn set(&self, uid: &str, state: LocalState) {
-        self.lock().insert(uid.into(), state);
+        self.lock().insert(uid.into(), Stored::Active(Box::new(state)));
+    }
+
+    /// Sets the state of an idle resource.
+    pub(crate) fn set_idle(&self, uid: &str, idle: IdleState) {
+        self.lock().insert(uid.into(), Stored::Idle(idle));
     }
 
     pub(crate) fn remove(&self, uid: &str) {

@@ -159,6 +159,7 @@ async fn lead<P: Personalize + Clone>(
     let scopes = watch::scopes(options);
     readiness.set_leading(scopes.iter().map(|scope| scope.clone().unwrap_or_default()));
     let (enqueue, enqueued) = watch::enqueue_channels(&scopes);
+    let (wake, woken) = watch::enqueue_channels(&scopes);
     let clock = Clock::start();
     let mut queue = Queue::new(options.quota, options.timing.clone()).with_order(options.queue_order);
     queue.quarantine(clock.now());
@@ -180,17 +181,20 @@ async fn lead<P: Personalize + Clone>(
         metrics: Arc::clone(metrics),
         events: EventPublisher::new(kube.client.clone(), reporter(options)),
         enqueue,
+        wake,
         retry_after: kube.retry_after.clone(),
         workers: Workers::new(options.concurrency),
         namespaces: Namespaces::new(&scopes),
         accounts: options.accounts.clone(),
     });
     let config = watch::config(options.watch_timeout);
-    let controllers = scopes.into_iter().zip(enqueued).map(|(scope, enqueued)| {
+    let controllers = scopes.into_iter().zip(enqueued.into_iter().zip(woken)).map(|(scope, (enqueued, woken))| {
         let (reader, writer) = reflector::store();
         let store = reader.clone();
         let (synced, on_synced) = channel(());
-        let events = watch::events(Arc::clone(&context), scope, leadership.takeover, config.clone(), synced);
+        let watched = watch::watch_or_relist(kube.client.clone(), scope.as_deref(), config.clone());
+        let sources = watch::merge(watched, watch::reads(Arc::clone(&context), woken));
+        let events = watch::events(Arc::clone(&context), scope, leadership.takeover, sources, synced);
         Controller::for_stream(events.reflect(writer).applied_objects(), reader)
             .reconcile_on(enqueued)
             .reconcile_all_on(watch::changes(on_synced))

@@ -22,7 +22,7 @@ use futures::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
-use kube::api::{Api, PostParams};
+use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
 use std::convert::Infallible;
@@ -192,8 +192,7 @@ impl<P: Personalize> Context<P> {
             && let Some(request) = reconciliation.request()
         {
             self.enqueue_admissible(request.dataset.account_region());
-            let replaced = self.queue().replaced_by(&uid);
-            replaced.iter().for_each(|key| (self.enqueue)(key));
+            self.wake_replaced_by(&uid);
         }
         let reason = reconciliation.resource().status.as_ref().and_then(Reason::of);
         let is_denied =
@@ -202,7 +201,11 @@ impl<P: Personalize> Context<P> {
             // The change came before the queue knew that the resource waits for it.
             finished.requeue_after = Some(Duration::ZERO);
         }
-        self.local_states.set(&uid, reconciliation.into_local());
+        let awaits_change = result.is_ok() && finished.requeue_after.is_none();
+        if !awaits_change || !self.note_idle(reconciliation.resource(), reconciliation.local(), self.newer_import(&uid))
+        {
+            self.local_states.set(&uid, reconciliation.into_local());
+        }
         // The watch reported its deletion in the meantime.
         if !self.queue().contains(&uid) {
             self.local_states.remove(&uid);
@@ -253,7 +256,10 @@ impl<P: Personalize> Context<P> {
         Ok(Caller { namespace: namespace.into(), role })
     }
 
-    fn kube<T>(&self, call: impl Future<Output = kube::Result<T>>) -> impl Future<Output = Result<T, Error>> {
+    pub(super) fn kube<T>(
+        &self,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> impl Future<Output = Result<T, Error>> {
         let bounded = timeout(self.kube_timeout, call);
         async { Ok(bounded.await.map_err(|_| Error::KubeTimeout)??) }
     }
@@ -334,6 +340,7 @@ impl<P: Personalize> reconciliation::Executor for Executor<'_, P> {
                 Observation::Tags { job_name, tags: self.context.counted("ListTagsForResource", call).await }
             }
             Effect::WriteStatus { status, then } => self.write_status(reconciliation, *status, then).await?,
+            Effect::ApplyStatus => Observation::StatusApplied(self.apply_status(reconciliation).await.map(Box::new)),
             Effect::CreateJob { attempt } => {
                 let answer = self.create_job(reconciliation, &request(reconciliation)?, attempt).await?;
                 Observation::Created { attempt, answer }
@@ -478,6 +485,19 @@ impl<P: Personalize> Executor<'_, P> {
             }
             Err(error) if error.is_rejection() => Err(error),
             Err(error) => Err(Error::UnconfirmedWrite(Box::new(error))),
+        }
+    }
+
+    /// Applies the status as it is. Only later processes need that, so a failure ends nothing.
+    async fn apply_status(&self, reconciliation: &Reconciliation) -> Option<DatasetImportJob> {
+        let (params, patch) = (PatchParams::apply(MANAGER).force(), Patch::Apply(reconciliation.status_to_apply()));
+        match self.context.kube(self.api.patch_status(&self.name, &params, &patch)).await {
+            Ok(applied) => Some(applied),
+            Err(error) => {
+                self.context.metrics.error(error.label());
+                warn!(error = sanitize_display(&error), "the status can't be applied; a restart verifies it again");
+                None
+            }
         }
     }
 

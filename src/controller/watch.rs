@@ -19,6 +19,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
 use std::collections::HashSet;
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -116,15 +117,63 @@ pub(super) fn enqueue_channels(scopes: &[Scope]) -> (Enqueue, Vec<UnboundedRecei
 /// The events of a watch that starts over with a list whenever it can't be resumed. While the API server was away, etcd
 /// may have been restored to an earlier state. A resumed watch would then wait silently for versions newer than the last
 /// one it saw, and miss what happens until the cluster gets there.
-fn watch_or_relist(api: Api<Guarded>, config: watcher::Config) -> impl Stream<Item = watcher::Result<Event<Guarded>>> {
-    stream::unfold(None, move |watch: Option<BoxStream<'static, _>>| {
+pub(super) fn watch_or_relist(
+    client: Client,
+    scope: Option<&str>,
+    config: watcher::Config,
+) -> impl Stream<Item = watcher::Result<Event<Guarded>>> + use<> {
+    let api = api(client, scope);
+    let events = stream::unfold(None, move |watch: Option<BoxStream<'static, _>>| {
         let mut watch = watch.unwrap_or_else(|| watcher(api.clone(), config.clone()).boxed());
         async move {
             let event = watch.next().await?;
             let can_resume = !matches!(event, Err(watcher::Error::WatchStartFailed(_)));
             Some((event, can_resume.then_some(watch)))
         }
-    })
+    });
+    events.default_backoff()
+}
+
+/// How many resources are read at once.
+const MAX_READS: usize = 4;
+
+/// Reads the resources with these names. Those that no longer exist are left out.
+pub(super) fn reads<P: Personalize>(
+    context: Arc<Context<P>>,
+    names: UnboundedReceiver<ObjectRef<Guarded>>,
+) -> impl Stream<Item = Guarded> {
+    let read = move |name: ObjectRef<Guarded>| {
+        let context = Arc::clone(&context);
+        async move {
+            let api = api(context.client.clone(), name.namespace.as_deref());
+            loop {
+                sleep(context.retry_after.remaining()).await;
+                match context.kube(api.get_opt(&name.name)).await {
+                    Ok(resource) => return resource,
+                    Err(error) => {
+                        context.metrics.error(error.label());
+                        warn!(resource = %name, error = sanitize_display(&error), "a read failed; retrying");
+                        sleep(context.timing.backoff_min).await;
+                    }
+                }
+            }
+        }
+    };
+    names.map(read).buffer_unordered(MAX_READS).filter_map(ready)
+}
+
+/// What is known of resources comes from the watch, or from a read.
+pub(super) enum Source {
+    Watch(watcher::Result<Event<Guarded>>),
+    Read(Guarded),
+}
+
+/// Both sources as one stream.
+pub(super) fn merge(
+    watched: impl Stream<Item = watcher::Result<Event<Guarded>>>,
+    read: impl Stream<Item = Guarded>,
+) -> impl Stream<Item = Source> {
+    stream::select(watched.map(Source::Watch), read.map(Source::Read))
 }
 
 /// The most objects of one page of a list. A user can make each as large as a megabyte.
@@ -146,23 +195,33 @@ fn reduce(resource: &mut Guarded) {
         annotations.retain(|key, _| ANNOTATIONS.contains(&key.as_str()));
         annotations.values_mut().for_each(|value| *value = truncate(value));
     }
-    if let Some(managed_fields) = &mut metadata.managed_fields {
-        compact_managed_fields(managed_fields);
+    match &mut resource.0 {
+        Ok(resource) => compact_managed_fields(resource),
+        Err(invalid) => invalid.metadata.managed_fields = None,
     }
 }
 
-/// The watch events of a scope; each one first updates the queue. `synced` is notified once the scope is listed.
+/// The events of a scope; each one first updates the queue. An idle resource is removed from the cache, or not added.
+/// `synced` is notified once the scope is listed.
 pub(super) fn events<P: Personalize>(
     context: Arc<Context<P>>,
     scope: Scope,
     takeover: Takeover,
-    config: watcher::Config,
+    sources: impl Stream<Item = Source>,
     synced: Sender<()>,
 ) -> impl Stream<Item = watcher::Result<Event<Guarded>>> {
-    let api = api(context.client.clone(), scope.as_deref());
     let mut unlisted: HashSet<Uid> = HashSet::new();
-    watch_or_relist(api, config).default_backoff().map(move |event| {
+    sources.filter_map(move |source| {
+        let event = match source {
+            Source::Watch(event) => event,
+            // The watch has delivered a newer version since, or the deletion.
+            Source::Read(guarded) if !guarded.0.as_ref().is_ok_and(|read| context.queue().is_current(read)) => {
+                return ready(None);
+            }
+            Source::Read(guarded) => Ok(Event::Apply(guarded)),
+        };
         let event = event.map(|event| event.modify(reduce));
+        let mut idle = false;
         match &event {
             Ok(Event::Init) => {
                 unlisted = context.queue().relist(scope.as_deref());
@@ -171,9 +230,10 @@ pub(super) fn events<P: Personalize>(
                 if let Some(uid) = guarded.meta().uid.as_ref() {
                     unlisted.remove(uid.as_str());
                 }
-                match &guarded.0 {
-                    Ok(resource) => context.observe(resource),
-                    Err(_) => guarded.meta().uid.iter().for_each(|uid| context.forget(uid)),
+                match (&guarded.0, &event) {
+                    (Ok(resource), Ok(Event::InitApply(_))) => idle = context.observe_listed(resource),
+                    (Ok(resource), _) => idle = context.observe(resource),
+                    (Err(_), _) => guarded.meta().uid.iter().for_each(|uid| context.forget(uid)),
                 }
             }
             Ok(Event::Delete(guarded)) => {
@@ -183,6 +243,7 @@ pub(super) fn events<P: Personalize>(
             }
             Ok(Event::InitDone) => {
                 unlisted.drain().for_each(|uid| context.forget(&uid));
+                context.wake_replaced();
                 let namespace = scope.as_deref().unwrap_or_default();
                 if context.readiness.is_unsynced(namespace) {
                     // Before any of its resources is reconciled.
@@ -197,7 +258,11 @@ pub(super) fn events<P: Personalize>(
                 warn!(error = sanitize_display(error), "watch failed; retrying");
             }
         }
-        event
+        ready(match event {
+            Ok(Event::Apply(resource)) if idle => Some(Ok(Event::Delete(resource))),
+            Ok(Event::InitApply(_)) if idle => None,
+            event => Some(event),
+        })
     })
 }
 

@@ -54,6 +54,30 @@ pub struct LocalState {
     pub permissions: u64,
 }
 
+/// What a process remembers of an idle resource: enough to recognise its own status, and a copy from before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdleState {
+    confirmed_status: u64,
+    written_version: u64,
+}
+
+impl IdleState {
+    /// What is left to remember of a resource.
+    #[must_use]
+    pub fn new(resource: &DatasetImportJob, local: &LocalState) -> Self {
+        let confirmed_status = trust::digest(resource.status.as_ref());
+        Self { confirmed_status, written_version: local.written_version }
+    }
+}
+
+impl From<IdleState> for LocalState {
+    fn from(idle: IdleState) -> Self {
+        let IdleState { confirmed_status, written_version } = idle;
+        let confirmed_status = Some(confirmed_status);
+        Self { confirmed_status, written_version, finished_before: true, ..Self::default() }
+    }
+}
+
 /// An intent, and when this process first saw it, by its own clock: the clocks of replicas differ.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KnownIntent {

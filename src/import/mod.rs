@@ -22,12 +22,14 @@
 //! ```
 //!
 //! [`plan`](mod@plan) decides, [`phase`] says how far an import has come, [`trust`] whether a status is trusted,
-//! [`poll_schedule`] when to poll, [`timing`] when to try again, and [`local_state`] what the process remembers. `submit` is the protocol
-//! above, `adopt` finds existing jobs, `ownership` says whose they are, `poll` follows a running job, and `outcome`
+//! [`poll_schedule`] when to poll, [`timing`] when to try again, [`idle`] whether there is nothing to do, and
+//! [`local_state`] what the process remembers. `submit` is the protocol above, `adopt` finds existing jobs, `ownership` says
+//! whose they are, `poll` follows a running job, and `outcome`
 //! builds the status and its messages.
 
 pub mod admission;
 mod adopt;
+pub mod idle;
 pub mod local_state;
 mod outcome;
 mod ownership;
@@ -43,7 +45,8 @@ pub mod timing;
 pub mod trust;
 
 pub use admission::{Admission, CooldownCause, Key};
-pub use local_state::{LocalState, UserInputs};
+pub use idle::is_idle;
+pub use local_state::{IdleState, LocalState, UserInputs};
 pub use outcome::{JOB_RUNNING, POLL_FAILED};
 pub use phase::Phase;
 pub use plan::{AfterWrite, Effect, Next, Observations, ObservedJob, Outcome, Requeue, plan};

@@ -66,6 +66,9 @@ pub enum Effect {
         /// What follows the write.
         then: AfterWrite,
     },
+    /// Apply the status as it is recorded, with the resource version that was read, so that `managedFields` names the
+    /// operator as the manager of its values. It may fail.
+    ApplyStatus,
     /// Call CreateDatasetImportJob for an attempt, once.
     CreateJob {
         /// The attempt, from 1.

@@ -2,9 +2,10 @@
 //!
 //! A status decides whether an import is submitted, so a status that somebody else wrote must not. A status that this
 //! process wrote, or compared with the service, is recognised by its digest. Any other status is trusted only if
-//! `managedFields` names this operator as the sole owner of the fields that it manages, and either this process knows no
-//! digest yet, because an earlier process wrote the status, or the status claims nothing about a job. A status that is
-//! not trusted is verified against the service before anything in it is used.
+//! `managedFields` names this operator as a manager of all its fields, and either this process knows no digest yet, because
+//! an earlier process wrote the status, or the status claims nothing about a job. A status that is not trusted is verified
+//! against the service before anything in it is used. If it is final, the operator then applies it under its own name, so
+//! that no later process verifies it again.
 //!
 //! ```
 //! use personalize_operator::api::DatasetImportJob;
@@ -20,11 +21,11 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 
-use crate::api::conditions::{self, OWN, Reason};
+use crate::api::conditions::{self, Reason};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::ResourceExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// The field manager of everything that the operator writes.
@@ -49,7 +50,7 @@ impl Trust {
         let is_confirmed = digest == confirmed || digest == attempted;
         // Without a claim the service is asked anyway. So two leaders for a moment don't verify each other's intents.
         let may_be_new = || confirmed.is_none() || !status.is_some_and(claims_job);
-        if is_confirmed || is_owned(resource) && may_be_new() { Self::Trusted } else { Self::Untrusted }
+        if is_confirmed || is_managed(resource) && may_be_new() { Self::Trusted } else { Self::Untrusted }
     }
 
     /// Whether it is [`Trust::Trusted`].
@@ -68,18 +69,40 @@ pub(crate) fn digest(status: Option<&DatasetImportJobStatus>) -> u64 {
 }
 
 /// The status without the conditions of other controllers.
-fn own_part(status: Option<&DatasetImportJobStatus>) -> Option<DatasetImportJobStatus> {
+pub(crate) fn own_part(status: Option<&DatasetImportJobStatus>) -> Option<DatasetImportJobStatus> {
     let mut status = status?.clone();
     status.conditions.retain(conditions::is_own);
     Some(status)
 }
 
-/// Whether `managedFields` names the operator as the sole owner. A non-empty status without such an entry is not owned.
-fn is_owned(resource: &DatasetImportJob) -> bool {
-    let mut owners = resource.managed_fields().iter().filter(|entry| owns_our_fields(entry)).peekable();
-    let has_owner = owners.peek().is_some();
-    let is_empty = own_part(resource.status.as_ref()).is_none_or(|status| status == crd_default());
-    (is_empty || has_owner) && owners.all(|entry| entry.manager.as_deref() == Some(MANAGER))
+/// Whether `managedFields` names the operator as a manager of every value in its part of the status. A client that changes a
+/// value becomes its only manager, so these are the operator's values, even if others have written the same ones.
+pub(crate) fn is_managed(resource: &DatasetImportJob) -> bool {
+    let Some(status) = own_part(resource.status.as_ref()).filter(|status| *status != crd_default()) else {
+        return true;
+    };
+    let is_own = |entry: &&ManagedFieldsEntry| {
+        entry.manager.as_deref() == Some(MANAGER) && entry.subresource.as_deref() == Some("status")
+    };
+    let entries: Vec<_> = resource.managed_fields().iter().filter(is_own).collect();
+    let fields: Vec<_> = entries.iter().filter_map(|entry| entry.fields_v1.as_ref()?.0.get("f:status")).collect();
+    let is_compact = entries.iter().any(|entry| entry.fields_v1.is_none());
+    is_compact || serde_json::to_value(status).is_ok_and(|status| cover(&fields, &status))
+}
+
+/// Whether these sets of fields together cover a value of the status.
+fn cover(fields: &[&Value], value: &Value) -> bool {
+    let covers = |key: &str, value: &Value| {
+        cover(&fields.iter().filter_map(|fields| fields.get(key)).collect::<Vec<_>>(), value)
+    };
+    match value {
+        Value::Object(values) => values.iter().all(|(key, value)| covers(&format!("f:{key}"), value)),
+        // Only the conditions are a list.
+        Value::Array(values) => {
+            values.iter().all(|value| covers(&format!("k:{}", json!({ "type": value["type"] })), value))
+        }
+        _ => !fields.is_empty(),
+    }
 }
 
 /// Whether the status says that the service accepted a job, that a user asked for an attempt, or that the import is not
@@ -90,40 +113,19 @@ fn claims_job(status: &DatasetImportJobStatus) -> bool {
     has_job || has_request || Reason::of(status) == Some(Reason::Superseded)
 }
 
-/// Reduces `managedFields` to what trust in the status depends on: who manages the fields of the operator.
-pub fn compact_managed_fields(managed_fields: &mut Vec<ManagedFieldsEntry>) {
-    managed_fields.retain(owns_our_fields);
-    for entry in managed_fields.iter_mut() {
-        let ManagedFieldsEntry { manager, subresource, .. } = std::mem::take(entry);
-        *entry = ManagedFieldsEntry { manager, subresource, ..ManagedFieldsEntry::default() };
-    }
-    managed_fields.dedup();
-    managed_fields.shrink_to_fit();
+/// Reduces `managedFields` to what trust in the status depends on: whether the operator manages its part.
+pub fn compact_managed_fields(resource: &mut DatasetImportJob) {
+    let entry = ManagedFieldsEntry {
+        manager: Some(MANAGER.into()),
+        subresource: Some("status".into()),
+        ..ManagedFieldsEntry::default()
+    };
+    resource.metadata.managed_fields = is_managed(resource).then(|| vec![entry]);
 }
 
 /// The status that the CRD sets on a new resource.
 fn crd_default() -> DatasetImportJobStatus {
     DatasetImportJobStatus { observed_generation: Some(-1), ..DatasetImportJobStatus::default() }
-}
-
-/// Whether a manager owns a field of the status other than another controller's conditions.
-fn owns_our_fields(entry: &ManagedFieldsEntry) -> bool {
-    if entry.subresource.as_deref() != Some("status") {
-        return false;
-    }
-    let status = entry.fields_v1.as_ref().and_then(|fields| fields.0["f:status"].as_object());
-    let Some(status) = status else { return true };
-    status.iter().any(|(field, owned)| match (field.as_str(), owned.as_object()) {
-        (".", _) => false,
-        ("f:conditions", Some(owned)) => owned.keys().any(|key| key != "." && !is_foreign_condition(key)),
-        _ => true,
-    })
-}
-
-/// Whether a list key of `managedFields` (`k:{"type":"…"}`) names a condition of another controller.
-fn is_foreign_condition(key: &str) -> bool {
-    let key = key.strip_prefix("k:").and_then(|key| serde_json::from_str::<Value>(key).ok());
-    key.is_some_and(|key| key["type"].as_str().is_some_and(|type_| !OWN.contains(&type_)))
 }
 
 #[cfg(test)]
@@ -135,7 +137,6 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, FieldsV1, Time};
     use proptest::prelude::*;
     use proptest::sample::select;
-    use serde_json::json;
 
     fn written_by(manager: &str) -> DatasetImportJob {
         let mut resource = resource(spec());
@@ -160,8 +161,18 @@ mod tests {
         Trust::of(resource, None, None).is_trusted()
     }
 
+    /// The entry of a manager of these fields of the status.
+    fn entry_of(manager: &str, fields: &Value) -> ManagedFieldsEntry {
+        ManagedFieldsEntry {
+            manager: Some(manager.into()),
+            subresource: Some("status".into()),
+            fields_v1: Some(FieldsV1(json!({ "f:status": fields }))),
+            ..ManagedFieldsEntry::default()
+        }
+    }
+
     #[test]
-    fn status_is_trusted_only_if_the_operator_is_its_sole_manager() {
+    fn status_is_trusted_only_if_the_operator_manages_each_of_its_values() {
         assert!(is_trusted(&written_by(MANAGER)));
         assert!(!is_trusted(&written_by("kubectl-edit")));
         let mut wiped = written_by(MANAGER);
@@ -171,6 +182,26 @@ mod tests {
         assert!(is_trusted(&wiped), "a new resource claims nothing");
         wiped.status = None;
         assert!(is_trusted(&wiped));
+    }
+
+    #[test]
+    fn values_that_others_write_again_stay_trusted_and_those_that_they_change_do_not() {
+        let all = json!({"f:observedGeneration": {}, "f:status": {}, "f:attempts": {}});
+        let with = |entries: &[(&str, Value)]| {
+            let mut resource = written_by(MANAGER);
+            let entries = entries.iter().map(|(manager, fields)| entry_of(manager, fields));
+            resource.metadata.managed_fields = Some(entries.collect());
+            is_trusted(&resource)
+        };
+        assert!(with(&[(MANAGER, all.clone())]));
+        assert!(with(&[("before-first-apply", all.clone()), (MANAGER, all.clone())]));
+        let (some, rest) = (json!({"f:attempts": {}}), json!({"f:observedGeneration": {}, "f:status": {}}));
+        assert!(with(&[(MANAGER, some.clone()), (MANAGER, rest.clone())]), "it updated some and applied others");
+        assert!(!with(&[("kubectl-edit", some), (MANAGER, rest)]), "somebody changed a value");
+        assert!(!with(&[("kubectl-edit", all)]));
+        let mut of_spec = written_by(MANAGER);
+        of_spec.managed_fields_mut()[0].fields_v1 = Some(FieldsV1(json!({"f:spec": {}})));
+        assert!(!is_trusted(&of_spec));
     }
 
     #[test]
@@ -191,24 +222,17 @@ mod tests {
         shared.status.as_mut().unwrap().conditions.push(condition("example.org/Billed"));
         shared.metadata.managed_fields = None;
         assert!(Trust::of(&shared, confirmed, None).is_trusted(), "by the digest");
-        let with_fields = |fields: Value| {
-            let mut resource = written_by(MANAGER);
-            let mut entry = resource.managed_fields()[0].clone();
-            entry.manager = Some("billing".into());
-            entry.fields_v1 = Some(FieldsV1(json!({"f:status": fields})));
-            resource.managed_fields_mut().push(entry);
-            resource
-        };
-        let foreign_condition = json!({"f:conditions": {".": {}, "k:{\"type\":\"example.org/Billed\"}": {".": {}}}});
-        assert!(is_trusted(&with_fields(foreign_condition)), "by managedFields");
-        for fields in [
-            json!({"f:conditions": {"k:{\"type\":\"Ready\"}": {"f:status": {}}}}),
-            json!({"f:conditions": {"k:nonsense": {}}}),
-            json!({"f:attempts": {}}),
-            Value::Null,
-        ] {
-            assert!(!is_trusted(&with_fields(fields.clone())), "{fields}");
-        }
+        shared.metadata.managed_fields = Some(vec![
+            entry_of(MANAGER, &json!({"f:observedGeneration": {}, "f:status": {}, "f:attempts": {}})),
+            entry_of("billing", &json!({"f:conditions": {".": {}, "k:{\"type\":\"example.org/Billed\"}": {".": {}}}})),
+        ]);
+        assert!(is_trusted(&shared), "by managedFields");
+        shared.status.as_mut().unwrap().conditions.push(condition("Ready"));
+        assert!(!is_trusted(&shared));
+        let ready = "k:{\"type\":\"Ready\"}";
+        let leaves = json!({"f:type": {}, "f:status": {}, "f:reason": {}, "f:message": {}, "f:lastTransitionTime": {}});
+        shared.managed_fields_mut().push(entry_of(MANAGER, &json!({ "f:conditions": { ready: leaves } })));
+        assert!(is_trusted(&shared));
         let mut forged = written_by("kubectl-edit");
         forged.status.as_mut().unwrap().conditions.push(condition("Ready"));
         assert!(!Trust::of(&forged, confirmed, None).is_trusted());
@@ -220,6 +244,7 @@ mod tests {
         let fields = vec![
             json!({"f:metadata": {"f:annotations": {}}}),
             json!({"f:status": {".": {}, "f:attempts": {}}}),
+            json!({"f:status": {"f:attempts": {}, "f:status": {}, "f:observedGeneration": {}}}),
             json!({"f:status": {"f:conditions": {".": {}, billed: {}}}}),
             json!({"f:status": {"f:conditions": {"k:{\"type\":\"Ready\"}": {}, billed: {}}}}),
             json!({"f:status": {".": {}}}),
@@ -247,7 +272,7 @@ mod tests {
             }
             resource.metadata.managed_fields = Some(entries);
             let trust = Trust::of(&resource, None, None);
-            compact_managed_fields(resource.managed_fields_mut());
+            compact_managed_fields(&mut resource);
             prop_assert_eq!(Trust::of(&resource, None, None), trust);
             prop_assert!(resource.managed_fields().iter().all(|entry| entry.fields_v1.is_none()));
         }

@@ -249,6 +249,13 @@ impl Queue {
         self.entries.get(uid).is_some_and(|entry| !entry.is_deleted())
     }
 
+    /// Whether this resource exists, and the queue knows no newer version of it.
+    #[must_use]
+    pub fn is_current(&self, resource: &DatasetImportJob) -> bool {
+        let known = self.entries.get(resource.uid().unwrap_or_default().as_str()).filter(|known| !known.is_deleted());
+        known.is_some_and(|known| known.resource_version <= resource_version(resource))
+    }
+
     /// Starts a new listing, in which resource versions may be lower (a restored etcd). Returns the known resources, of
     /// which those that are not listed are deleted.
     pub fn relist(&mut self, namespace: Option<&str>) -> HashSet<Uid> {
@@ -379,6 +386,14 @@ impl Queue {
         let Some((own, created)) = own.and_then(|own| Some((own, own.job_created?))) else { return Vec::new() };
         let current = self.dataset(own.dataset()).into_iter().flat_map(DatasetQueue::current);
         let replaced = self.entries_at(current).filter(|entry| entry.job_created.is_some_and(|other| other < created));
+        replaced.map(|entry| entry.place.key.clone()).collect()
+    }
+
+    /// The resources whose status still says that the dataset holds their data, although a newer import has replaced it.
+    #[must_use]
+    pub fn replaced(&self) -> Vec<Key> {
+        let current = self.pools.values().flat_map(Pool::datasets).flat_map(DatasetQueue::current);
+        let replaced = self.entries_at(current).filter(|entry| self.newer_import(&entry.place.uid).is_some());
         replaced.map(|entry| entry.place.key.clone()).collect()
     }
 

@@ -39,6 +39,7 @@ use crate::api::{DatasetImportJob, DatasetImportJobStatus, Tag};
 use crate::import::poll_schedule::durations;
 use crate::import::request::requested_at;
 use crate::import::timing::{after, since, spread};
+use crate::import::trust::{is_managed, own_part};
 use crate::import::{
     Admission, AfterWrite, Effect, ImportRequest, Key, LocalState, Next, Observations, ObservedJob, Outcome, Requeue,
     Severity, Timing, UserInputs, plan,
@@ -46,7 +47,8 @@ use crate::import::{
 use crate::personalize::{DataDeletion, Dataset, ErrorKind, JobSummary, ServiceError};
 use crate::queue::Queue;
 use jiff::Timestamp;
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// After this many errors in a row, other resources no longer wait for this one.
@@ -94,6 +96,8 @@ pub enum Observation {
         /// What follows the write.
         then: AfterWrite,
     },
+    /// The status is applied; `None` if that failed.
+    StatusApplied(Option<Box<DatasetImportJob>>),
     /// The status is not written: the resource was changed or deleted after it was read.
     Conflict,
     /// The answer of CreateDatasetImportJob.
@@ -134,6 +138,8 @@ pub struct Reconciliation {
     conflicts: u32,
     /// The outcome whose status is written.
     written_outcome: Option<Outcome>,
+    /// The status was applied, or that failed.
+    applied: bool,
 }
 
 /// How a reconciliation could not finish.
@@ -156,6 +162,7 @@ impl Reconciliation {
             observations: Observations::default(),
             conflicts: 0,
             written_outcome: None,
+            applied: false,
         }
     }
 
@@ -216,6 +223,17 @@ impl Reconciliation {
         resource
     }
 
+    /// The operator's part of the recorded status, to apply to this version of the resource.
+    #[must_use]
+    pub fn status_to_apply(&self) -> Value {
+        json!({
+            "apiVersion": DatasetImportJob::api_version(&()),
+            "kind": DatasetImportJob::kind(&()),
+            "metadata": { "name": self.resource.name_any(), "resourceVersion": self.resource.resource_version() },
+            "status": own_part(self.resource.status.as_ref()),
+        })
+    }
+
     /// What comes next. An outcome with a status first becomes an effect that writes it, so an outcome that is returned
     /// here is ready for [`Self::finish`].
     #[must_use]
@@ -224,7 +242,7 @@ impl Reconciliation {
             return Next::Perform(Effect::ReadResource);
         }
         if let Some(outcome) = &self.written_outcome {
-            return Next::Finish(outcome.clone());
+            return self.finish_applied(outcome.clone());
         }
         let trust = self.local.trust(&self.resource);
         match plan(&self.resource, trust, &self.observations, &self.local, now, timing) {
@@ -232,10 +250,20 @@ impl Reconciliation {
                 Some(status) => {
                     Next::Perform(Effect::WriteStatus { status, then: AfterWrite::Finish(Box::new(outcome)) })
                 }
-                None => Next::Finish(outcome),
+                None => self.finish_applied(outcome),
             },
             next => next,
         }
+    }
+
+    /// Finishes, and before that applies a final status that the service has confirmed and that the operator does not
+    /// manage: otherwise each later process would verify it again.
+    fn finish_applied(&self, outcome: Outcome) -> Next {
+        let is_final = outcome.confirmed && outcome.requeue == Requeue::AwaitChange;
+        if is_final && !self.applied && !is_managed(&self.resource) {
+            return Next::Perform(Effect::ApplyStatus);
+        }
+        Next::Finish(outcome)
     }
 
     /// Remembers what an effect is about to change. Call it before the effect is performed.
@@ -273,6 +301,13 @@ impl Reconciliation {
                 observed.requested_at.insert(job_name, tags.map(|tags| requested_at(&tags)));
             }
             Observation::StatusWritten { resource, then } => self.status_written(*resource, then, queue),
+            Observation::StatusApplied(resource) => {
+                self.applied = true;
+                if let Some(resource) = resource {
+                    self.local.written_version = crate::api::resource_version(&resource);
+                    self.resource = *resource;
+                }
+            }
             Observation::Conflict => self.restart()?,
             Observation::Created { attempt, answer } => {
                 if answer.is_ok()

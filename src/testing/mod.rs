@@ -75,6 +75,15 @@ pub fn set_status_manager(resource: &mut DatasetImportJob, manager: &str) {
     }]);
 }
 
+/// A status that is applied, as the API server answers it.
+#[must_use]
+pub fn status_applied(reconciliation: &Reconciliation) -> Observation {
+    let mut resource = reconciliation.resource().clone();
+    resource.metadata.resource_version = Some(resource_version(&resource).saturating_add(1).to_string());
+    set_status_manager(&mut resource, MANAGER);
+    Observation::StatusApplied(Some(Box::new(resource)))
+}
+
 /// A status write that succeeds, as the API server answers it.
 #[must_use]
 pub fn status_written(

@@ -73,7 +73,7 @@ annotations:
   verbs: [get, list, watch]
 - apiGroups: [personalize-operator.io]
   resources: [datasetimportjobs/status]
-  verbs: [update]
+  verbs: [update, patch]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]

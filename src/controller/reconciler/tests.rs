@@ -136,6 +136,7 @@ fn context(service: Arc<Service>, lease: LeaseHold) -> (Context<Arc<Service>>, A
         readiness,
         metrics: Arc::new(Metrics::default()),
         events: EventPublisher::new(client, reporter),
+        wake: Box::new(|_| ()),
         enqueue: Box::new(|_| {}),
         retry_after: RetryAfter::default(),
         workers: Workers::new(1),

@@ -4,13 +4,17 @@ use super::scenario::Scenario;
 use super::schema::violations;
 use crate::api::conditions::{self, Reason};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus, suspended_by};
-use crate::import::{AfterWrite, Effect, ImportRequest, Next, Trust, plan};
+use crate::import::{
+    AfterWrite, Effect, IdleState, ImportRequest, Key, LocalState, MANAGER, Next, Requeue, Trust, is_idle, plan,
+};
 use crate::personalize::{ACTIVE, Dataset, ErrorKind, ServiceError};
+use crate::queue::Queue;
+use crate::reconciliation::{Observation, Reconciliation};
 use crate::redact::MAX_CHARS;
 use crate::testing::strategies::{
     SECRET, dataset, job, moment, resource, result, service_error, situation, summaries, tags, text,
 };
-use crate::testing::timing;
+use crate::testing::{set_status_manager, timing};
 use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
@@ -93,6 +97,35 @@ proptest! {
                 check_written(&resource, &before, after)?;
             },
             Next::Perform(_) | Next::TryAdmit | Next::FindNewerImport => {}
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn resource_at_rest_needs_neither_a_call_nor_a_write(
+        (mut resource, _, local) in situation(),
+        owned: bool,
+        replaced: bool,
+        (now, later) in (moment(), moment()),
+    ) {
+        if owned {
+            set_status_manager(&mut resource, MANAGER);
+        }
+        let newer = replaced.then(|| Key { namespace: "shop".into(), name: "newer".into() });
+        let idle = |local: &LocalState, now| {
+            is_idle(&resource, local.trust(&resource), newer.clone(), local, now, &timing())
+        };
+        if idle(&local, now) {
+            let left = LocalState::from(IdleState::new(&resource, &local));
+            prop_assert!(idle(&left, later), "at any time, whatever the process forgets");
+            let mut reconciliation = Reconciliation::new(resource.clone(), local);
+            if reconciliation.next(now, &timing()) == Next::FindNewerImport {
+                let mut queue = Queue::new(5, timing());
+                reconciliation.apply(Observation::NewerImport(newer.clone()), now, &mut queue).unwrap();
+            }
+            let Next::Finish(outcome) = reconciliation.next(now, &timing()) else { panic!("an effect") };
+            prop_assert_eq!((outcome.status, outcome.requeue), (None, Requeue::AwaitChange));
         }
     }
 }

@@ -242,6 +242,13 @@ impl ScenarioExecutor<'_> {
                 }
                 written
             }
+            Effect::ApplyStatus => {
+                let applied = testing::status_applied(reconciliation);
+                if let Observation::StatusApplied(Some(resource)) = &applied {
+                    scenario.resource = (**resource).clone();
+                }
+                applied
+            }
             Effect::CreateJob { attempt } => {
                 let intent = reconciliation.observations().intent;
                 assert_eq!(intent, Some(attempt), "no create without an intent of this reconciliation");

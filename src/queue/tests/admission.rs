@@ -94,6 +94,8 @@ fn newer_full_import_into_the_dataset_replaces_the_data_of_older_ones() {
     assert_eq!((newer("r003"), newer("r005")), (None, None));
     let replaced = |uid: &str| queue.replaced_by(uid).into_iter().map(|key| key.name).collect::<Vec<_>>();
     assert_eq!((replaced("r003"), replaced("r004")), (vec!["r002".to_owned()], vec![]), "only what is not known yet");
+    let all: Vec<String> = queue.replaced().into_iter().map(|key| key.name).collect();
+    assert_eq!(all, ["r002"]);
 }
 
 #[test]

@@ -194,6 +194,9 @@ proptest! {
                 let replaced: Vec<String> = queue.replaced_by(&entry.place.uid).into_iter().map(|key| key.name).collect();
                 prop_assert_eq!(replaced, scan.replaced_by(entry));
             }
+            let replaced: BTreeSet<String> = queue.replaced().into_iter().map(|key| key.name).collect();
+            let expected = queue.entries.values().flat_map(|newer| scan.replaced_by(newer));
+            prop_assert_eq!(replaced, expected.collect());
         }
         let uids: Vec<Uid> = queue.entries.keys().cloned().collect();
         uids.iter().for_each(|uid| drop(queue.remove(uid)));

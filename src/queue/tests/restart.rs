@@ -27,6 +27,16 @@ fn stale_watch_event_releases_nothing() {
 }
 
 #[test]
+fn copy_of_an_older_version_or_of_a_deleted_resource_is_not_current() {
+    let (older, known) = (resource(1, "a"), with_intent(resource(1, "a")));
+    let mut queue = queue(std::slice::from_ref(&known));
+    assert!(queue.is_current(&known) && !queue.is_current(&older));
+    assert!(!queue.is_current(&resource(2, "a")), "it was never listed");
+    queue.forget("r001", at(1000));
+    assert!(!queue.is_current(&known));
+}
+
+#[test]
 fn untrusted_copy_of_a_known_version_is_ignored_until_a_relist() {
     let succeeded = submitted(resource(1, "a"), Some(ACTIVE));
     let mut queue = queue(&[succeeded.clone(), resource(2, "a")]);

@@ -9,6 +9,7 @@ mod crd;
 mod data_age;
 mod data_deletions;
 mod host;
+mod idle;
 mod kubernetes;
 mod leadership;
 mod limits;

@@ -36,7 +36,7 @@ const FLAGS: [&str; 8] = [
 ];
 
 /// Creates resources concurrently through the API, with this annotation, and with a status if the function returns one.
-fn create(
+pub(super) fn create(
     env: &TestEnv,
     count: usize,
     annotation: &str,
@@ -61,7 +61,7 @@ fn create(
     block_on(futures::stream::iter(0..count).map(one).buffer_unordered(24).try_collect::<()>()).unwrap();
 }
 
-fn succeeded(resource: &DatasetImportJob) -> Option<DatasetImportJobStatus> {
+pub(super) fn succeeded(resource: &DatasetImportJob) -> Option<DatasetImportJobStatus> {
     let now = jiff::Timestamp::from_second(1_790_000_000).unwrap();
     let request = ImportRequest::new(&resource.namespace()?, &resource.name_any(), &resource.spec).unwrap();
     let mut status = DatasetImportJobStatus {

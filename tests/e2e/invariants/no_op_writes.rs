@@ -1,4 +1,4 @@
-//! E: every write of the operator changes a status, and nothing else.
+//! E: every write of the operator changes a status, and nothing else, or applies one as it is, to become its manager.
 
 use super::{History, operator_writes, text, written_resource};
 use serde_json::Value;
@@ -9,23 +9,33 @@ pub(super) fn check(history: &History<'_>, violations: &mut Vec<String>) {
     no_unchanged_statuses(history.writes, violations);
 }
 
-/// Whether a write replaces a status and names the field manager.
-fn is_status_update(write: &Value) -> bool {
+/// Whether a write is of a status and names the field manager.
+fn is_status_write(write: &Value, verb: &str) -> bool {
     let query = text(write, "requestURI").split_once('?').map(|(_, query)| query).unwrap_or_default();
-    write["verb"] == "update"
+    write["verb"] == verb
         && write["objectRef"]["subresource"] == "status"
         && query.split('&').any(|parameter| parameter == "fieldManager=personalize-operator")
 }
 
+/// Whether a write replaces a status.
+fn is_status_update(write: &Value) -> bool {
+    is_status_write(write, "update")
+}
+
+/// Whether a write applies a status with the version that was read.
+fn is_status_apply(write: &Value) -> bool {
+    is_status_write(write, "patch") && write["requestObject"]["metadata"]["resourceVersion"].is_string()
+}
+
 /// The operator sets no label, annotation or finalizer, changes no spec, and deletes nothing.
 fn statuses_only(writes: &[Value], violations: &mut Vec<String>) {
-    for write in operator_writes(writes).filter(|write| !is_status_update(write)) {
+    for write in operator_writes(writes).filter(|write| !is_status_update(write) && !is_status_apply(write)) {
         let (verb, uri) = (text(write, "verb"), text(write, "requestURI"));
         violations.push(format!("E: the operator wrote something other than a status: {verb} {uri}"));
     }
 }
 
-/// A write changes more than the time of a transition.
+/// An update changes more than the time of a transition, and an apply nothing.
 fn no_unchanged_statuses(writes: &[Value], violations: &mut Vec<String>) {
     let mut last: HashMap<&str, (u64, Value)> = HashMap::new();
     for write in writes {
@@ -45,8 +55,17 @@ fn no_unchanged_statuses(writes: &[Value], violations: &mut Vec<String>) {
         // effect although its response was an error.
         let read = parsed(&write["requestObject"]);
         let known = |before: u64| before <= version && read.is_none_or(|read| read == before);
-        if before.is_some_and(|(before, written)| by_operator && known(before) && written == status) {
-            violations.push(format!("E: the status of {} was written without a change", resource["metadata"]["name"]));
+        let unchanged =
+            before.filter(|(before, _)| by_operator && known(*before)).map(|(_, written)| written == status);
+        let name = &resource["metadata"]["name"];
+        match unchanged {
+            Some(true) if is_status_update(write) => {
+                violations.push(format!("E: the status of {name} was written without a change"));
+            }
+            Some(false) if is_status_apply(write) => {
+                violations.push(format!("E: the status of {name} was changed by an apply"))
+            }
+            _ => {}
         }
     }
 }
@@ -100,6 +119,24 @@ mod tests {
         let mut wiped = write("a", &json!({}));
         wiped["userAgent"] = json!("kubectl/v1");
         assert_holds(&check_logs(&[], &[at("1", "x"), wiped, at("3", "x")]));
+    }
+
+    #[test]
+    fn apply_that_changes_the_status_or_ignores_the_version_violates_e() {
+        let version = |mut write: Value, version: &str| {
+            write["responseObject"]["metadata"]["resourceVersion"] = version.into();
+            write
+        };
+        let mut apply = write("a", &intent("a-1", 1));
+        apply["verb"] = json!("patch");
+        assert_violates("E", &check_logs(&[], std::slice::from_ref(&apply)));
+        apply["requestObject"] = json!({"metadata": {"resourceVersion": "1"}});
+        let apply = version(apply, "2");
+        assert_holds(&check_logs(&[], &[version(write("a", &intent("a-1", 1)), "1"), apply.clone()]));
+        let mut other = version(write("a", &intent("a-1", 1)), "1");
+        other["responseObject"]["status"]["submission"]["attempt"] = json!(2);
+        other["userAgent"] = json!("kubectl/v1");
+        assert_violates("E", &check_logs(&[], &[other, apply]));
     }
 
     #[test]

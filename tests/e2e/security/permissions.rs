@@ -1,6 +1,6 @@
 //! The chart grants the permissions that the operator uses, and no others.
 
-use crate::env::TestEnv;
+use crate::env::{TestEnv, eventually};
 use crate::helm;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -78,8 +78,12 @@ fn chart_grants_exactly_the_permissions_that_the_operator_uses() {
     env.import("nightly", "d0", few);
     env.wait_for_reason("nightly", "ImportFailed");
     assert!(operator.stop());
-    // A second start, with everything in place.
+    // A second start, with everything in place and a status that an editor has touched.
+    env.patch("nightly", &json!({"metadata": {"managedFields": [{}]}}));
     let operator = start();
+    eventually("the operator manages it again", || {
+        (!env.get("nightly")?.metadata.managed_fields.unwrap_or_default().is_empty()).then_some(())
+    });
     env.import("second", "d1", json!({}));
     env.wait_for_reason("second", "ImportSucceeded");
     assert!(operator.stop());

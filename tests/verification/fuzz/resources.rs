@@ -10,7 +10,7 @@ use personalize_operator::import::{Effect, LocalState, Trust};
 use personalize_operator::personalize::{ErrorKind, ServiceError};
 use personalize_operator::queue::Queue;
 use personalize_operator::reconciliation::{Executor, Observation, Reconciliation, drive};
-use personalize_operator::testing::{active_dataset, status_written};
+use personalize_operator::testing::{active_dataset, status_applied, status_written};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::Mutex;
@@ -79,6 +79,7 @@ impl Executor for EmptyService {
             Effect::ListDataDeletions => Observation::DataDeletions(Ok(Vec::new())),
             Effect::ListTags { job_name } => Observation::Tags { job_name, tags: Err(not_found()) },
             Effect::WriteStatus { status, then } => status_written(reconciliation, *status, then),
+            Effect::ApplyStatus => status_applied(reconciliation),
             Effect::CreateJob { attempt } => Observation::Created { attempt, answer: Ok(()) },
         })
     }

@@ -17,7 +17,7 @@ use personalize_operator::import::{Effect, ImportRequest, LocalState, ObservedJo
 use personalize_operator::personalize::{Caller, Personalize, Priority};
 use personalize_operator::queue::Queue;
 use personalize_operator::reconciliation::{Executor, Observation, Reconciliation, drive};
-use personalize_operator::testing::{status_written, strategies::SECRET};
+use personalize_operator::testing::{status_applied, status_written, strategies::SECRET};
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::convert::Infallible;
@@ -204,6 +204,7 @@ impl Executor for SdkService<'_> {
                 Observation::Tags { job_name, tags }
             }
             Effect::WriteStatus { status, then } => status_written(reconciliation, *status, then),
+            Effect::ApplyStatus => status_applied(reconciliation),
             Effect::CreateJob { attempt } => {
                 let answer = match service.permit_create(caller, dataset).await {
                     Ok(permit) => service.create_dataset_import_job(permit, &request.create_input(attempt)).await,

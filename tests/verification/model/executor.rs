@@ -256,6 +256,11 @@ impl ProtocolModel {
                 Observation::Tags { job_name, tags }
             }
             Effect::WriteStatus { .. } => self.write_status(state, o, r, effect)?,
+            Effect::ApplyStatus => {
+                let resource = state.operators[o].active[r].as_ref()?.reconciliation.resource().clone();
+                let applied = self.replace_status(state, r, &resource);
+                Observation::StatusApplied(applied.map(|applied| Box::new(applied.resource().clone())))
+            }
             Effect::CreateJob { .. } => return None,
         })
     }
