@@ -392,7 +392,7 @@ impl Queue {
     /// The resources whose status still says that the dataset holds their data, although a newer import has replaced it.
     #[must_use]
     pub fn replaced(&self) -> Vec<Key> {
-        let current = self.pools.values().flat_map(Pool::datasets).flat_map(DatasetQueue::current);
+        let current = self.pools.values().flat_map(Pool::datasets).flat_map(|(_, dataset)| dataset.current());
         let replaced = self.entries_at(current).filter(|entry| self.newer_import(&entry.place.uid).is_some());
         replaced.map(|entry| entry.place.key.clone()).collect()
     }

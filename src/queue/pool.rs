@@ -104,10 +104,6 @@ impl Pool {
         self.datasets.get(dataset)
     }
 
-    pub(super) fn datasets(&self) -> impl Iterator<Item = &DatasetQueue> {
-        self.datasets.values()
-    }
-
     /// Replaces the entry of a resource.
     pub(super) fn replace(&mut self, shares: &Shares, before: Option<&Entry>, after: Option<&Entry>) {
         for (entry, is_member) in before.map(|entry| (entry, false)).into_iter().chain(after.map(|entry| (entry, true)))
