@@ -68,7 +68,7 @@ impl SessionClient {
 #[derive(Debug)]
 pub(super) struct Clients {
     limits: RateLimits,
-    limiters: Recent<AccountRegion, Arc<RateLimiter>>,
+    limiters: Recent<AccountRegion, RateLimiter>,
     sessions: Recent<SessionKey, SessionClient>,
 }
 
@@ -101,7 +101,7 @@ impl Aws {
         };
         let key = (at.clone(), config.session(at, caller).map_err(denied)?);
         let session = self.clients.sessions.get(&key, || SessionClient::new(key.clone()));
-        let limiter = self.clients.limiters.get(at, || Arc::new(RateLimiter::new(self.clients.limits.clone())));
+        let limiter = self.clients.limiters.get(at, || RateLimiter::new(self.clients.limits.clone()));
         let permit = limiter.acquire(&session.gate, priority).await?;
         Ok(SessionPermit { permit, session, config })
     }
@@ -158,20 +158,22 @@ impl Aws {
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
         let ((at, session), mapped) = (&session.key, service_error(error));
+        let refused = |code, message| {
+            ServiceError::unanswered(ErrorKind::Credentials, code, &self.with_refusal(&at.account, message))
+        };
         match (&session.role, mapped.kind) {
             (Some(role), ErrorKind::Credentials) if mapped.code == NO_CREDENTIALS => {
-                let code = sts_code(error);
-                let message =
-                    format!("the role {} for {at} can't be assumed ({code}{})", role.arn, trust_advice(code, role));
-                ServiceError::unanswered(ErrorKind::Credentials, ROLE_NOT_ASSUMED, &self.with_refusal(at, message))
+                let (code, arn) = (sts_code(error), &role.arn);
+                let advice = trust_advice(code, role);
+                refused(ROLE_NOT_ASSUMED, format!("the role {arn} for {at} can't be assumed ({code}{advice})"))
             }
             (Some(role), ErrorKind::Credentials) => {
-                let message = format!("the session of the role {} for {at} is refused ({})", role.arn, mapped.code);
-                ServiceError::unanswered(ErrorKind::Credentials, SESSION_REFUSED, &self.with_refusal(at, message))
+                let (code, arn) = (&mapped.code, &role.arn);
+                refused(SESSION_REFUSED, format!("the session of the role {arn} for {at} is refused ({code})"))
             }
             (Some(role), ErrorKind::AccessDenied) => {
                 let message = format!("{} (called with the role {} for {at})", mapped.message, role.arn);
-                ServiceError { message: self.with_refusal(at, message), ..mapped }
+                ServiceError { message: self.with_refusal(&at.account, message), ..mapped }
             }
             (None, ErrorKind::AccessDenied)
                 if self.own_account.get() != Some(&at.account) && may_lack_role(&at.account, &mapped.message) =>
@@ -192,11 +194,12 @@ impl Aws {
         };
         let message =
             format!("no role is configured for account {account}; if it is not the operator's own, add one {place}");
-        self.accounts.refusal(account).map_or(message.clone(), |refusal| format!("{message}; {refusal}"))
+        self.with_refusal(account, message)
     }
 
-    fn with_refusal(&self, at: &AccountRegion, message: String) -> String {
-        match self.accounts.refusal(&at.account) {
+    /// The message, and that the current content of the ConfigMap is not active.
+    fn with_refusal(&self, account: &str, message: String) -> String {
+        match self.accounts.refusal(account) {
             Some(refusal) => format!("{message}; {refusal}"),
             None => message,
         }

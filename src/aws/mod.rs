@@ -129,8 +129,9 @@ impl Aws {
         E: ProvideErrorMetadata + std::error::Error + 'static,
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     {
-        let response = match self.client(&session).await {
-            Ok(client) => send(client).await.map_err(|e| self.error(&session, &e)),
+        // On the heap: the futures of the SDK are large, and each future around them would be as large.
+        let response = match Box::pin(self.client(&session)).await {
+            Ok(client) => Box::pin(send(client)).await.map_err(|e| self.error(&session, &e)),
             Err(error) => Err(error),
         };
         if response.as_ref().is_err_and(|error| error.kind == ErrorKind::Credentials) {

@@ -59,10 +59,9 @@ pub(super) async fn watch(
 }
 
 fn parse(config_map: &ConfigMap) -> Result<AccountsConfig, InvalidAccounts> {
-    let data = config_map.data.iter().flatten();
-    let unknown: Vec<String> = data
-        .map(|(key, _)| key)
-        .chain(config_map.binary_data.iter().flatten().map(|(key, _)| key))
+    let (text, binary) = (config_map.data.iter().flatten(), config_map.binary_data.iter().flatten());
+    let keys = text.map(|(key, _)| key).chain(binary.map(|(key, _)| key));
+    let unknown: Vec<String> = keys
         .filter(|key| *key != ACCOUNTS_KEY)
         .map(|key| format!("unknown key {key}, expected only {ACCOUNTS_KEY}"))
         .collect();
