@@ -47,7 +47,7 @@ use tokio::sync::watch::{Receiver, channel};
 use tokio::time::sleep;
 use tracing::warn;
 
-/// How many seconds pass between two looks for the last successful import into each dataset: there may be many imports.
+/// How many seconds pass between two reads of the last successful import into each dataset: there may be many imports.
 const DATA_AGE_INTERVAL: u64 = 5;
 
 /// A resource that may not deserialize: one bad object must not stop the watch for the others.
