@@ -8,12 +8,17 @@ use kube::CustomResourceExt;
 use serde_json::json;
 use std::collections::BTreeMap;
 
+/// The start of a rule that an unchanged value passes.
+pub(crate) const UNCHANGED: &str = "oldSelf.hasValue() && oldSelf.value() == self || ";
+
 /// The CustomResourceDefinition of `DatasetImportJob`.
 ///
-/// Three things go beyond what the types say: `status` has a default, so that a resource which the
+/// Four things go beyond what the types say: `status` has a default, so that a resource which the
 /// operator has not seen yet counts as in progress for kstatus (Helm, Flux, Argo CD); optional
-/// fields can't be null, so that there is one way to leave a field out; and each paragraph is one
-/// line, so that `kubectl explain` wraps it to the width of the terminal.
+/// fields can't be null, so that there is one way to leave a field out; each paragraph is one
+/// line, so that `kubectl explain` wraps it to the width of the terminal; and the rules accept
+/// unchanged values, so that a resource which an older CRD accepted gets its status. From
+/// Kubernetes 1.33 on the API server sees to that itself.
 #[must_use]
 pub fn crd() -> CustomResourceDefinition {
     let mut crd = DatasetImportJob::crd();
@@ -23,6 +28,7 @@ pub fn crd() -> CustomResourceDefinition {
         };
         forbid_null(root);
         join_lines(root);
+        accept_unchanged(root);
         if let Some(status) = root.properties.as_mut().and_then(|p| p.get_mut("status")) {
             status.default = Some(JSON(json!({ "observedGeneration": -1 })));
         }
@@ -44,6 +50,18 @@ fn join_lines(schema: &mut JSONSchemaProps) {
     schema.properties.iter_mut().flat_map(BTreeMap::values_mut).for_each(join_lines);
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
         join_lines(items);
+    }
+}
+
+fn accept_unchanged(schema: &mut JSONSchemaProps) {
+    let rules = schema.x_kubernetes_validations.iter_mut().flatten();
+    for rule in rules.filter(|rule| !rule.rule.contains("oldSelf")) {
+        rule.rule.insert_str(0, UNCHANGED);
+        rule.optional_old_self = Some(true);
+    }
+    schema.properties.iter_mut().flat_map(BTreeMap::values_mut).for_each(accept_unchanged);
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        accept_unchanged(items);
     }
 }
 

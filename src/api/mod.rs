@@ -11,6 +11,8 @@ pub use annotations::{
     ADOPT, ANNOTATIONS, MAX_DATA_AGE, RECONCILE_REQUESTED_AT, RETRY_REQUESTED_AT, SUSPEND, suspended_by,
 };
 pub(crate) use annotations::{max_data_age, truncate};
+#[cfg(test)]
+pub(crate) use crd::UNCHANGED;
 pub use crd::crd;
 pub use metadata::{created_at, resource_version};
 pub use spec::{DataSource, DatasetImportJob, DatasetImportJobSpec, ImportMode, Tag};
