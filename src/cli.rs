@@ -1,11 +1,13 @@
 //! The command line: flags, their environment variables `PERSONALIZE_OPERATOR_…`, and the settings made from them.
 
 use crate::accounts::Accounts;
+use crate::api::{ImportMode, Preflight};
 use crate::aws::{AwsOptions, RateLimits};
 use crate::controller::Options;
 use crate::controller::leader_election::LeaderElectionOptions;
 use crate::controller::namespace_policy::DefaultPolicy;
 use crate::import::timing::Timing;
+use crate::preflight::{DatasetType, Domain};
 use crate::queue::QueueOrder;
 pub use crate::telemetry::logging::LogFormat;
 use clap::builder::{NonEmptyStringValueParser, PossibleValue};
@@ -40,6 +42,78 @@ pub enum Command {
     Crd,
     /// Check that a running operator is ready; exits with 0 if it is.
     Probe(ProbeArgs),
+    /// Check the data of an import; exits with 0 if no documented rule is broken, 1 if one is, and 2 if the data can't be
+    /// checked.
+    Check(CheckArgs),
+}
+
+/// Flags of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// A CSV file, a directory of CSV files, or a location in S3 such as s3://bucket/folder/.
+    #[arg(value_name = "FILE|DIR|s3://…")]
+    pub location: String,
+
+    /// The schema of the dataset: a file with its Avro JSON, the ARN of the schema, or the ARN of the dataset.
+    #[arg(long, value_name = "FILE|ARN")]
+    pub schema: String,
+
+    /// The type of the dataset [default: as the schema says].
+    #[arg(long = "type")]
+    pub dataset_type: Option<DatasetType>,
+
+    /// The domain of the dataset group: ECOMMERCE or VIDEO_ON_DEMAND [default: none, or that of the schema in AWS].
+    #[arg(long)]
+    pub domain: Option<Domain>,
+
+    /// The import mode.
+    #[arg(long, default_value = "FULL", ignore_case = true)]
+    pub import_mode: ImportMode,
+
+    /// Read the first and last rows of each file and a sample in between, as the operator does; the default for S3.
+    #[arg(long, conflicts_with = "full")]
+    pub sample: bool,
+
+    /// Read every byte; the default for local files.
+    #[arg(long)]
+    pub full: bool,
+
+    /// The format of the output.
+    #[arg(long, default_value = "text")]
+    pub output: OutputFormat,
+}
+
+/// A format of the output of `check`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// For people; coloured on a terminal.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+impl ValueEnum for ImportMode {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Full, Self::Incremental]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.as_str()))
+    }
+}
+
+impl ValueEnum for Preflight {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Off, Self::Warn, Self::Enforce]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Off => PossibleValue::new("off").help("It is not checked"),
+            Self::Warn => PossibleValue::new("warn").help("It is imported whatever the check finds"),
+            Self::Enforce => PossibleValue::new("enforce").help("It is not imported while it breaks a rule"),
+        })
+    }
 }
 
 /// Flags of `probe`.
@@ -167,6 +241,10 @@ pub struct ImportArgs {
     /// In which order waiting imports of an account and region are submitted; per dataset it is always by age.
     #[arg(long, env = "PERSONALIZE_OPERATOR_QUEUE_ORDER", default_value = "oldest-first")]
     pub queue_order: QueueOrder,
+
+    /// Whether data is checked before its import, unless spec.preflight says otherwise; it needs to read S3.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_PREFLIGHT", default_value = "warn", ignore_case = true)]
+    pub preflight: Preflight,
 
     /// The minimum interval between two polls of a running import.
     #[arg(long, env = "PERSONALIZE_OPERATOR_POLL_MIN", default_value = "15s", value_parser = duration)]
@@ -323,6 +401,7 @@ impl RunArgs {
             kube_timeout: self.kube.kube_timeout,
             watch_timeout: self.kube.watch_timeout,
             drain_timeout: self.drain_timeout,
+            preflight: self.imports.preflight,
             election,
             instance: identity,
             accounts: self.aws.accounts(namespace),

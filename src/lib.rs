@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`api`] | what users write and read: spec, status, conditions, annotations |
 //! | [`import`] | the core: what to do next for one resource |
+//! | [`preflight`] | checks of the data before an import |
 //! | [`queue`] | who may submit now |
 //! | [`reconciliation`] | one reconciliation, driven by effects and observations |
 //! | [`personalize`] | the service: its operations, errors and ARNs |
@@ -16,6 +17,7 @@
 //! | `controller` | watches, workers, leader election, events |
 //! | `telemetry` | logs and metrics |
 //! | `http` | health, readiness and metrics over HTTP |
+//! | `check` | the command `check`: the data of an import |
 //! | `cli` | flags and environment variables |
 //! | `run` | the command `run`: start and shutdown |
 //! | `testing` | fixtures for tests |
@@ -47,6 +49,7 @@
 pub mod api;
 pub mod import;
 pub mod personalize;
+pub mod preflight;
 pub mod queue;
 pub mod reconciliation;
 pub mod redact;
@@ -58,6 +61,7 @@ cfg_if::cfg_if! {
     if #[cfg(feature = "operator")] {
         pub mod accounts;
         pub mod aws;
+        pub mod check;
         pub mod cli;
         pub mod controller;
         pub mod http;

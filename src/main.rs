@@ -3,14 +3,14 @@
 use clap::Parser;
 use personalize_operator::cli::{Cli, Command};
 use personalize_operator::redact::sanitize_display;
-use personalize_operator::{api, http::probe, run, telemetry::logging};
+use personalize_operator::{api, check, http::probe, run, telemetry::logging};
 use std::io::{Write, stderr, stdout};
 use std::process::ExitCode;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     match execute(Cli::parse().command).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             let _ = writeln!(stderr(), "personalize-operator: {}", sanitize_display(&error));
             ExitCode::FAILURE
@@ -18,16 +18,18 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn execute(command: Command) -> Result<(), run::Error> {
+async fn execute(command: Command) -> Result<ExitCode, run::Error> {
     match command {
         Command::Run(args) => {
             logging::init(&args.log_level, args.log_format)?;
-            run::run(&args).await
+            run::run(&args).await?;
         }
-        Command::Crd => Ok(stdout().write_all(serde_yaml::to_string(&api::crd())?.as_bytes())?),
+        Command::Crd => stdout().write_all(serde_yaml::to_string(&api::crd())?.as_bytes())?,
         Command::Probe(args) => {
             let answer = probe::wait_until_ready(&args.url, args.timeout).await?;
-            Ok(writeln!(stdout(), "{answer}")?)
+            writeln!(stdout(), "{answer}")?;
         }
+        Command::Check(args) => return check::check(&args).await,
     }
+    Ok(ExitCode::SUCCESS)
 }

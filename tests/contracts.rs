@@ -28,6 +28,7 @@ fn spec() -> DatasetImportJobSpec {
         tags: None,
         suspend: false,
         backoff_limit: 0,
+        preflight: None,
     }
 }
 

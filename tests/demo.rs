@@ -39,6 +39,7 @@ fn demo_on_a_terminal_passes_its_checks_and_removes_its_files() {
         "ok    interactions: ACTIVE",
         "ok    interactions-of-today: ACTIVE",
         "ok    items-without-a-column: CREATE FAILED",
+        "ok    invalid data found by personalize-operator check before its import: yes",
         "ok    invalid manifest rejected by kubectl apply: yes",
         "ok    second import into the same dataset waited in the queue: yes",
         "ok    create calls that the service accepted: 3",

@@ -30,8 +30,12 @@ pub const STALLED: &str = "Stalled";
 /// import has succeeded has it.
 pub const DATA_CURRENT: &str = "DataCurrent";
 
+/// DataChecked: what the check of the data found before the import was submitted. A resource whose data was not to be
+/// checked has none.
+pub const DATA_CHECKED: &str = "DataChecked";
+
 /// The conditions that the operator sets.
-pub const OWN: [&str; 5] = [READY, SUCCEEDED, RECONCILING, STALLED, DATA_CURRENT];
+pub const OWN: [&str; 6] = [READY, SUCCEEDED, RECONCILING, STALLED, DATA_CURRENT, DATA_CHECKED];
 
 /// Whether the operator owns this condition; other controllers may add theirs.
 #[must_use]
@@ -125,6 +129,8 @@ pub enum Reason {
     AccessDenied,
     /// The job has more tags than the service accepts; the operator retries with growing delays.
     TooManyTags,
+    /// The data breaks a rule of the service, so no job is submitted; the operator checks it again with growing delays.
+    DataInvalid,
     /// A job of this name belongs to something else; the operator retries with growing delays.
     JobNameConflict,
     /// The namespace isn't allowed to use this dataset, role or data location.
@@ -171,6 +177,7 @@ impl Reason {
             | Self::InvalidInput
             | Self::AccessDenied
             | Self::TooManyTags
+            | Self::DataInvalid
             | Self::JobNameConflict
             | Self::NotPermitted
             | Self::InvalidSpec
@@ -203,6 +210,7 @@ impl Reason {
             Self::InvalidInput
             | Self::AccessDenied
             | Self::TooManyTags
+            | Self::DataInvalid
             | Self::JobNameConflict
             | Self::NotPermitted => StatusPhase::Stalled,
             Self::Suspended => StatusPhase::Suspended,
@@ -249,7 +257,8 @@ pub fn set(status: &mut DatasetImportJobStatus, generation: i64, reason: Reason,
         })
         .collect();
     // Conditions of other controllers stay.
-    let stays = |c: &Condition| !is_own(c) || c.type_ == DATA_CURRENT && reason.state() == State::Succeeded;
+    let is_succeeded = reason.state() == State::Succeeded;
+    let stays = |c: &Condition| !is_own(c) || c.type_ == DATA_CHECKED || c.type_ == DATA_CURRENT && is_succeeded;
     status.conditions.extend(old.into_iter().filter(stays));
     status.observed_generation = Some(generation);
 }
@@ -278,10 +287,49 @@ pub fn set_data_current(
         DataCurrent::False => ("False", "SupersededBy"),
         DataCurrent::Unknown => ("Unknown", "NotChecked"),
     };
-    let old = status.conditions.iter().position(|c| c.type_ == DATA_CURRENT).map(|at| status.conditions.remove(at));
+    set_extra(status, generation, DATA_CURRENT, (value, reason), message, now);
+}
+
+/// Sets the condition DataChecked: whether the data keeps the rules, `None` if that is unknown. The message is sanitised.
+pub fn set_data_checked(
+    status: &mut DatasetImportJobStatus,
+    generation: i64,
+    is_valid: Option<bool>,
+    message: &str,
+    now: Timestamp,
+) {
+    let value = match is_valid {
+        Some(true) => ("True", "DataValid"),
+        Some(false) => ("False", "DataInvalid"),
+        None => ("Unknown", "NotChecked"),
+    };
+    set_extra(status, generation, DATA_CHECKED, value, message, now);
+}
+
+/// Removes the condition DataChecked.
+pub fn remove_data_checked(status: &mut DatasetImportJobStatus) {
+    status.conditions.retain(|c| c.type_ != DATA_CHECKED);
+}
+
+/// Why the data is invalid, by the condition DataChecked; `None` if it is not.
+#[must_use]
+pub fn data_invalid(status: &DatasetImportJobStatus) -> Option<&str> {
+    let is_false = |c: &&Condition| c.type_ == DATA_CHECKED && c.status == "False";
+    status.conditions.iter().find(is_false).map(|c| c.message.as_str())
+}
+
+fn set_extra(
+    status: &mut DatasetImportJobStatus,
+    generation: i64,
+    type_: &str,
+    (value, reason): (&str, &str),
+    message: &str,
+    now: Timestamp,
+) {
+    let old = status.conditions.iter().position(|c| c.type_ == type_).map(|at| status.conditions.remove(at));
     let unchanged = old.filter(|old| old.status == value).map(|old| old.last_transition_time);
     status.conditions.push(Condition {
-        type_: DATA_CURRENT.into(),
+        type_: type_.into(),
         status: value.into(),
         reason: reason.into(),
         message: sanitize(message),

@@ -15,7 +15,7 @@ pub(crate) use annotations::{max_data_age, truncate};
 pub(crate) use crd::UNCHANGED;
 pub use crd::crd;
 pub use metadata::{created_at, resource_version};
-pub use spec::{DataSource, DatasetImportJob, DatasetImportJobSpec, ImportMode, Tag};
+pub use spec::{DataSource, DatasetImportJob, DatasetImportJobSpec, ImportMode, Preflight, Tag};
 pub use status::{DatasetImportJobStatus, Submission};
 
 /// The API group of the resource; also the prefix of its annotations and tags.

@@ -151,6 +151,11 @@ pub struct DatasetImportJobSpec {
     #[serde(default)]
     #[schemars(range(min = 0, max = 100))]
     pub backoff_limit: i32,
+
+    /// Whether the data is checked before the import is submitted: Off, Warn or Enforce. The operator's flag
+    /// --preflight says what counts without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preflight: Option<Preflight>,
 }
 
 /// Where the data of an import is.
@@ -188,6 +193,19 @@ impl ImportMode {
             Self::Incremental => "INCREMENTAL",
         }
     }
+}
+
+/// Whether the data is checked before the import is submitted: Off, Warn or Enforce. Without it the operator's flag
+/// --preflight counts.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Preflight {
+    /// It is not.
+    Off,
+    /// It is, and the import is submitted whatever the check finds: the condition DataChecked tells it.
+    #[default]
+    Warn,
+    /// The import is not submitted while the data breaks a documented rule.
+    Enforce,
 }
 
 /// A tag of the job in AWS.

@@ -89,8 +89,8 @@ pub struct DatasetImportJobStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_retry_at: Option<String>,
 
-    /// Ready, Succeeded, Reconciling and Stalled, and DataCurrent once the import has succeeded; their reasons
-    /// are listed in the operator's docs.
+    /// Ready, Succeeded, Reconciling and Stalled, DataCurrent once the import has succeeded, and DataChecked if
+    /// the data was to be checked; their reasons are listed in the operator's docs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

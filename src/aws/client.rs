@@ -1,10 +1,10 @@
 //! What the operator keeps: for each account and region the rate limiter, and for each session in it the client of the
 //! AWS SDK, with the credentials that it uses.
 
-use super::Aws;
 use super::credentials::redacted;
 use super::error::{NO_CREDENTIALS, service_error, sts_code};
 use super::rate_limiter::{Gate, Permit, RateLimiter, RateLimits};
+use super::{Aws, S3};
 use crate::accounts::{AccountsConfig, AssumedRole, Session};
 use crate::personalize::{
     AccountRegion, Caller, ErrorKind, Priority, ROLE_NOT_ASSUMED, RoleArn, SESSION_REFUSED, ServiceError,
@@ -48,7 +48,7 @@ type SessionKey = (AccountRegion, Session);
 #[derive(Debug)]
 pub struct SessionClient {
     key: SessionKey,
-    client: Mutex<Arc<OnceCell<Client>>>,
+    client: Mutex<Arc<OnceCell<(Client, S3)>>>,
     /// Closed while the service refuses the credentials of this session.
     gate: Arc<Mutex<Gate>>,
 }
@@ -94,30 +94,46 @@ impl Aws {
         at: &AccountRegion,
         priority: Priority,
     ) -> Result<SessionPermit, ServiceError> {
+        let (session, config) = self.session(caller, at).await?;
+        let limiter = self.clients.limiters.get(at, || RateLimiter::new(self.clients.limits.clone()));
+        let permit = limiter.acquire(&session.gate, priority).await?;
+        Ok(SessionPermit { permit, session, config })
+    }
+
+    /// The session of this caller.
+    async fn session(
+        &self,
+        caller: &Caller,
+        at: &AccountRegion,
+    ) -> Result<(Arc<SessionClient>, Arc<AccountsConfig>), ServiceError> {
         let config = self.accounts.active(&at.account, self.credentials_timeout).await?;
         let denied = |why: String| {
             let error = ServiceError::unanswered(ErrorKind::AccessDenied, "NoRoleForNamespace", &why);
             ServiceError { unsent: true, ..error }
         };
         let key = (at.clone(), config.session(at, caller).map_err(denied)?);
-        let session = self.clients.sessions.get(&key, || SessionClient::new(key.clone()));
-        let limiter = self.clients.limiters.get(at, || RateLimiter::new(self.clients.limits.clone()));
-        let permit = limiter.acquire(&session.gate, priority).await?;
-        Ok(SessionPermit { permit, session, config })
+        Ok((self.clients.sessions.get(&key, || SessionClient::new(key.clone())), config))
     }
 
     /// The client of a session, created on first use.
     pub(super) async fn client(&self, session: &SessionClient) -> Result<Client, ServiceError> {
-        let client = Arc::clone(&session.client.lock().unwrap_or_else(PoisonError::into_inner));
-        client.get_or_try_init(|| self.new_client(&session.key)).await.cloned()
+        Ok(self.clients_of(session).await?.0)
     }
 
-    async fn new_client(&self, (at, session): &SessionKey) -> Result<Client, ServiceError> {
+    /// S3 in the session of this caller. Its calls have limits of their own.
+    pub(super) async fn s3(&self, caller: &Caller, at: &AccountRegion) -> Result<S3, ServiceError> {
+        let (session, _) = self.session(caller, at).await?;
+        Ok(self.clients_of(&session).await?.1)
+    }
+
+    async fn clients_of(&self, session: &SessionClient) -> Result<(Client, S3), ServiceError> {
+        let clients = Arc::clone(&session.client.lock().unwrap_or_else(PoisonError::into_inner));
+        clients.get_or_try_init(|| self.new_clients(&session.key)).await.cloned()
+    }
+
+    async fn new_clients(&self, (at, session): &SessionKey) -> Result<(Client, S3), ServiceError> {
         let region = Region::new(at.region.clone());
-        let mut config = aws_sdk_personalize::config::Builder::from(&self.base).region(region.clone());
-        if let Some(endpoint) = &session.endpoint {
-            config = config.endpoint_url(endpoint);
-        }
+        let mut config = self.base.to_builder().region(region.clone());
         if let Some(role) = &session.role {
             check_partition(role, at)?;
             let mut provider = AssumeRoleProvider::builder(&role.arn)
@@ -137,7 +153,12 @@ impl Aws {
                 format!("the operator's credentials are of account {own}: {}", self.no_role_message(&at.account));
             return Err(ServiceError::unanswered(ErrorKind::AccessDenied, "NoRoleForAccount", &message));
         }
-        Ok(Client::from_conf(config.build()))
+        let config = config.build();
+        let mut personalize = aws_sdk_personalize::config::Builder::from(&config);
+        if let Some(endpoint) = &session.endpoint {
+            personalize = personalize.endpoint_url(endpoint);
+        }
+        Ok((Client::from_conf(personalize.build()), S3::new(&config)))
     }
 
     /// The account of the default credentials, if the provider reports it in time. The result is cached once it is

@@ -7,17 +7,20 @@ mod error;
 mod http_client;
 mod pages;
 mod rate_limiter;
+mod s3;
 
 pub use client::{SessionClient, SessionPermit};
 pub use rate_limiter::RateLimits;
+pub use s3::S3;
 
 use crate::accounts::Accounts;
 use crate::api::Tag;
 use crate::aws::error::malformed_response;
 use crate::personalize::{
-    Caller, CreateJobInput, DataDeletion, Dataset, DatasetArn, ErrorKind, Job, JobArn, JobSummary, Personalize,
-    Priority, ServiceError,
+    Caller, CreateJobInput, DataDeletion, Dataset, DatasetArn, DatasetSchema, ErrorKind, Job, JobArn, JobSummary,
+    Personalize, Priority, ServiceError,
 };
+use crate::preflight::{Object, Objects, Page};
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
@@ -34,6 +37,7 @@ use http_client::reloading_http_client;
 use jiff::Timestamp;
 use pages::{Pages, within_time};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::OnceLock;
 use std::time::Duration;
 use tracing::warn;
@@ -101,6 +105,15 @@ impl Aws {
         };
         let credentials_timeout = operation_timeout.unwrap_or(CREDENTIALS_TIMEOUT);
         Self { base, accounts, clients: Clients::new(limits), own_account: OnceLock::new(), credentials_timeout }
+    }
+
+    /// The configuration with the default credentials, in this region if one is given.
+    #[must_use]
+    pub fn config_for(&self, region: Option<&str>) -> SdkConfig {
+        match region {
+            Some(region) => self.base.to_builder().region(Region::new(region.to_owned())).build(),
+            None => self.base.clone(),
+        }
     }
 
     /// Makes one call when its turn comes.
@@ -237,7 +250,43 @@ impl Personalize for Aws {
         Ok(Dataset {
             status: dataset.status.ok_or_else(malformed_response)?,
             created: dataset.creation_date_time.and_then(timestamp),
+            schema_arn: dataset.schema_arn,
         })
+    }
+
+    async fn describe_schema(
+        &self,
+        caller: &Caller,
+        dataset: &DatasetArn,
+        schema_arn: &str,
+    ) -> Result<DatasetSchema, ServiceError> {
+        let send = |client: Client| client.describe_schema().schema_arn(schema_arn).send();
+        let response = self.call(caller, dataset, Priority::Normal, send).await?;
+        let schema = response.schema.ok_or_else(malformed_response)?;
+        let domain = schema.domain.map(|domain| domain.as_str().to_owned());
+        Ok(DatasetSchema { json: schema.schema.ok_or_else(malformed_response)?, domain })
+    }
+
+    async fn list_objects(
+        &self,
+        caller: &Caller,
+        dataset: &DatasetArn,
+        bucket: &str,
+        prefix: &str,
+        token: Option<&str>,
+    ) -> Result<Page, ServiceError> {
+        self.s3(caller, dataset.account_region()).await?.list(bucket, prefix, token).await
+    }
+
+    async fn get_object(
+        &self,
+        caller: &Caller,
+        dataset: &DatasetArn,
+        bucket: &str,
+        object: &Object,
+        range: Range<u64>,
+    ) -> Result<Vec<u8>, ServiceError> {
+        self.s3(caller, dataset.account_region()).await?.read(bucket, object, range).await
     }
 }
 

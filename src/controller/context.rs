@@ -1,6 +1,7 @@
 //! What all reconciliations share.
 
 use super::clock::Clock;
+use super::data_check::DataChecks;
 use super::events::EventPublisher;
 use super::kube_client::RetryAfter;
 use super::leader_election::{LeaseHold, Takeover};
@@ -62,6 +63,8 @@ pub(crate) struct Context<P> {
     pub(crate) namespaces: Namespaces,
     /// With which role the calls for an account are signed.
     pub(crate) accounts: Accounts,
+    /// Checks of the data before imports.
+    pub(crate) data_checks: DataChecks,
 }
 
 impl<P: Personalize> Context<P> {

@@ -3,7 +3,7 @@
 //! Each is a new event. Clients often increment the count of an earlier event instead, which would hide which attempt
 //! failed and why.
 
-use crate::api::conditions::{Reason, State, ready_message};
+use crate::api::conditions::{self, Reason, State, ready_message};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus};
 use crate::import::{JOB_RUNNING, POLL_FAILED};
 use crate::personalize::{AccountRegion, DatasetArn, ServiceError};
@@ -94,6 +94,13 @@ pub(crate) fn events_for(
             ("Adopted", "DescribeDatasetImportJob", note)
         };
         events.push(EventSpec { warning: false, is_shared: false, reason, action, note });
+    }
+    let invalid = conditions::data_invalid(after);
+    if let Some(note) = invalid
+        .filter(|_| invalid != conditions::data_invalid(before) && Reason::of(after) != Some(Reason::DataInvalid))
+    {
+        let (reason, action, note) = ("DataInvalid", "CheckData", note.to_owned());
+        events.push(EventSpec { warning: true, is_shared: false, reason, action, note });
     }
     let (Some(reason), old_reason) = (Reason::of(after), Reason::of(before)) else { return events };
     let (note, old_note) = (ready_message(after), ready_message(before));

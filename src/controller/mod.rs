@@ -3,6 +3,7 @@
 pub mod accounts;
 mod clock;
 pub(crate) mod context;
+mod data_check;
 mod events;
 #[cfg(test)]
 mod fake_api_server;
@@ -15,9 +16,10 @@ mod watch;
 mod workers;
 
 use crate::accounts::Accounts;
-use crate::api::DatasetImportJob;
+use crate::api::{DatasetImportJob, Preflight};
 use crate::controller::clock::Clock;
 use crate::controller::context::{Context, LocalStates};
+use crate::controller::data_check::DataChecks;
 use crate::controller::events::EventPublisher;
 use crate::controller::kube_client::KubeClient;
 use crate::controller::leader_election::{LeaderElection, LeaderElectionOptions, Leadership};
@@ -74,6 +76,8 @@ pub struct Options {
     pub watch_timeout: Duration,
     /// How long a running reconcile may take to finish after the stop signal.
     pub drain_timeout: Duration,
+    /// Whether data is checked before its import, unless a resource says otherwise.
+    pub preflight: Preflight,
     /// Leader election; `None` if this is the only replica.
     pub election: Option<LeaderElectionOptions>,
     /// The reporting instance in events.
@@ -186,6 +190,7 @@ async fn lead<P: Personalize + Clone>(
         workers: Workers::new(options.concurrency),
         namespaces: Namespaces::new(&scopes),
         accounts: options.accounts.clone(),
+        data_checks: DataChecks::new(options.preflight),
     });
     let config = watch::config(options.watch_timeout);
     let controllers = scopes.into_iter().zip(enqueued.into_iter().zip(woken)).map(|(scope, (enqueued, woken))| {

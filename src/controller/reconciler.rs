@@ -339,6 +339,14 @@ impl<P: Personalize> reconciliation::Executor for Executor<'_, P> {
                 let call = service.list_tags_for_resource(&caller, &request.dataset, &arn, Priority::Normal);
                 Observation::Tags { job_name, tags: self.context.counted("ListTagsForResource", call).await }
             }
+            Effect::CheckData => {
+                let dataset = reconciliation.observations().dataset.as_ref().and_then(|dataset| dataset.as_ref().ok());
+                let schema_arn = dataset.and_then(|dataset| dataset.schema_arn.as_deref());
+                let wanted = reconciliation.resource().spec.preflight;
+                let request = request(reconciliation)?;
+                let caller = self.caller(&request).await?;
+                Observation::Data(self.context.check_data(&caller, &request, wanted, schema_arn).await)
+            }
             Effect::WriteStatus { status, then } => self.write_status(reconciliation, *status, then).await?,
             Effect::ApplyStatus => Observation::StatusApplied(self.apply_status(reconciliation).await.map(Box::new)),
             Effect::CreateJob { attempt } => {

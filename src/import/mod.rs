@@ -49,7 +49,7 @@ pub use idle::is_idle;
 pub use local_state::{IdleState, LocalState, UserInputs};
 pub use outcome::{JOB_RUNNING, POLL_FAILED};
 pub use phase::Phase;
-pub use plan::{AfterWrite, Effect, Next, Observations, ObservedJob, Outcome, Requeue, plan};
+pub use plan::{AfterWrite, DataCheck, Effect, Next, Observations, ObservedJob, Outcome, Requeue, plan};
 pub use poll_schedule::PollSchedule;
 pub use request::ImportRequest;
 pub use timing::{Backoff, Severity, Timing};

@@ -13,6 +13,7 @@ use super::trust::Trust;
 use crate::api::conditions::{self, Reason};
 use crate::api::{self, DatasetImportJob, DatasetImportJobStatus, Tag};
 use crate::personalize::{Dataset, Job, JobSummary, ServiceError};
+use crate::preflight::Report;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -59,6 +60,8 @@ pub enum Effect {
         /// The job's name.
         job_name: String,
     },
+    /// Check the data that is to be imported, if that is wanted.
+    CheckData,
     /// Replace the status, with the resource version that was read: a compare-and-swap.
     WriteStatus {
         /// The status.
@@ -153,6 +156,8 @@ pub struct Observations {
     /// Job name -> creation time of the DatasetImportJob that submitted it (tag `requested-at`); `None` if the job has
     /// no such tag.
     pub requested_at: BTreeMap<String, Result<Option<Timestamp>, ServiceError>>,
+    /// What the check of the data found; `None` within if it is not wanted.
+    pub data: Option<Option<DataCheck>>,
     /// Attempt -> the job under its name.
     pub lookups: BTreeMap<i32, Result<ObservedJob, ServiceError>>,
     /// The attempt whose intent this reconciliation has recorded.
@@ -175,6 +180,15 @@ impl Observations {
         self.create = Some(answer);
         self.lookups.remove(&attempt);
     }
+}
+
+/// What a check of the data found.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct DataCheck {
+    /// The import is not submitted while the data breaks a rule.
+    pub enforced: bool,
+    /// The report, or why the data can't be read.
+    pub report: Result<Report, ServiceError>,
 }
 
 /// A job that exists.

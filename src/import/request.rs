@@ -94,6 +94,7 @@ impl ImportRequest {
             tags,
             suspend: _,
             backoff_limit: _,
+            preflight: _,
         } = spec;
         Ok(Self {
             namespace: namespace.into(),

@@ -19,8 +19,10 @@ pub(crate) use error::{ACCOUNTS_NOT_READ, HOST_NOT_FOUND, ROLE_NOT_ASSUMED, SESS
 pub use error::{ErrorKind, ServiceError};
 
 use crate::api::{ImportMode, Tag};
+use crate::preflight::{Object, Page};
 use jiff::Timestamp;
-use std::future::Future;
+use std::future::{Future, ready};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A dataset import job, as DescribeDatasetImportJob returns it.
@@ -89,12 +91,23 @@ impl DataDeletion {
 }
 
 /// A dataset, as DescribeDataset returns it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Dataset {
     /// `status`: a free string, not an enum.
     pub status: String,
     /// `creationDateTime`. A dataset that was deleted and created again has the ARN of the former one.
     pub created: Option<Timestamp>,
+    /// `schemaArn`.
+    pub schema_arn: Option<String>,
+}
+
+/// A schema, as DescribeSchema returns it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatasetSchema {
+    /// `schema`: Avro JSON.
+    pub json: String,
+    /// `domain`.
+    pub domain: Option<String>,
 }
 
 /// The input of CreateDatasetImportJob.
@@ -223,6 +236,45 @@ pub trait Personalize: Send + Sync + 'static {
         caller: &Caller,
         dataset: &DatasetArn,
     ) -> impl Future<Output = Result<Dataset, ServiceError>> + Send;
+
+    /// DescribeSchema in the dataset's account and region.
+    fn describe_schema(
+        &self,
+        _caller: &Caller,
+        _dataset: &DatasetArn,
+        _schema_arn: &str,
+    ) -> impl Future<Output = Result<DatasetSchema, ServiceError>> + Send {
+        ready(Err(not_supported()))
+    }
+
+    /// ListObjectsV2 of S3, for the dataset's account and region: one page, without what is in folders below the prefix.
+    fn list_objects(
+        &self,
+        _caller: &Caller,
+        _dataset: &DatasetArn,
+        _bucket: &str,
+        _prefix: &str,
+        _token: Option<&str>,
+    ) -> impl Future<Output = Result<Page, ServiceError>> + Send {
+        ready(Err(not_supported()))
+    }
+
+    /// GetObject of S3, for the dataset's account and region: these bytes, if the object is still the listed one.
+    fn get_object(
+        &self,
+        _caller: &Caller,
+        _dataset: &DatasetArn,
+        _bucket: &str,
+        _object: &Object,
+        _range: Range<u64>,
+    ) -> impl Future<Output = Result<Vec<u8>, ServiceError>> + Send {
+        ready(Err(not_supported()))
+    }
+}
+
+/// The error of a service that can't read data. A test's service need not.
+fn not_supported() -> ServiceError {
+    ServiceError::unanswered(ErrorKind::AccessDenied, "NotSupported", "this service can't read data")
 }
 
 impl<P: Personalize> Personalize for Arc<P> {
@@ -286,5 +338,36 @@ impl<P: Personalize> Personalize for Arc<P> {
         dataset: &DatasetArn,
     ) -> impl Future<Output = Result<Dataset, ServiceError>> + Send {
         (**self).describe_dataset(caller, dataset)
+    }
+
+    fn describe_schema(
+        &self,
+        caller: &Caller,
+        dataset: &DatasetArn,
+        schema_arn: &str,
+    ) -> impl Future<Output = Result<DatasetSchema, ServiceError>> + Send {
+        (**self).describe_schema(caller, dataset, schema_arn)
+    }
+
+    fn list_objects(
+        &self,
+        caller: &Caller,
+        dataset: &DatasetArn,
+        bucket: &str,
+        prefix: &str,
+        token: Option<&str>,
+    ) -> impl Future<Output = Result<Page, ServiceError>> + Send {
+        (**self).list_objects(caller, dataset, bucket, prefix, token)
+    }
+
+    fn get_object(
+        &self,
+        caller: &Caller,
+        dataset: &DatasetArn,
+        bucket: &str,
+        object: &Object,
+        range: Range<u64>,
+    ) -> impl Future<Output = Result<Vec<u8>, ServiceError>> + Send {
+        (**self).get_object(caller, dataset, bucket, object, range)
     }
 }

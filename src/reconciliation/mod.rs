@@ -41,8 +41,8 @@ use crate::import::request::requested_at;
 use crate::import::timing::{after, since, spread};
 use crate::import::trust::{is_managed, own_part};
 use crate::import::{
-    Admission, AfterWrite, Effect, ImportRequest, Key, LocalState, Next, Observations, ObservedJob, Outcome, Requeue,
-    Severity, Timing, UserInputs, plan,
+    Admission, AfterWrite, DataCheck, Effect, ImportRequest, Key, LocalState, Next, Observations, ObservedJob, Outcome,
+    Requeue, Severity, Timing, UserInputs, plan,
 };
 use crate::personalize::{DataDeletion, Dataset, ErrorKind, JobSummary, ServiceError};
 use crate::queue::Queue;
@@ -78,6 +78,8 @@ pub enum Observation {
     },
     /// The dataset.
     Dataset(Result<Dataset, ServiceError>),
+    /// What the check of the data found; `None` if it is not wanted.
+    Data(Option<DataCheck>),
     /// The dataset's jobs.
     Jobs(Result<Vec<JobSummary>, ServiceError>),
     /// The data deletion jobs of the dataset's group.
@@ -292,6 +294,7 @@ impl Reconciliation {
                 observed.lookups.insert(attempt, job);
             }
             Observation::Dataset(dataset) => observed.dataset = Some(dataset),
+            Observation::Data(data) => observed.data = Some(data),
             Observation::Jobs(jobs) => self.jobs_listed(jobs, queue),
             Observation::DataDeletions(deletions) => {
                 let running = |all: Vec<DataDeletion>| all.into_iter().find(DataDeletion::is_running);

@@ -26,6 +26,7 @@ pub fn spec() -> DatasetImportJobSpec {
         tags: None,
         suspend: false,
         backoff_limit: 0,
+        preflight: None,
     }
 }
 
@@ -57,7 +58,7 @@ pub fn service_error(kind: ErrorKind) -> ServiceError {
 /// An ACTIVE dataset.
 #[must_use]
 pub fn active_dataset() -> Dataset {
-    Dataset { status: ACTIVE.into(), created: None }
+    Dataset { status: ACTIVE.into(), ..Dataset::default() }
 }
 
 /// A FULL import of the dataset, without times.

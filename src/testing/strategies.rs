@@ -6,8 +6,11 @@ use super::spec;
 use crate::api::conditions::Reason;
 use crate::api::{self, DatasetImportJob, DatasetImportJobSpec, DatasetImportJobStatus, ImportMode, Submission, Tag};
 use crate::import::local_state::KnownIntent;
-use crate::import::{Admission, ImportRequest, Key, LocalState, Observations, ObservedJob, Phase, UserInputs};
+use crate::import::{
+    Admission, DataCheck, ImportRequest, Key, LocalState, Observations, ObservedJob, Phase, UserInputs,
+};
 use crate::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING, Dataset, ErrorKind, Job, JobSummary, ServiceError};
+use crate::preflight::{Report, Schema};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use proptest::array::uniform8;
@@ -103,6 +106,7 @@ fn any_spec() -> impl Strategy<Value = DatasetImportJobSpec> {
                     tags: tags.map(|tags| tags.into_iter().map(tag).collect()),
                     suspend: suspend && backoff_limit % 2 == 0,
                     backoff_limit,
+                    preflight: None,
                     ..spec()
                 }
             },
@@ -244,7 +248,14 @@ pub fn tags(request: &ImportRequest) -> impl Strategy<Value = Vec<Tag>> + use<> 
 /// A dataset, ACTIVE more often than not.
 pub fn dataset() -> impl Strategy<Value = Dataset> {
     let status = prop_oneof![3 => Just(ACTIVE.to_owned()), 1 => job_status()];
-    (status, of(moment())).prop_map(|(status, created)| Dataset { status, created })
+    (status, of(moment())).prop_map(|(status, created)| Dataset { status, created, schema_arn: None })
+}
+
+/// What a check of the data found.
+pub fn data_check() -> impl Strategy<Value = DataCheck> {
+    let invalid = Report::of(Schema::parse("", None, None).unwrap_err());
+    let report = prop_oneof![Just(Report::default()), Just(invalid)];
+    (any::<bool>(), result(report)).prop_map(|(enforced, report)| DataCheck { enforced, report })
 }
 
 /// The jobs of a dataset.
@@ -274,7 +285,7 @@ pub fn observations(request: &ImportRequest) -> impl Strategy<Value = Observatio
         any::<bool>(),
         of(prop_oneof![4 => Just(Ok(())), 1 => text().prop_map(Err)]),
         (of(admission), of(of(Just(Key { namespace: "shop".into(), name: "newer".into() })))),
-        of(result(dataset())),
+        (of(result(dataset())), of(of(data_check()))),
         (of(result(summaries())), of(result(of(text())))).boxed(),
         btree_map(1..4_i32, result(found), 0..4),
         of(1..4_i32),
@@ -286,7 +297,7 @@ pub fn observations(request: &ImportRequest) -> impl Strategy<Value = Observatio
                 live,
                 namespace,
                 (admission, newer_import),
-                dataset,
+                (dataset, data),
                 (jobs, data_deletion),
                 lookups,
                 intent,
@@ -302,6 +313,7 @@ pub fn observations(request: &ImportRequest) -> impl Strategy<Value = Observatio
                     admission,
                     newer_import,
                     dataset,
+                    data,
                     jobs,
                     data_deletion,
                     requested_at,

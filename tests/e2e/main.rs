@@ -10,9 +10,6 @@ mod faults;
 #[allow(dead_code, reason = "the tests of the chart use the rest")]
 mod helm;
 mod invariants;
-#[path = "../personalize-local/tests/python/mod.rs"]
-#[allow(dead_code, reason = "the tests of the stand-in use the rest")]
-mod python;
 mod rng;
 mod scenarios;
 mod security;

@@ -17,6 +17,7 @@
 {{- with .Values.imports }}
 - --max-in-flight={{ .maxInFlight }}
 - --queue-order={{ .queueOrder }}
+- --preflight={{ .preflight }}
 - --poll-min={{ .pollMin }}
 - --poll-max={{ .pollMax }}
 - --grace={{ .grace }}

@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::accounts::Accounts;
-use crate::api::Tag;
+use crate::api::{Preflight, Tag};
 use crate::controller::clock::Clock;
 use crate::controller::context::LocalStates;
+use crate::controller::data_check::DataChecks;
 use crate::controller::events::EventPublisher;
 use crate::controller::fake_api_server::fake_api_server;
 use crate::controller::kube_client::RetryAfter;
@@ -142,6 +143,7 @@ fn context(service: Arc<Service>, lease: LeaseHold) -> (Context<Arc<Service>>, A
         workers: Workers::new(1),
         namespaces: Namespaces::new(&[]),
         accounts: Accounts::new(HashMap::new(), None),
+        data_checks: DataChecks::new(Preflight::Warn),
     };
     (context, requests)
 }

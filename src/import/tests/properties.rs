@@ -78,7 +78,7 @@ proptest! {
                 prop_assert!(trusted && observations.live, "an intent is written only after a live read");
                 prop_assert_eq!(&observations.namespace, &Some(Ok(())), "and only where it is allowed");
                 let created = observations.dataset.clone().and_then(|dataset| dataset.ok()?.created);
-                let active = Dataset { status: ACTIVE.into(), created };
+                let active = Dataset { status: ACTIVE.into(), created, schema_arn: None };
                 prop_assert_eq!(&observations.dataset, &Some(Ok(active)), "into an active dataset");
                 let deletion = observations.data_deletion.as_ref();
                 let refused = || deletion.and_then(|d| d.as_ref().err()).is_some_and(ServiceError::is_refusal);

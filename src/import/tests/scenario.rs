@@ -4,7 +4,7 @@ use crate::api::conditions::{READY, RECONCILING, Reason, STALLED, SUCCEEDED};
 use crate::api::{DatasetImportJob, DatasetImportJobSpec, DatasetImportJobStatus, Tag};
 use crate::import::timing::{after, since};
 use crate::import::{
-    AfterWrite, Effect, ImportRequest, LocalState, MANAGER, Next, Observations, ObservedJob, Trust, plan,
+    AfterWrite, DataCheck, Effect, ImportRequest, LocalState, MANAGER, Next, Observations, ObservedJob, Trust, plan,
 };
 use crate::personalize::{
     CREATE_FAILED, CREATE_PENDING, DataDeletion, Dataset, ErrorKind, Job, JobSummary, ServiceError,
@@ -39,6 +39,7 @@ pub(super) struct Scenario {
     /// The error of listing tags.
     pub(super) tags_error: Option<ServiceError>,
     pub(super) namespace: Result<(), String>,
+    pub(super) data: Option<DataCheck>,
 }
 
 impl Scenario {
@@ -62,6 +63,7 @@ impl Scenario {
             requested_at: BTreeMap::new(),
             tags_error: None,
             namespace: Ok(()),
+            data: None,
         }
     }
 
@@ -210,6 +212,7 @@ impl ScenarioExecutor<'_> {
             Effect::ReadResource => Observation::Resource(Some(Box::new(reconciliation.resource().clone()))),
             Effect::CheckNamespace => Observation::Namespace(scenario.namespace.clone()),
             Effect::DescribeDataset => Observation::Dataset(scenario.dataset.clone()),
+            Effect::CheckData => Observation::Data(scenario.data.clone()),
             Effect::ListJobs => Observation::Jobs(Ok(scenario.other_jobs.clone())),
             Effect::ListDataDeletions => Observation::DataDeletions(scenario.data_deletions.clone()),
             Effect::ListTags { job_name } => {

@@ -168,6 +168,7 @@ fn all_checks_pass() -> Observations {
         dataset: Some(Ok(active_dataset())),
         jobs: Some(Ok(Vec::new())),
         data_deletion: Some(Ok(None)),
+        data: Some(None),
         ..Observations::default()
     }
 }

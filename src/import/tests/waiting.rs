@@ -11,7 +11,7 @@ use kube::ResourceExt;
 #[test]
 fn missing_or_inactive_dataset_delays_the_import() {
     for dataset in
-        [Ok(Dataset { status: "CREATE PENDING".into(), created: None }), Err(service_error(ErrorKind::NotFound))]
+        [Ok(Dataset { status: "CREATE PENDING".into(), ..active_dataset() }), Err(service_error(ErrorKind::NotFound))]
     {
         let mut scenario = Scenario::new();
         scenario.dataset = dataset;

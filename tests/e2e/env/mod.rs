@@ -1,9 +1,14 @@
 //! The environment of one test: a namespace on a real control plane, a stand-in for Amazon Personalize, and the
 //! real operator as a process.
 
+pub mod moto;
 mod operator;
 pub mod personalize_local;
 pub mod proxy;
+#[path = "../../personalize-local/tests/python/mod.rs"]
+#[allow(dead_code, reason = "the tests of the stand-in use the rest")]
+mod python;
+pub mod s3;
 pub mod tls;
 
 use crate::invariants::{self, Disturbance, Footprint, History, Limits, secrets};
@@ -451,6 +456,7 @@ impl TestEnv {
             "--lease-duration=3s",
             "--poll-min=100ms",
             "--poll-max=300ms",
+            "--preflight=off",
             "--grace=5s",
             "--backoff-min=200ms",
             "--backoff-max=1s",

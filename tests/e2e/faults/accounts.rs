@@ -3,15 +3,14 @@
 
 use super::CREATE;
 use super::service::error;
+use crate::env::moto::Moto;
 use crate::env::personalize_local::{ACCESS_KEY, SECRET_KEY};
 use crate::env::proxy::Fault;
 use crate::env::{ACCOUNT, OperatorProcess, TestEnv, eventually, shared_control_plane, text};
-use crate::python;
-use control_plane::ChildGuard;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -55,20 +54,8 @@ impl Account {
 }
 
 /// An environment with these accounts behind an STS. Role `Importer` of each demands an external ID.
-fn env_with(accounts: &[Account]) -> (ChildGuard, TestEnv) {
-    let log = tempfile::Builder::new().prefix("moto-").tempfile_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let log = log.into_temp_path().keep().unwrap();
-    let args = ["-H", "127.0.0.1", "-p", "0"].map(str::to_owned);
-    let moto = ChildGuard::spawn(&python::bin_dir().join("moto_server"), &args, |command| {
-        command.env("PYTHONUNBUFFERED", "1").stdout(File::create(&log).unwrap());
-        command.stderr(File::options().append(true).open(&log).unwrap());
-    });
-    let url = eventually("moto listens", || {
-        let output = fs::read_to_string(&log).ok()?;
-        let (_, rest) = output.split_once("Running on ")?;
-        rest.split_once('\n').map(|(url, _)| url.trim().to_owned())
-    });
-    fs::remove_file(&log).unwrap();
+fn env_with(accounts: &[Account]) -> (Moto, TestEnv) {
+    let moto = Moto::start();
     let dataset =
         |account: &Account| ["d0", "d1"].map(|name| json!({"arn": account.dataset(name), "type": "Interactions"}));
     let external_ids: BTreeMap<String, String> =
@@ -80,7 +67,8 @@ fn env_with(accounts: &[Account]) -> (ChildGuard, TestEnv) {
         "datasets": accounts.iter().flat_map(dataset).collect::<Vec<_>>(),
         "refusals": {"externalIds": external_ids},
     });
-    (moto.unwrap(), TestEnv::with_sts(shared_control_plane(), &settings, Some(&url)))
+    let env = TestEnv::with_sts(shared_control_plane(), &settings, Some(&moto.url));
+    (moto, env)
 }
 
 fn external_id(account: Account) -> String {

@@ -6,6 +6,7 @@ mod catalog;
 mod clocks;
 mod crash;
 mod crd;
+mod data;
 mod data_age;
 mod data_deletions;
 mod host;

@@ -92,7 +92,7 @@ impl Personalize for PanickingService {
     }
 
     async fn describe_dataset(&self, _: &Caller, _: &DatasetArn) -> Result<Dataset, ServiceError> {
-        Ok(Dataset { status: ACTIVE.into(), created: None })
+        Ok(Dataset { status: ACTIVE.into(), ..Dataset::default() })
     }
 }
 

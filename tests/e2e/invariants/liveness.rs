@@ -49,8 +49,8 @@ fn stall_problem(history: &History<'_>, resource: &Value) -> Option<String> {
             (!is_superseded(history, resource)).then(|| "reports a newer import that is not in the dataset".to_owned())
         }
         "InvalidSpec" => adoption::request(resource).map(|_| "reports an invalid spec that is valid".to_owned()),
-        // D covers missing jobs. A history does not contain namespace policies, nor when datasets were created.
-        "JobNotFound" | "NotPermitted" | "DatasetReplaced" => None,
+        // D covers missing jobs. A history does not contain namespace policies, data, nor when datasets were created.
+        "JobNotFound" | "NotPermitted" | "DatasetReplaced" | "DataInvalid" => None,
         other => Some(format!("is stalled with reason {other:?}, which does not stall")),
     }
 }

@@ -203,6 +203,7 @@ impl Executor for SdkService<'_> {
                     service.list_tags_for_resource(caller, dataset, &dataset.job(&job_name), Priority::Normal).await;
                 Observation::Tags { job_name, tags }
             }
+            Effect::CheckData => Observation::Data(None),
             Effect::WriteStatus { status, then } => status_written(reconciliation, *status, then),
             Effect::ApplyStatus => status_applied(reconciliation),
             Effect::CreateJob { attempt } => {

@@ -24,7 +24,7 @@ pub(crate) enum Fault {
 }
 
 fn active_dataset() -> Dataset {
-    Dataset { status: ACTIVE.into(), created: None }
+    Dataset { status: ACTIVE.into(), ..Dataset::default() }
 }
 
 fn error(kind: ErrorKind) -> ServiceError {
@@ -77,6 +77,7 @@ impl ProtocolModel {
             let Some(active) = operator.active[r].as_mut().filter(|active| !active.awaits_create) else { return };
             let observation = match active.reconciliation.next(now, &timing()) {
                 Next::Perform(Effect::CheckNamespace) => Observation::Namespace(Ok(())),
+                Next::Perform(Effect::CheckData) => Observation::Data(None),
                 Next::Perform(Effect::DescribeDataset) if !may_fail => Observation::Dataset(Ok(active_dataset())),
                 Next::Perform(Effect::ListDataDeletions) if no_deletions => {
                     active.listed_deletion = deletions_started;
@@ -255,6 +256,7 @@ impl ProtocolModel {
                 let tags = if fails { Err(error(ErrorKind::Indeterminate)) } else { self.list_tags(state, &job_name) };
                 Observation::Tags { job_name, tags }
             }
+            Effect::CheckData => Observation::Data(None),
             Effect::WriteStatus { .. } => self.write_status(state, o, r, effect)?,
             Effect::ApplyStatus => {
                 let resource = state.operators[o].active[r].as_ref()?.reconciliation.resource().clone();

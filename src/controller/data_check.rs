@@ -1,0 +1,142 @@
+//! The check of the data right before an import is submitted.
+
+use super::context::Context;
+use crate::api::Preflight;
+use crate::import::{DataCheck, ImportRequest};
+use crate::personalize::{AccountRegion, Caller, DatasetArn, ErrorKind, Personalize, ServiceError};
+use crate::preflight::{Depth, Domain, Expected, Finding, Location, Object, Objects, Page, Report, Schema, inspect};
+use lru::LruCache;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+/// How long a check may take.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How many schemas, and accounts and regions, are remembered: users choose them.
+const MAX_KEPT: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+
+/// A schema with the domain of its dataset group.
+type Described = (Schema, Option<Domain>);
+
+/// What the checks of all resources share.
+pub(crate) struct DataChecks {
+    /// What counts for a resource that says nothing.
+    default: Preflight,
+    /// The schemas by their ARN: a schema never changes.
+    schemas: Mutex<LruCache<String, Arc<Described>>>,
+    /// Where it was said that data can't be read.
+    unreadable: Mutex<LruCache<AccountRegion, ()>>,
+}
+
+impl DataChecks {
+    pub(crate) fn new(default: Preflight) -> Self {
+        let (schemas, unreadable) = (LruCache::new(MAX_KEPT), LruCache::new(MAX_KEPT));
+        Self { default, schemas: Mutex::new(schemas), unreadable: Mutex::new(unreadable) }
+    }
+}
+
+impl<P: Personalize> Context<P> {
+    /// Checks the data of a request, if that is wanted. `schema_arn` is that of the dataset.
+    pub(crate) async fn check_data(
+        &self,
+        caller: &Caller,
+        request: &ImportRequest,
+        wanted: Option<Preflight>,
+        schema_arn: Option<&str>,
+    ) -> Option<DataCheck> {
+        let wanted = wanted.unwrap_or(self.data_checks.default);
+        if wanted == Preflight::Off {
+            return None;
+        }
+        let late = |_| Err(ServiceError::unanswered(ErrorKind::Indeterminate, "Timeout", "the check takes too long"));
+        let report = timeout(TIMEOUT, self.inspect(caller, request, schema_arn)).await.unwrap_or_else(late);
+        match &report {
+            Ok(report) => info!(
+                findings = report.findings.len(),
+                files = report.files,
+                bytes = report.bytes,
+                records = report.records,
+                complete = report.complete,
+                "the data is checked"
+            ),
+            Err(error) => self.report_unreadable(request.dataset.account_region(), error),
+        }
+        Some(DataCheck { enforced: wanted == Preflight::Enforce, report })
+    }
+
+    async fn inspect(
+        &self,
+        caller: &Caller,
+        request: &ImportRequest,
+        schema_arn: Option<&str>,
+    ) -> Result<Report, ServiceError> {
+        let Some(location) = Location::parse(&request.data_location) else {
+            return Ok(Report::of(vec![Finding::not_in_s3()]));
+        };
+        let described = self.schema(caller, &request.dataset, schema_arn).await?;
+        let (schema, domain) = described.as_ref();
+        let expected = Expected { schema, domain: *domain, mode: request.import_mode };
+        let data = Data { context: self, caller, dataset: &request.dataset };
+        inspect(&data, &location, &expected, Depth::Sample, |_| {}).await
+    }
+
+    async fn schema(
+        &self,
+        caller: &Caller,
+        dataset: &DatasetArn,
+        arn: Option<&str>,
+    ) -> Result<Arc<Described>, ServiceError> {
+        let unusable = |why: &str| ServiceError::unanswered(ErrorKind::InvalidInput, "SchemaNotUnderstood", why);
+        let arn = arn.ok_or_else(|| unusable("the dataset has no schema"))?;
+        let schemas = || self.data_checks.schemas.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = schemas().get(arn) {
+            return Ok(Arc::clone(known));
+        }
+        let call = self.personalize.describe_schema(caller, dataset, arn);
+        let described = self.counted("DescribeSchema", call).await?;
+        let domain = described.domain.and_then(|domain| domain.parse().ok());
+        let dataset_type = dataset.as_str().rsplit('/').next().and_then(|name| name.parse().ok());
+        let schema = Schema::parse(&described.json, dataset_type, domain);
+        let schema = schema.map_err(|errors| unusable(&Report::of(errors).summary()))?;
+        let known = Arc::new((schema, domain));
+        schemas().put(arn.to_owned(), Arc::clone(&known));
+        Ok(known)
+    }
+
+    /// Says once for each account and region that data can't be checked there.
+    fn report_unreadable(&self, at: &AccountRegion, error: &ServiceError) {
+        let mut reported = self.data_checks.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        if reported.put(at.clone(), ()).is_none() {
+            let (account, region) = (&at.account, &at.region);
+            warn!(
+                account,
+                region,
+                %error,
+                "data can't be checked before its import; this is logged once for each account and region"
+            );
+        }
+    }
+}
+
+/// The data of a dataset, through calls that are counted.
+struct Data<'a, P> {
+    context: &'a Context<P>,
+    caller: &'a Caller,
+    dataset: &'a DatasetArn,
+}
+
+impl<P: Personalize> Objects for Data<'_, P> {
+    async fn list(&self, bucket: &str, prefix: &str, token: Option<&str>) -> Result<Page, ServiceError> {
+        let call = self.context.personalize.list_objects(self.caller, self.dataset, bucket, prefix, token);
+        self.context.counted("ListObjectsV2", call).await
+    }
+
+    async fn read(&self, bucket: &str, object: &Object, range: Range<u64>) -> Result<Vec<u8>, ServiceError> {
+        let call = self.context.personalize.get_object(self.caller, self.dataset, bucket, object, range);
+        self.context.counted("GetObject", call).await
+    }
+}

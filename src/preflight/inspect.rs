@@ -1,0 +1,218 @@
+//! Reads the data of an import through [`Objects`], within bounds, and checks it.
+
+use super::file::FileCheck;
+use super::finding::Finding;
+use super::location::Location;
+use super::schema::{Domain, Schema};
+use super::set::{Report, SetCheck};
+use crate::api::ImportMode;
+use crate::personalize::{ErrorKind, ServiceError};
+use std::future::Future;
+use std::ops::Range;
+
+/// The bytes read from the start and from the end of a large file.
+const EDGE: u64 = 256 << 10;
+
+/// The bytes of each sample between them.
+const SAMPLE: u64 = 64 << 10;
+
+/// The number of samples.
+const SAMPLES: u64 = 6;
+
+/// A file of this size is read completely, in one call. Larger ones are sampled.
+const SMALL: u64 = 2 * EDGE + SAMPLES * SAMPLE;
+
+/// The bytes of each read of a file that is read completely.
+const PIECE: u64 = 1 << 20;
+
+/// The most files of a page that are read; the others are checked by name and size.
+const MAX_READ_OF_PAGE: usize = 100;
+
+/// The most pages of a listing.
+const MAX_PAGES: usize = 100;
+
+/// An object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// The key.
+    pub key: String,
+    /// The size in bytes.
+    pub size: u64,
+    /// The ETag, which changes with the content.
+    pub etag: String,
+}
+
+/// A page of a listing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The objects, by key.
+    pub objects: Vec<Object>,
+    /// The folders below the prefix, whose objects are not listed.
+    pub folders: Vec<String>,
+    /// How to ask for the next page.
+    pub next: Option<String>,
+}
+
+/// The reads of S3 that a check makes. Each call is sent once.
+pub trait Objects: Send + Sync {
+    /// One page of the objects whose key starts with a prefix and has no further `/`.
+    fn list(
+        &self,
+        bucket: &str,
+        prefix: &str,
+        token: Option<&str>,
+    ) -> impl Future<Output = Result<Page, ServiceError>> + Send;
+
+    /// These bytes of an object, if it is still the one with this ETag.
+    fn read(
+        &self,
+        bucket: &str,
+        object: &Object,
+        range: Range<u64>,
+    ) -> impl Future<Output = Result<Vec<u8>, ServiceError>> + Send;
+}
+
+/// How much is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// The first and last rows of each file and a sample in between: at most 10 calls and 1 MiB for each file.
+    Sample,
+    /// Every byte.
+    Full,
+}
+
+/// What an import is checked against.
+#[derive(Debug, Clone)]
+pub struct Expected<'s> {
+    /// The schema of the dataset.
+    pub schema: &'s Schema,
+    /// The domain of the dataset group, if it is known.
+    pub domain: Option<Domain>,
+    /// The import mode.
+    pub mode: ImportMode,
+}
+
+/// Checks the data at a location. `progress` is called with the bytes that each call has read.
+///
+/// # Errors
+/// When S3 can't be read. Whatever is wrong with the data itself is a finding.
+pub async fn inspect<O: Objects>(
+    objects: &O,
+    location: &Location,
+    expected: &Expected<'_>,
+    depth: Depth,
+    progress: impl Fn(u64) + Send + Sync,
+) -> Result<Report, ServiceError> {
+    let mut set = SetCheck::new(expected.schema, expected.domain, expected.mode);
+    let mut token: Option<String> = None;
+    for _ in 0..MAX_PAGES {
+        let page = match objects.list(&location.bucket, &location.key, token.as_deref()).await {
+            Err(error) if error.code == "NoSuchBucket" => {
+                return Ok(Report::of(vec![Finding::new("NoBucket", "a bucket of this name", "none")]));
+            }
+            page => page?,
+        };
+        let is_last = page.next.is_none();
+        token.clone_from(&page.next);
+        let found =
+            if location.is_folder() { folder(location, page, &mut set) } else { single(location, page, &mut set) };
+        let step = if depth == Depth::Full { 1 } else { found.len().div_ceil(MAX_READ_OF_PAGE).max(1) };
+        for (i, object) in found.iter().enumerate() {
+            if i % step != 0 {
+                set.skipped();
+                continue;
+            }
+            let name = object.key.rsplit('/').next().unwrap_or_default();
+            let checked = read(objects, &location.bucket, object, expected.schema, depth, &progress).await?;
+            set.checked(name, checked);
+        }
+        if is_last || !location.is_folder() {
+            return Ok(set.finish());
+        }
+    }
+    set.skipped();
+    Ok(set.finish())
+}
+
+/// The files of a page of a folder that can be read.
+fn folder(location: &Location, page: Page, set: &mut SetCheck<'_>) -> Vec<Object> {
+    if !page.folders.is_empty() {
+        set.add(Finding::new("Subfolder", "all files in the folder itself", "a folder in it").warning());
+    }
+    let mut objects = page.objects;
+    // The console of S3 creates an empty object for the folder itself.
+    objects.retain(|object| object.key != location.key);
+    objects.retain(|object| set.file(object.key.rsplit('/').next().unwrap_or_default(), object.size, true));
+    objects
+}
+
+/// The one file, if it can be read.
+fn single(location: &Location, page: Page, set: &mut SetCheck<'_>) -> Vec<Object> {
+    let Some(object) = page.objects.into_iter().find(|object| object.key == location.key) else {
+        let finding = if page.folders.contains(&format!("{}/", location.key)) {
+            Finding::new("FolderWithoutSlash", "a / at the end of a folder", "none")
+        } else {
+            Finding::new("NoObject", "an object at the location", "none")
+        };
+        set.add(finding);
+        return Vec::new();
+    };
+    let name = object.key.rsplit('/').next().unwrap_or_default();
+    if set.file(name, object.size, false) { vec![object] } else { Vec::new() }
+}
+
+async fn read<O: Objects>(
+    objects: &O,
+    bucket: &str,
+    object: &Object,
+    schema: &Schema,
+    depth: Depth,
+    progress: &(impl Fn(u64) + Send + Sync),
+) -> Result<super::file::Checked, ServiceError> {
+    let name = object.key.rsplit('/').next().unwrap_or_default();
+    let mut check = FileCheck::new(schema, name);
+    for range in ranges(object.size, depth) {
+        let piece = objects.read(bucket, object, range.clone()).await?;
+        progress(piece.len() as u64);
+        if piece.len() as u64 != range.end - range.start {
+            let message = "the object has changed while it was read";
+            return Err(ServiceError::unanswered(ErrorKind::Indeterminate, "ObjectChanged", message));
+        }
+        check.read(range.start, &piece);
+        if check.is_unusable() {
+            break;
+        }
+    }
+    Ok(check.finish(true))
+}
+
+/// Which bytes of a file to read, in order.
+fn ranges(size: u64, depth: Depth) -> Vec<Range<u64>> {
+    if depth == Depth::Full {
+        return (0..size.div_ceil(PIECE)).map(|i| i * PIECE..((i + 1) * PIECE).min(size)).collect();
+    }
+    if size <= SMALL {
+        return std::iter::once(0..size).collect();
+    }
+    let between = size - 2 * EDGE;
+    let gap = (between - SAMPLES * SAMPLE) / (SAMPLES + 1);
+    let samples = (0..SAMPLES).map(|i| EDGE + gap * (i + 1) + SAMPLE * i).map(|start| start..start + SAMPLE);
+    std::iter::once(0..EDGE).chain(samples).chain(std::iter::once(size - EDGE..size)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_file_takes_at_most_ten_calls_and_one_mebibyte() {
+        for size in [1, SMALL, SMALL + 1, SMALL + 12_345, 100 << 30] {
+            let ranges = ranges(size, Depth::Sample);
+            assert!(ranges.len() <= 9, "beside the listing");
+            assert!(ranges.iter().map(|r| r.end - r.start).sum::<u64>() <= 1 << 20);
+            assert_eq!((ranges[0].start, ranges[ranges.len() - 1].end), (0, size));
+            assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "{ranges:?}");
+        }
+        assert_eq!(ranges(3 << 20, Depth::Full).len(), 3);
+    }
+}

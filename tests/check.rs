@@ -1,0 +1,75 @@
+//! The command `check` on local files: exit status and output.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+const SCHEMA: &str = r#"{"type": "record", "name": "Users", "fields": [
+    {"name": "USER_ID", "type": "string"}, {"name": "AGE", "type": ["null", "int"]}]}"#;
+
+/// A directory with a schema and these files.
+fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("schema.json"), SCHEMA).unwrap();
+    fs::create_dir(dir.path().join("data")).unwrap();
+    for (name, content) in files {
+        fs::write(dir.path().join("data").join(name), content).unwrap();
+    }
+    dir
+}
+
+fn check(dir: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_personalize-operator"));
+    command.current_dir(dir).arg("check").args(arguments).env_clear().output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn valid_files_exit_with_0() {
+    let dir = directory(&[("a.csv", "USER_ID,AGE\nu,30\n"), ("b.csv", "USER_ID,AGE\nv,\n")]);
+    for location in ["data", "data/", "data/a.csv"] {
+        let output = check(dir.path(), &[location, "--schema", "schema.json"]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+        assert!(text(&output).starts_with("valid: "), "without colours where there is no terminal: {}", text(&output));
+    }
+}
+
+#[test]
+fn invalid_files_exit_with_1_and_show_no_value() {
+    let dir = directory(&[("a.csv", "USER_ID,AGE\nu,hunter2\n"), ("b.csv", "USER_ID\nv\n")]);
+    let output = check(dir.path(), &["data", "--schema", "schema.json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let expected =
+        "error: a.csv, line 2, column AGE: expected a whole number of 32 bits (int), found text of 7 characters";
+    assert!(text(&output).contains(expected), "{}", text(&output));
+    assert!(!text(&output).contains("hunter2"));
+    let json = check(dir.path(), &["data", "--schema", "schema.json", "--output", "json"]);
+    assert_eq!(json.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!((&report["valid"], &report["files"]), (&Value::Bool(false), &Value::from(2)));
+    let rules: Vec<_> = report["findings"].as_array().unwrap().iter().map(|finding| &finding["rule"]).collect();
+    assert_eq!(rules, ["WrongType", "MissingColumn", "Header"]);
+    assert_eq!(report["findings"][0]["line"], 2);
+}
+
+#[test]
+fn what_can_not_be_checked_exits_with_2() {
+    let dir = directory(&[("a.csv", "USER_ID,AGE\nu,30\n")]);
+    for arguments in [
+        &["data/missing.csv", "--schema", "schema.json"][..],
+        &["data", "--schema", "missing.json"],
+        &["data"],
+        &["data", "--schema", "schema.json", "--type", "PLANETS"],
+    ] {
+        let output = check(dir.path(), arguments);
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    }
+    fs::write(dir.path().join("schema.json"), "{").unwrap();
+    assert_eq!(check(dir.path(), &["data", "--schema", "schema.json"]).status.code(), Some(1), "a broken schema");
+}
