@@ -23,6 +23,15 @@ const STS_CODES: [&str; 8] = [
     "Throttling",
 ];
 
+/// Whether the service refuses the credentials of a call, so that new ones may help. A refused signature is different: the
+/// clock may be wrong, and the client corrects its next signature by the time of the response.
+pub(super) fn are_credentials_refused<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    matches!(
+        error.code(),
+        Some("ExpiredToken" | "ExpiredTokenException" | "InvalidClientTokenId" | "UnrecognizedClientException")
+    )
+}
+
 /// The error of a failed call.
 pub(super) fn service_error<E>(error: &SdkError<E, HttpResponse>) -> ServiceError
 where

@@ -15,7 +15,7 @@ pub use s3::S3;
 
 use crate::accounts::Accounts;
 use crate::api::Tag;
-use crate::aws::error::malformed_response;
+use crate::aws::error::{are_credentials_refused, malformed_response};
 use crate::personalize::{
     Caller, CreateJobInput, DataDeletion, Dataset, DatasetArn, DatasetSchema, ErrorKind, Job, JobArn, JobSummary,
     Personalize, Priority, ServiceError,
@@ -144,12 +144,14 @@ impl Aws {
     {
         // On the heap: the futures of the SDK are large, and each future around them would be as large.
         let response = match Box::pin(self.client(&session)).await {
-            Ok(client) => Box::pin(send(client)).await.map_err(|e| self.error(&session, &e)),
+            Ok(client) => Box::pin(send(client)).await.map_err(|error| {
+                if are_credentials_refused(&error) {
+                    session.renew();
+                }
+                self.error(&session, &error)
+            }),
             Err(error) => Err(error),
         };
-        if response.as_ref().is_err_and(|error| error.kind == ErrorKind::Credentials) {
-            session.renew();
-        }
         permit.report(response.as_ref().err());
         response
     }
