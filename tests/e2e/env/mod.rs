@@ -101,6 +101,11 @@ pub fn text(output: &Output) -> String {
 
 /// A minimal HTTP client: one request per connection. Returns status and body.
 pub fn http(method: &str, url: &str, body: &str) -> Option<(u16, String)> {
+    http_with(method, url, "Content-Type: application/json", body)
+}
+
+/// One request with this header line.
+pub fn http_with(method: &str, url: &str, header: &str, body: &str) -> Option<(u16, String)> {
     use std::io::{Read, Write};
     let rest = url.strip_prefix("http://")?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -108,7 +113,7 @@ pub fn http(method: &str, url: &str, body: &str) -> Option<(u16, String)> {
     stream.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
     write!(
         stream,
-        "{method} /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        "{method} /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{header}\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )
     .ok()?;

@@ -1,9 +1,13 @@
 //! S3 of one test: the moto server, with the data that the stand-in reads, too.
 
-use super::http;
+use super::http_with;
 use super::moto::Moto;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+/// Moto refuses a request without it to an object that exists. It does not verify the signature.
+const AUTHORIZATION: &str = "Authorization: AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, \
+                             SignedHeaders=host, Signature=0";
 
 /// A running moto server with the bucket `bucket`.
 pub struct S3 {
@@ -34,7 +38,7 @@ impl S3 {
     }
 
     fn send(&self, method: &str, path: &str, body: &str) {
-        let (status, answer) = http(method, &format!("{}/{path}", self.url()), body).unwrap();
+        let (status, answer) = http_with(method, &format!("{}/{path}", self.url()), AUTHORIZATION, body).unwrap();
         assert!(status < 300, "{path}: {status} {answer}");
     }
 }
