@@ -11,7 +11,7 @@ fn sample(operator: &OperatorProcess, metric: &str) -> Option<f64> {
 }
 
 #[test]
-fn fault_132_age_of_the_data_is_known_after_a_kill_and_a_change_of_leader_without_a_call() {
+fn fault_130_age_of_the_data_is_known_after_a_kill_and_a_change_of_leader_without_a_call() {
     let env = TestEnv::new();
     let mut manifest = TestEnv::manifest("nightly", "d0", json!({}));
     manifest["metadata"]["annotations"] = json!({"personalize-operator.io/max-data-age": "26h"});

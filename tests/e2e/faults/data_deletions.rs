@@ -8,7 +8,7 @@ use serde_json::json;
 const LIST: &str = "ListDataDeletionJobs";
 
 #[test]
-fn fault_130_import_waits_until_a_data_deletion_has_ended() {
+fn fault_128_import_waits_until_a_data_deletion_has_ended() {
     let env = TestEnv::new();
     env.service.start_data_deletion("erasure", "shop");
     env.service.start_data_deletion("elsewhere", "another");
@@ -29,7 +29,7 @@ fn fault_130_import_waits_until_a_data_deletion_has_ended() {
 }
 
 #[test]
-fn fault_130_no_import_is_accepted_within_a_data_deletion_in_random_lives() {
+fn fault_128_no_import_is_accepted_within_a_data_deletion_in_random_lives() {
     let env = TestEnv::new();
     env.service.set_durations(1, 1);
     let seed = seed("LIVES_SEED");
@@ -60,7 +60,7 @@ fn fault_130_no_import_is_accepted_within_a_data_deletion_in_random_lives() {
 }
 
 #[test]
-fn fault_131_imports_continue_without_the_permission_to_list_data_deletions() {
+fn fault_129_imports_continue_without_the_permission_to_list_data_deletions() {
     let env = TestEnv::new();
     let denied = json!({"error": {"code": "AccessDeniedException", "message": "injected", "status": 400}});
     env.service.inject_fault(&json!({"operation": LIST, "count": 0, "action": denied}));

@@ -717,7 +717,7 @@ fn fault_94_default_that_is_written_later_is_no_change() {
 }
 
 #[test]
-fn fault_129_forged_phase_is_corrected_and_a_missing_one_causes_no_write() {
+fn fault_127_forged_phase_is_corrected_and_a_missing_one_causes_no_write() {
     let env = TestEnv::new();
     env.service.set_durations(0, 600_000);
     let operator = env.start_operator(&[]);
