@@ -24,7 +24,7 @@ async fn execute(command: Command) -> Result<ExitCode, run::Error> {
             logging::init(&args.log_level, args.log_format)?;
             run::run(&args).await?;
         }
-        Command::Crd => stdout().write_all(serde_yaml::to_string(&api::crd())?.as_bytes())?,
+        Command::Crd => stdout().write_all(api::crd_yaml()?.as_bytes())?,
         Command::Probe(args) => {
             let answer = probe::wait_until_ready(&args.url, args.timeout).await?;
             writeln!(stdout(), "{answer}")?;

@@ -11,6 +11,15 @@ use std::collections::BTreeMap;
 /// The start of a rule that an unchanged value passes.
 pub(crate) const UNCHANGED: &str = "oldSelf.hasValue() && oldSelf.value() == self || ";
 
+/// The CustomResourceDefinition as YAML. The word Off is quoted: kubectl and Helm read a plain one as `false`.
+///
+/// # Errors
+///
+/// The definition can't be written as YAML.
+pub fn crd_yaml() -> serde_yaml::Result<String> {
+    Ok(serde_yaml::to_string(&crd())?.replace("- Off\n", "- 'Off'\n"))
+}
+
 /// The CustomResourceDefinition of `DatasetImportJob`.
 ///
 /// Four things go beyond what the types say: `status` has a default, so that a resource which the
@@ -68,6 +77,14 @@ fn accept_unchanged(schema: &mut JSONSchemaProps) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_word_that_yaml_1_1_reads_as_a_boolean_is_plain() {
+        let yaml = crd_yaml().unwrap().to_ascii_lowercase();
+        let words = yaml.lines().filter_map(|line| line.trim().strip_prefix("- "));
+        let plain: Vec<_> = words.filter(|word| ["y", "n", "yes", "no", "on", "off"].contains(word)).collect();
+        assert_eq!(plain, Vec::<&str>::new());
+    }
 
     #[test]
     fn no_description_is_broken_within_a_paragraph() {

@@ -152,8 +152,8 @@ pub struct DatasetImportJobSpec {
     #[schemars(range(min = 0, max = 100))]
     pub backoff_limit: i32,
 
-    /// Whether the data is checked before the import is submitted: Off, Warn or Enforce. The operator's flag
-    /// --preflight says what counts without it.
+    /// Whether the data is checked before the import is submitted: "Off" (quoted, because YAML reads a plain Off as
+    /// false), Warn or Enforce. Without it the operator's flag --preflight counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preflight: Option<Preflight>,
 }
@@ -195,8 +195,8 @@ impl ImportMode {
     }
 }
 
-/// Whether the data is checked before the import is submitted: Off, Warn or Enforce. Without it the operator's flag
-/// --preflight counts.
+/// Whether the data is checked before the import is submitted: "Off" (quoted, because YAML reads a plain Off as false),
+/// Warn or Enforce. Without it the operator's flag --preflight counts.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Preflight {
     /// It is not.

@@ -17,7 +17,7 @@
 {{- with .Values.imports }}
 - --max-in-flight={{ .maxInFlight }}
 - --queue-order={{ .queueOrder }}
-- --preflight={{ .preflight }}
+- --preflight={{ .preflight | default "off" }}
 - --poll-min={{ .pollMin }}
 - --poll-max={{ .pollMax }}
 - --grace={{ .grace }}

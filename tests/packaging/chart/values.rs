@@ -69,6 +69,15 @@ fn extra_argument_overrides_a_chart_value() {
     assert_eq!(run.log_format, personalize_operator::cli::LogFormat::Text);
 }
 
+#[test]
+fn off_without_quotation_marks_turns_the_check_of_the_data_off() {
+    // Helm reads a plain `off` as `false`.
+    for value in [json!("off"), json!(false)] {
+        let args = args(&json!({"imports": {"preflight": value}}));
+        assert!(args.contains(&"--preflight=off".to_owned()), "{args:?}");
+    }
+}
+
 const README: &str = "\
 # personalize-operator
 
