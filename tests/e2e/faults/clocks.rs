@@ -108,8 +108,11 @@ fn fault_34_clock_changed_between_intent_and_create_submits_once() {
     });
     let _operator = env.spawn_operator_behind_with(&proxy, &host.vars(), &["--backoff-min=3s", "--backoff-max=3s"]);
     import_nightly(&env);
-    let status = env.wait_for_reason("nightly", "CredentialsRefused");
-    assert!(status.submission.is_none(), "a rejected signature created no job");
+    // The next attempt keeps this reason, and has another intent.
+    eventually("a rejected signature ends the submission", || {
+        let status = env.wait_for_reason("nightly", "CredentialsRefused");
+        status.submission.is_none().then_some(())
+    });
     assert_imported_once(&env);
     assert_only_signatures_rejected(&env, CREATE);
 }
