@@ -123,7 +123,7 @@ impl Aws {
     /// S3 in the session of this caller. Its calls have limits of their own.
     pub(super) async fn s3(&self, caller: &Caller, at: &AccountRegion) -> Result<S3, ServiceError> {
         let (session, _) = self.session(caller, at).await?;
-        Ok(self.clients_of(&session).await?.1)
+        Ok(Box::pin(self.clients_of(&session)).await?.1)
     }
 
     async fn clients_of(&self, session: &SessionClient) -> Result<(Client, S3), ServiceError> {

@@ -1,4 +1,4 @@
-//! [`Objects`] with the AWS SDK: listings and ranged reads.
+//! [`Objects`] with the AWS SDK: listings and ranged reads. The futures of the SDK are large, so they are on the heap.
 
 use super::error::service_error;
 use crate::personalize::{ErrorKind, ServiceError};
@@ -24,7 +24,8 @@ impl S3 {
 impl Objects for S3 {
     async fn list(&self, bucket: &str, prefix: &str, token: Option<&str>) -> Result<Page, ServiceError> {
         let list = self.0.list_objects_v2().bucket(bucket).prefix(prefix).delimiter("/");
-        let page = list.set_continuation_token(token.map(String::from)).send().await.map_err(|e| error(&e))?;
+        let list = list.set_continuation_token(token.map(String::from));
+        let page = Box::pin(list.send()).await.map_err(|e| error(&e))?;
         let objects = page.contents.unwrap_or_default().into_iter().map(|object| Object {
             key: object.key.unwrap_or_default(),
             size: object.size.and_then(|size| size.try_into().ok()).unwrap_or(0),
@@ -40,7 +41,7 @@ impl Objects for S3 {
     async fn read(&self, bucket: &str, object: &Object, range: Range<u64>) -> Result<Vec<u8>, ServiceError> {
         let get = self.0.get_object().bucket(bucket).key(&object.key).if_match(&object.etag);
         let range_header = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
-        let mut body = get.range(range_header).send().await.map_err(|e| error(&e))?.body;
+        let mut body = Box::pin(get.range(range_header).send()).await.map_err(|e| error(&e))?.body;
         let size = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let mut bytes = Vec::new();
         while let Some(part) = body.next().await {
