@@ -116,8 +116,10 @@ fn print(args: &CheckArgs, report: &Report) -> io::Result<()> {
         writeln!(out, "and {} more", report.more_findings)?;
     }
     let part = if report.complete { "all" } else { "a part" };
-    let read =
-        format!("{} files, {} bytes, {part} of it read, with {} records", report.files, report.bytes, report.records);
+    let read = format!(
+        "{} files, {} bytes, {part} of it read, with {} records",
+        report.data.files, report.data.bytes, report.records
+    );
     if report.has_errors() {
         writeln!(out, "{error}invalid{error:#}: {read}")
     } else {

@@ -29,6 +29,7 @@ fn spec() -> DatasetImportJobSpec {
         suspend: false,
         backoff_limit: 0,
         preflight: None,
+        guard: None,
     }
 }
 

@@ -181,7 +181,8 @@ fn states_page_matches_the_code() {
          import into the dataset succeeds, then `False` (`SupersededBy`), and `Unknown` (`NotChecked`) if the dataset can't be checked\n\
          ([ADR 14](adr/0014-data-current.md)).\n\n\
          A resource whose data was to be checked has the condition `DataChecked`: `True` (`DataValid`), `False` (`DataInvalid`), or\n\
-         `Unknown` (`NotChecked`) if the data could not be read ([checking data](preflight.md)).\n\n\
+         `Unknown` (`NotChecked`) if the data could not be read, (`DataChanged`) if it was replaced while the import was submitted\n\
+         ([checking data](preflight.md)).\n\n\
          `status.phase` says it in one word. `status.phase`, `status.reason` and `status.message` repeat the condition `Ready` for\n\
          tools that can't select a condition ([recipes](recipes/pipelines.md)). The operator writes them with the conditions, corrects\n\
          them, and never decides by them. A status of an older version gets them with its next change, so an import that had already\n\

@@ -37,8 +37,12 @@ pub const RETRY_REQUESTED_AT: &str = "personalize-operator.io/retry-requested-at
 /// How old the data of the dataset may get, such as `26h` or `8d`, before an alert fires.
 pub const MAX_DATA_AGE: &str = "personalize-operator.io/max-data-age";
 
+/// The fingerprint of data that spec.guard holds: this data is imported all the same, and no other.
+pub const RELEASE_GUARD: &str = "personalize-operator.io/release-guard";
+
 /// The annotations of a resource that the operator reads.
-pub const ANNOTATIONS: [&str; 5] = [ADOPT, SUSPEND, RECONCILE_REQUESTED_AT, RETRY_REQUESTED_AT, MAX_DATA_AGE];
+pub const ANNOTATIONS: [&str; 6] =
+    [ADOPT, SUSPEND, RECONCILE_REQUESTED_AT, RETRY_REQUESTED_AT, MAX_DATA_AGE, RELEASE_GUARD];
 
 /// What the operator reads of the value of an annotation, which can be as long as 256 KiB: 256 characters.
 pub(crate) fn truncate(value: &str) -> String {

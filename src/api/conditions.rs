@@ -34,6 +34,9 @@ pub const DATA_CURRENT: &str = "DataCurrent";
 /// checked has none.
 pub const DATA_CHECKED: &str = "DataChecked";
 
+/// The reason of DataChecked for data that was replaced while its import was submitted.
+const DATA_CHANGED: &str = "DataChanged";
+
 /// The conditions that the operator sets.
 pub const OWN: [&str; 6] = [READY, SUCCEEDED, RECONCILING, STALLED, DATA_CURRENT, DATA_CHECKED];
 
@@ -131,6 +134,8 @@ pub enum Reason {
     TooManyTags,
     /// The data breaks a rule of the service, so no job is submitted; the operator checks it again with growing delays.
     DataInvalid,
+    /// The data is smaller than spec.guard allows, so no job is submitted until it changes or a user releases it.
+    GuardTripped,
     /// A job of this name belongs to something else; the operator retries with growing delays.
     JobNameConflict,
     /// The namespace isn't allowed to use this dataset, role or data location.
@@ -178,6 +183,7 @@ impl Reason {
             | Self::AccessDenied
             | Self::TooManyTags
             | Self::DataInvalid
+            | Self::GuardTripped
             | Self::JobNameConflict
             | Self::NotPermitted
             | Self::InvalidSpec
@@ -211,6 +217,7 @@ impl Reason {
             | Self::AccessDenied
             | Self::TooManyTags
             | Self::DataInvalid
+            | Self::GuardTripped
             | Self::JobNameConflict
             | Self::NotPermitted => StatusPhase::Stalled,
             Self::Suspended => StatusPhase::Suspended,
@@ -304,6 +311,18 @@ pub fn set_data_checked(
         None => ("Unknown", "NotChecked"),
     };
     set_extra(status, generation, DATA_CHECKED, value, message, now);
+}
+
+/// Says that the data has changed since it was listed.
+pub fn set_data_changed(status: &mut DatasetImportJobStatus, generation: i64, message: &str, now: Timestamp) {
+    set_extra(status, generation, DATA_CHECKED, ("Unknown", DATA_CHANGED), message, now);
+}
+
+/// Why it is unknown what was imported: the data has changed since it was listed.
+#[must_use]
+pub fn data_changed(status: &DatasetImportJobStatus) -> Option<&str> {
+    let changed = |c: &&Condition| c.type_ == DATA_CHECKED && c.reason == DATA_CHANGED;
+    status.conditions.iter().find(changed).map(|c| c.message.as_str())
 }
 
 /// Removes the condition DataChecked.

@@ -8,15 +8,15 @@ mod spec;
 mod status;
 
 pub use annotations::{
-    ADOPT, ANNOTATIONS, MAX_DATA_AGE, RECONCILE_REQUESTED_AT, RETRY_REQUESTED_AT, SUSPEND, suspended_by,
+    ADOPT, ANNOTATIONS, MAX_DATA_AGE, RECONCILE_REQUESTED_AT, RELEASE_GUARD, RETRY_REQUESTED_AT, SUSPEND, suspended_by,
 };
 pub(crate) use annotations::{max_data_age, truncate};
 #[cfg(test)]
 pub(crate) use crd::UNCHANGED;
 pub use crd::{crd, crd_yaml};
 pub use metadata::{created_at, resource_version};
-pub use spec::{DataSource, DatasetImportJob, DatasetImportJobSpec, ImportMode, Preflight, Tag};
-pub use status::{DatasetImportJobStatus, Submission};
+pub use spec::{DataSource, DatasetImportJob, DatasetImportJobSpec, Guard, ImportMode, Preflight, Tag};
+pub use status::{DatasetImportJobStatus, ImportedData, Submission};
 
 /// The API group of the resource; also the prefix of its annotations and tags.
 pub const GROUP: &str = "personalize-operator.io";

@@ -87,7 +87,8 @@ const NOTHING_INVISIBLE: &str = r"self.matches('^[^\\p{Cc}\\p{Cf}\\p{Zl}\\p{Zp}\
     validation = Rule::new("has(self.tags) == has(oldSelf.tags) && (!has(self.tags) || self.tags == oldSelf.tags)").message("tags is immutable: the service takes them once, with the import; for other tags create a DatasetImportJob with another name"),
     validation = Rule::new("!has(self.jobName) || self.backoffLimit == 0").message("backoffLimit can't be used together with jobName: a failed job keeps its name, so it can't be retried; leave out one of them").field_path(".backoffLimit"),
     validation = Rule::new("self.roleArn.split(':')[4] == self.datasetArn.split(':')[4]").message("roleArn must be of the same account as datasetArn: a role can't be passed to the service in another account").field_path(".roleArn"),
-    validation = Rule::new("self.roleArn.split(':')[1] == self.datasetArn.split(':')[1]").message("roleArn must be of the same partition as datasetArn, such as aws or aws-cn").field_path(".roleArn")
+    validation = Rule::new("self.roleArn.split(':')[1] == self.datasetArn.split(':')[1]").message("roleArn must be of the same partition as datasetArn, such as aws or aws-cn").field_path(".roleArn"),
+    validation = Rule::new("!has(self.guard) || self.importMode == 'FULL'").message("guard can be used only with importMode FULL: another import replaces no data").field_path(".guard")
 )]
 pub struct DatasetImportJobSpec {
     /// The ARN of the dataset that receives the data, for example
@@ -156,6 +157,26 @@ pub struct DatasetImportJobSpec {
     /// false), Warn or Enforce. Without it the operator's flag --preflight counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preflight: Option<Preflight>,
+
+    /// Holds a FULL import whose data is suspiciously small, before it replaces good data: reason GuardTripped, until
+    /// the data changes or a user releases it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<Guard>,
+}
+
+/// When a FULL import is held.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.minBytes) || has(self.maxShrinkPercent)").message("guard must have minBytes, maxShrinkPercent or both"))]
+pub struct Guard {
+    /// The least size of the data in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub min_bytes: Option<i64>,
+    /// By how many percent the data may be smaller than that of the last FULL import into the dataset: 0 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub max_shrink_percent: Option<i32>,
 }
 
 /// Where the data of an import is.

@@ -81,6 +81,10 @@ pub struct DatasetImportJobStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submission: Option<Submission>,
 
+    /// The data that the last submission imports, as it was right before. Absent if the operator did not list it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<ImportedData>,
+
     /// The value of the annotation personalize-operator.io/reconcile-requested-at that was handled last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,
@@ -94,6 +98,18 @@ pub struct DatasetImportJobStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// What is at a data location.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[serde(rename_all = "camelCase")]
+pub struct ImportedData {
+    /// The number of objects.
+    pub files: i64,
+    /// Their size in bytes.
+    pub bytes: i64,
+    /// A digest of the keys, sizes and ETags of the objects: it changes when one of them does.
+    pub fingerprint: String,
 }
 
 /// A recorded intent to call CreateDatasetImportJob.

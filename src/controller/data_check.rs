@@ -1,10 +1,12 @@
 //! The check of the data right before an import is submitted.
 
 use super::context::Context;
-use crate::api::Preflight;
+use crate::api::{DatasetImportJobSpec, ImportedData, Preflight};
 use crate::import::{DataCheck, ImportRequest};
 use crate::personalize::{AccountRegion, Caller, DatasetArn, ErrorKind, Personalize, ServiceError};
-use crate::preflight::{Depth, Domain, Expected, Finding, Location, Object, Objects, Page, Report, Schema, inspect};
+use crate::preflight::{
+    Depth, Domain, Expected, Finding, Location, Object, Objects, Page, Report, Schema, inspect, list,
+};
 use lru::LruCache;
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -40,32 +42,55 @@ impl DataChecks {
 }
 
 impl<P: Personalize> Context<P> {
-    /// Checks the data of a request, if that is wanted. `schema_arn` is that of the dataset.
+    /// Reads the data of a request, if the check or the guard wants it. `schema_arn` is that of the dataset.
     pub(crate) async fn check_data(
         &self,
         caller: &Caller,
         request: &ImportRequest,
-        wanted: Option<Preflight>,
+        spec: &DatasetImportJobSpec,
         schema_arn: Option<&str>,
     ) -> Option<DataCheck> {
-        let wanted = wanted.unwrap_or(self.data_checks.default);
+        let wanted = spec.preflight.unwrap_or(self.data_checks.default);
         if wanted == Preflight::Off {
-            return None;
+            let data = self.list_data(caller, request);
+            return if spec.guard.is_some() {
+                Some(DataCheck { enforced: false, data: data.await, report: None })
+            } else {
+                None
+            };
         }
-        let late = |_| Err(ServiceError::unanswered(ErrorKind::Indeterminate, "Timeout", "the check takes too long"));
-        let report = timeout(TIMEOUT, self.inspect(caller, request, schema_arn)).await.unwrap_or_else(late);
+        let report = within_time(self.inspect(caller, request, schema_arn)).await;
         match &report {
             Ok(report) => info!(
                 findings = report.findings.len(),
-                files = report.files,
-                bytes = report.bytes,
+                files = report.data.files,
+                bytes = report.data.bytes,
                 records = report.records,
                 complete = report.complete,
                 "the data is checked"
             ),
             Err(error) => self.report_unreadable(request.dataset.account_region(), error),
         }
-        Some(DataCheck { enforced: wanted == Preflight::Enforce, report })
+        let data = match &report {
+            Ok(report) => Ok(report.data.clone()),
+            // The check may fail where a list does not, for lack of a schema.
+            Err(_) if spec.guard.is_some() => self.list_data(caller, request).await,
+            Err(error) => Err(error.clone()),
+        };
+        Some(DataCheck { enforced: wanted == Preflight::Enforce, data, report: Some(report) })
+    }
+
+    /// Lists the data of a request.
+    pub(crate) async fn list_data(
+        &self,
+        caller: &Caller,
+        request: &ImportRequest,
+    ) -> Result<ImportedData, ServiceError> {
+        let location = Location::parse(&request.data_location).ok_or_else(|| {
+            ServiceError::unanswered(ErrorKind::InvalidInput, "NotInS3", "the location does not start with s3://")
+        })?;
+        let data = Data { context: self, caller, dataset: &request.dataset };
+        within_time(list(&data, &location)).await
     }
 
     async fn inspect(
@@ -120,6 +145,12 @@ impl<P: Personalize> Context<P> {
             );
         }
     }
+}
+
+async fn within_time<T>(read: impl Future<Output = Result<T, ServiceError>>) -> Result<T, ServiceError> {
+    let late =
+        |_| Err(ServiceError::unanswered(ErrorKind::Indeterminate, "Timeout", "reading the data takes too long"));
+    timeout(TIMEOUT, read).await.unwrap_or_else(late)
 }
 
 /// The data of a dataset, through calls that are counted.

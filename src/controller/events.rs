@@ -95,12 +95,20 @@ pub(crate) fn events_for(
         };
         events.push(EventSpec { warning: false, is_shared: false, reason, action, note });
     }
-    let invalid = conditions::data_invalid(after);
-    if let Some(note) = invalid
-        .filter(|_| invalid != conditions::data_invalid(before) && Reason::of(after) != Some(Reason::DataInvalid))
-    {
-        let (reason, action, note) = ("DataInvalid", "CheckData", note.to_owned());
-        events.push(EventSpec { warning: true, is_shared: false, reason, action, note });
+    // Data that is not submitted has the event of its reason.
+    let invalid = conditions::data_invalid(after)
+        .filter(|_| !matches!(Reason::of(after), Some(Reason::DataInvalid | Reason::GuardTripped)))
+        .filter(|note| Some(*note) != conditions::data_invalid(before));
+    let changed = conditions::data_changed(after).filter(|note| Some(*note) != conditions::data_changed(before));
+    for (reason, note) in [("DataInvalid", invalid), ("DataChanged", changed)] {
+        let event = |note: &str| EventSpec {
+            warning: true,
+            is_shared: false,
+            reason,
+            action: "CheckData",
+            note: note.to_owned(),
+        };
+        events.extend(note.map(event));
     }
     let (Some(reason), old_reason) = (Reason::of(after), Reason::of(before)) else { return events };
     let (note, old_note) = (ready_message(after), ready_message(before));

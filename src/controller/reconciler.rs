@@ -342,10 +342,15 @@ impl<P: Personalize> reconciliation::Executor for Executor<'_, P> {
             Effect::CheckData => {
                 let dataset = reconciliation.observations().dataset.as_ref().and_then(|dataset| dataset.as_ref().ok());
                 let schema_arn = dataset.and_then(|dataset| dataset.schema_arn.as_deref());
-                let wanted = reconciliation.resource().spec.preflight;
                 let request = request(reconciliation)?;
                 let caller = self.caller(&request).await?;
-                Observation::Data(self.context.check_data(&caller, &request, wanted, schema_arn).await)
+                let spec = &reconciliation.resource().spec;
+                Observation::Data(self.context.check_data(&caller, &request, spec, schema_arn).await)
+            }
+            Effect::ListData => {
+                let request = request(reconciliation)?;
+                let caller = self.caller(&request).await?;
+                Observation::DataListed(self.context.list_data(&caller, &request).await)
             }
             Effect::WriteStatus { status, then } => self.write_status(reconciliation, *status, then).await?,
             Effect::ApplyStatus => Observation::StatusApplied(self.apply_status(reconciliation).await.map(Box::new)),
@@ -427,7 +432,8 @@ impl<P: Personalize> Executor<'_, P> {
         };
         self.check_may_submit(reconciliation)?;
         self.check_intent_fresh(reconciliation)?;
-        let input = request.create_input(attempt);
+        let status = reconciliation.resource().status.as_ref();
+        let input = request.create_input(attempt, status.and_then(|status| status.data.as_ref()));
         info!(job_name = %input.job_name, dataset = request.dataset.as_str(), "submitting the import");
         let call = self.context.personalize.create_dataset_import_job(permit, &input);
         let bounded = timeout(self.context.timing.grace / 2, call);

@@ -9,10 +9,11 @@
 //! ```
 
 use super::phase::attempts;
+use super::plan::Observations;
 use super::timing::{Backoff, Timing, after};
 use super::trust::{self, Trust};
 use crate::api::conditions::Reason;
-use crate::api::{self, DatasetImportJob, DatasetImportJobStatus, Submission};
+use crate::api::{self, DatasetImportJob, DatasetImportJobStatus, ImportedData, Submission};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use std::time::Duration;
@@ -48,10 +49,21 @@ pub struct LocalState {
     pub confirmed_status: Option<u64>,
     /// The digest of the status that this process tried to write since. The answer may be lost.
     pub attempted_status: Option<u64>,
+    /// The data that was not submitted because of what it is.
+    pub refused_data: Option<RefusedData>,
     /// A status write got no usable answer, so it may or may not have been applied.
     pub write_unconfirmed: bool,
     /// The version of what the namespace permits and of the credentials, when the last reconciliation began.
     pub permissions: u64,
+}
+
+/// Data that was not submitted because of what it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RefusedData {
+    /// The data.
+    pub data: ImportedData,
+    /// When it was last listed.
+    pub listed_at: Timestamp,
 }
 
 /// What a process remembers of an idle resource: enough to recognise its own status, and a copy from before it.
@@ -149,6 +161,23 @@ impl LocalState {
         known.map_or_else(|| after(failed.min(now), timing.retry(attempts(status))), |(_, at)| at)
     }
 
+    /// Remembers the data of a resource that is not submitted because of its data, and when it was listed.
+    pub(crate) fn note_data(&mut self, status: Option<&DatasetImportJobStatus>, seen: &Observations, now: Timestamp) {
+        let is_refused = |reason| matches!(reason, Reason::DataInvalid | Reason::GuardTripped);
+        if !status.and_then(Reason::of).is_some_and(is_refused) {
+            self.refused_data = None;
+        } else if let Some(Ok(data)) = seen.data.iter().flatten().map(|check| check.data.as_ref()).next() {
+            self.refused_data = Some(RefusedData { data: data.clone(), listed_at: now });
+        } else if let Some(refused) = self.refused_data.as_mut().filter(|_| seen.listed.is_some()) {
+            refused.listed_at = now;
+        }
+    }
+
+    /// When data that was not submitted is listed again.
+    pub(crate) fn next_list(&self, timing: &Timing) -> Option<Timestamp> {
+        self.refused_data.as_ref().map(|refused| after(refused.listed_at, timing.list_interval()))
+    }
+
     /// When this process first saw this intent.
     pub(crate) fn intent_seen(&self, intent: &Submission) -> Option<Timestamp> {
         let known = self.intent.as_ref()?;
@@ -164,6 +193,7 @@ pub struct UserInputs {
     pub(super) suspend: bool,
     pub(super) reconcile_requested_at: Option<String>,
     pub(super) retry_requested_at: Option<String>,
+    pub(super) released_data: Option<String>,
 }
 
 impl UserInputs {
@@ -177,6 +207,7 @@ impl UserInputs {
             suspend: annotation(api::SUSPEND).as_deref() == Some("true"),
             reconcile_requested_at: annotation(api::RECONCILE_REQUESTED_AT),
             retry_requested_at: annotation(api::RETRY_REQUESTED_AT),
+            released_data: annotation(api::RELEASE_GUARD),
         }
     }
 }

@@ -29,7 +29,8 @@
 
 pub mod admission;
 mod adopt;
-pub mod idle;
+pub mod data;
+mod idle;
 pub mod local_state;
 mod outcome;
 mod ownership;

@@ -11,7 +11,7 @@ use super::request::ImportRequest;
 use super::timing::{Severity, Timing, after};
 use super::trust::Trust;
 use crate::api::conditions::{self, Reason};
-use crate::api::{self, DatasetImportJob, DatasetImportJobStatus, Tag};
+use crate::api::{self, DatasetImportJob, DatasetImportJobStatus, Guard, ImportedData, Tag};
 use crate::personalize::{Dataset, Job, JobSummary, ServiceError};
 use crate::preflight::Report;
 use jiff::Timestamp;
@@ -60,8 +60,10 @@ pub enum Effect {
         /// The job's name.
         job_name: String,
     },
-    /// Check the data that is to be imported, if that is wanted.
+    /// List the data that is to be imported, and check it, if that is wanted.
     CheckData,
+    /// List the objects that are to be imported, once more.
+    ListData,
     /// Replace the status, with the resource version that was read: a compare-and-swap.
     WriteStatus {
         /// The status.
@@ -158,6 +160,10 @@ pub struct Observations {
     pub requested_at: BTreeMap<String, Result<Option<Timestamp>, ServiceError>>,
     /// What the check of the data found; `None` within if it is not wanted.
     pub data: Option<Option<DataCheck>>,
+    /// The data as it was listed once more, before the check or after the create call.
+    pub listed: Option<Result<ImportedData, ServiceError>>,
+    /// Job name -> the data that it imported (tag `data`); `None` if the job has no such tag.
+    pub imported: BTreeMap<String, Result<Option<ImportedData>, ServiceError>>,
     /// Attempt -> the job under its name.
     pub lookups: BTreeMap<i32, Result<ObservedJob, ServiceError>>,
     /// The attempt whose intent this reconciliation has recorded.
@@ -178,17 +184,20 @@ impl Observations {
     /// Create was called for this attempt. An earlier lookup is out of date.
     pub(crate) fn created(&mut self, attempt: i32, answer: Result<(), ServiceError>) {
         self.create = Some(answer);
+        self.listed = None;
         self.lookups.remove(&attempt);
     }
 }
 
-/// What a check of the data found.
+/// What is known of the data before its import.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DataCheck {
     /// The import is not submitted while the data breaks a rule.
     pub enforced: bool,
-    /// The report, or why the data can't be read.
-    pub report: Result<Report, ServiceError>,
+    /// What is there, or why it can't be listed.
+    pub data: Result<ImportedData, ServiceError>,
+    /// The report, or why the data can't be read; `None` if only its size matters.
+    pub report: Option<Result<Report, ServiceError>>,
 }
 
 /// A job that exists.
@@ -205,6 +214,7 @@ pub(super) struct Planner<'a> {
     pub(super) inputs: UserInputs,
     pub(super) suspended_by: Option<&'static str>,
     pub(super) backoff_limit: i32,
+    pub(super) guard: Option<Guard>,
     pub(super) request: ImportRequest,
     /// The status as it is recorded.
     pub(super) recorded: DatasetImportJobStatus,
@@ -241,6 +251,7 @@ pub fn plan(
         inputs,
         suspended_by: api::suspended_by(resource),
         backoff_limit: resource.spec.backoff_limit,
+        guard: resource.spec.guard,
         request,
         recorded,
         observations,
@@ -287,9 +298,10 @@ impl Planner<'_> {
         (until > self.now && same_inputs).then_some(until)
     }
 
-    /// Waits until the backoff ends.
+    /// Waits until the backoff ends, or data that was not submitted has changed.
     pub(super) fn check_backoff(&self) -> Plan<()> {
-        self.backoff_until().map_or(Ok(()), |until| Err(self.keep(Requeue::At(until))))
+        let Some(until) = self.backoff_until() else { return Ok(()) };
+        if self.sees_other_data()? { Ok(()) } else { Err(self.keep(Requeue::At(until))) }
     }
 
     /// Whether a user asked for a reconciliation that has not happened yet.

@@ -20,7 +20,7 @@
 //! ```
 
 use crate::api::conditions::whole_seconds;
-use crate::api::{DatasetImportJob, DatasetImportJobSpec, ImportMode, Tag};
+use crate::api::{DatasetImportJob, DatasetImportJobSpec, ImportMode, ImportedData, Tag};
 use crate::personalize::{CreateJobInput, DatasetArn, InvalidDatasetArn, JobArn};
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -42,6 +42,12 @@ pub const TAG_REQUEST_HASH: &str = "personalize-operator.io/request-hash";
 /// The tag that holds when the resource was created (RFC 3339). It orders imports even after their resources are
 /// deleted.
 pub const TAG_REQUESTED_AT: &str = "personalize-operator.io/requested-at";
+
+/// The tag that holds the size and the fingerprint of the imported data. A job that has 50 tags without it lacks it.
+pub const TAG_DATA: &str = "personalize-operator.io/data";
+
+/// The most tags of a job.
+const MAX_TAGS: usize = 50;
 
 /// The import that one resource asks for, validated and ready to submit.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,6 +101,7 @@ impl ImportRequest {
             suspend: _,
             backoff_limit: _,
             preflight: _,
+            guard: _,
         } = spec;
         Ok(Self {
             namespace: namespace.into(),
@@ -153,9 +160,11 @@ impl ImportRequest {
         self.dataset.job(&self.job_name(attempt))
     }
 
-    /// The input of CreateDatasetImportJob for this attempt.
+    /// The input of CreateDatasetImportJob for this attempt, which imports this data, if it was listed.
     #[must_use]
-    pub fn create_input(&self, attempt: i32) -> CreateJobInput {
+    pub fn create_input(&self, attempt: i32, data: Option<&ImportedData>) -> CreateJobInput {
+        let mut tags: Vec<Tag> = self.tags.iter().cloned().chain(self.own_tags()).collect();
+        tags.extend(data.filter(|_| tags.len() < MAX_TAGS).map(data_tag));
         CreateJobInput {
             job_name: self.job_name(attempt),
             dataset: self.dataset.clone(),
@@ -163,7 +172,7 @@ impl ImportRequest {
             role_arn: self.role_arn.clone(),
             import_mode: self.import_mode,
             publish_attribution_metrics_to_s3: self.publish_attribution_metrics_to_s3,
-            tags: self.tags.iter().cloned().chain(self.own_tags()).collect(),
+            tags,
         }
     }
 
@@ -188,6 +197,22 @@ impl ImportRequest {
 #[must_use]
 pub fn requested_at(tags: &[Tag]) -> Option<Timestamp> {
     tags.iter().find(|tag| tag.tag_key == TAG_REQUESTED_AT)?.tag_value.parse().ok()
+}
+
+/// The tag of a job that imports this data.
+fn data_tag(ImportedData { files, bytes, fingerprint }: &ImportedData) -> Tag {
+    let tag_value = format!("bytes={bytes} files={files} fingerprint={fingerprint}");
+    Tag { tag_key: TAG_DATA.into(), tag_value }
+}
+
+/// The data that the job with these tags has imported, if a tag says so.
+#[must_use]
+pub fn imported_data(tags: &[Tag]) -> Option<ImportedData> {
+    let value = &tags.iter().find(|tag| tag.tag_key == TAG_DATA)?.tag_value;
+    let field = |name| value.split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+    let number = |name| field(name)?.parse().ok().filter(|number| *number >= 0);
+    let (files, bytes) = (number("files")?, number("bytes")?);
+    Some(ImportedData { files, bytes, fingerprint: field("fingerprint")?.to_owned() })
 }
 
 #[cfg(test)]

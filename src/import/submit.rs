@@ -183,8 +183,9 @@ impl Planner<'_> {
             let (generation, message) = (self.inputs.generation, "submitting the import");
             conditions::set(&mut status, generation, Reason::Submitting, message, self.now);
         }
-        conditions::summarize(&mut status);
         self.set_data_checked(&mut status);
+        status.data = self.observed_data().cloned();
+        conditions::summarize(&mut status);
         let then = AfterWrite::Submit { attempt };
         Err(Next::Perform(Effect::WriteStatus { status: Box::new(status), then }))
     }
@@ -280,6 +281,7 @@ impl Planner<'_> {
         self.check_has_full_import(status, &jobs)?;
         self.check_not_superseded(status, attempt, &jobs)?;
         self.check_data(status)?;
+        self.check_guard(status, &jobs)?;
         self.check_no_data_deletion(status)
     }
 
@@ -397,36 +399,6 @@ impl Planner<'_> {
         );
         let requeue = Requeue::Backoff(Severity::Transient);
         Err(self.finish_or_keep_failure(status.clone(), Reason::DataDeletionRunning, &message, requeue))
-    }
-
-    /// Checks the data, after everything else that costs less.
-    fn check_data(&self, status: &DatasetImportJobStatus) -> Plan<()> {
-        let Some(check) = self.observations.data.as_ref().ok_or(Next::Perform(Effect::CheckData))? else {
-            return Ok(());
-        };
-        match &check.report {
-            Ok(report) if check.enforced && report.has_errors() => {
-                let message = format!("not submitted, because the data is invalid: {}", report.summary());
-                let (mut status, requeue) = (status.clone(), Requeue::Backoff(Severity::NeedsUser));
-                self.set_data_checked(&mut status);
-                Err(self.finish(status, Reason::DataInvalid, &message, requeue))
-            }
-            Err(error) if check.enforced => Err(self.obstacle(status.clone(), error, "checking the data in S3")),
-            _ => Ok(()),
-        }
-    }
-
-    /// Sets the condition DataChecked to what this reconciliation observed.
-    fn set_data_checked(&self, status: &mut DatasetImportJobStatus) {
-        let Some(check) = self.observations.data.as_ref().and_then(Option::as_ref) else {
-            return conditions::remove_data_checked(status);
-        };
-        let (is_valid, message) = match &check.report {
-            Ok(report) if report.findings.is_empty() => (Some(true), "no rule is broken in what was read".to_owned()),
-            Ok(report) => (Some(!report.has_errors()), report.summary()),
-            Err(error) => (None, format!("the data could not be checked: {error}")),
-        };
-        conditions::set_data_checked(status, self.inputs.generation, is_valid, &message, self.now);
     }
 
     fn require_live_read(&self) -> Plan<()> {

@@ -83,6 +83,12 @@ impl Timing {
         PollSchedule::new(self, earlier.unwrap_or_default()).interval(age)
     }
 
+    /// How often data that was not submitted is listed, to see whether it has changed: one call each time.
+    #[must_use]
+    pub fn list_interval(&self) -> Duration {
+        self.poll_max / 5
+    }
+
     /// The delay between CREATE FAILED and the next attempt, after this many attempts (from 1).
     #[must_use]
     pub fn retry(&self, attempts: i32) -> Duration {

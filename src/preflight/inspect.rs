@@ -1,5 +1,6 @@
 //! Reads the data of an import through [`Objects`], within bounds, and checks it.
 
+use super::contents::objects_at;
 use super::file::FileCheck;
 use super::finding::Finding;
 use super::location::Location;
@@ -29,7 +30,7 @@ const PIECE: u64 = 1 << 20;
 const MAX_READ_OF_PAGE: usize = 100;
 
 /// The most pages of a listing.
-const MAX_PAGES: usize = 100;
+pub(super) const MAX_PAGES: usize = 100;
 
 /// An object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,16 +107,17 @@ pub async fn inspect<O: Objects>(
     let mut set = SetCheck::new(expected.schema, expected.domain, expected.mode);
     let mut token: Option<String> = None;
     for _ in 0..MAX_PAGES {
-        let page = match objects.list(&location.bucket, &location.key, token.as_deref()).await {
+        let mut page = match objects.list(&location.bucket, &location.key, token.as_deref()).await {
             Err(error) if error.code == "NoSuchBucket" => {
                 return Ok(Report::of(vec![Finding::new("NoBucket", "a bucket of this name", "none")]));
             }
             page => page?,
         };
+        let mut found = objects_at(location, &mut page);
+        check_location(location, &page, &found, &mut set);
+        found.retain(|object| set.object(object, location.is_folder()));
         let is_last = page.next.is_none();
-        token.clone_from(&page.next);
-        let found =
-            if location.is_folder() { folder(location, page, &mut set) } else { single(location, page, &mut set) };
+        token = page.next;
         let step = if depth == Depth::Full { 1 } else { found.len().div_ceil(MAX_READ_OF_PAGE).max(1) };
         for (i, object) in found.iter().enumerate() {
             if i % step != 0 {
@@ -134,31 +136,19 @@ pub async fn inspect<O: Objects>(
     Ok(set.finish())
 }
 
-/// The files of a page of a folder that can be read.
-fn folder(location: &Location, page: Page, set: &mut SetCheck<'_>) -> Vec<Object> {
-    if !page.folders.is_empty() {
-        set.add(Finding::new("Subfolder", "all files in the folder itself", "a folder in it").warning());
-    }
-    let mut objects = page.objects;
-    // The console of S3 creates an empty object for the folder itself.
-    objects.retain(|object| object.key != location.key);
-    objects.retain(|object| set.file(object.key.rsplit('/').next().unwrap_or_default(), object.size, true));
-    objects
-}
-
-/// The one file, if it can be read.
-fn single(location: &Location, page: Page, set: &mut SetCheck<'_>) -> Vec<Object> {
-    let Some(object) = page.objects.into_iter().find(|object| object.key == location.key) else {
-        let finding = if page.folders.contains(&format!("{}/", location.key)) {
+/// Says what is wrong with the location, by a page of its listing.
+fn check_location(location: &Location, page: &Page, found: &[Object], set: &mut SetCheck<'_>) {
+    if location.is_folder() {
+        if !page.folders.is_empty() {
+            set.add(Finding::new("Subfolder", "all files in the folder itself", "a folder in it").warning());
+        }
+    } else if found.is_empty() {
+        set.add(if page.folders.contains(&format!("{}/", location.key)) {
             Finding::new("FolderWithoutSlash", "a / at the end of a folder", "none")
         } else {
             Finding::new("NoObject", "an object at the location", "none")
-        };
-        set.add(finding);
-        return Vec::new();
-    };
-    let name = object.key.rsplit('/').next().unwrap_or_default();
-    if set.file(name, object.size, false) { vec![object] } else { Vec::new() }
+        });
+    }
 }
 
 async fn read<O: Objects>(

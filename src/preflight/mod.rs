@@ -14,6 +14,7 @@
 //! assert!(errors[0].to_string().contains("the name of another field"));
 //! ```
 
+mod contents;
 mod file;
 mod finding;
 mod inspect;
@@ -25,6 +26,7 @@ mod set;
 mod tests;
 mod value;
 
+pub use contents::list;
 pub use finding::{Finding, Level, MAX_FINDINGS, Position};
 pub use inspect::{Depth, Expected, Object, Objects, Page, inspect};
 pub use location::Location;

@@ -1,14 +1,16 @@
 //! All files of an import together: names, sizes, headers, and the report.
 
+use super::contents::Contents;
 use super::file::Checked;
 use super::finding::{Finding, Findings, plural};
+use super::inspect::Object;
 use super::schema::{DatasetType, Domain, Schema};
-use crate::api::ImportMode;
+use crate::api::{ImportMode, ImportedData};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
 /// One gigabyte as the most generous reading of the quota.
-const GIB: u64 = 1 << 30;
+const GIB: i64 = 1 << 30;
 
 /// The most types of events and metadata fields together.
 const MAX_EVENT_TYPES: usize = 10;
@@ -21,10 +23,9 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// How many further findings there are.
     pub more_findings: u64,
-    /// The number of CSV files.
-    pub files: u64,
-    /// Their size in bytes.
-    pub bytes: u64,
+    /// The data: the number of objects, their size and their fingerprint.
+    #[serde(flatten)]
+    pub data: ImportedData,
     /// The number of records read.
     pub records: u64,
     /// Every byte was read.
@@ -64,8 +65,7 @@ pub(super) struct SetCheck<'s> {
     more: u64,
     header: Option<(String, Vec<u8>)>,
     event_types: BTreeSet<u64>,
-    files: u64,
-    bytes: u64,
+    contents: Contents,
     records: u64,
     complete: bool,
 }
@@ -80,8 +80,7 @@ impl<'s> SetCheck<'s> {
             more: 0,
             header: None,
             event_types: BTreeSet::new(),
-            files: 0,
-            bytes: 0,
+            contents: Contents::default(),
             records: 0,
             complete: true,
         }
@@ -91,11 +90,11 @@ impl<'s> SetCheck<'s> {
         self.findings.add(finding);
     }
 
-    /// Counts a file. Returns whether it can be read as CSV, by its name and size.
-    pub(super) fn file(&mut self, name: &str, size: u64, in_folder: bool) -> bool {
-        self.files += 1;
-        self.bytes = self.bytes.saturating_add(size);
-        let extension = name.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map(|(_, extension)| extension);
+    /// Counts an object. Returns whether it can be read as CSV, by its name and size.
+    pub(super) fn object(&mut self, object: &Object, in_folder: bool) -> bool {
+        self.contents.add(object);
+        let (name, size) = (object.key.rsplit('/').next().unwrap_or_default(), object.size);
+        let extension = name.rsplit_once('.').map(|(_, extension)| extension);
         let is_csv = extension.is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
         if !is_csv && (in_folder || extension.is_some()) {
             let expected = if in_folder { "only CSV files in the folder" } else { "a CSV file" };
@@ -136,15 +135,16 @@ impl<'s> SetCheck<'s> {
             ImportMode::Full => (100 * GIB, "FULL"),
             ImportMode::Incremental => (GIB, "INCREMENTAL"),
         };
-        if self.bytes > max {
+        let data = std::mem::take(&mut self.contents).data();
+        if data.bytes > max {
             let expected = format!("at most {} GB for {mode}", max / GIB);
-            self.add(Finding::new("TooMuchData", expected, format!("{} bytes", self.bytes)));
+            self.add(Finding::new("TooMuchData", expected, format!("{} bytes", data.bytes)));
         }
-        if self.files == 0 {
+        if data.files == 0 {
             self.add(Finding::new("NoFiles", "at least one CSV file", "none"));
         }
         let min = self.schema.dataset_type.min_records(self.mode);
-        if self.complete && self.files > 0 && self.records < min && self.header.is_some() && min > 1 {
+        if self.complete && data.files > 0 && self.records < min && self.header.is_some() && min > 1 {
             let found = plural(usize::try_from(self.records).unwrap_or(usize::MAX), "record");
             self.add(Finding::new("TooFewRecords", format!("at least {min} records in an import"), found));
         }
@@ -154,7 +154,7 @@ impl<'s> SetCheck<'s> {
             self.add(Finding::new("TooManyEventTypes", expected, format!("at least {types}")));
         }
         let (findings, more) = self.findings.into_parts();
-        let (files, bytes, records) = (self.files, self.bytes, self.records);
-        Report { findings, more_findings: more + self.more, files, bytes, records, complete: self.complete }
+        let (more_findings, records, complete) = (more + self.more, self.records, self.complete);
+        Report { findings, more_findings, data, records, complete }
     }
 }

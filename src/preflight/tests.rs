@@ -207,7 +207,7 @@ fn imports_have_a_least_number_of_records_and_a_largest_size() {
         [(ImportMode::Full, 2, false), (ImportMode::Incremental, 2, true), (ImportMode::Full, 101, true)]
     {
         let mut set = set::SetCheck::new(&schema, None, mode);
-        set.file("items.csv", size << 30, false);
+        set.object(&Object { key: "items.csv".into(), size: size << 30, etag: String::new() }, false);
         assert_eq!(set.finish().has_errors(), is_error, "{mode:?} {size}");
     }
 }
@@ -241,7 +241,7 @@ fn rows_in_the_middle_and_at_the_end_of_a_large_file_are_checked() {
     let good = row.repeat(200_000);
     let report = check_bytes(INTERACTIONS, format!("{HEADER}{good}").into_bytes());
     assert_good(&report);
-    assert!(!report.complete && report.records < 100_000 && report.bytes > 5 << 20);
+    assert!(!report.complete && report.records < 100_000 && report.data.bytes > 5 << 20);
     let cut = check_bytes(INTERACTIONS, format!("{HEADER}{good}u1,i1,wat").into_bytes());
     assert_eq!(cut.findings[0].rule, "ColumnCount", "{cut:?}");
     let milliseconds = row.replace("8243", "8243000").repeat(100_000);
@@ -255,7 +255,7 @@ fn many_files_are_read_in_part_and_all_listed() {
     let objects = (0..10_000).map(|i| (format!("a/{i:05}.csv"), good.clone())).collect();
     let memory = Memory { objects, page: 1000, ..Memory::default() };
     let report = look(&memory, ITEMS, "s3://b/a/", ImportMode::Full);
-    assert_eq!((report.files, report.complete, report.findings.len()), (10_000, false, 0));
+    assert_eq!((report.data.files, report.complete, report.findings.len()), (10_000, false, 0));
     assert_eq!(memory.reads.into_inner(), 1000);
 }
 

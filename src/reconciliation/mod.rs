@@ -34,10 +34,10 @@ mod drive;
 
 pub use drive::{Executor, Stopped, drive};
 
-use crate::api::conditions::{Reason, State};
-use crate::api::{DatasetImportJob, DatasetImportJobStatus, Tag};
+use crate::api::conditions::{self, Reason, State};
+use crate::api::{DatasetImportJob, DatasetImportJobStatus, ImportedData, Tag};
 use crate::import::poll_schedule::durations;
-use crate::import::request::requested_at;
+use crate::import::request::{imported_data, requested_at};
 use crate::import::timing::{after, since, spread};
 use crate::import::trust::{is_managed, own_part};
 use crate::import::{
@@ -59,7 +59,6 @@ const MAX_CONFLICTS: u32 = 5;
 
 /// What an effect observed.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "an observation is applied at once")]
 pub enum Observation {
     /// The resource, read from the API server; `None` if it is deleted.
     Resource(Option<Box<DatasetImportJob>>),
@@ -80,6 +79,8 @@ pub enum Observation {
     Dataset(Result<Dataset, ServiceError>),
     /// What the check of the data found; `None` if it is not wanted.
     Data(Option<DataCheck>),
+    /// The data, as it was listed once more.
+    DataListed(Result<ImportedData, ServiceError>),
     /// The dataset's jobs.
     Jobs(Result<Vec<JobSummary>, ServiceError>),
     /// The data deletion jobs of the dataset's group.
@@ -244,7 +245,7 @@ impl Reconciliation {
             return Next::Perform(Effect::ReadResource);
         }
         if let Some(outcome) = &self.written_outcome {
-            return self.finish_applied(outcome.clone());
+            return self.list_again(outcome, now).unwrap_or_else(|| self.finish_applied(outcome.clone()));
         }
         let trust = self.local.trust(&self.resource);
         match plan(&self.resource, trust, &self.observations, &self.local, now, timing) {
@@ -256,6 +257,25 @@ impl Reconciliation {
             },
             next => next,
         }
+    }
+
+    /// Lists the data of a job that was accepted right now once more, and records if it has changed: it is unknown
+    /// then what the job imports.
+    fn list_again(&self, outcome: &Outcome, now: Timestamp) -> Option<Next> {
+        let status = self.resource.status.as_ref()?;
+        let submitted = status.data.as_ref().filter(|_| matches!(self.observations.create, Some(Ok(()))))?;
+        let Some(listed) = &self.observations.listed else { return Some(Next::Perform(Effect::ListData)) };
+        let listed = listed.as_ref().ok().filter(|listed| *listed != submitted)?;
+        if conditions::data_changed(status).is_some() {
+            return None;
+        }
+        let message = format!(
+            "the data has changed while its import was submitted, from {} bytes in {} files to {} bytes in {} files: it is unknown which of them the job imports",
+            submitted.bytes, submitted.files, listed.bytes, listed.files
+        );
+        let mut status = Box::new(status.clone());
+        conditions::set_data_changed(&mut status, self.resource.metadata.generation.unwrap_or(0), &message, now);
+        Some(Next::Perform(Effect::WriteStatus { status, then: AfterWrite::Finish(Box::new(outcome.clone())) }))
     }
 
     /// Finishes, and before that applies a final status that the service has confirmed and that the operator does not
@@ -295,12 +315,16 @@ impl Reconciliation {
             }
             Observation::Dataset(dataset) => observed.dataset = Some(dataset),
             Observation::Data(data) => observed.data = Some(data),
+            Observation::DataListed(data) => observed.listed = Some(data),
             Observation::Jobs(jobs) => self.jobs_listed(jobs, queue),
             Observation::DataDeletions(deletions) => {
                 let running = |all: Vec<DataDeletion>| all.into_iter().find(DataDeletion::is_running);
                 observed.data_deletion = Some(deletions.map(|all| running(all).map(|running| running.name)));
             }
             Observation::Tags { job_name, tags } => {
+                observed
+                    .imported
+                    .insert(job_name.clone(), tags.as_ref().map(|t| imported_data(t)).map_err(Clone::clone));
                 observed.requested_at.insert(job_name, tags.map(|tags| requested_at(&tags)));
             }
             Observation::StatusWritten { resource, then } => self.status_written(*resource, then, queue),
@@ -396,7 +420,9 @@ impl Reconciliation {
             // From now on another status under the operator's name is not its own.
             self.local.confirm(&self.resource);
         }
-        let requeue_after = self.schedule(outcome.requeue, now, timing, jitter());
+        let delay = self.schedule(outcome.requeue, now, timing, jitter());
+        let list = self.local.next_list(timing).map(|at| since(now, at));
+        let requeue_after = delay.into_iter().chain(list).min();
         let released = self.release_admission(outcome, now, timing, jitter(), queue);
         let is_deleted = self.resource.metadata.deletion_timestamp.is_some();
         Finished { requeue_after, frees_others: released || self.written_outcome.is_some() || is_deleted }
@@ -408,6 +434,7 @@ impl Reconciliation {
         local.finished_before = true;
         local.note_intent(self.resource.status.as_ref(), now);
         local.note_retry(self.resource.status.as_ref(), now, timing);
+        local.note_data(self.resource.status.as_ref(), &self.observations, now);
         local.next_poll = if let Requeue::At(at) = requeue { Some(at) } else { None };
         if requeue == Requeue::AwaitChange {
             local.durations = Vec::new();

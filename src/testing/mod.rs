@@ -27,6 +27,7 @@ pub fn spec() -> DatasetImportJobSpec {
         suspend: false,
         backoff_limit: 0,
         preflight: None,
+        guard: None,
     }
 }
 

@@ -4,7 +4,10 @@
 
 use super::spec;
 use crate::api::conditions::Reason;
-use crate::api::{self, DatasetImportJob, DatasetImportJobSpec, DatasetImportJobStatus, ImportMode, Submission, Tag};
+use crate::api::{
+    self, DatasetImportJob, DatasetImportJobSpec, DatasetImportJobStatus, Guard, ImportMode, ImportedData, Submission,
+    Tag,
+};
 use crate::import::local_state::KnownIntent;
 use crate::import::{
     Admission, DataCheck, ImportRequest, Key, LocalState, Observations, ObservedJob, Phase, UserInputs,
@@ -93,9 +96,11 @@ fn any_spec() -> impl Strategy<Value = DatasetImportJobSpec> {
         of(tags),
         any::<bool>(),
         prop_oneof![3 => 0..=2, 2 => 0..=100, 1 => any::<i32>()],
+        prop_oneof![2 => Just(None), 1 => (of(0..1000_i64), of(0..=100)).prop_map(Some)],
     )
         .prop_map(
-            |((dataset_arn, data_location), job_name, import_mode, publish, tags, suspend, backoff_limit)| {
+            |((dataset_arn, data_location), job_name, import_mode, publish, tags, suspend, backoff_limit, guard)| {
+                let guard = guard.map(|(min_bytes, max_shrink_percent)| Guard { min_bytes, max_shrink_percent });
                 let tag = |(tag_key, tag_value)| Tag { tag_key, tag_value };
                 DatasetImportJobSpec {
                     dataset_arn,
@@ -107,6 +112,7 @@ fn any_spec() -> impl Strategy<Value = DatasetImportJobSpec> {
                     suspend: suspend && backoff_limit % 2 == 0,
                     backoff_limit,
                     preflight: None,
+                    guard,
                     ..spec()
                 }
             },
@@ -251,11 +257,22 @@ pub fn dataset() -> impl Strategy<Value = Dataset> {
     (status, of(moment())).prop_map(|(status, created)| Dataset { status, created, schema_arn: None })
 }
 
-/// What a check of the data found.
+/// Some data.
+pub fn imported_data() -> impl Strategy<Value = ImportedData> {
+    let fingerprint = select(&["a", "b"][..]).prop_map(str::to_owned);
+    (0..3_i64, 0..1000_i64, fingerprint).prop_map(|(files, bytes, fingerprint)| ImportedData {
+        files,
+        bytes,
+        fingerprint,
+    })
+}
+
+/// What is known of the data before its import.
 pub fn data_check() -> impl Strategy<Value = DataCheck> {
     let invalid = Report::of(Schema::parse("", None, None).unwrap_err());
     let report = prop_oneof![Just(Report::default()), Just(invalid)];
-    (any::<bool>(), result(report)).prop_map(|(enforced, report)| DataCheck { enforced, report })
+    let check = (any::<bool>(), result(imported_data()), of(result(report)));
+    check.prop_map(|(enforced, data, report)| DataCheck { enforced, data, report })
 }
 
 /// The jobs of a dataset.
@@ -285,7 +302,7 @@ pub fn observations(request: &ImportRequest) -> impl Strategy<Value = Observatio
         any::<bool>(),
         of(prop_oneof![4 => Just(Ok(())), 1 => text().prop_map(Err)]),
         (of(admission), of(of(Just(Key { namespace: "shop".into(), name: "newer".into() })))),
-        (of(result(dataset())), of(of(data_check()))),
+        (of(result(dataset())), of(of(data_check())), of(result(imported_data())), result(of(imported_data()))).boxed(),
         (of(result(summaries())), of(result(of(text())))).boxed(),
         btree_map(1..4_i32, result(found), 0..4),
         of(1..4_i32),
@@ -297,16 +314,16 @@ pub fn observations(request: &ImportRequest) -> impl Strategy<Value = Observatio
                 live,
                 namespace,
                 (admission, newer_import),
-                (dataset, data),
+                (dataset, data, listed, imported),
                 (jobs, data_deletion),
                 lookups,
                 intent,
                 create,
                 requested,
             )| {
-                let named =
-                    jobs.iter().flatten().flatten().map(|job: &JobSummary| (job.name.clone(), requested.clone()));
-                let requested_at: BTreeMap<_, _> = named.collect();
+                let names = || jobs.iter().flatten().flatten().map(|job: &JobSummary| job.name.clone());
+                let requested_at: BTreeMap<_, _> = names().map(|name| (name, requested.clone())).collect();
+                let imported = names().map(|name| (name, imported.clone())).collect();
                 Observations {
                     live,
                     namespace,
@@ -314,6 +331,8 @@ pub fn observations(request: &ImportRequest) -> impl Strategy<Value = Observatio
                     newer_import,
                     dataset,
                     data,
+                    listed,
+                    imported,
                     jobs,
                     data_deletion,
                     requested_at,

@@ -1,7 +1,7 @@
 //! A simulated service, and reconciliations of one resource against it.
 
 use crate::api::conditions::{READY, RECONCILING, Reason, STALLED, SUCCEEDED};
-use crate::api::{DatasetImportJob, DatasetImportJobSpec, DatasetImportJobStatus, Tag};
+use crate::api::{DatasetImportJob, DatasetImportJobSpec, DatasetImportJobStatus, ImportedData, Tag};
 use crate::import::timing::{after, since};
 use crate::import::{
     AfterWrite, DataCheck, Effect, ImportRequest, LocalState, MANAGER, Next, Observations, ObservedJob, Trust, plan,
@@ -40,6 +40,12 @@ pub(super) struct Scenario {
     pub(super) tags_error: Option<ServiceError>,
     pub(super) namespace: Result<(), String>,
     pub(super) data: Option<DataCheck>,
+    /// What further lists of the data find; without any, what the check found.
+    pub(super) listed: Vec<Result<ImportedData, ServiceError>>,
+    /// How often the data was listed.
+    pub(super) lists: usize,
+    /// The data of each of the dataset's other jobs.
+    pub(super) imported: BTreeMap<String, ImportedData>,
 }
 
 impl Scenario {
@@ -64,6 +70,9 @@ impl Scenario {
             tags_error: None,
             namespace: Ok(()),
             data: None,
+            listed: Vec::new(),
+            lists: 0,
+            imported: BTreeMap::new(),
         }
     }
 
@@ -213,14 +222,20 @@ impl ScenarioExecutor<'_> {
             Effect::CheckNamespace => Observation::Namespace(scenario.namespace.clone()),
             Effect::DescribeDataset => Observation::Dataset(scenario.dataset.clone()),
             Effect::CheckData => Observation::Data(scenario.data.clone()),
+            Effect::ListData => {
+                scenario.lists += 1;
+                let found = scenario.data.as_ref().map(|check| check.data.clone());
+                Observation::DataListed(scenario.listed.pop().or(found).unwrap())
+            }
             Effect::ListJobs => Observation::Jobs(Ok(scenario.other_jobs.clone())),
             Effect::ListDataDeletions => Observation::DataDeletions(scenario.data_deletions.clone()),
             Effect::ListTags { job_name } => {
                 scenario.reads += 1;
                 let missing = || Err(service_error(ErrorKind::NotFound));
                 let requested_at = scenario.requested_at.get(&job_name).cloned().unwrap_or_else(missing);
-                let tag = |at| ImportRequest { requested_at: at, ..scenario.request() }.own_tags();
-                Observation::Tags { job_name, tags: requested_at.map(tag) }
+                let request = |at| ImportRequest { requested_at: at, ..scenario.request() };
+                let tags = |at| request(at).create_input(1, scenario.imported.get(&job_name)).tags;
+                Observation::Tags { tags: requested_at.map(tags), job_name }
             }
             Effect::DescribeJob { attempt, with_tags } => {
                 scenario.reads += 1;

@@ -1,4 +1,4 @@
-//! The moto server: STS and S3 that nobody here wrote.
+//! The moto server: STS and S3 that this project did not write.
 
 use super::{eventually, python};
 use control_plane::ChildGuard;

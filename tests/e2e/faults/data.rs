@@ -19,7 +19,11 @@ fn milliseconds() -> String {
 }
 
 fn good() -> String {
-    format!("{HEADER}{}", format!("{VALUE}1,{VALUE}2,1700000000\n").repeat(1500))
+    interactions(1500)
+}
+
+fn interactions(count: usize) -> String {
+    format!("{HEADER}{}", format!("{VALUE}1,{VALUE}2,1700000000\n").repeat(count))
 }
 
 fn operator(env: &TestEnv, s3: &str, preflight: &str) -> OperatorProcess {
@@ -131,5 +135,67 @@ fn fault_126_data_that_may_not_be_read_stops_no_import_unless_the_check_is_enfor
     assert_eq!(env.accepted_count(), 2);
     env.patch("enforced", &json!({"spec": {"preflight": "Off"}}));
     env.wait_for_reason("enforced", "ImportSucceeded");
+    env.check_invariants_settled();
+}
+
+#[test]
+fn fault_131_truncated_empty_and_half_uploaded_exports_are_held_until_they_are_whole_or_released() {
+    let env = TestEnv::new();
+    let s3 = S3::start(env.dir());
+    let _operator = operator(&env, s3.url(), "warn");
+    let guarded = |name: &str| {
+        let mut spec = object(name);
+        spec["guard"] = json!({"maxShrinkPercent": 30});
+        spec
+    };
+    // The first import is not compared. Its resource does not have to stay.
+    s3.put("whole.csv", &good());
+    env.import("first", "d0", guarded("whole.csv"));
+    env.wait_for_reason("first", "ImportSucceeded");
+    let bytes = env.status("first").data.map(|data| data.bytes);
+    assert_eq!(bytes, i64::try_from(good().len()).ok());
+    env.delete("first");
+    for (name, content) in [("truncated", interactions(1000)), ("empty", String::new()), ("half", HEADER.to_owned())] {
+        let key = format!("{name}.csv");
+        s3.put(&key, &content);
+        env.import(name, "d0", guarded(&key));
+        let message = env.wait_for_reason(name, "GuardTripped").message.unwrap();
+        assert!(message.contains(&format!("{} bytes in 1 files, the last import had", content.len())), "{message}");
+    }
+    assert_eq!(env.accepted_count(), 1);
+    // The release of other data changes nothing.
+    let release = |fingerprint: &str| {
+        env.annotate("truncated", &format!("personalize-operator.io/release-guard={fingerprint}"));
+    };
+    release("0123456789abcdef0123456789abcdef");
+    let message = env.wait_for_reason("truncated", "GuardTripped").message.unwrap();
+    assert_eq!(env.accepted_count(), 1);
+    release(message.rsplit(' ').next().unwrap());
+    env.wait_for_reason("truncated", "ImportSucceeded");
+    // The export is repaired.
+    s3.put("half.csv", &good());
+    env.wait_for_reason("half", "ImportSucceeded");
+    assert_eq!(env.accepted_count(), 3);
+    env.check_invariants_settled();
+}
+
+#[test]
+fn fault_132_object_that_is_replaced_while_its_import_is_submitted_is_reported() {
+    let env = TestEnv::new();
+    let s3 = S3::start(env.dir());
+    s3.put("new.csv", &good());
+    // A pipeline replaces the object while the operator waits for the answer.
+    env.service.inject_fault(&json!({"operation": CREATE, "count": 1, "action": {"delay": {"ms": 1500}}}));
+    let _operator = operator(&env, s3.url(), "warn");
+    env.import("nightly", "d0", object("new.csv"));
+    eventually("create is called", || (env.service.call_count(CREATE) == 1).then_some(()));
+    s3.put("new.csv", &good().replace("1700000000", "1700000001"));
+    eventually("the change is reported", || (data_checked(&env, "nightly").0 == "Unknown").then_some(()));
+    let message = data_checked(&env, "nightly").1;
+    assert!(message.contains("changed while its import was submitted"), "{message}");
+    eventually("an event reports it", || {
+        env.event_reasons("nightly").contains(&"DataChanged".to_owned()).then_some(())
+    });
+    env.wait_for_reason("nightly", "ImportSucceeded");
     env.check_invariants_settled();
 }

@@ -50,7 +50,7 @@ fn stall_problem(history: &History<'_>, resource: &Value) -> Option<String> {
         }
         "InvalidSpec" => adoption::request(resource).map(|_| "reports an invalid spec that is valid".to_owned()),
         // D covers missing jobs. A history does not contain namespace policies, data, nor when datasets were created.
-        "JobNotFound" | "NotPermitted" | "DatasetReplaced" | "DataInvalid" => None,
+        "JobNotFound" | "NotPermitted" | "DatasetReplaced" | "DataInvalid" | "GuardTripped" => None,
         other => Some(format!("is stalled with reason {other:?}, which does not stall")),
     }
 }

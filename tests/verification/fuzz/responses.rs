@@ -204,11 +204,12 @@ impl Executor for SdkService<'_> {
                 Observation::Tags { job_name, tags }
             }
             Effect::CheckData => Observation::Data(None),
+            Effect::ListData => Observation::DataListed(Ok(ImportedData::default())),
             Effect::WriteStatus { status, then } => status_written(reconciliation, *status, then),
             Effect::ApplyStatus => status_applied(reconciliation),
             Effect::CreateJob { attempt } => {
                 let answer = match service.permit_create(caller, dataset).await {
-                    Ok(permit) => service.create_dataset_import_job(permit, &request.create_input(attempt)).await,
+                    Ok(permit) => service.create_dataset_import_job(permit, &request.create_input(attempt, None)).await,
                     Err(error) => Err(error),
                 };
                 let answer = answer.map(drop);
