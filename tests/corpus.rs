@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -14,6 +15,9 @@ const MIN_REFUSED: usize = 57;
 
 /// Processes at the same time.
 const AT_ONCE: usize = 8;
+
+/// Event types that the guide prescribes, so that a finding may name them.
+const PRESCRIBED: [&str; 2] = ["Viewed", "Not taken"];
 
 /// What `case.yaml` says.
 #[derive(Deserialize)]
@@ -104,4 +108,42 @@ fn broken_sets_are_refused() {
 fn good_sets_are_not_refused() {
     let refused = misjudged("good", 0);
     assert!(refused.is_empty(), "{}", refused.join("\n"));
+}
+
+/// Where the cells of a file end, in whatever format it is.
+const SEPARATORS: [char; 6] = [',', ';', '\t', '\r', '\n', '"'];
+
+/// The first six characters of each longer cell in the files of a set, unless the schema contains them: a finding may name
+/// its fields.
+fn planted(set: &Set) -> BTreeSet<String> {
+    let schema = fs::read_to_string(set.dir.join("schema.json")).unwrap();
+    let location = set.dir.join(&set.case.location);
+    let folder = if location.is_dir() { location } else { location.parent().unwrap().to_owned() };
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    let mut starts = BTreeSet::new();
+    for content in files.map(|file| fs::read(file).unwrap()) {
+        // Without the zero bytes UTF-16 is readable, too.
+        let content: Vec<u8> = content.into_iter().filter(|byte| *byte != 0).collect();
+        let content = String::from_utf8_lossy(&content);
+        let cells = content.split(SEPARATORS).map(str::trim).filter(|cell| !PRESCRIBED.contains(cell));
+        let start = |cell: &str| cell.chars().take(6).collect::<String>();
+        starts.extend(cells.map(start).filter(|start| start.chars().count() == 6 && !schema.contains(start.as_str())));
+    }
+    starts
+}
+
+#[test]
+fn no_value_of_the_data_is_shown() {
+    let leaks = |set: &Set| {
+        let planted = planted(set);
+        let shown = ["text", "json"].map(|format| text(&set.check(&["--output", format]))).concat();
+        let leaked = planted.iter().filter(|cell| shown.contains(*cell)).cloned().collect::<Vec<_>>();
+        (planted.len(), (!leaked.is_empty()).then(|| format!("{}: {leaked:?}", set.name())))
+    };
+    for kind in ["broken", "good"] {
+        let (counts, leaked): (Vec<_>, Vec<_>) = for_each(&sets(kind), leaks).into_iter().unzip();
+        println!("{kind}: {} values are looked for", counts.iter().sum::<usize>());
+        assert!(counts.iter().sum::<usize>() > 10_000, "the values are found in the files");
+        assert_eq!(leaked.into_iter().flatten().collect::<Vec<_>>(), Vec::<String>::new());
+    }
 }
