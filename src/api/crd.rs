@@ -16,6 +16,7 @@ pub(crate) const UNCHANGED: &str = "oldSelf.hasValue() && oldSelf.value() == sel
 /// # Errors
 ///
 /// The definition can't be written as YAML.
+#[cfg(feature = "operator")]
 pub fn crd_yaml() -> serde_yaml::Result<String> {
     Ok(serde_yaml::to_string(&crd())?.replace("- Off\n", "- 'Off'\n"))
 }

@@ -13,7 +13,9 @@ pub use annotations::{
 pub(crate) use annotations::{max_data_age, truncate};
 #[cfg(test)]
 pub(crate) use crd::UNCHANGED;
-pub use crd::{crd, crd_yaml};
+pub use crd::crd;
+#[cfg(feature = "operator")]
+pub use crd::crd_yaml;
 pub use metadata::{created_at, resource_version};
 pub use spec::{DataSource, DatasetImportJob, DatasetImportJobSpec, Guard, ImportMode, Preflight, Tag};
 pub use status::{DatasetImportJobStatus, ImportedData, Submission};
