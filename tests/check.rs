@@ -1,11 +1,16 @@
-//! The command `check` on local files: exit status and output.
+//! The command `check`: exit status and output, and what it reads of S3.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "check/s3.rs"]
+mod s3;
+
+use s3::S3;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::atomic::Ordering;
 
 const SCHEMA: &str = r#"{"type": "record", "name": "Users", "fields": [
     {"name": "USER_ID", "type": "string"}, {"name": "AGE", "type": ["null", "int"]}]}"#;
@@ -72,4 +77,34 @@ fn what_can_not_be_checked_exits_with_2() {
     }
     fs::write(dir.path().join("schema.json"), "{").unwrap();
     assert_eq!(check(dir.path(), &["data", "--schema", "schema.json"]).status.code(), Some(1), "a broken schema");
+}
+
+/// Checks a location in S3, which has to be valid.
+fn check_s3(s3: &S3, location: &str) {
+    let dir = directory(&[]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_personalize-operator"));
+    command.current_dir(dir.path()).args(["check", location, "--schema", "schema.json"]).env_clear();
+    command.envs([("AWS_ENDPOINT_URL_S3", s3.url.as_str()), ("AWS_REGION", "eu-west-1")]);
+    command.envs([("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret")]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+}
+
+#[test]
+fn large_file_in_s3_takes_at_most_ten_calls_and_one_mebibyte() {
+    let s3 = S3::start(1, format!("USER_ID,AGE\n{}", "user,30\n".repeat(1 << 20)).into_bytes());
+    check_s3(&s3, "s3://bucket/users.csv");
+    let reads = s3.counts.reads.lock().unwrap();
+    let (calls, bytes) = reads["/bucket/users.csv"];
+    assert!(calls + s3.counts.lists.load(Ordering::SeqCst) <= 10, "{calls} reads");
+    assert!(bytes <= 1 << 20, "{bytes} bytes");
+}
+
+#[test]
+fn folder_of_ten_thousand_files_takes_ten_listings_and_300_reads_of_which_four_at_once() {
+    let s3 = S3::start(10_000, b"USER_ID,AGE\nuser,30\n".to_vec());
+    check_s3(&s3, "s3://bucket/users/");
+    assert_eq!(s3.counts.lists.load(Ordering::SeqCst), 10);
+    assert!(s3.counts.reads.lock().unwrap().values().map(|(calls, _)| calls).sum::<usize>() <= 300);
+    assert!(s3.counts.at_once.load(Ordering::SeqCst) <= 4);
 }

@@ -43,7 +43,7 @@ impl Objects for S3 {
         let range_header = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
         let mut body = Box::pin(get.range(range_header).send()).await.map_err(|e| error(&e))?.body;
         let size = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(size);
         while let Some(part) = body.next().await {
             let part = part.map_err(|error| changed(&DisplayErrorContext(error).to_string()))?;
             // A server that ignores the range must not fill the memory.

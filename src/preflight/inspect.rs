@@ -1,13 +1,14 @@
 //! Reads the data of an import through [`Objects`], within bounds, and checks it.
 
 use super::contents::objects_at;
-use super::file::FileCheck;
+use super::file::{Checked, FileCheck};
 use super::finding::Finding;
 use super::location::Location;
 use super::schema::{Domain, Schema};
 use super::set::{Report, SetCheck};
 use crate::api::ImportMode;
 use crate::personalize::{ErrorKind, ServiceError};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use std::future::Future;
 use std::ops::Range;
 
@@ -20,14 +21,18 @@ const SAMPLE: u64 = 64 << 10;
 /// The number of samples.
 const SAMPLES: u64 = 6;
 
-/// A file of this size is read completely, in one call. Larger ones are sampled.
-const SMALL: u64 = 2 * EDGE + SAMPLES * SAMPLE;
-
 /// The bytes of each read of a file that is read completely.
 const PIECE: u64 = 1 << 20;
 
-/// The most files of a page that are read; the others are checked by name and size.
+/// The most files of the first page that are read, and of the second one half as many, of the third one a third, and so
+/// on. The others are checked by name and size.
 const MAX_READ_OF_PAGE: usize = 100;
+
+/// The bytes read from the start and from the end of each file of a page of which not all are read.
+const EDGE_OF_MANY: u64 = 32 << 10;
+
+/// How many files are read at the same time. Each one takes a piece and an incomplete line, of at most 1 MiB each.
+const AT_ONCE: usize = 4;
 
 /// The most pages of a listing.
 pub(super) const MAX_PAGES: usize = 100;
@@ -78,6 +83,8 @@ pub trait Objects: Send + Sync {
 pub enum Depth {
     /// The first and last rows of each file and a sample in between: at most 10 calls and 1 MiB for each file.
     Sample,
+    /// The first and last rows of each file: at most 2 calls and 64 KiB for each file.
+    Edges,
     /// Every byte.
     Full,
 }
@@ -106,7 +113,7 @@ pub async fn inspect<O: Objects>(
 ) -> Result<Report, ServiceError> {
     let mut set = SetCheck::new(expected.schema, expected.domain, expected.mode);
     let mut token: Option<String> = None;
-    for _ in 0..MAX_PAGES {
+    for number in 1..=MAX_PAGES {
         let mut page = match objects.list(&location.bucket, &location.key, token.as_deref()).await {
             Err(error) if error.code == "NoSuchBucket" => {
                 return Ok(Report::of(vec![Finding::new("NoBucket", "a bucket of this name", "none")]));
@@ -118,15 +125,17 @@ pub async fn inspect<O: Objects>(
         found.retain(|object| set.object(object, location.is_folder()));
         let is_last = page.next.is_none();
         token = page.next;
-        let step = if depth == Depth::Full { 1 } else { found.len().div_ceil(MAX_READ_OF_PAGE).max(1) };
-        for (i, object) in found.iter().enumerate() {
-            if i % step != 0 {
-                set.skipped();
-                continue;
-            }
-            let name = object.key.rsplit('/').next().unwrap_or_default();
-            let checked = read(objects, &location.bucket, object, expected.schema, depth, &progress).await?;
-            set.checked(name, checked);
+        let max = if depth == Depth::Full { usize::MAX } else { (MAX_READ_OF_PAGE / number).max(1) };
+        let step = found.len().div_ceil(max).max(1);
+        let depth = if step > 1 { Depth::Edges } else { depth };
+        if step > 1 {
+            set.skipped();
+        }
+        let reads = found.into_iter().step_by(step);
+        let reads = reads.map(|object| read(objects, &location.bucket, object, expected.schema, depth, &progress));
+        let mut checked = stream::iter(reads).buffered(AT_ONCE);
+        while let Some((name, file)) = checked.try_next().await? {
+            set.checked(&name, file);
         }
         if is_last || !location.is_folder() {
             return Ok(set.finish());
@@ -151,18 +160,19 @@ fn check_location(location: &Location, page: &Page, found: &[Object], set: &mut 
     }
 }
 
+/// Reads one file. Returns its name with what was learned.
 async fn read<O: Objects>(
     objects: &O,
     bucket: &str,
-    object: &Object,
+    object: Object,
     schema: &Schema,
     depth: Depth,
     progress: &(impl Fn(u64) + Send + Sync),
-) -> Result<super::file::Checked, ServiceError> {
+) -> Result<(String, Checked), ServiceError> {
     let name = object.key.rsplit('/').next().unwrap_or_default();
     let mut check = FileCheck::new(schema, name);
     for range in ranges(object.size, depth) {
-        let piece = objects.read(bucket, object, range.clone()).await?;
+        let piece = objects.read(bucket, &object, range.clone()).await?;
         progress(piece.len() as u64);
         if piece.len() as u64 != range.end - range.start {
             let message = "the object has changed while it was read";
@@ -173,21 +183,24 @@ async fn read<O: Objects>(
             break;
         }
     }
-    Ok(check.finish(true))
+    Ok((name.to_owned(), check.finish(true)))
 }
 
 /// Which bytes of a file to read, in order.
 fn ranges(size: u64, depth: Depth) -> Vec<Range<u64>> {
-    if depth == Depth::Full {
-        return (0..size.div_ceil(PIECE)).map(|i| i * PIECE..((i + 1) * PIECE).min(size)).collect();
-    }
-    if size <= SMALL {
+    let (edge, samples) = match depth {
+        Depth::Full => return (0..size.div_ceil(PIECE)).map(|i| i * PIECE..((i + 1) * PIECE).min(size)).collect(),
+        Depth::Sample => (EDGE, SAMPLES),
+        Depth::Edges => (EDGE_OF_MANY, 0),
+    };
+    // A small file is read completely, in one call.
+    let Some(between) = size.checked_sub(2 * edge + samples * SAMPLE).filter(|between| *between > 0) else {
         return std::iter::once(0..size).collect();
-    }
-    let between = size - 2 * EDGE;
-    let gap = (between - SAMPLES * SAMPLE) / (SAMPLES + 1);
-    let samples = (0..SAMPLES).map(|i| EDGE + gap * (i + 1) + SAMPLE * i).map(|start| start..start + SAMPLE);
-    std::iter::once(0..EDGE).chain(samples).chain(std::iter::once(size - EDGE..size)).collect()
+    };
+    let gap = between / (samples + 1);
+    let sample = |i| edge + gap * (i + 1) + SAMPLE * i;
+    let between = (0..samples).map(sample).map(|start| start..start + SAMPLE);
+    std::iter::once(0..edge).chain(between).chain(std::iter::once(size - edge..size)).collect()
 }
 
 #[cfg(test)]
@@ -196,12 +209,14 @@ mod tests {
 
     #[test]
     fn large_file_takes_at_most_ten_calls_and_one_mebibyte() {
-        for size in [1, SMALL, SMALL + 1, SMALL + 12_345, 100 << 30] {
-            let ranges = ranges(size, Depth::Sample);
-            assert!(ranges.len() <= 9, "beside the listing");
-            assert!(ranges.iter().map(|r| r.end - r.start).sum::<u64>() <= 1 << 20);
-            assert_eq!((ranges[0].start, ranges[ranges.len() - 1].end), (0, size));
-            assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "{ranges:?}");
+        for (depth, calls, bytes) in [(Depth::Sample, 8, 896 << 10), (Depth::Edges, 2, 64 << 10)] {
+            for size in [1, bytes, bytes + 1, bytes + 12_345, 100 << 30] {
+                let ranges = ranges(size, depth);
+                assert_eq!(ranges.len(), if size <= bytes { 1 } else { calls });
+                assert_eq!(ranges.iter().map(|r| r.end - r.start).sum::<u64>(), size.min(bytes));
+                assert_eq!((ranges[0].start, ranges[ranges.len() - 1].end), (0, size));
+                assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "{ranges:?}");
+            }
         }
         assert_eq!(ranges(3 << 20, Depth::Full).len(), 3);
     }

@@ -4,8 +4,10 @@ use super::*;
 use crate::api::ImportMode;
 use crate::personalize::{ErrorKind, ServiceError};
 use proptest::prelude::*;
+use std::future::poll_fn;
 use std::ops::Range;
 use std::pin::pin;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
@@ -15,6 +17,26 @@ struct Memory {
     objects: Vec<(String, Vec<u8>)>,
     page: usize,
     reads: AtomicUsize,
+    load: Mutex<Load>,
+}
+
+/// The reads at this moment and their bytes, and the most of them.
+#[derive(Debug, Default)]
+struct Load {
+    reads: usize,
+    bytes: usize,
+    most_reads: usize,
+    most_bytes: usize,
+}
+
+/// Lets other futures run.
+async fn give_way() {
+    let mut ready = false;
+    let poll = |context: &mut Context<'_>| {
+        context.waker().wake_by_ref();
+        if std::mem::replace(&mut ready, true) { Poll::Ready(()) } else { Poll::Pending }
+    };
+    poll_fn(poll).await;
 }
 
 impl Objects for Memory {
@@ -38,7 +60,16 @@ impl Objects for Memory {
     async fn read(&self, _: &str, object: &Object, range: Range<u64>) -> Result<Vec<u8>, ServiceError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         let (_, content) = self.objects.iter().find(|(key, _)| *key == object.key).unwrap();
-        Ok(content[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()].to_vec())
+        let piece = &content[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()];
+        {
+            let mut load = self.load.lock().unwrap();
+            (load.reads, load.bytes) = (load.reads + 1, load.bytes + piece.len());
+            (load.most_reads, load.most_bytes) = (load.most_reads.max(load.reads), load.most_bytes.max(load.bytes));
+        }
+        give_way().await;
+        let mut load = self.load.lock().unwrap();
+        (load.reads, load.bytes) = (load.reads - 1, load.bytes - piece.len());
+        Ok(piece.to_vec())
     }
 }
 
@@ -59,11 +90,13 @@ const ROW: &str = "u1,i1,watch,0.5,1596238243\n";
 /// Never shown, wherever it stands.
 const SECRET: &str = "hunter2";
 
-/// The value of a future that waits for nothing.
+/// The value of a future that only gives way.
 fn now<T>(future: impl Future<Output = T>) -> T {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(value) => value,
-        Poll::Pending => panic!("it waits"),
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return value;
+        }
     }
 }
 
@@ -256,7 +289,22 @@ fn many_files_are_read_in_part_and_all_listed() {
     let memory = Memory { objects, page: 1000, ..Memory::default() };
     let report = look(&memory, ITEMS, "s3://b/a/", ImportMode::Full);
     assert_eq!((report.data.files, report.complete, report.findings.len()), (10_000, false, 0));
-    assert_eq!(memory.reads.into_inner(), 1000);
+    assert_eq!((memory.reads.into_inner(), memory.load.into_inner().unwrap().most_reads), (291, 4));
+}
+
+#[test]
+fn little_is_in_memory_however_many_files_there_are() {
+    // Its first bytes say that it is no CSV, but the first read is as large as any.
+    let content = [&b"\x1f\x8b"[..], &vec![0; 2 << 20]].concat();
+    let schema = Schema::parse(ITEMS, None, None).unwrap();
+    let expected = Expected { schema: &schema, domain: None, mode: ImportMode::Full };
+    for (size, depth) in [(896 << 10, Depth::Sample), (content.len(), Depth::Sample), (content.len(), Depth::Full)] {
+        let objects = (0..50).map(|i| (format!("a/{i}.csv"), content[..size].to_vec())).collect();
+        let memory = Memory { objects, page: 1000, ..Memory::default() };
+        now(inspect(&memory, &Location::parse("s3://b/a/").unwrap(), &expected, depth, |_| {})).unwrap();
+        let load = memory.load.into_inner().unwrap();
+        assert!(load.most_reads == 4 && load.most_bytes <= 4 << 20, "{load:?}");
+    }
 }
 
 #[test]
