@@ -4,7 +4,7 @@ use crate::accounts::Accounts;
 use crate::aws::{Aws, AwsOptions, RateLimits, S3};
 use crate::cli::{CheckArgs, OutputFormat};
 use crate::personalize::{Caller, CallerRole, DatasetArn, DatasetSchema, ErrorKind, Personalize, ServiceError};
-use crate::preflight::{Depth, Expected, Level, Location, Object, Objects, Page, Report, Schema, inspect};
+use crate::preflight::{Depth, Expected, Level, Location, Object, Objects, Page, Piece, Report, Schema, inspect};
 use crate::redact::sanitize_display;
 use crate::run::Error;
 use anstyle::{AnsiColor, Style};
@@ -184,8 +184,9 @@ impl Objects for Files {
         Self::objects(prefix).map_err(|error| unreadable(&error))
     }
 
-    async fn read(&self, _: &str, object: &Object, range: Range<u64>) -> Result<Vec<u8>, ServiceError> {
-        Self::bytes(&object.key, &range).map_err(|error| unreadable(&error))
+    async fn read(&self, _: &str, object: &Object, range: Range<u64>) -> Result<Piece, ServiceError> {
+        let bytes = Self::bytes(&object.key, &range).map_err(|error| unreadable(&error))?;
+        Ok(Piece { bytes, kms: false })
     }
 }
 

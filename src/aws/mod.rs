@@ -20,7 +20,7 @@ use crate::personalize::{
     Caller, CreateJobInput, DataDeletion, Dataset, DatasetArn, DatasetSchema, ErrorKind, Job, JobArn, JobSummary,
     Personalize, Priority, ServiceError,
 };
-use crate::preflight::{Object, Objects, Page};
+use crate::preflight::{Object, Objects, Page, Piece};
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
@@ -287,7 +287,7 @@ impl Personalize for Aws {
         bucket: &str,
         object: &Object,
         range: Range<u64>,
-    ) -> Result<Vec<u8>, ServiceError> {
+    ) -> Result<Piece, ServiceError> {
         self.s3(caller, dataset.account_region()).await?.read(bucket, object, range).await
     }
 }

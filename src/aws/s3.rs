@@ -2,7 +2,7 @@
 
 use super::error::service_error;
 use crate::personalize::{ErrorKind, ServiceError};
-use crate::preflight::{Object, Objects, Page};
+use crate::preflight::{Object, Objects, Page, Piece};
 use aws_config::SdkConfig;
 use aws_sdk_personalize::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::Client;
@@ -38,10 +38,12 @@ impl Objects for S3 {
         })
     }
 
-    async fn read(&self, bucket: &str, object: &Object, range: Range<u64>) -> Result<Vec<u8>, ServiceError> {
+    async fn read(&self, bucket: &str, object: &Object, range: Range<u64>) -> Result<Piece, ServiceError> {
         let get = self.0.get_object().bucket(bucket).key(&object.key).if_match(&object.etag);
         let range_header = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
-        let mut body = Box::pin(get.range(range_header).send()).await.map_err(|e| error(&e))?.body;
+        let answer = Box::pin(get.range(range_header).send()).await.map_err(|e| error(&e))?;
+        let kms = answer.server_side_encryption.is_some_and(|algorithm| algorithm.as_str().starts_with("aws:kms"));
+        let mut body = answer.body;
         let size = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let mut bytes = Vec::with_capacity(size);
         while let Some(part) = body.next().await {
@@ -52,7 +54,7 @@ impl Objects for S3 {
             }
             bytes.extend_from_slice(&part);
         }
-        Ok(bytes)
+        Ok(Piece { bytes, kms })
     }
 }
 

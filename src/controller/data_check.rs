@@ -5,7 +5,7 @@ use crate::api::{DatasetImportJobSpec, ImportedData, Preflight};
 use crate::import::{DataCheck, ImportRequest};
 use crate::personalize::{AccountRegion, Caller, DatasetArn, ErrorKind, Personalize, ServiceError};
 use crate::preflight::{
-    Depth, Domain, Expected, Finding, Location, Object, Objects, Page, Report, Schema, inspect, list,
+    Depth, Domain, Expected, Finding, Location, Object, Objects, Page, Piece, Report, Schema, inspect, list,
 };
 use lru::LruCache;
 use std::num::NonZeroUsize;
@@ -166,7 +166,7 @@ impl<P: Personalize> Objects for Data<'_, P> {
         self.context.counted("ListObjectsV2", call).await
     }
 
-    async fn read(&self, bucket: &str, object: &Object, range: Range<u64>) -> Result<Vec<u8>, ServiceError> {
+    async fn read(&self, bucket: &str, object: &Object, range: Range<u64>) -> Result<Piece, ServiceError> {
         let call = self.context.personalize.get_object(self.caller, self.dataset, bucket, object, range);
         self.context.counted("GetObject", call).await
     }

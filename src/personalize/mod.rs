@@ -19,7 +19,7 @@ pub(crate) use error::{ACCOUNTS_NOT_READ, HOST_NOT_FOUND, ROLE_NOT_ASSUMED, SESS
 pub use error::{ErrorKind, ServiceError};
 
 use crate::api::{ImportMode, Tag};
-use crate::preflight::{Object, Page};
+use crate::preflight::{Object, Page, Piece};
 use jiff::Timestamp;
 use std::future::{Future, ready};
 use std::ops::Range;
@@ -267,7 +267,7 @@ pub trait Personalize: Send + Sync + 'static {
         _bucket: &str,
         _object: &Object,
         _range: Range<u64>,
-    ) -> impl Future<Output = Result<Vec<u8>, ServiceError>> + Send {
+    ) -> impl Future<Output = Result<Piece, ServiceError>> + Send {
         ready(Err(not_supported()))
     }
 }
@@ -367,7 +367,7 @@ impl<P: Personalize> Personalize for Arc<P> {
         bucket: &str,
         object: &Object,
         range: Range<u64>,
-    ) -> impl Future<Output = Result<Vec<u8>, ServiceError>> + Send {
+    ) -> impl Future<Output = Result<Piece, ServiceError>> + Send {
         (**self).get_object(caller, dataset, bucket, object, range)
     }
 }

@@ -71,6 +71,13 @@ impl Finding {
         Self::new("NotInS3", "a location in S3, such as s3://bucket/file.csv", "another one").warning()
     }
 
+    /// The policy of the key can't be read.
+    pub(super) fn kms() -> Self {
+        let expected =
+            "a key policy that allows kms:Decrypt to personalize.amazonaws.com and to the role of the import";
+        Self::new("KmsKey", expected, "encryption with a KMS key, whose policy is not checked").warning()
+    }
+
     /// The same as a warning.
     pub(super) fn warning(self) -> Self {
         Self { level: Level::Warning, ..self }

@@ -48,6 +48,15 @@ pub struct Object {
     pub etag: String,
 }
 
+/// Bytes of an object.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Piece {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// The object is encrypted with a key of KMS, which has a policy of its own.
+    pub kms: bool,
+}
+
 /// A page of a listing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
@@ -75,7 +84,7 @@ pub trait Objects: Send + Sync {
         bucket: &str,
         object: &Object,
         range: Range<u64>,
-    ) -> impl Future<Output = Result<Vec<u8>, ServiceError>> + Send;
+    ) -> impl Future<Output = Result<Piece, ServiceError>> + Send;
 }
 
 /// How much is read.
@@ -112,7 +121,7 @@ pub async fn inspect<O: Objects>(
     progress: impl Fn(u64) + Send + Sync,
 ) -> Result<Report, ServiceError> {
     let mut set = SetCheck::new(expected.schema, expected.domain, expected.mode);
-    let mut token: Option<String> = None;
+    let (mut token, mut kms): (Option<String>, bool) = (None, false);
     for number in 1..=MAX_PAGES {
         let mut page = match objects.list(&location.bucket, &location.key, token.as_deref()).await {
             Err(error) if error.code == "NoSuchBucket" => {
@@ -134,7 +143,10 @@ pub async fn inspect<O: Objects>(
         let reads = found.into_iter().step_by(step);
         let reads = reads.map(|object| read(objects, &location.bucket, object, expected.schema, depth, &progress));
         let mut checked = stream::iter(reads).buffered(AT_ONCE);
-        while let Some((name, file)) = checked.try_next().await? {
+        while let Some((name, file, is_kms)) = checked.try_next().await? {
+            if is_kms && !std::mem::replace(&mut kms, true) {
+                set.add(Finding::kms().in_file(&name));
+            }
             set.checked(&name, file);
         }
         if is_last || !location.is_folder() {
@@ -160,7 +172,7 @@ fn check_location(location: &Location, page: &Page, found: &[Object], set: &mut 
     }
 }
 
-/// Reads one file. Returns its name with what was learned.
+/// Reads one file. Returns its name, what was learned, and whether it is encrypted with a key of KMS.
 async fn read<O: Objects>(
     objects: &O,
     bucket: &str,
@@ -168,11 +180,12 @@ async fn read<O: Objects>(
     schema: &Schema,
     depth: Depth,
     progress: &(impl Fn(u64) + Send + Sync),
-) -> Result<(String, Checked), ServiceError> {
+) -> Result<(String, Checked, bool), ServiceError> {
     let name = object.key.rsplit('/').next().unwrap_or_default();
-    let mut check = FileCheck::new(schema, name);
+    let (mut check, mut kms) = (FileCheck::new(schema, name), false);
     for range in ranges(object.size, depth) {
-        let piece = objects.read(bucket, &object, range.clone()).await?;
+        let Piece { bytes: piece, kms: is_kms } = objects.read(bucket, &object, range.clone()).await?;
+        kms |= is_kms;
         progress(piece.len() as u64);
         if piece.len() as u64 != range.end - range.start {
             let message = "the object has changed while it was read";
@@ -183,7 +196,7 @@ async fn read<O: Objects>(
             break;
         }
     }
-    Ok((name.to_owned(), check.finish(true)))
+    Ok((name.to_owned(), check.finish(true), kms))
 }
 
 /// Which bytes of a file to read, in order.

@@ -57,7 +57,7 @@ impl Objects for Memory {
         Ok(Page { objects, folders: folders.collect(), next: (next < count).then(|| next.to_string()) })
     }
 
-    async fn read(&self, _: &str, object: &Object, range: Range<u64>) -> Result<Vec<u8>, ServiceError> {
+    async fn read(&self, _: &str, object: &Object, range: Range<u64>) -> Result<Piece, ServiceError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         let (_, content) = self.objects.iter().find(|(key, _)| *key == object.key).unwrap();
         let piece = &content[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()];
@@ -69,7 +69,7 @@ impl Objects for Memory {
         give_way().await;
         let mut load = self.load.lock().unwrap();
         (load.reads, load.bytes) = (load.reads - 1, load.bytes - piece.len());
-        Ok(piece.to_vec())
+        Ok(Piece { bytes: piece.to_vec(), kms: object.key.starts_with("kms/") })
     }
 }
 
@@ -308,6 +308,19 @@ fn little_is_in_memory_however_many_files_there_are() {
 }
 
 #[test]
+fn encryption_with_a_key_that_has_a_policy_is_a_warning_for_the_whole_folder() {
+    let good = format!("{ITEMS_HEADER}{ITEM}").into_bytes();
+    let objects = (0..9).map(|i| (format!("kms/{i}.csv"), good.clone())).collect();
+    let report = look(&Memory { objects, page: 2, ..Memory::default() }, ITEMS, "s3://b/kms/", ImportMode::Full);
+    assert!(!report.has_errors());
+    assert_eq!(
+        report.summary(),
+        "0.csv: expected a key policy that allows kms:Decrypt to personalize.amazonaws.com and to the role of the import, \
+         found encryption with a KMS key, whose policy is not checked"
+    );
+}
+
+#[test]
 fn findings_are_bounded_and_counted() {
     let rows: String = (0..100).map(|_| "i2,free,Drama,3.5,yes,,then\n").collect();
     let report = items(&rows);
@@ -352,7 +365,7 @@ fn error_of_s3_is_no_finding() {
         async fn list(&self, _: &str, _: &str, _: Option<&str>) -> Result<Page, ServiceError> {
             Err(ServiceError::answered("AccessDenied", "", 403))
         }
-        async fn read(&self, _: &str, _: &Object, _: Range<u64>) -> Result<Vec<u8>, ServiceError> {
+        async fn read(&self, _: &str, _: &Object, _: Range<u64>) -> Result<Piece, ServiceError> {
             unreachable!()
         }
     }

@@ -104,7 +104,7 @@ pub fn http(method: &str, url: &str, body: &str) -> Option<(u16, String)> {
     http_with(method, url, "Content-Type: application/json", body)
 }
 
-/// One request with this header line.
+/// One request with these header lines.
 pub fn http_with(method: &str, url: &str, header: &str, body: &str) -> Option<(u16, String)> {
     use std::io::{Read, Write};
     let rest = url.strip_prefix("http://")?;

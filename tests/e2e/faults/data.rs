@@ -97,6 +97,12 @@ fn fault_125_invalid_data_is_imported_with_a_condition_if_the_check_only_warns()
     env.import("unchecked", "d1", off);
     env.wait_for_reason("unchecked", "ImportFailed");
     assert_eq!(data_checked(&env, "unchecked").0, "");
+    // The data is valid, but whether the service may decrypt it is unknown.
+    s3.put_encrypted("encrypted.csv", &good());
+    env.import("encrypted", "d2", object("encrypted.csv"));
+    env.wait_for_reason("encrypted", "ImportSucceeded");
+    let (status, message) = data_checked(&env, "encrypted");
+    assert!(status == "True" && message.contains("allows kms:Decrypt to"), "{status}: {message}");
     env.check_invariants_settled();
 }
 
