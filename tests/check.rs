@@ -66,14 +66,19 @@ fn invalid_files_exit_with_1_and_show_no_value() {
 #[test]
 fn what_can_not_be_checked_exits_with_2() {
     let dir = directory(&[("a.csv", "USER_ID,AGE\nu,30\n")]);
+    let signature = "9f3c1d2e4b5a69788796a5b4c3d2e1f00112233445566778899aabbccddeeff0";
+    let presigned = format!("https://bucket.example/a.csv?X-Amz-Signature={signature}");
     for arguments in [
         &["data/missing.csv", "--schema", "schema.json"][..],
+        &[&presigned, "--schema", "schema.json"],
+        &["data", "--schema", &presigned],
         &["data", "--schema", "missing.json"],
         &["data"],
         &["data", "--schema", "schema.json", "--type", "PLANETS"],
     ] {
         let output = check(dir.path(), arguments);
         assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+        assert!(!text(&output).contains(signature), "{}", text(&output));
     }
     fs::write(dir.path().join("schema.json"), "{").unwrap();
     assert_eq!(check(dir.path(), &["data", "--schema", "schema.json"]).status.code(), Some(1), "a broken schema");

@@ -103,6 +103,7 @@ fn fault_125_invalid_data_is_imported_with_a_condition_if_the_check_only_warns()
     env.wait_for_reason("encrypted", "ImportSucceeded");
     let (status, message) = data_checked(&env, "encrypted");
     assert!(status == "True" && message.contains("allows kms:Decrypt to"), "{status}: {message}");
+    assert_no_value_shows(&env, &operator, "encrypted");
     env.check_invariants_settled();
 }
 
