@@ -34,8 +34,8 @@ test-static: ## Words, links, formatting, lints, documentation of the code, lice
 	cargo doc --workspace --no-deps
 	hack/deny
 
-test-unit: ## The operator's unit tests, doc-tests, wire contracts, generated files, and limits of counts.
-	cargo test -p personalize-operator -p bench --lib --bins --test contracts --test generated
+test-unit: ## The operator's unit tests, doc-tests, wire contracts, generated files, and limits of counts, data sets for the check.
+	cargo test -p personalize-operator -p bench --lib --bins --test contracts --test generated --test check --test corpus
 	cargo test --doc
 
 test-local: ## The test programs themselves: the control plane, and the stand-in service with boto3 and the AWS CLI.

@@ -67,6 +67,7 @@ impl Finding {
     }
 
     /// Data that is not in S3 can't be checked.
+    #[cfg(feature = "operator")]
     pub(crate) fn not_in_s3() -> Self {
         Self::new("NotInS3", "a location in S3, such as s3://bucket/file.csv", "another one").warning()
     }
