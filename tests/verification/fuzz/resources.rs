@@ -79,7 +79,7 @@ impl Executor for EmptyService {
             Effect::ListDataDeletions => Observation::DataDeletions(Ok(Vec::new())),
             Effect::ListTags { job_name } => Observation::Tags { job_name, tags: Err(not_found()) },
             Effect::CheckData => Observation::Data(None),
-            Effect::ListData => Observation::DataListed(Ok(ImportedData::default())),
+            Effect::ListData => Observation::DataListed(Ok(personalize_operator::api::ImportedData::default())),
             Effect::WriteStatus { status, then } => status_written(reconciliation, *status, then),
             Effect::ApplyStatus => status_applied(reconciliation),
             Effect::CreateJob { attempt } => Observation::Created { attempt, answer: Ok(()) },

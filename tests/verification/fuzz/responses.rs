@@ -204,7 +204,7 @@ impl Executor for SdkService<'_> {
                 Observation::Tags { job_name, tags }
             }
             Effect::CheckData => Observation::Data(None),
-            Effect::ListData => Observation::DataListed(Ok(ImportedData::default())),
+            Effect::ListData => Observation::DataListed(Ok(personalize_operator::api::ImportedData::default())),
             Effect::WriteStatus { status, then } => status_written(reconciliation, *status, then),
             Effect::ApplyStatus => status_applied(reconciliation),
             Effect::CreateJob { attempt } => {

@@ -257,7 +257,7 @@ impl ProtocolModel {
                 Observation::Tags { job_name, tags }
             }
             Effect::CheckData => Observation::Data(None),
-            Effect::ListData => Observation::DataListed(Ok(ImportedData::default())),
+            Effect::ListData => Observation::DataListed(Ok(personalize_operator::api::ImportedData::default())),
             Effect::WriteStatus { .. } => self.write_status(state, o, r, effect)?,
             Effect::ApplyStatus => {
                 let resource = state.operators[o].active[r].as_ref()?.reconciliation.resource().clone();
