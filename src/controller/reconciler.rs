@@ -119,7 +119,10 @@ pub(super) async fn reconcile<P: Personalize>(
             debug!("initial list not complete; skipping");
             return Ok(Action::await_change());
         }
-        let Some(_worker) = context.workers.acquire(resource).await else { return Ok(Action::await_change()) };
+        // Of thousands that wait after a start, those that can submit now, or have a job, are not held up by the others.
+        let goes_first = resource.uid().is_some_and(|uid| context.queue().is_next(&uid));
+        let worker = context.workers.acquire(resource, goes_first).await;
+        let Some(_worker) = worker else { return Ok(Action::await_change()) };
         // It may have changed in the meantime, or be deleted.
         let current = store.get(&ObjectRef::from_obj(guarded.as_ref()));
         let Some(Ok(resource)) = current.as_deref().map(|guarded| &guarded.0) else {

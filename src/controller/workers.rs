@@ -97,15 +97,16 @@ impl Workers {
         Self { per_account_region: per_account_region.max(1).into(), state: Arc::default() }
     }
 
-    /// Waits for a worker. `None` after a shutdown has begun.
-    pub(crate) async fn acquire(&self, resource: &DatasetImportJob) -> Option<Worker> {
+    /// Waits for a worker. A resource that goes first is served before the others of its namespace. `None` after a shutdown
+    /// has begun.
+    pub(crate) async fn acquire(&self, resource: &DatasetImportJob, goes_first: bool) -> Option<Worker> {
         let dataset = DatasetArn::parse(&resource.spec.dataset_arn).ok();
         let scope = Scope {
             account_region: dataset.map(|dataset| dataset.account_region().clone()),
             namespace: resource.namespace().unwrap_or_default(),
         };
         let (sender, receiver) = oneshot::channel();
-        self.wait(scope, sender);
+        self.wait(scope, sender, goes_first);
         self.hand_out();
         receiver.await.ok()
     }
@@ -117,14 +118,18 @@ impl Workers {
         state.lines.values_mut().for_each(|line| line.waiting.clear());
     }
 
-    fn wait(&self, scope: Scope, sender: oneshot::Sender<Worker>) {
+    fn wait(&self, scope: Scope, sender: oneshot::Sender<Worker>, goes_first: bool) {
         let mut state = self.state();
         if state.closed {
             return;
         }
         let turn = state.turn();
         let line = state.lines.entry(scope).or_insert_with(|| Line { turn, ..Line::default() });
-        line.waiting.push_back(sender);
+        if goes_first {
+            line.waiting.push_front(sender);
+        } else {
+            line.waiting.push_back(sender);
+        }
     }
 
     fn hand_out(&self) {
@@ -172,7 +177,7 @@ mod tests {
 
     /// Takes all workers that these resources can get.
     fn take(workers: &Workers, resource: &DatasetImportJob) -> Vec<Worker> {
-        std::iter::from_fn(|| workers.acquire(resource).now_or_never().flatten()).collect()
+        std::iter::from_fn(|| workers.acquire(resource, false).now_or_never().flatten()).collect()
     }
 
     /// The order in which waiting reconciles of these namespaces get the only worker.
@@ -180,7 +185,8 @@ mod tests {
         let workers = Workers::new(1);
         let busy = take(&workers, &resource("busy", "eu-west-1"));
         let resources = namespaces.map(|namespace| (namespace, resource(namespace, "eu-west-1")));
-        let mut waiting: Vec<_> = resources.iter().map(|(name, r)| (*name, Box::pin(workers.acquire(r)))).collect();
+        let mut waiting: Vec<_> =
+            resources.iter().map(|(name, r)| (*name, Box::pin(workers.acquire(r, false)))).collect();
         assert!(waiting.iter_mut().all(|(_, acquire)| acquire.now_or_never().is_none()));
         drop(busy);
         let mut served = String::new();
@@ -216,10 +222,24 @@ mod tests {
         let mut busy = take(&workers, &many);
         busy.extend(take(&workers, &resource("other", "eu-west-1")));
         assert_eq!(busy.len(), 3);
-        let (mut earlier, mut later) = (Box::pin(workers.acquire(&many)), Box::pin(workers.acquire(&one)));
+        let (mut earlier, mut later) =
+            (Box::pin(workers.acquire(&many, false)), Box::pin(workers.acquire(&one, false)));
         assert!((&mut earlier).now_or_never().is_none() && (&mut later).now_or_never().is_none());
         busy.pop();
         assert!(later.now_or_never().is_some() && earlier.now_or_never().is_none());
+    }
+
+    #[test]
+    fn resource_that_goes_first_is_served_before_the_others_of_its_namespace() {
+        let workers = Workers::new(1);
+        let shop = resource("shop", "eu-west-1");
+        let busy = take(&workers, &resource("busy", "eu-west-1"));
+        let [mut first, mut second, mut next] =
+            [false, false, true].map(|goes_first| Box::pin(workers.acquire(&shop, goes_first)));
+        assert!([&mut first, &mut second, &mut next].into_iter().all(|acquire| acquire.now_or_never().is_none()));
+        drop(busy);
+        assert!(second.now_or_never().is_none() && first.as_mut().now_or_never().is_none());
+        assert!(next.now_or_never().is_some());
     }
 
     #[test]
@@ -227,7 +247,7 @@ mod tests {
         let workers = Workers::new(1);
         let resource = resource("shop", "eu-west-1");
         let busy = take(&workers, &resource);
-        assert!(workers.acquire(&resource).now_or_never().is_none());
+        assert!(workers.acquire(&resource, false).now_or_never().is_none());
         drop(busy);
         assert_eq!(take(&workers, &resource).len(), 1);
     }
@@ -266,10 +286,10 @@ mod tests {
     async fn close_ends_the_waiting() {
         let workers = Workers::new(1);
         let resource = resource("shop", "eu-west-1");
-        let busy = workers.acquire(&resource).await;
-        let waiting = workers.acquire(&resource);
+        let busy = workers.acquire(&resource, false).await;
+        let waiting = workers.acquire(&resource, false);
         workers.close();
         assert!(busy.is_some() && waiting.await.is_none());
-        assert!(workers.acquire(&resource).await.is_none());
+        assert!(workers.acquire(&resource, false).await.is_none());
     }
 }

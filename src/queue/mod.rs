@@ -289,6 +289,13 @@ impl Queue {
         admission
     }
 
+    /// Whether a resource has an import in flight, or would be admitted now.
+    #[must_use]
+    pub fn is_next(&self, uid: &str) -> bool {
+        let Some(own) = self.entries.get(uid) else { return false };
+        self.pools.get(own.dataset().account_region()).is_some_and(|pool| pool.is_next(own, &self.shares))
+    }
+
     /// The resource can't submit before this moment. No quota is kept free for it, but newer resources of the same
     /// dataset still wait for it.
     pub fn set_requeue_at(&mut self, uid: &str, until: Option<Timestamp>) {

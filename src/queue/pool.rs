@@ -219,6 +219,11 @@ impl Pool {
         self.forecast(shares).take(self.free()).map(|place| place.key.clone()).collect()
     }
 
+    /// Whether a resource has an import in flight, or would be admitted now if there is no cooldown.
+    pub(super) fn is_next(&self, own: &Entry, shares: &Shares) -> bool {
+        own.is_in_flight() || self.forecast(shares).take(self.free()).any(|place| *place == own.place)
+    }
+
     /// Whether a resource may submit now.
     pub(super) fn admission(&self, own: &Entry, shares: &Shares) -> Admission {
         if own.is_in_flight() {

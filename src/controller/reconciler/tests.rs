@@ -239,7 +239,7 @@ async fn resource_deleted_while_it_waits_for_a_worker_is_not_reconciled() {
     let (resource, context) = (resource(), Arc::new(context));
     context.observe(&resource);
     let (store, mut writer) = kube::runtime::reflector::store();
-    let worker = context.workers.acquire(&resource).await;
+    let worker = context.workers.acquire(&resource, false).await;
     let guarded = kube::core::DeserializeGuard(Ok(resource));
     writer.apply_watcher_event(&Event::Apply(guarded.clone()));
     let mut reconcile = Box::pin(super::reconcile(Arc::new(guarded.clone()), store, context));

@@ -127,6 +127,19 @@ fn after_a_cooldown_one_resource_is_admitted_until_the_service_accepts_an_import
 }
 
 #[test]
+fn the_first_of_each_free_dataset_are_next_up_to_the_quota_and_what_is_in_flight() {
+    let mut queue = queue(&[resource(1, "a"), resource(2, "a"), resource(3, "b"), resource(4, "c")]);
+    let next = |queue: &Queue| ["r001", "r002", "r003", "r004"].map(|uid| queue.is_next(uid));
+    assert_eq!(next(&queue), [true, false, true, false], "the quota is 2");
+    assert!(admit(&mut queue, "r003"));
+    assert_eq!(next(&queue), [true, false, true, false]);
+    assert!(admit(&mut queue, "r001"));
+    assert_eq!(next(&queue), [true, false, true, false], "no place is free");
+    queue.remove("r003");
+    assert_eq!(next(&queue), [true, false, false, true]);
+}
+
+#[test]
 fn accounts_and_regions_have_separate_pools() {
     let mut elsewhere = resource(3, "a");
     elsewhere.spec.dataset_arn = elsewhere.spec.dataset_arn.replace("eu-west-1", "us-east-1");
