@@ -4,6 +4,7 @@
 //! plot that `docs/performance.md` shows. `limits.json` bounds the counts, and a test compares them.
 
 mod events;
+mod memory;
 mod plot;
 mod polling;
 mod random;
@@ -19,8 +20,12 @@ use std::error::Error;
 /// A measurement and its name.
 type Measurement = (&'static str, fn() -> Result<Report, Box<dyn Error>>);
 
-const MEASUREMENTS: [Measurement; 3] =
-    [("polling", polling::measure), ("scheduling", scheduling::measure), ("events", events::measure)];
+const MEASUREMENTS: [Measurement; 4] = [
+    ("polling", polling::measure),
+    ("scheduling", scheduling::measure),
+    ("events", events::measure),
+    ("memory", memory::measure),
+];
 
 #[derive(Parser)]
 #[command(about = "Measures what the operator costs")]
