@@ -34,7 +34,14 @@ struct Line {
     busy: usize,
     /// When it last got a worker, or began to wait: a number that grows.
     turn: u64,
-    waiting: VecDeque<oneshot::Sender<Worker>>,
+    /// What goes first, and the others.
+    waiting: [VecDeque<oneshot::Sender<Worker>>; 2],
+}
+
+impl Line {
+    fn is_waiting(&self) -> bool {
+        self.waiting.iter().any(|senders| !senders.is_empty())
+    }
 }
 
 #[derive(Debug, Default)]
@@ -64,7 +71,7 @@ impl State {
             let free = per_account_region - in_account_region[&scope.account_region];
             line.busy < free && in_namespace[&scope.namespace] < free_in_all
         };
-        let waiting = self.lines.iter().filter(|(scope, line)| !line.waiting.is_empty() && may_take(scope, line));
+        let waiting = self.lines.iter().filter(|(scope, line)| line.is_waiting() && may_take(scope, line));
         waiting.min_by_key(|(_, line)| (line.busy, line.turn)).map(|(scope, _)| scope.clone())
     }
 }
@@ -115,7 +122,7 @@ impl Workers {
     pub(crate) fn close(&self) {
         let mut state = self.state();
         state.closed = true;
-        state.lines.values_mut().for_each(|line| line.waiting.clear());
+        state.lines.values_mut().flat_map(|line| &mut line.waiting).for_each(VecDeque::clear);
     }
 
     fn wait(&self, scope: Scope, sender: oneshot::Sender<Worker>, goes_first: bool) {
@@ -125,11 +132,7 @@ impl Workers {
         }
         let turn = state.turn();
         let line = state.lines.entry(scope).or_insert_with(|| Line { turn, ..Line::default() });
-        if goes_first {
-            line.waiting.push_front(sender);
-        } else {
-            line.waiting.push_back(sender);
-        }
+        line.waiting[usize::from(!goes_first)].push_back(sender);
     }
 
     fn hand_out(&self) {
@@ -143,12 +146,12 @@ impl Workers {
         let mut state = self.state();
         loop {
             let Some(scope) = state.next(self.per_account_region) else {
-                state.lines.retain(|_, line| line.busy > 0 || !line.waiting.is_empty());
+                state.lines.retain(|_, line| line.busy > 0 || line.is_waiting());
                 return None;
             };
             let turn = state.turn();
             let line = state.lines.get_mut(&scope)?;
-            let mut waiting = std::iter::from_fn(|| line.waiting.pop_front());
+            let mut waiting = std::iter::from_fn(|| line.waiting.iter_mut().find_map(VecDeque::pop_front));
             if let Some(sender) = waiting.find(|sender| !sender.is_closed()) {
                 line.busy += 1;
                 line.turn = turn;
@@ -234,12 +237,15 @@ mod tests {
         let workers = Workers::new(1);
         let shop = resource("shop", "eu-west-1");
         let busy = take(&workers, &resource("busy", "eu-west-1"));
-        let [mut first, mut second, mut next] =
-            [false, false, true].map(|goes_first| Box::pin(workers.acquire(&shop, goes_first)));
-        assert!([&mut first, &mut second, &mut next].into_iter().all(|acquire| acquire.now_or_never().is_none()));
+        let waits = [false, true, true, false].map(|goes_first| workers.acquire(&shop, goes_first)).map(Box::pin);
+        let mut waits: Vec<_> = (1..).zip(waits).collect();
+        assert!(waits.iter_mut().all(|(_, acquire)| acquire.now_or_never().is_none()));
         drop(busy);
-        assert!(second.now_or_never().is_none() && first.as_mut().now_or_never().is_none());
-        assert!(next.now_or_never().is_some());
+        let mut served = Vec::new();
+        while let Some(at) = waits.iter_mut().position(|(_, acquire)| acquire.now_or_never().is_some()) {
+            served.push(waits.remove(at).0);
+        }
+        assert_eq!(served, [2, 3, 1, 4]);
     }
 
     #[test]

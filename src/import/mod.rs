@@ -23,14 +23,14 @@
 //!
 //! [`plan`](mod@plan) decides, [`phase`] says how far an import has come, [`trust`] whether a status is trusted,
 //! [`poll_schedule`] when to poll, [`timing`] when to try again, [`idle`] whether there is nothing to do, and
-//! [`local_state`] what the process remembers. `submit` is the protocol above, `adopt` finds existing jobs, `ownership` says
-//! whose they are, `poll` follows a running job, and `outcome`
-//! builds the status and its messages.
+//! [`local_state`] what the process remembers. `submit` is the protocol above, `data` what the data has to fulfil, `adopt`
+//! finds existing jobs, `ownership` says whose they are, `poll` follows a running job, and `outcome` builds the status and its
+//! messages.
 
 pub mod admission;
 mod adopt;
-pub mod data;
-mod idle;
+mod data;
+pub mod idle;
 pub mod local_state;
 mod outcome;
 mod ownership;
