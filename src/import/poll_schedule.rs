@@ -8,7 +8,7 @@
 //! use personalize_operator::import::{PollSchedule, Timing};
 //! use std::time::Duration;
 //!
-//! let minutes = |minutes| Duration::from_secs(60 * minutes);
+//! let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
 //! let schedule = PollSchedule::new(&Timing::default(), &[minutes(60); 10]);
 //! assert_eq!(schedule.interval(minutes(10)), minutes(5), "long before the expected end");
 //! assert!(schedule.interval(minutes(60)) < minutes(1), "around the expected end");
