@@ -52,12 +52,8 @@ impl<P: Personalize> Context<P> {
     ) -> Option<DataCheck> {
         let wanted = spec.preflight.unwrap_or(self.data_checks.default);
         if wanted == Preflight::Off {
-            let data = self.list_data(caller, request);
-            return if spec.guard.is_some() {
-                Some(DataCheck { enforced: false, data: data.await, report: None })
-            } else {
-                None
-            };
+            spec.guard?;
+            return Some(DataCheck { enforced: false, data: self.list_data(caller, request).await, report: None });
         }
         let report = within_time(self.inspect(caller, request, schema_arn)).await;
         match &report {
@@ -72,10 +68,10 @@ impl<P: Personalize> Context<P> {
             Err(error) => self.report_unreadable(request.dataset.account_region(), error),
         }
         let data = match &report {
-            Ok(report) => Ok(report.data.clone()),
-            // The check may fail where a list does not, for lack of a schema.
-            Err(_) if spec.guard.is_some() => self.list_data(caller, request).await,
-            Err(error) => Err(error.clone()),
+            Ok(report) if report.data != ImportedData::default() => Ok(report.data.clone()),
+            Err(error) if spec.guard.is_none() => Err(error.clone()),
+            // The check can't list what is not in S3, and can't read without a schema what can be listed.
+            _ => self.list_data(caller, request).await,
         };
         Some(DataCheck { enforced: wanted == Preflight::Enforce, data, report: Some(report) })
     }

@@ -162,6 +162,13 @@ fn fault_131_truncated_empty_and_half_uploaded_exports_are_held_until_they_are_w
     let bytes = env.status("first").data.map(|data| data.bytes);
     assert_eq!(bytes, i64::try_from(good().len()).ok());
     env.delete("first");
+    // What can't be listed is not imported, whatever the check says.
+    let mut elsewhere = guarded("whole.csv");
+    elsewhere["dataSource"]["dataLocation"] = json!("https://bucket.example.com/whole.csv");
+    env.import("elsewhere", "d1", elsewhere);
+    let message = env.wait_for_reason("elsewhere", "InvalidInput").message.unwrap();
+    assert!(message.contains("the location does not start with s3://"), "{message}");
+    env.delete("elsewhere");
     for (name, content) in [("truncated", interactions(1000)), ("empty", String::new()), ("half", HEADER.to_owned())] {
         let key = format!("{name}.csv");
         s3.put(&key, &content);
