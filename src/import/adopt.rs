@@ -174,15 +174,15 @@ impl Planner<'_> {
     /// The dataset was deleted and created again since the job ended, so the data is gone. Importing it again is billed
     /// and may not be meant, so a user has to ask for it.
     fn dataset_replaced(&self, attempt: i32) -> Plan<Infallible> {
-        let base = self.untrusted_base_status();
-        if self.reason() == Some(Reason::DatasetReplaced) && self.retry_requested() {
-            let status = DatasetImportJobStatus {
-                requested_attempt: Some(attempt.saturating_add(1)),
-                conditions: self.recorded.conditions.clone(),
-                ..base
-            };
-            let message = "a user asked to import the data again";
-            return Err(self.finish(status, Reason::Queued, message, Requeue::At(self.now)));
+        let mut base = self.untrusted_base_status();
+        if self.reason() == Some(Reason::DatasetReplaced) {
+            // They keep the times of their transitions, so that nothing is written again.
+            base.conditions = self.recorded.conditions.clone();
+            if self.retry_requested() {
+                let status = DatasetImportJobStatus { requested_attempt: Some(attempt.saturating_add(1)), ..base };
+                let message = "a user asked to import the data again";
+                return Err(self.finish(status, Reason::Queued, message, Requeue::At(self.now)));
+            }
         }
         let name = self.request.job_name(attempt);
         let message = format!(

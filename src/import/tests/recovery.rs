@@ -265,6 +265,9 @@ fn job_older_than_its_dataset_is_imported_again_only_if_a_user_asks_for_it() {
         scenario.reconcile_until_idle();
         assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::DatasetReplaced, 0));
         assert_eq!(scenario.conditions(), FAILURE);
+        scenario.now = after(scenario.now, timing().poll_min);
+        scenario.reconcile();
+        assert_eq!(scenario.written.len(), 1, "nothing is written again");
         scenario.crash();
         scenario.wait();
     }
