@@ -4,7 +4,9 @@ use crate::accounts::Accounts;
 use crate::aws::{Aws, AwsOptions, RateLimits, S3};
 use crate::cli::{CheckArgs, OutputFormat};
 use crate::personalize::{Caller, CallerRole, DatasetArn, DatasetSchema, ErrorKind, Personalize, ServiceError};
-use crate::preflight::{Depth, Expected, Level, Location, Object, Objects, Page, Piece, Report, Schema, inspect};
+use crate::preflight::{
+    DatasetType, Depth, Expected, Level, Location, Object, Objects, Page, Piece, Report, Schema, inspect,
+};
 use crate::redact::sanitize_display;
 use crate::run::Error;
 use anstyle::{AnsiColor, Style};
@@ -48,7 +50,7 @@ async fn report(args: &CheckArgs) -> Result<Report, Error> {
         DatasetSchema { json, domain: None }
     };
     let domain = args.domain.or_else(|| described.domain?.parse().ok());
-    let in_arn = args.schema.starts_with("arn:").then(|| args.schema.rsplit('/').next()?.parse().ok()).flatten();
+    let in_arn = args.schema.starts_with("arn:").then(|| DatasetType::of(&args.schema)).flatten();
     let schema = match Schema::parse(&described.json, args.dataset_type.or(in_arn), domain) {
         Ok(schema) => schema,
         Err(errors) => return Ok(Report::of(errors)),

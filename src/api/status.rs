@@ -5,6 +5,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// What the operator knows of the import. No field changes merely because time passed.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -110,6 +111,12 @@ pub struct ImportedData {
     pub bytes: i64,
     /// A digest of the keys, sizes and ETags of the objects: it changes when one of them does.
     pub fingerprint: String,
+}
+
+impl fmt::Display for ImportedData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes in {} files", self.bytes, self.files)
+    }
 }
 
 /// A recorded intent to call CreateDatasetImportJob.

@@ -18,7 +18,7 @@ use crate::api::Tag;
 use crate::aws::error::{are_credentials_refused, malformed_response};
 use crate::personalize::{
     Caller, CreateJobInput, DataDeletion, Dataset, DatasetArn, DatasetSchema, ErrorKind, Job, JobArn, JobSummary,
-    Personalize, Priority, ServiceError,
+    MAX_TAGS, Personalize, Priority, ServiceError,
 };
 use crate::preflight::{Object, Objects, Page, Piece};
 use aws_config::environment::EnvironmentVariableRegionProvider;
@@ -336,9 +336,6 @@ impl Aws {
         }
     }
 }
-
-/// The most tags of a job.
-const MAX_TAGS: usize = 50;
 
 /// Adds the default tags whose keys are not taken, up to the maximum of the service.
 fn with_default_tags(mut tags: Vec<Tag>, defaults: &BTreeMap<String, String>) -> Vec<Tag> {

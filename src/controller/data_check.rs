@@ -5,7 +5,8 @@ use crate::api::{DatasetImportJobSpec, ImportedData, Preflight};
 use crate::import::{DataCheck, ImportRequest};
 use crate::personalize::{AccountRegion, Caller, DatasetArn, ErrorKind, Personalize, ServiceError};
 use crate::preflight::{
-    Depth, Domain, Expected, Finding, Location, Object, Objects, Page, Piece, Report, Schema, inspect, list,
+    DatasetType, Depth, Domain, Expected, Finding, Location, Object, Objects, Page, Piece, Report, Schema, inspect,
+    list,
 };
 use lru::LruCache;
 use std::num::NonZeroUsize;
@@ -120,7 +121,7 @@ impl<P: Personalize> Context<P> {
         let call = self.personalize.describe_schema(caller, dataset, arn);
         let described = self.counted("DescribeSchema", call).await?;
         let domain = described.domain.and_then(|domain| domain.parse().ok());
-        let dataset_type = dataset.as_str().rsplit('/').next().and_then(|name| name.parse().ok());
+        let dataset_type = DatasetType::of(dataset.as_str());
         let schema = Schema::parse(&described.json, dataset_type, domain);
         let schema = schema.map_err(|errors| unusable(&Report::of(errors).summary()))?;
         let known = Arc::new((schema, domain));

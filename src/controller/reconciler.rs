@@ -303,31 +303,27 @@ impl<P: Personalize> reconciliation::Executor for Executor<'_, P> {
                 })
             }
             Effect::DescribeJob { attempt, with_tags } => {
-                let request = request(reconciliation)?;
                 if !with_tags {
                     self.record_poll_lag(reconciliation);
                 }
                 let intent = reconciliation.resource().status.as_ref().and_then(|status| status.submission.as_ref());
                 let priority = if with_tags && intent.is_some() { Priority::High } else { Priority::Normal };
-                let caller = self.caller(&request).await?;
+                let (request, caller) = self.request(reconciliation).await?;
                 let job = self.describe_job(&caller, &request, attempt, with_tags, priority).await;
                 Observation::Job { attempt, job }
             }
             Effect::DescribeDataset => {
-                let request = request(reconciliation)?;
-                let caller = self.caller(&request).await?;
+                let (request, caller) = self.request(reconciliation).await?;
                 let call = self.context.personalize.describe_dataset(&caller, &request.dataset);
                 Observation::Dataset(self.context.counted("DescribeDataset", call).await)
             }
             Effect::ListJobs => {
-                let request = request(reconciliation)?;
-                let caller = self.caller(&request).await?;
+                let (request, caller) = self.request(reconciliation).await?;
                 let call = self.context.personalize.list_dataset_import_jobs(&caller, &request.dataset);
                 Observation::Jobs(self.context.counted("ListDatasetImportJobs", call).await)
             }
             Effect::ListDataDeletions => {
-                let request = request(reconciliation)?;
-                let caller = self.caller(&request).await?;
+                let (request, caller) = self.request(reconciliation).await?;
                 let call = self.context.personalize.list_data_deletion_jobs(&caller, &request.dataset);
                 let deletions = self.context.counted(LIST_DATA_DELETIONS, call).await;
                 if let Some(refusal) = deletions.as_ref().err().filter(|error| error.is_refusal()) {
@@ -336,8 +332,8 @@ impl<P: Personalize> reconciliation::Executor for Executor<'_, P> {
                 Observation::DataDeletions(deletions)
             }
             Effect::ListTags { job_name } => {
-                let request = request(reconciliation)?;
-                let (arn, caller) = (request.dataset.job(&job_name), self.caller(&request).await?);
+                let (request, caller) = self.request(reconciliation).await?;
+                let arn = request.dataset.job(&job_name);
                 let service = &self.context.personalize;
                 let call = service.list_tags_for_resource(&caller, &request.dataset, &arn, Priority::Normal);
                 Observation::Tags { job_name, tags: self.context.counted("ListTagsForResource", call).await }
@@ -345,29 +341,22 @@ impl<P: Personalize> reconciliation::Executor for Executor<'_, P> {
             Effect::CheckData => {
                 let dataset = reconciliation.observations().dataset.as_ref().and_then(|dataset| dataset.as_ref().ok());
                 let schema_arn = dataset.and_then(|dataset| dataset.schema_arn.as_deref());
-                let request = request(reconciliation)?;
-                let caller = self.caller(&request).await?;
+                let (request, caller) = self.request(reconciliation).await?;
                 let spec = &reconciliation.resource().spec;
                 Observation::Data(self.context.check_data(&caller, &request, spec, schema_arn).await)
             }
             Effect::ListData => {
-                let request = request(reconciliation)?;
-                let caller = self.caller(&request).await?;
+                let (request, caller) = self.request(reconciliation).await?;
                 Observation::DataListed(self.context.list_data(&caller, &request).await)
             }
             Effect::WriteStatus { status, then } => self.write_status(reconciliation, *status, then).await?,
             Effect::ApplyStatus => Observation::StatusApplied(self.apply_status(reconciliation).await.map(Box::new)),
             Effect::CreateJob { attempt } => {
-                let answer = self.create_job(reconciliation, &request(reconciliation)?, attempt).await?;
+                let answer = self.create_job(reconciliation, attempt).await?;
                 Observation::Created { attempt, answer }
             }
         })
     }
-}
-
-/// The request of the resource. Does not fail: planning asks for no effect that needs it if the spec is invalid.
-fn request(reconciliation: &Reconciliation) -> Result<ImportRequest, Error> {
-    reconciliation.request().ok_or(Error::Conflicts)
 }
 
 impl<P: Personalize> Executor<'_, P> {
@@ -386,13 +375,15 @@ impl<P: Personalize> Executor<'_, P> {
         if let CallerRole::Denied(why) = &caller.role { Err(why.clone()) } else { Ok(()) }
     }
 
-    /// On whose behalf the calls of this reconciliation are made.
-    async fn caller(&mut self, request: &ImportRequest) -> Result<Caller, Error> {
+    /// The request of the resource, and on whose behalf the calls for it are made.
+    async fn request(&mut self, reconciliation: &Reconciliation) -> Result<(ImportRequest, Caller), Error> {
+        // Planning asks for no effect that needs it if the spec is invalid.
+        let request = reconciliation.request().ok_or(Error::Conflicts)?;
         if let Some(caller) = &self.caller {
-            return Ok(caller.clone());
+            return Ok((request, caller.clone()));
         }
         let caller = self.context.caller(&request.namespace, request.dataset.account_region()).await?;
-        Ok(self.caller.insert(caller).clone())
+        Ok((request, self.caller.insert(caller).clone()))
     }
 
     fn record_poll_lag(&self, reconciliation: &Reconciliation) {
@@ -424,11 +415,10 @@ impl<P: Personalize> Executor<'_, P> {
     async fn create_job(
         &mut self,
         reconciliation: &Reconciliation,
-        request: &ImportRequest,
         attempt: i32,
     ) -> Result<Result<(), ServiceError>, Error> {
         // The role that the read of the Namespace said right before the intent.
-        let caller = self.caller(request).await?;
+        let (request, caller) = self.request(reconciliation).await?;
         let permit = match self.context.personalize.permit_create(&caller, &request.dataset).await {
             Ok(permit) => permit,
             Err(error) => return Ok(self.context.counted(CREATE, ready(Err(error))).await),

@@ -24,7 +24,7 @@ impl Planner<'_> {
 
     /// Checks that the data is not smaller than the guard allows, unless a user has released exactly this data.
     pub(super) fn check_guard(&self, status: &DatasetImportJobStatus, jobs: &[&JobSummary]) -> Plan<()> {
-        let Some((guard, check)) = self.guard.zip(self.observations.data.as_ref().and_then(Option::as_ref)) else {
+        let Some((guard, check)) = self.guard.zip(self.observations.data_check()) else {
             return Ok(());
         };
         let data = match &check.data {
@@ -77,13 +77,12 @@ impl Planner<'_> {
 
     /// The data that this reconciliation has listed.
     pub(super) fn observed_data(&self) -> Option<&ImportedData> {
-        self.observations.data.as_ref()?.as_ref()?.data.as_ref().ok()
+        self.observations.data_check()?.data.as_ref().ok()
     }
 
     /// Sets the condition DataChecked to what this reconciliation observed.
     pub(super) fn set_data_checked(&self, status: &mut DatasetImportJobStatus) {
-        let check = self.observations.data.as_ref().and_then(Option::as_ref);
-        let Some(report) = check.and_then(|check| check.report.as_ref()) else {
+        let Some(report) = self.observations.data_check().and_then(|check| check.report.as_ref()) else {
             return conditions::remove_data_checked(status);
         };
         let (is_valid, message) = match report {
@@ -97,14 +96,11 @@ impl Planner<'_> {
 
 /// Why this data is smaller than the guard allows; `None` if it is not.
 fn too_small(guard: Guard, data: &ImportedData, last: Option<&ImportedData>) -> Option<String> {
-    let size = |data: &ImportedData| format!("{} bytes in {} files", data.bytes, data.files);
     if let Some(min) = guard.min_bytes.filter(|min| data.bytes < *min) {
-        return Some(format!("{}, and spec.guard.minBytes is {min}", size(data)));
+        return Some(format!("{data}, and spec.guard.minBytes is {min}"));
     }
     let (max, last) = guard.max_shrink_percent.zip(last)?;
     let least = i128::from(last.bytes) * i128::from(100 - max);
-    (i128::from(data.bytes) * 100 < least).then(|| {
-        let (now, before) = (size(data), size(last));
-        format!("{now}, the last import had {before}, and spec.guard.maxShrinkPercent is {max}")
-    })
+    (i128::from(data.bytes) * 100 < least)
+        .then(|| format!("{data}, the last import had {last}, and spec.guard.maxShrinkPercent is {max}"))
 }

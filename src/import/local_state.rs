@@ -166,7 +166,7 @@ impl LocalState {
         let is_refused = |reason| matches!(reason, Reason::DataInvalid | Reason::GuardTripped);
         if !status.and_then(Reason::of).is_some_and(is_refused) {
             self.refused_data = None;
-        } else if let Some(Ok(data)) = seen.data.iter().flatten().map(|check| check.data.as_ref()).next() {
+        } else if let Some(Ok(data)) = seen.data_check().map(|check| &check.data) {
             self.refused_data = Some(RefusedData { data: data.clone(), listed_at: now });
         } else if let Some(refused) = self.refused_data.as_mut().filter(|_| seen.listed.is_some()) {
             refused.listed_at = now;

@@ -173,6 +173,11 @@ pub struct Observations {
 }
 
 impl Observations {
+    /// What is known of the data; `None` if it was not checked.
+    pub(super) fn data_check(&self) -> Option<&DataCheck> {
+        self.data.as_ref()?.as_ref()
+    }
+
     /// The intent for this attempt is recorded. An earlier lookup is out of date, and another intent needs another list
     /// of data deletions.
     pub(crate) fn intent_recorded(&mut self, attempt: i32) {

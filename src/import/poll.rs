@@ -106,7 +106,7 @@ impl Planner<'_> {
     /// When the next poll is due, after a poll at `polled` of a job created at `created`.
     pub(super) fn poll_after(&self, polled: Timestamp, created: Option<Timestamp>) -> Timestamp {
         let age = created.map_or_else(Default::default, |created| since(created, polled));
-        after(polled, self.timing.poll(age, Some(&self.local.durations)))
+        after(polled, self.timing.poll(age, &self.local.durations))
     }
 
     /// When the next poll is due; `None` if it is due now.

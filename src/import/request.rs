@@ -21,7 +21,7 @@
 
 use crate::api::conditions::whole_seconds;
 use crate::api::{DatasetImportJob, DatasetImportJobSpec, ImportMode, ImportedData, Tag};
-use crate::personalize::{CreateJobInput, DatasetArn, InvalidDatasetArn, JobArn};
+use crate::personalize::{CreateJobInput, DatasetArn, InvalidDatasetArn, JobArn, MAX_TAGS};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::json;
@@ -45,9 +45,6 @@ pub const TAG_REQUESTED_AT: &str = "personalize-operator.io/requested-at";
 
 /// The tag that holds the size and the fingerprint of the imported data. A job that has 50 tags without it lacks it.
 pub const TAG_DATA: &str = "personalize-operator.io/data";
-
-/// The most tags of a job.
-const MAX_TAGS: usize = 50;
 
 /// The import that one resource asks for, validated and ready to submit.
 #[derive(Debug, Clone, PartialEq)]

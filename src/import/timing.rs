@@ -77,10 +77,10 @@ impl Timing {
         spread(exponential(min, max, failures), jitter)
     }
 
-    /// The interval until the next poll of a job of this age, by the durations of earlier imports if they are known.
+    /// The interval until the next poll of a job of this age, by the durations of earlier imports, if any are known.
     #[must_use]
-    pub fn poll(&self, age: Duration, earlier: Option<&[Duration]>) -> Duration {
-        PollSchedule::new(self, earlier.unwrap_or_default()).interval(age)
+    pub fn poll(&self, age: Duration, earlier: &[Duration]) -> Duration {
+        PollSchedule::new(self, earlier).interval(age)
     }
 
     /// How often data that was not submitted is listed, to see whether it has changed: one call each time.

@@ -137,6 +137,8 @@ pub const CREATE_FAILED: &str = "CREATE FAILED";
 pub const CREATE_PENDING: &str = "CREATE PENDING";
 /// The status of a job that runs.
 pub const CREATE_IN_PROGRESS: &str = "CREATE IN_PROGRESS";
+/// The most tags of a job.
+pub(crate) const MAX_TAGS: usize = 50;
 
 /// Whether a job with this status has ended. An unknown status counts as running.
 #[must_use]

@@ -57,6 +57,13 @@ pub struct Piece {
     pub kms: bool,
 }
 
+impl Object {
+    /// The key without its folders.
+    pub(super) fn name(&self) -> &str {
+        self.key.rsplit('/').next().unwrap_or_default()
+    }
+}
+
 /// A page of a listing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
@@ -181,7 +188,7 @@ async fn read<O: Objects>(
     depth: Depth,
     progress: &(impl Fn(u64) + Send + Sync),
 ) -> Result<(String, Checked, bool), ServiceError> {
-    let name = object.key.rsplit('/').next().unwrap_or_default();
+    let name = object.name();
     let (mut check, mut kms) = (FileCheck::new(schema, name), false);
     for range in ranges(object.size, depth) {
         let Piece { bytes: piece, kms: is_kms } = objects.read(bucket, &object, range.clone()).await?;

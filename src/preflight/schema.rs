@@ -222,6 +222,12 @@ const VIDEO_ITEMS: &[Rule] = &[
 ];
 
 impl DatasetType {
+    /// The type in the ARN of a dataset; `None` if the ARN is of something else.
+    #[must_use]
+    pub fn of(arn: &str) -> Option<Self> {
+        arn.rsplit('/').next()?.parse().ok()
+    }
+
     fn rules(self) -> &'static [Rule] {
         match self {
             Self::Interactions => INTERACTIONS,

@@ -93,7 +93,7 @@ impl<'s> SetCheck<'s> {
     /// Counts an object. Returns whether it can be read as CSV, by its name and size.
     pub(super) fn object(&mut self, object: &Object, in_folder: bool) -> bool {
         self.contents.add(object);
-        let (name, size) = (object.key.rsplit('/').next().unwrap_or_default(), object.size);
+        let (name, size) = (object.name(), object.size);
         let extension = name.rsplit_once('.').map(|(_, extension)| extension);
         let is_csv = extension.is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
         if !is_csv && (in_folder || extension.is_some()) {

@@ -487,7 +487,7 @@ impl Queue {
             let activity = entry.activity();
             let age = activity.running_since.map_or(Duration::ZERO, |since_when| since(since_when, now));
             let arrived = Some(entry.request_arrived_at(&self.timing)).filter(|at| now < *at);
-            let next = after(now, self.timing.poll(age, None));
+            let next = after(now, self.timing.poll(age, &[]));
             let name = activity.in_flight_job.clone().unwrap_or_default();
             let (uid, namespace) = (Arc::clone(&entry.place.uid), entry.place.key.namespace.clone());
             let job = DeletedJob { uid, namespace, dataset: entry.dataset().clone(), name };

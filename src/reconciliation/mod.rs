@@ -270,8 +270,7 @@ impl Reconciliation {
             return None;
         }
         let message = format!(
-            "the data has changed while its import was submitted, from {} bytes in {} files to {} bytes in {} files: it is unknown which of them the job imports",
-            submitted.bytes, submitted.files, listed.bytes, listed.files
+            "the data has changed while its import was submitted, from {submitted} to {listed}: it is unknown which of them the job imports"
         );
         let mut status = Box::new(status.clone());
         conditions::set_data_changed(&mut status, self.resource.metadata.generation.unwrap_or(0), &message, now);

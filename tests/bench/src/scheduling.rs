@@ -52,7 +52,7 @@ fn imports(timing: &Timing) -> Result<Vec<Import>, Box<dyn Error>> {
             let duration = Duration::from_secs_f64(600.0 * (0.5 * random.normal()).exp().clamp(0.5, 6.0));
             let mut seen = Duration::ZERO;
             while seen < duration {
-                seen += timing.poll(seen, None);
+                seen += timing.poll(seen, &[]);
             }
             Ok(Import { resource, pool, dataset, occupancy: seen.as_secs() })
         })
