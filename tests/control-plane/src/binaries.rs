@@ -49,7 +49,7 @@ macro_rules! kubernetes {
     };
 }
 
-const MODULES: [Module; 7] = [
+const MODULES: [Module; 8] = [
     kubernetes!("1.31", "kubernetes-1.31", 14),
     kubernetes!("1.33", "kubernetes-1.33", 13),
     kubernetes!("1.36", "kubernetes", 3),
@@ -93,6 +93,13 @@ const MODULES: [Module; 7] = [
         link: "",
         tags: "",
         programs: &[("argo-match", "personalize-operator.io/argo-workflows/argo-match")],
+    },
+    Module {
+        kubernetes: None,
+        files: &[("go.mod", include_str!("../go/gofakes3/go.mod")), ("go.sum", include_str!("../go/gofakes3/go.sum"))],
+        link: "",
+        tags: "",
+        programs: &[("gofakes3", "github.com/johannesboyne/gofakes3/cmd/gofakes3")],
     },
 ];
 
