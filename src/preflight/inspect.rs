@@ -25,7 +25,7 @@ const SAMPLES: u64 = 6;
 const PIECE: u64 = 1 << 20;
 
 /// The most files of the first page that are read, and of the second one half as many, of the third one a third, and so
-/// on. The others are checked by name and size.
+/// on; and the last file of all. The others are checked by name and size.
 const MAX_READ_OF_PAGE: usize = 100;
 
 /// The bytes read from the start and from the end of each file of a page of which not all are read.
@@ -147,8 +147,11 @@ pub async fn inspect<O: Objects>(
         if step > 1 {
             set.skipped();
         }
-        let reads = found.into_iter().step_by(step);
-        let reads = reads.map(|object| read(objects, &location.bucket, object, expected.schema, depth, &progress));
+        // An export that was cut off shows that in its last file.
+        let last = found.len().saturating_sub(1);
+        let is_read = move |i: usize| i.is_multiple_of(step) || is_last && i == last;
+        let reads = found.into_iter().enumerate().filter(move |(i, _)| is_read(*i));
+        let reads = reads.map(|(_, object)| read(objects, &location.bucket, object, expected.schema, depth, &progress));
         let mut checked = stream::iter(reads).buffered(AT_ONCE);
         while let Some((name, file, is_kms)) = checked.try_next().await? {
             if is_kms && !std::mem::replace(&mut kms, true) {

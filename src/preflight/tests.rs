@@ -285,11 +285,15 @@ fn rows_in_the_middle_and_at_the_end_of_a_large_file_are_checked() {
 #[test]
 fn many_files_are_read_in_part_and_all_listed() {
     let good = format!("{ITEMS_HEADER}{ITEM}").into_bytes();
-    let objects = (0..10_000).map(|i| (format!("a/{i:05}.csv"), good.clone())).collect();
-    let memory = Memory { objects, page: 1000, ..Memory::default() };
+    let objects: Vec<_> = (0..10_000).map(|i| (format!("a/{i:05}.csv"), good.clone())).collect();
+    let mut memory = Memory { objects, page: 1000, ..Memory::default() };
     let report = look(&memory, ITEMS, "s3://b/a/", ImportMode::Full);
     assert_eq!((report.data.files, report.complete, report.findings.len()), (10_000, false, 0));
-    assert_eq!((memory.reads.into_inner(), memory.load.into_inner().unwrap().most_reads), (291, 4));
+    assert_eq!((memory.reads.load(Ordering::SeqCst), memory.load.lock().unwrap().most_reads), (292, 4));
+
+    memory.objects[9_999].1 = ITEMS_HEADER.into();
+    let report = look(&memory, ITEMS, "s3://b/a/", ImportMode::Full);
+    assert_eq!(report.findings[0].file.as_deref(), Some("09999.csv"), "the last file is read: {report:?}");
 }
 
 #[test]
