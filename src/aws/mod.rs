@@ -18,7 +18,7 @@ use crate::api::Tag;
 use crate::aws::error::{are_credentials_refused, malformed_response};
 use crate::personalize::{
     Caller, CreateJobInput, DataDeletion, Dataset, DatasetArn, DatasetSchema, ErrorKind, Job, JobArn, JobSummary,
-    MAX_TAGS, Personalize, Priority, ServiceError,
+    MAX_PAGE, MAX_TAGS, Personalize, Priority, ServiceError,
 };
 use crate::preflight::{Object, Objects, Page, Piece};
 use aws_config::environment::EnvironmentVariableRegionProvider;
@@ -237,6 +237,16 @@ impl Personalize for Aws {
         within_time(self.list_all_jobs(caller, dataset)).await
     }
 
+    async fn list_jobs_of_account(
+        &self,
+        caller: &Caller,
+        dataset: &DatasetArn,
+    ) -> Result<Vec<JobSummary>, ServiceError> {
+        let send = |client: Client| client.list_dataset_import_jobs().max_results(MAX_PAGE.into()).send();
+        let page = self.call(caller, dataset, Priority::Normal, send).await?;
+        Ok(page.dataset_import_jobs.unwrap_or_default().into_iter().map(summary).collect())
+    }
+
     async fn list_data_deletion_jobs(
         &self,
         caller: &Caller,
@@ -297,17 +307,11 @@ impl Aws {
         let (mut jobs, mut pages) = (Vec::new(), Pages::default());
         loop {
             let send = |client: Client| {
-                let page = client.list_dataset_import_jobs().dataset_arn(dataset.as_str()).max_results(100);
+                let page = client.list_dataset_import_jobs().dataset_arn(dataset.as_str()).max_results(MAX_PAGE.into());
                 page.set_next_token(pages.take_token()).send()
             };
             let page = self.call(caller, dataset, Priority::Normal, send).await?;
-            jobs.extend(page.dataset_import_jobs.unwrap_or_default().into_iter().map(|job| JobSummary {
-                name: job.job_name.unwrap_or_default(),
-                status: job.status.unwrap_or_default(),
-                created: job.creation_date_time.and_then(timestamp),
-                updated: job.last_updated_date_time.and_then(timestamp),
-                import_mode: job.import_mode.map(|mode| mode.as_str().to_owned()),
-            }));
+            jobs.extend(page.dataset_import_jobs.unwrap_or_default().into_iter().map(summary));
             if !pages.follow(page.next_token)? {
                 return Ok(jobs);
             }
@@ -322,7 +326,8 @@ impl Aws {
         let (mut deletions, mut pages) = (Vec::new(), Pages::default());
         loop {
             let send = |client: Client| {
-                let page = client.list_data_deletion_jobs().dataset_group_arn(dataset.group()).max_results(100);
+                let page =
+                    client.list_data_deletion_jobs().dataset_group_arn(dataset.group()).max_results(MAX_PAGE.into());
                 page.set_next_token(pages.take_token()).send()
             };
             let page = self.call(caller, dataset, Priority::Normal, send).await?;
@@ -347,6 +352,16 @@ fn with_default_tags(mut tags: Vec<Tag>, defaults: &BTreeMap<String, String>) ->
     let added = missing.into_iter().take(space);
     tags.extend(added.map(|(key, value)| Tag { tag_key: key.clone(), tag_value: value.clone() }));
     tags
+}
+
+fn summary(job: types::DatasetImportJobSummary) -> JobSummary {
+    JobSummary {
+        name: job.job_name.unwrap_or_default(),
+        status: job.status.unwrap_or_default(),
+        created: job.creation_date_time.and_then(timestamp),
+        updated: job.last_updated_date_time.and_then(timestamp),
+        import_mode: job.import_mode.map(|mode| mode.as_str().to_owned()),
+    }
 }
 
 /// The time; `None` if it is before 1970, because the API server rejects a status with a year before 0.

@@ -1,12 +1,12 @@
 //! The pages of a listing, and their bounds.
 
 use super::error::listing_limit_error;
-use crate::personalize::ServiceError;
+use crate::personalize::{MAX_PAGE, ServiceError};
 use std::collections::HashSet;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// The maximum number of pages read of a listing, with 100 jobs each.
+/// The maximum number of pages read of a listing, with [`MAX_PAGE`] jobs each.
 const MAX_PAGES: usize = 1000;
 
 /// The timeout of a whole listing.
@@ -30,7 +30,7 @@ impl Pages {
         let Some(token) = token.filter(|token| !token.is_empty()) else { return Ok(false) };
         // A repeated token would repeat the listing forever.
         if !self.seen.insert(token.clone()) || self.seen.len() >= MAX_PAGES {
-            return Err(listing_limit_error(&format!("{} jobs", MAX_PAGES * 100)));
+            return Err(listing_limit_error(&format!("{} jobs", MAX_PAGES * usize::from(MAX_PAGE))));
         }
         self.token = Some(token);
         Ok(true)

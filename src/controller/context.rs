@@ -7,6 +7,7 @@ use super::kube_client::RetryAfter;
 use super::leader_election::{LeaseHold, Takeover};
 use super::namespace_policy::DefaultPolicy;
 use super::namespaces::Namespaces;
+use super::shared_polls::SharedPolls;
 use super::workers::Workers;
 use crate::accounts::Accounts;
 use crate::api::DatasetImportJob;
@@ -65,6 +66,8 @@ pub(crate) struct Context<P> {
     pub(crate) accounts: Accounts,
     /// Checks of the data before imports.
     pub(crate) data_checks: DataChecks,
+    /// Polls that one list replaces.
+    pub(crate) shared_polls: SharedPolls,
 }
 
 impl<P: Personalize> Context<P> {
@@ -119,6 +122,7 @@ impl<P: Personalize> Context<P> {
     /// Removes a resource that is deleted or can't be decoded.
     pub(crate) fn forget(&self, uid: &str) {
         self.local_states.remove(uid);
+        self.shared_polls.leave(uid, self.clock.now());
         let freed = self.queue().forget(uid, self.clock.now());
         if let Some(account_region) = freed {
             self.enqueue_admissible(&account_region);

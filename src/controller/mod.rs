@@ -12,6 +12,7 @@ pub mod leader_election;
 pub mod namespace_policy;
 mod namespaces;
 mod reconciler;
+mod shared_polls;
 mod watch;
 mod workers;
 
@@ -26,6 +27,7 @@ use crate::controller::leader_election::{LeaderElection, LeaderElectionOptions, 
 use crate::controller::namespace_policy::DefaultPolicy;
 use crate::controller::namespaces::Namespaces;
 use crate::controller::reconciler::{error_policy, reconcile};
+use crate::controller::shared_polls::SharedPolls;
 use crate::controller::workers::Workers;
 use crate::http::readiness::Readiness;
 use crate::import::{MANAGER, Timing};
@@ -191,6 +193,7 @@ async fn lead<P: Personalize + Clone>(
         namespaces: Namespaces::new(&scopes),
         accounts: options.accounts.clone(),
         data_checks: DataChecks::new(options.preflight),
+        shared_polls: SharedPolls::default(),
     });
     let config = watch::config(options.watch_timeout);
     let controllers = scopes.into_iter().zip(enqueued.into_iter().zip(woken)).map(|(scope, (enqueued, woken))| {

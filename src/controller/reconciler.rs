@@ -165,6 +165,8 @@ impl<P: Personalize> Context<P> {
         let namespace = resource.namespace().unwrap_or_default();
         let (access, mut local) = (self.access_version(resource), self.local_states.get(&uid));
         local.note_permissions(access);
+        let (together, has_ended) = self.shared_polls.of(&uid, self.clock.now());
+        local.note_shared_polls(together, has_ended);
         let mut reconciliation = Reconciliation::new(resource.clone(), local);
         let mut executor = Executor {
             context: self,
@@ -204,6 +206,9 @@ impl<P: Personalize> Context<P> {
             // The change came before the queue knew that the resource waits for it.
             finished.requeue_after = Some(Duration::ZERO);
         }
+        if !reconciliation.shares_polls() {
+            self.shared_polls.leave(&uid, self.clock.now());
+        }
         let awaits_change = result.is_ok() && finished.requeue_after.is_none();
         if !awaits_change || !self.note_idle(reconciliation.resource(), reconciliation.local(), self.newer_import(&uid))
         {
@@ -212,6 +217,7 @@ impl<P: Personalize> Context<P> {
         // The watch reported its deletion in the meantime.
         if !self.queue().contains(&uid) {
             self.local_states.remove(&uid);
+            self.shared_polls.leave(&uid, self.clock.now());
         }
         // kube's scheduler may lose a delay that is over when it is set.
         (finished.requeue_after.map(|delay| delay.max(Duration::from_millis(1))), result)
@@ -303,12 +309,17 @@ impl<P: Personalize> reconciliation::Executor for Executor<'_, P> {
                 })
             }
             Effect::DescribeJob { attempt, with_tags } => {
-                if !with_tags {
-                    self.record_poll_lag(reconciliation);
-                }
                 let intent = reconciliation.resource().status.as_ref().and_then(|status| status.submission.as_ref());
                 let priority = if with_tags && intent.is_some() { Priority::High } else { Priority::Normal };
                 let (request, caller) = self.request(reconciliation).await?;
+                if !with_tags {
+                    self.record_poll_lag(reconciliation);
+                }
+                if !with_tags
+                    && let Some(at) = self.context.listed_as_recorded(reconciliation, &caller, &request, attempt).await
+                {
+                    return Ok(Observation::JobListed { at });
+                }
                 let job = self.describe_job(&caller, &request, attempt, with_tags, priority).await;
                 Observation::Job { attempt, job }
             }

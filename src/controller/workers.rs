@@ -8,7 +8,8 @@
 //!
 //! So a namespace without a worker waits at most `t * (1 + k / n)`: `t` is how long a reconcile takes, `n` the number of
 //! workers, and `k` how many other namespaces of the account and region wait without one. The number of their resources
-//! does not matter. Each call of a reconcile has a timeout, and the first one that fails ends it.
+//! does not matter. Each call of a reconcile has a timeout, and the first one that fails ends it; only after a list that
+//! replaces polls has failed, one more call follows.
 
 use crate::api::DatasetImportJob;
 use crate::personalize::{AccountRegion, DatasetArn};

@@ -27,6 +27,12 @@ pub struct LocalState {
     pub next_poll: Option<Timestamp>,
     /// How long earlier imports into the dataset took.
     pub durations: Vec<Duration>,
+    /// When the service last described the running job; `None` if it has not, or if that failed.
+    pub last_described: Option<Timestamp>,
+    /// How many jobs one list polls together; 0 and 1 mean that this one is polled on its own.
+    pub polled_together: u32,
+    /// A list showed that the running job has ended, so a poll is due.
+    pub listed_as_ended: bool,
     /// The service has no job for the first attempt.
     pub no_job_found: bool,
     /// How often in a row the service refused a job name as taken.
@@ -137,6 +143,12 @@ impl LocalState {
         }
     }
 
+    /// Remembers how many jobs one list polls together. If it showed that this one has ended, a poll is due at once.
+    pub fn note_shared_polls(&mut self, together: usize, has_ended: bool) {
+        self.polled_together = u32::try_from(together).unwrap_or(u32::MAX);
+        self.listed_as_ended = has_ended;
+    }
+
     /// Remembers when the intent in this status was first seen.
     pub(crate) fn note_intent(&mut self, status: Option<&DatasetImportJobStatus>, now: Timestamp) {
         let intent = status.and_then(|status| status.submission.as_ref());
@@ -209,6 +221,12 @@ impl UserInputs {
             retry_requested_at: annotation(api::RETRY_REQUESTED_AT),
             released_data: annotation(api::RELEASE_GUARD),
         }
+    }
+
+    /// Whether a user asked for a reconcile that this status does not record.
+    pub(crate) fn ask_for_reconcile(&self, status: &DatasetImportJobStatus) -> bool {
+        let requested = &self.reconcile_requested_at;
+        requested.is_some() && *requested != status.last_handled_reconcile_at
     }
 }
 

@@ -166,6 +166,8 @@ pub struct Observations {
     pub imported: BTreeMap<String, Result<Option<ImportedData>, ServiceError>>,
     /// Attempt -> the job under its name.
     pub lookups: BTreeMap<i32, Result<ObservedJob, ServiceError>>,
+    /// A list showed that the running job still has its recorded status.
+    pub job_listed: bool,
     /// The attempt whose intent this reconciliation has recorded.
     pub intent: Option<i32>,
     /// The answer of CreateDatasetImportJob.
@@ -311,8 +313,7 @@ impl Planner<'_> {
 
     /// Whether a user asked for a reconciliation that has not happened yet.
     pub(super) fn reconcile_requested(&self) -> bool {
-        self.inputs.reconcile_requested_at.is_some()
-            && self.inputs.reconcile_requested_at != self.recorded.last_handled_reconcile_at
+        self.inputs.ask_for_reconcile(&self.recorded)
     }
 
     pub(super) fn reason(&self) -> Option<Reason> {

@@ -4,6 +4,7 @@ use super::outcome::{self, POLL_FAILED};
 use super::ownership::Ownership;
 use super::phase::attempts;
 use super::plan::{Next, Plan, Planner, Requeue};
+use super::poll_schedule::PollSchedule;
 use super::timing::{Severity, after, since};
 use crate::api::DatasetImportJobStatus;
 use crate::api::conditions::{self, DataCurrent, Reason};
@@ -16,6 +17,9 @@ impl Planner<'_> {
     pub(super) fn poll(&self) -> Plan<Infallible> {
         let attempt = attempts(&self.recorded);
         let is_polled = self.observations.lookups.contains_key(&attempt);
+        if self.observations.job_listed && !is_polled {
+            return Err(self.keep_until(self.next_poll().unwrap_or(self.now)));
+        }
         if let Some(at) = self.next_poll().filter(|_| !is_polled && !self.reconcile_requested()) {
             return Err(self.keep_until(at));
         }
@@ -106,7 +110,8 @@ impl Planner<'_> {
     /// When the next poll is due, after a poll at `polled` of a job created at `created`.
     pub(super) fn poll_after(&self, polled: Timestamp, created: Option<Timestamp>) -> Timestamp {
         let age = created.map_or_else(Default::default, |created| since(created, polled));
-        after(polled, self.timing.poll(age, &self.local.durations))
+        let schedule = PollSchedule::new(self.timing, &self.local.durations);
+        after(polled, schedule.shared_by(self.local.polled_together).interval(age))
     }
 
     /// When the next poll is due; `None` if it is due now.
@@ -114,7 +119,7 @@ impl Planner<'_> {
         if let Some(until) = self.backoff_until() {
             return Some(until);
         }
-        let polled = self.local.last_polled?;
+        let polled = self.local.last_polled.filter(|_| !self.local.listed_as_ended)?;
         let submitted = self.recorded.submission.as_ref().map(|intent| &intent.time);
         let created = self.recorded.creation_date_time.as_ref().or(submitted).map(|time| time.0);
         let due = self.poll_after(polled, created);

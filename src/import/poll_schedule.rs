@@ -85,6 +85,12 @@ impl PollSchedule {
         self
     }
 
+    /// The schedule of this many jobs that one list polls together: a poll costs each of them less.
+    #[must_use]
+    pub fn shared_by(self, jobs: u32) -> Self {
+        self.with_density(f64::from(jobs.max(1)).sqrt())
+    }
+
     /// The interval until the next poll of a job of this age.
     #[must_use]
     pub fn interval(&self, age: Duration) -> Duration {

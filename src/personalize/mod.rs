@@ -140,6 +140,9 @@ pub const CREATE_IN_PROGRESS: &str = "CREATE IN_PROGRESS";
 /// The most tags of a job.
 pub(crate) const MAX_TAGS: usize = 50;
 
+/// The most jobs that a page of a list has.
+pub const MAX_PAGE: u8 = 100;
+
 /// Whether a job with this status has ended. An unknown status counts as running.
 #[must_use]
 pub fn has_ended(status: &str) -> bool {
@@ -225,6 +228,15 @@ pub trait Personalize: Send + Sync + 'static {
         dataset: &DatasetArn,
     ) -> impl Future<Output = Result<Vec<JobSummary>, ServiceError>> + Send;
 
+    /// ListDatasetImportJobs for the whole account and region of the dataset: the first page, in no documented order.
+    fn list_jobs_of_account(
+        &self,
+        _caller: &Caller,
+        _dataset: &DatasetArn,
+    ) -> impl Future<Output = Result<Vec<JobSummary>, ServiceError>> + Send {
+        ready(Err(not_supported()))
+    }
+
     /// ListDataDeletionJobs for the group of the dataset: all pages, up to a bound.
     fn list_data_deletion_jobs(
         &self,
@@ -274,9 +286,9 @@ pub trait Personalize: Send + Sync + 'static {
     }
 }
 
-/// The error of a service that can't read data. A test's service need not.
+/// The error of a service that lacks a call which only saves others or reads data. A test's service need not have it.
 fn not_supported() -> ServiceError {
-    ServiceError::unanswered(ErrorKind::AccessDenied, "NotSupported", "this service can't read data")
+    ServiceError::unanswered(ErrorKind::AccessDenied, "NotSupported", "this service lacks the call")
 }
 
 impl<P: Personalize> Personalize for Arc<P> {
@@ -324,6 +336,14 @@ impl<P: Personalize> Personalize for Arc<P> {
         dataset: &DatasetArn,
     ) -> impl Future<Output = Result<Vec<JobSummary>, ServiceError>> + Send {
         (**self).list_dataset_import_jobs(caller, dataset)
+    }
+
+    fn list_jobs_of_account(
+        &self,
+        caller: &Caller,
+        dataset: &DatasetArn,
+    ) -> impl Future<Output = Result<Vec<JobSummary>, ServiceError>> + Send {
+        (**self).list_jobs_of_account(caller, dataset)
     }
 
     fn list_data_deletion_jobs(

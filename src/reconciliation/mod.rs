@@ -42,7 +42,7 @@ use crate::import::timing::{after, since, spread};
 use crate::import::trust::{is_managed, own_part};
 use crate::import::{
     Admission, AfterWrite, DataCheck, Effect, ImportRequest, Key, LocalState, Next, Observations, ObservedJob, Outcome,
-    Requeue, Severity, Timing, UserInputs, plan,
+    Phase, Requeue, Severity, Timing, UserInputs, plan,
 };
 use crate::personalize::{DataDeletion, Dataset, ErrorKind, JobSummary, ServiceError};
 use crate::queue::Queue;
@@ -56,6 +56,9 @@ const MAX_ERRORS_BEFORE_SKIP: u32 = 6;
 
 /// The most write conflicts of one reconciliation.
 const MAX_CONFLICTS: u32 = 5;
+
+/// For how many longest intervals between polls lists may replace them: a list that is wrong must not hide the end of a job.
+const MAX_LISTED: u32 = 12;
 
 /// What an effect observed.
 #[derive(Debug, Clone)]
@@ -74,6 +77,11 @@ pub enum Observation {
         attempt: i32,
         /// The job.
         job: Result<ObservedJob, ServiceError>,
+    },
+    /// A list of the account's jobs showed that the running job still has its recorded status.
+    JobListed {
+        /// When, by the clock of this process.
+        at: Timestamp,
     },
     /// The dataset.
     Dataset(Result<Dataset, ServiceError>),
@@ -211,6 +219,27 @@ impl Reconciliation {
         ImportRequest::of(&self.resource).ok()
     }
 
+    /// Whether the recorded job runs, and its last poll worked.
+    #[must_use]
+    pub fn shares_polls(&self) -> bool {
+        let (status, request) = (self.resource.status.as_ref(), self.request());
+        let runs = status.zip(request).is_some_and(|(status, request)| Phase::of(status, &request) == Phase::Running);
+        runs && self.local.last_described.is_some()
+    }
+
+    /// When the running job was last polled, and its recorded status, if a list may confirm that. `None` if the last
+    /// DescribeDatasetImportJob failed or is too long ago, or if a user or the end in a list asks for one.
+    #[must_use]
+    pub fn confirmed_poll(&self, now: Timestamp, timing: &Timing) -> Option<(Timestamp, &str)> {
+        let status = self.resource.status.as_ref()?;
+        // The next poll may be that much later.
+        let is_due = now >= after(self.local.last_described?, timing.poll_max * (MAX_LISTED - 1));
+        if is_due || self.local.listed_as_ended || UserInputs::of(&self.resource).ask_for_reconcile(status) {
+            return None;
+        }
+        Some((self.local.last_polled?, status.status.as_deref()?))
+    }
+
     /// Whether this reconciliation has recorded its intent, so that it should finish even during a shutdown.
     #[must_use]
     pub fn has_recorded_intent(&self) -> bool {
@@ -310,7 +339,13 @@ impl Reconciliation {
                     Ok(_) => self.local.last_polled = Some(now),
                     Err(error) => self.local.no_job_found |= error.kind == ErrorKind::NotFound && attempt == 1,
                 }
+                self.local.last_described = job.is_ok().then_some(now);
                 observed.lookups.insert(attempt, job);
+            }
+            Observation::JobListed { at } => {
+                // The job is as good as polled.
+                self.local.last_polled = Some(at);
+                observed.job_listed = true;
             }
             Observation::Dataset(dataset) => observed.dataset = Some(dataset),
             Observation::Data(data) => observed.data = Some(data),
@@ -342,6 +377,7 @@ impl Reconciliation {
                     queue.accepted(request.dataset.account_region());
                     // The job is as good as polled.
                     self.local.last_polled = Some(now);
+                    self.local.last_described = Some(now);
                 }
                 let name_taken = matches!(&answer, Err(error) if error.kind == ErrorKind::AlreadyExists);
                 self.local.name_taken = if name_taken { self.local.name_taken.saturating_add(1) } else { 0 };

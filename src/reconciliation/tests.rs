@@ -1,9 +1,10 @@
 //! Reconciliations by example.
 
 use super::*;
+use crate::api::RECONCILE_REQUESTED_AT;
 use crate::api::conditions;
 use crate::import::MANAGER;
-use crate::personalize::ACTIVE;
+use crate::personalize::{ACTIVE, CREATE_IN_PROGRESS};
 use crate::testing::{self, set_status_manager, spec, timing};
 
 fn written_by(manager: &str) -> DatasetImportJob {
@@ -26,6 +27,31 @@ fn status_that_the_service_confirmed_is_trusted_without_a_write() {
     let outcome = Outcome { status: None, requeue: Requeue::AwaitChange, cooldown: None, confirmed: true };
     reconciliation.finish(&outcome, Timestamp::UNIX_EPOCH, &timing(), || 0.0, &mut queue());
     assert!(reconciliation.into_local().trust(&restored).is_trusted());
+}
+
+#[test]
+fn list_replaces_the_poll_of_a_running_job_unless_that_is_needed() {
+    let (start, timing) = (Timestamp::UNIX_EPOCH, timing());
+    let local = LocalState { last_polled: Some(start), last_described: Some(start), ..LocalState::default() };
+    let confirmed = |resource: &DatasetImportJob, local: &LocalState, now| {
+        let reconciliation = Reconciliation::new(resource.clone(), local.clone());
+        reconciliation.confirmed_poll(now, &timing).map(|(at, status)| (at, status.to_owned()))
+    };
+    let mut running = written_by(MANAGER);
+    running.status.get_or_insert_default().status = Some(CREATE_IN_PROGRESS.into());
+    assert_eq!(confirmed(&running, &local, start), Some((start, CREATE_IN_PROGRESS.to_owned())));
+    assert_eq!(confirmed(&running, &LocalState::default(), start), None, "this process has not polled it");
+
+    let failed = LocalState { last_described: None, ..local.clone() };
+    assert_eq!(confirmed(&running, &failed, start), None, "the last poll failed: its message has to go");
+    let later = after(start, timing.poll_max * MAX_LISTED);
+    let listed = LocalState { last_polled: Some(later), ..local.clone() };
+    assert_eq!(confirmed(&running, &listed, later), None, "a list may be wrong");
+
+    running.annotations_mut().insert(RECONCILE_REQUESTED_AT.into(), "now".into());
+    assert_eq!(confirmed(&running, &local, start), None, "a user asks for a poll");
+    running.status.get_or_insert_default().last_handled_reconcile_at = Some("now".into());
+    assert!(confirmed(&running, &local, start).is_some());
 }
 
 #[test]

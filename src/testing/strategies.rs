@@ -304,7 +304,7 @@ pub fn observations(request: &ImportRequest) -> impl Strategy<Value = Observatio
         (of(admission), of(of(Just(Key { namespace: "shop".into(), name: "newer".into() })))),
         (of(result(dataset())), of(of(data_check())), of(result(imported_data())), result(of(imported_data()))).boxed(),
         (of(result(summaries())), of(result(of(text())))).boxed(),
-        btree_map(1..4_i32, result(found), 0..4),
+        (btree_map(1..4_i32, result(found), 0..4), any::<bool>()),
         of(1..4_i32),
         of(result(Just(()))),
         requested,
@@ -316,7 +316,7 @@ pub fn observations(request: &ImportRequest) -> impl Strategy<Value = Observatio
                 (admission, newer_import),
                 (dataset, data, listed, imported),
                 (jobs, data_deletion),
-                lookups,
+                (lookups, job_listed),
                 intent,
                 create,
                 requested,
@@ -337,6 +337,7 @@ pub fn observations(request: &ImportRequest) -> impl Strategy<Value = Observatio
                     data_deletion,
                     requested_at,
                     lookups,
+                    job_listed,
                     intent,
                     create,
                 }
@@ -349,10 +350,15 @@ pub fn local_state(resource: &DatasetImportJob) -> impl Strategy<Value = LocalSt
     let inputs = prop_oneof![Just(UserInputs::of(resource)), Just(UserInputs::default())];
     let durations = vec((0..1_u64 << 40).prop_map(Duration::from_secs), 0..4);
     let intent = of((1..4_i32, moment(), moment()));
-    (of(moment()), any::<bool>(), any::<bool>(), of((moment(), inputs)), durations, intent).prop_map(
-        |(last_polled, no_job_found, finished_before, backoff, durations, intent)| {
+    let polled = (of(moment()), of(moment()), 0..4_u32, any::<bool>());
+    (polled, any::<bool>(), any::<bool>(), of((moment(), inputs)), durations, intent).prop_map(
+        |(polled, no_job_found, finished_before, backoff, durations, intent)| {
+            let (last_polled, last_described, polled_together, listed_as_ended) = polled;
             let mut local = LocalState {
                 last_polled,
+                last_described,
+                polled_together,
+                listed_as_ended,
                 no_job_found,
                 finished_before,
                 durations,

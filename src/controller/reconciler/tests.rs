@@ -12,6 +12,7 @@ use crate::controller::kube_client::RetryAfter;
 use crate::controller::leader_election::{LeaseHold, Takeover};
 use crate::controller::namespace_policy::DefaultPolicy;
 use crate::controller::namespaces::Namespaces;
+use crate::controller::shared_polls::SharedPolls;
 use crate::controller::workers::Workers;
 use crate::http::readiness::Readiness;
 use crate::import::Admission;
@@ -144,6 +145,7 @@ fn context(service: Arc<Service>, lease: LeaseHold) -> (Context<Arc<Service>>, A
         namespaces: Namespaces::new(&[]),
         accounts: Accounts::new(HashMap::new(), None),
         data_checks: DataChecks::new(Preflight::Warn),
+        shared_polls: SharedPolls::default(),
     };
     (context, requests)
 }

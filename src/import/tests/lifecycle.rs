@@ -2,11 +2,13 @@
 
 use super::scenario::{IN_PROGRESS, SUCCESS, Scenario};
 use crate::api::RECONCILE_REQUESTED_AT;
-use crate::api::conditions::Reason;
+use crate::api::conditions::{Reason, ready_message};
+use crate::import::timing::after;
 use crate::import::{Next, Observations, POLL_FAILED};
-use crate::personalize::{ACTIVE, CREATE_FAILED, ErrorKind};
-use crate::testing::service_error;
+use crate::personalize::{ACTIVE, CREATE_FAILED, CREATE_IN_PROGRESS, ErrorKind};
+use crate::testing::{service_error, timing};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use std::time::Duration;
 
 #[test]
 fn new_resource_becomes_one_job_that_is_polled_to_its_end() {
@@ -66,6 +68,75 @@ fn crash_after_any_effect_neither_loses_nor_repeats_the_import() {
             }
         }
     }
+}
+
+#[test]
+fn lists_replace_polls_while_the_status_stays_and_each_change_is_described() {
+    let mut scenario = Scenario { job_list_age: Some(Duration::ZERO), ..Scenario::new() };
+    scenario.reconcile_until_idle();
+    let name = scenario.request().job_name(1);
+    for status in [CREATE_IN_PROGRESS, ACTIVE] {
+        let described = scenario.reads;
+        for _ in 0..10 {
+            scenario.now = after(scenario.now, timing().poll_max);
+            scenario.reconcile();
+        }
+        assert_eq!(scenario.reads, described, "the job has its recorded status");
+        scenario.set_job_status(&name, status);
+        scenario.now = after(scenario.now, timing().poll_max);
+        scenario.reconcile();
+        assert_eq!((scenario.reads, scenario.status().status.as_deref()), (described + 1, Some(status)));
+    }
+}
+
+#[test]
+fn job_is_described_although_a_list_does_not_change_for_a_long_time() {
+    let mut scenario = Scenario { job_list_age: Some(Duration::ZERO), ..Scenario::new() };
+    scenario.reconcile_until_idle();
+    let described = scenario.reads;
+    for _ in 0..25 {
+        scenario.now = after(scenario.now, timing().poll_max);
+        scenario.reconcile();
+    }
+    assert_eq!(scenario.reads, described + 2);
+}
+
+#[test]
+fn list_that_is_older_than_the_interval_ends_the_reconciliation() {
+    let mut scenario = Scenario { job_list_age: Some(timing().poll_max), ..Scenario::new() };
+    scenario.reconcile_until_idle();
+    scenario.now = after(scenario.now, timing().poll_max * 3);
+    assert_eq!(scenario.reconcile().requeue_after, Some(Duration::ZERO), "the next one reads the resource again");
+    scenario.now = after(scenario.now, timing().poll_min);
+    scenario.reconcile();
+}
+
+#[test]
+fn job_that_a_list_shows_to_have_ended_is_polled_at_once() {
+    let mut scenario = Scenario::new();
+    scenario.reconcile_until_idle();
+    let described = scenario.reads;
+    scenario.reconcile();
+    assert_eq!(scenario.reads, described, "no poll is due");
+    scenario.local.note_shared_polls(2, true);
+    scenario.set_job_status(&scenario.request().job_name(1), ACTIVE);
+    scenario.reconcile();
+    assert_eq!((scenario.reads, scenario.reason()), (described + 1, Reason::ImportSucceeded));
+}
+
+#[test]
+fn message_of_a_failed_poll_ends_although_lists_replace_polls() {
+    let mut scenario = Scenario::new();
+    scenario.reconcile_until_idle();
+    scenario.poll_error = Some(service_error(ErrorKind::Throttled));
+    scenario.now = after(scenario.now, timing().poll_max);
+    scenario.reconcile();
+    let message = |scenario: &Scenario| ready_message(&scenario.status()).to_owned();
+    assert!(message(&scenario).starts_with(POLL_FAILED));
+    (scenario.poll_error, scenario.job_list_age) = (None, Some(Duration::ZERO));
+    scenario.now = after(scenario.now, timing().poll_max);
+    scenario.reconcile();
+    assert!(!message(&scenario).starts_with(POLL_FAILED), "the job itself is polled");
 }
 
 #[test]

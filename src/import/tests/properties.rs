@@ -19,6 +19,7 @@ use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
+use std::time::Duration;
 
 /// The texts of a status that users see.
 fn texts(status: &DatasetImportJobStatus) -> impl Iterator<Item = &String> {
@@ -136,20 +137,22 @@ fn scenario() -> impl Strategy<Value = Scenario> {
         let jobs = vec((job(request).boxed(), tags(request)), 0..4).boxed();
         let answers = vec((any::<bool>(), result(Just(()))), 0..3);
         let dataset = result(dataset()).boxed();
+        let job_list_age = of((0..3600_u64).prop_map(Duration::from_secs));
         let namespace = prop_oneof![4 => Just(Ok(())), 1 => text().prop_map(Err)];
-        (jobs, answers, of(service_error()), dataset, (summaries().boxed(), result(of(moment()))), namespace).boxed()
+        let others = (summaries().boxed(), result(of(moment())), job_list_age).boxed();
+        (jobs, answers, of(service_error()), dataset, others, namespace).boxed()
     };
     let valid =
         resource().boxed().prop_filter("the spec names a dataset", |resource| ImportRequest::of(resource).is_ok());
     valid.prop_flat_map(move |resource| {
         let request = ImportRequest::of(&resource).unwrap();
         (service(&request), moment(), Just(resource)).prop_map(|(service, now, resource)| {
-            let (jobs, answers, tags_error, dataset, (other_jobs, requested_at), namespace) = service;
+            let (jobs, answers, tags_error, dataset, (other_jobs, requested_at, job_list_age), namespace) = service;
             let mut scenario = Scenario { answers, tags_error, dataset, namespace, now, resource, ..Scenario::new() };
             let names = (1..).map(|attempt| scenario.request().job_name(attempt));
             scenario.jobs = names.zip(jobs).collect();
             scenario.requested_at = other_jobs.iter().map(|job| (job.name.clone(), requested_at.clone())).collect();
-            Scenario { other_jobs, ..scenario }
+            Scenario { other_jobs, job_list_age, ..scenario }
         })
     })
 }

@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::time::Duration;
 
 /// One resource and one service. Only the recorded status survives a crash of the operator.
 #[derive(Debug, Clone)]
@@ -37,6 +38,8 @@ pub(super) struct Scenario {
     pub(super) data_deletions: Result<Vec<DataDeletion>, ServiceError>,
     /// When the resource of each of them was created.
     pub(super) requested_at: BTreeMap<String, Result<Option<Timestamp>, ServiceError>>,
+    /// The error of polls.
+    pub(super) poll_error: Option<ServiceError>,
     /// The error of listing tags.
     pub(super) tags_error: Option<ServiceError>,
     pub(super) namespace: Result<(), String>,
@@ -45,6 +48,8 @@ pub(super) struct Scenario {
     pub(super) listed: Vec<Result<ImportedData, ServiceError>>,
     /// How often the data was listed.
     pub(super) lists: usize,
+    /// How old the lists of jobs are that replace polls, if other jobs are polled with this one.
+    pub(super) job_list_age: Option<Duration>,
     /// The data of each of the dataset's other jobs.
     pub(super) imported: BTreeMap<String, ImportedData>,
 }
@@ -68,11 +73,13 @@ impl Scenario {
             other_jobs: Vec::new(),
             data_deletions: Ok(Vec::new()),
             requested_at: BTreeMap::new(),
+            poll_error: None,
             tags_error: None,
             namespace: Ok(()),
             data: None,
             listed: Vec::new(),
             lists: 0,
+            job_list_age: None,
             imported: BTreeMap::new(),
         }
     }
@@ -126,6 +133,14 @@ impl Scenario {
             self.add_job(name, CREATE_PENDING, tags);
         }
         answer
+    }
+
+    /// When a list showed that a job still has its recorded status.
+    fn listed_as_recorded(&self, reconciliation: &Reconciliation, attempt: i32) -> Option<Timestamp> {
+        let at = self.now - self.job_list_age?;
+        let (polled, recorded) = reconciliation.confirmed_poll(self.now, &timing())?;
+        let (job, _) = self.jobs.get(&self.request().job_name(attempt))?;
+        (at > polled && job.status == recorded).then_some(at)
     }
 
     /// One reconciliation of a status that the operator wrote, with a crash after this many effects. `None` if it
@@ -248,7 +263,13 @@ impl ScenarioExecutor<'_> {
                 Observation::Tags { tags: requested_at.map(tags), job_name }
             }
             Effect::DescribeJob { attempt, with_tags } => {
+                if !with_tags && let Some(at) = scenario.listed_as_recorded(reconciliation, attempt) {
+                    return Observation::JobListed { at };
+                }
                 scenario.reads += 1;
+                if let Some(error) = scenario.poll_error.clone().filter(|_| !with_tags) {
+                    return Observation::Job { attempt, job: Err(error) };
+                }
                 self.looked_up_since_intent = true;
                 let tags_error = scenario.tags_error.clone();
                 let found = scenario.jobs.get(&scenario.request().job_name(attempt)).map(|(job, tags)| ObservedJob {

@@ -61,6 +61,7 @@ pub(crate) fn measure() -> Result<Report, Box<dyn Error>> {
     let panel = Panel {
         title: "Time of an event, as a multiple of that in the shortest line".into(),
         lines: vec![("operator", points), ("if it were linear", linear)],
+        dots: Vec::new(),
     };
     let plot = Plot { axes: ("resources that wait", "multiple"), across: 1, panels: vec![panel] };
     Ok(Report { columns: &["multiple"], rows, plot: ("events.svg", plot.svg()?) })

@@ -67,6 +67,7 @@ pub(crate) fn measure() -> Outcome<Report> {
     let line = |title: &str, name, column: usize| Panel {
         title: title.into(),
         lines: vec![(name, points.iter().map(|(size, numbers)| (*size, numbers[column])).collect())],
+        dots: Vec::new(),
     };
     let panels = vec![line("Memory", "MiB", 0), line("An edit of a finished import", "ms of CPU", 3)];
     let plot = Plot { axes: ("finished imports", ""), across: 2, panels };

@@ -49,8 +49,10 @@ pub(crate) struct Plot {
 pub(crate) struct Panel {
     /// Its title.
     pub(crate) title: String,
-    /// Its lines, each a name and points; a line of one point is a dot.
+    /// Its lines, each a name and points.
     pub(crate) lines: Vec<(&'static str, Vec<(f64, f64)>)>,
+    /// Its dots, each a name and points.
+    pub(crate) dots: Vec<(&'static str, Vec<(f64, f64)>)>,
 }
 
 impl Plot {
@@ -66,7 +68,7 @@ impl Plot {
 
     /// Draws a panel; the first one has the legend.
     fn draw(&self, panel: &Panel, is_first: bool, area: &Area<'_>) -> Result<(), Box<dyn Error>> {
-        let points = || panel.lines.iter().flat_map(|(_, points)| points);
+        let points = || panel.lines.iter().chain(&panel.dots).flat_map(|(_, points)| points);
         let range = |value: fn(&(f64, f64)) -> f64| {
             let min = points().map(value).fold(f64::INFINITY, f64::min);
             let max = points().map(value).fold(0.0, f64::max);
@@ -86,9 +88,9 @@ impl Plot {
             .y_label_formatter(&label)
             .light_line_style(WHITE)
             .draw()?;
-        for (i, (name, points)) in panel.lines.iter().enumerate() {
+        for (i, (name, points)) in panel.lines.iter().chain(&panel.dots).enumerate() {
             let colour = COLOURS[i % COLOURS.len()];
-            let series = if points.len() == 1 {
+            let series = if i >= panel.lines.len() {
                 chart.draw_series(points.iter().map(|point| Circle::new(*point, 4, colour.filled())))?
             } else {
                 chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?

@@ -15,8 +15,10 @@ const HISTORY: usize = 20;
 const JOBS: usize = 50;
 /// The mean delay of polls every 30 seconds.
 const DELAY: f64 = 15.0;
+/// How many jobs run at once in one account and region where the operator reads one list for all of them.
+const AT_ONCE: u32 = 5;
 /// The densities of polls along a curve; 1 is what the operator uses.
-const DENSITIES: [f64; 11] = [0.35, 0.5, 0.7, 1.0, 1.5, 2.2, 3.5, 6.0, 10.0, 20.0, 40.0];
+const DENSITIES: [f64; 11] = [0.35, 0.5, 0.7, 1.0, 1.5, 2.25, 3.5, 6.0, 10.0, 20.0, 40.0];
 
 /// How long imports take: name, and durations in minutes.
 type Distribution = (&'static str, fn(&mut Random) -> f64);
@@ -136,12 +138,20 @@ pub(crate) fn measure() -> Result<Report, Box<dyn Error>> {
         let (first, known) = (curve(false), curve(true));
         let swapped = |points: &[(f64, f64)]| points.iter().map(|(polls, delay)| (*delay, *polls)).collect::<Vec<_>>();
         let (first_curve, known_curve) = (swapped(&first), swapped(&known));
+        // One list for all, and a poll of each job that has started or ended.
+        let share = |(polls, delay): (f64, f64)| (polls / f64::from(AT_ONCE) + 2.0, delay);
+        let shared_curve = swapped(&first.map(share));
+        let schedule = PollSchedule::new(&timing, &[]).shared_by(AT_ONCE);
+        let shared = share(simulate(&datasets, |_| schedule_times(longest, &schedule)));
         let used = DENSITIES.iter().position(|density| *density == 1.0).unwrap_or(0);
         let numbers = vec![
             fixed(30.0).0,
             first[used].0,
             first[used].1,
             at_delay(&first_curve),
+            shared.0,
+            shared.1,
+            at_delay(&shared_curve),
             known[used].0,
             known[used].1,
             at_delay(&known_curve),
@@ -152,15 +162,29 @@ pub(crate) fn measure() -> Result<Report, Box<dyn Error>> {
             title: distribution.0.to_owned(),
             lines: vec![
                 ("every 30, 60, 120 s", swapped(&[fixed(30.0), fixed(60.0), fixed(120.0)])),
-                ("60 s, then 2 % more", swapped(&[exponential])),
                 ("first import", first_curve),
+                ("five first imports at once", shared_curve),
                 ("20 earlier imports", known_curve),
-                ("as used", swapped(&[first[used]])),
-                ("as used, 20 earlier", swapped(&[known[used]])),
+            ],
+            dots: vec![
+                ("as used", swapped(&[first[used], shared, known[used]])),
+                ("60 s, then 2 % more", swapped(&[exponential])),
             ],
         });
     }
     let plot = Plot { axes: ("mean delay in seconds", "polls of a job"), across: 3, panels };
-    let columns = &["every 30 s", "first", "delay", "at 15 s", "known", "its delay", "known at 15 s", "floor at 15 s"];
+    let columns = &[
+        "every 30 s",
+        "first",
+        "first delay",
+        "first at 15 s",
+        "5 at once",
+        "5 delay",
+        "5 at 15 s",
+        "known",
+        "known delay",
+        "known at 15 s",
+        "floor at 15 s",
+    ];
     Ok(Report { columns, rows, plot: ("polling.svg", plot.svg()?) })
 }
