@@ -3,13 +3,21 @@
 //! Account, region and the name of a dataset are the only labels with values from resources, and at most
 //! [`MAX_POOL_SERIES`] accounts and regions and [`MAX_DATASET_SERIES`] datasets have series. The only other label with values from outside is the status code of the Kubernetes API. Gauges over all resources are exposed by the leader alone.
 
+mod labels;
+
+pub(crate) use labels::ErrorLabel;
+
 use crate::api::conditions::Reason;
 use crate::import::timing;
-use crate::personalize::{AccountRegion, DatasetArn, ErrorKind};
+use crate::personalize::{AccountRegion, ErrorKind};
 use crate::queue::{LastSuccess, PoolStats};
 use http::StatusCode;
 use jiff::Timestamp;
-use prometheus_client::encoding::{EncodeLabelSet, prometheus_text, text};
+use labels::{
+    BuildLabels, CONTROLLER, CONTROLLER_LABELS, ControllerLabels, DatasetLabels, ErrorLabels, KubeRequestLabels,
+    LeaseLabels, OTHER, OutcomeLabels, PoolLabels, ReasonLabels, ReconcileLabels, ServiceRequestLabels,
+};
+use prometheus_client::encoding::{prometheus_text, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -21,10 +29,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
-use strum::{IntoStaticStr, VariantArray};
-
-/// The value of the label `controller`.
-const CONTROLLER: &str = "datasetimportjob";
+use strum::VariantArray;
 
 /// The maximum number of accounts and regions with series of their own. Users choose accounts and regions, so there
 /// must be a bound; the rest is summed under `other`.
@@ -33,36 +38,6 @@ pub const MAX_POOL_SERIES: usize = 100;
 /// The maximum number of series of each metric by dataset. Datasets with a maximum age come first; the one of the others
 /// that is due first has the labels `other`.
 pub const MAX_DATASET_SERIES: usize = 500;
-
-/// The value of the labels `account` and `region` beyond [`MAX_POOL_SERIES`].
-const OTHER: &str = "other";
-
-/// The errors that `personalize_operator_errors_total` counts, each from 0 on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
-pub(crate) enum ErrorLabel {
-    /// The Kubernetes API failed or refused a call.
-    Kubernetes,
-    /// The Kubernetes API refused a call by RBAC.
-    KubernetesForbidden,
-    /// The Kubernetes API did not answer in time.
-    KubernetesTimeout,
-    /// A reconcile stopped because this replica does not lead or is shutting down.
-    NotLeading,
-    /// A create waited so long for its turn that its request could arrive too late.
-    IntentTooOld,
-    /// A reconcile met too many write conflicts.
-    #[strum(serialize = "Outrun")]
-    Conflict,
-    /// A reconcile exceeded the limit of effects.
-    #[strum(serialize = "Restless")]
-    EffectLimit,
-    /// A reconcile panicked.
-    Panicked,
-    /// A resource could not be decoded.
-    Unreadable,
-    /// The watch was interrupted.
-    Watch,
-}
 
 /// A format of the exposition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,83 +81,6 @@ pub struct Description {
     /// A sentence on what it measures.
     pub help: &'static str,
 }
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ReconcileLabels {
-    controller: &'static str,
-    result: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ControllerLabels {
-    controller: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct KubeRequestLabels {
-    code: String,
-    method: String,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct LeaseLabels {
-    name: String,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct BuildLabels {
-    version: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct OutcomeLabels {
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ReasonLabels {
-    reason: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct PoolLabels {
-    account: String,
-    region: String,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct DatasetLabels {
-    account: String,
-    region: String,
-    group: String,
-    r#type: String,
-}
-
-impl DatasetLabels {
-    fn of(dataset: &DatasetArn) -> Self {
-        let (group, r#type) = dataset.name().split_once('/').unwrap_or((dataset.name(), ""));
-        let AccountRegion { account, region, .. } = dataset.account_region();
-        Self { account: account.clone(), region: region.clone(), group: group.into(), r#type: r#type.into() }
-    }
-
-    fn other() -> Self {
-        let [account, region, group, r#type] = [OTHER; 4].map(String::from);
-        Self { account, region, group, r#type }
-    }
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ServiceRequestLabels {
-    operation: &'static str,
-    code: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ErrorLabels {
-    error: &'static str,
-}
-
-const CONTROLLER_LABELS: ControllerLabels = ControllerLabels { controller: CONTROLLER };
 
 /// A gauge of seconds.
 type SecondsGauge = Gauge<f64, AtomicU64>;
@@ -554,131 +452,4 @@ pub(crate) struct Snapshot {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn account_region(i: usize) -> AccountRegion {
-        AccountRegion { partition: "aws".into(), account: format!("{i:012}"), region: "eu-west-1".into() }
-    }
-
-    #[test]
-    fn openmetrics_is_served_only_when_requested() {
-        let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
-        assert_eq!(Format::negotiate(Some(prometheus)), Format::OpenMetrics);
-        assert_eq!(Format::negotiate(Some("*/*")), Format::Text);
-        assert_eq!(Format::negotiate(None), Format::Text);
-    }
-
-    #[test]
-    fn counter_names_end_in_total_in_both_formats() {
-        let metrics = Metrics::default();
-        let (open, text) = (metrics.expose(Format::OpenMetrics), metrics.expose(Format::Text));
-        assert!(open.contains("# TYPE personalize_operator_errors counter\n") && open.ends_with("# EOF\n"), "{open}");
-        assert!(text.contains("# TYPE personalize_operator_errors_total counter\n") && !text.contains("EOF"), "{text}");
-        for exposition in [open, text] {
-            assert!(exposition.contains("\npersonalize_operator_errors_total{error=\"Watch\"} 0\n"), "{exposition}");
-        }
-    }
-
-    #[test]
-    fn every_error_label_is_exposed_from_zero_on() {
-        let text = Metrics::default().expose(Format::Text);
-        let prefix = "personalize_operator_errors_total{error=\"";
-        let mut labels: Vec<_> = text.lines().filter_map(|l| l.strip_prefix(prefix)?.strip_suffix("\"} 0")).collect();
-        labels.sort_unstable();
-        let expected = [
-            "IntentTooOld",
-            "Kubernetes",
-            "KubernetesForbidden",
-            "KubernetesTimeout",
-            "NotLeading",
-            "Outrun",
-            "Panicked",
-            "Restless",
-            "Unreadable",
-            "Watch",
-        ];
-        assert_eq!(labels, expected);
-    }
-
-    #[test]
-    fn number_of_pool_series_is_bounded() {
-        let metrics = Metrics::default();
-        let now = Timestamp::now();
-        let stats = |n| PoolStats { in_flight: n, pending: 1, pending_since: Some(now) };
-        let mut pools: HashMap<_, _> = (0..1000).map(|i| (account_region(i), stats(0))).collect();
-        pools.insert(account_region(999), stats(5));
-        metrics.record_snapshot(&Snapshot { pools, ..Snapshot::default() }, now);
-        let text = metrics.expose(Format::Text);
-        let queued: Vec<&str> =
-            text.lines().filter(|l| l.starts_with("personalize_operator_imports_queued{")).collect();
-        assert_eq!(queued.len(), MAX_POOL_SERIES + 1);
-        assert!(queued.iter().any(|l| l.contains("account=\"other\"") && l.ends_with(" 900")), "{queued:?}");
-        assert!(
-            text.contains("imports_in_flight{account=\"000000000999\",region=\"eu-west-1\"} 5"),
-            "the busiest pools keep their series"
-        );
-    }
-
-    #[test]
-    fn number_of_dataset_series_is_bounded_and_the_others_show_what_is_due_first() {
-        let metrics = Metrics::default();
-        let at = |second| Timestamp::from_second(second).unwrap();
-        let success = |i: u32, max_age: Option<u64>| LastSuccess {
-            dataset: DatasetArn::parse(&format!("arn:aws:personalize:eu-west-1:123456789012:dataset/g{i:04}/ITEMS"))
-                .unwrap(),
-            ended: at(1_000_000 - i64::from(i)),
-            max_age: max_age.map(Duration::from_secs),
-        };
-        let series = |name: &str| {
-            let text = metrics.expose(Format::Text);
-            let lines = text.lines().filter(|line| line.starts_with(&format!("personalize_operator_{name}{{")));
-            lines.map(str::to_owned).collect::<Vec<_>>()
-        };
-        let other = "{account=\"other\",region=\"other\",group=\"other\",type=\"other\"}";
-        let shows =
-            |lines: &[String], value: &str| lines.iter().any(|line| line.ends_with(&format!("{other} {value}")));
-        metrics.record_last_successes((0..1000).map(|i| success(i, (i >= 900).then_some(60))).collect());
-        let last = series("last_success_timestamp_seconds");
-        assert_eq!(last.len(), MAX_DATASET_SERIES);
-        assert!(last.iter().any(|line| line.contains("group=\"g0999\",type=\"ITEMS\"} 999001")));
-        assert!(shows(&last, "999101.0"), "the oldest of the others");
-        assert_eq!(series("max_data_age_seconds").len(), 100);
-        metrics.record_last_successes((0..1000).map(|i| success(i, Some(60 + u64::from(i) * 2))).collect());
-        assert_eq!(series("max_data_age_seconds").len(), MAX_DATASET_SERIES);
-        let last = series("last_success_timestamp_seconds");
-        assert!(shows(&last, "999501.0"), "the first of the others that is due");
-        metrics.record_last_successes(vec![success(1, None)]);
-        assert_eq!((series("last_success_timestamp_seconds").len(), series("max_data_age_seconds").len()), (1, 0));
-        metrics.clear_snapshot();
-        assert!(series("last_success_timestamp_seconds").is_empty());
-    }
-
-    #[test]
-    fn number_of_status_code_series_is_bounded() {
-        let metrics = Metrics::default();
-        for code in 100..1000 {
-            metrics.kube_request("PUT", Some(StatusCode::from_u16(code).unwrap()));
-        }
-        metrics.kube_request("PUT", None);
-        let text = metrics.expose(Format::Text);
-        let series = text.lines().filter(|l| l.starts_with("rest_client_requests_total{")).count();
-        assert!(series < 80, "{series}");
-        for code in ["200", "429", "4xx", "9xx", "<error>"] {
-            assert!(text.contains(&format!("rest_client_requests_total{{code=\"{code}\",method=\"PUT\"}}")), "{code}");
-        }
-    }
-
-    #[test]
-    fn standby_replica_exposes_no_gauges_over_all_resources() {
-        let metrics = Metrics::default();
-        let pools = HashMap::from([(account_region(1), PoolStats { in_flight: 1, pending: 0, pending_since: None })]);
-        metrics.record_snapshot(&Snapshot { pools, ..Snapshot::default() }, Timestamp::now());
-        assert!(metrics.expose(Format::Text).contains("reason=\"ImportFailed\"} 0"));
-        metrics.clear_snapshot();
-        let text = metrics.expose(Format::Text);
-        for name in ["imports_in_flight", "operator_resources", "poll_overdue"] {
-            assert!(!text.contains(name), "{name}");
-        }
-    }
-}
+mod tests;
