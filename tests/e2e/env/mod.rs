@@ -1,6 +1,7 @@
 //! The environment of one test: a namespace on a real control plane, a stand-in for Amazon Personalize, and the
 //! real operator as a process.
 
+mod checker;
 pub mod moto;
 mod operator;
 pub mod personalize_local;
@@ -11,7 +12,8 @@ mod python;
 pub mod s3;
 pub mod tls;
 
-use crate::invariants::{self, Disturbance, Footprint, History, Limits, secrets};
+use crate::invariants::{self, Disturbance, Footprint};
+use checker::Started;
 use control_plane::{ChildGuard, ControlPlane, shared};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -25,7 +27,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::net::TcpListener;
 use std::panic::Location;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Output;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Once, OnceLock, mpsc};
@@ -133,75 +135,6 @@ pub fn ready_condition(status: &DatasetImportJobStatus) -> Option<&Condition> {
 
 static NAMESPACES: AtomicU32 = AtomicU32::new(0);
 static OPERATORS: AtomicU32 = AtomicU32::new(0);
-
-/// One operator that a test started. Its handle may be dropped before the invariants are checked.
-#[derive(Clone)]
-struct Started {
-    pid: u32,
-    url: String,
-    log: PathBuf,
-    flags: Vec<String>,
-    footprint: Arc<Mutex<Footprint>>,
-}
-
-impl Started {
-    /// The value of a flag: its last one, or its default.
-    fn flag(&self, name: &str, default: &str) -> String {
-        let value = |flag: &String| Some(flag.strip_prefix(name)?.strip_prefix('=')?.to_owned());
-        self.flags.iter().rev().find_map(value).unwrap_or_else(|| default.to_owned())
-    }
-
-    fn duration(&self, name: &str) -> Duration {
-        humantime::parse_duration(&self.flag(name, "0s")).unwrap()
-    }
-
-    /// What bounds the waits under this operator.
-    fn limits(&self) -> Limits {
-        // One call of each kind may run into its timeout, and then the delays follow. The rest is for slow machines.
-        let delays = ["--grace", "--watch-timeout", "--backoff-max", "--rejected-max"].map(|flag| self.duration(flag));
-        let calls = self.duration("--kube-timeout") * 2 + self.duration("--aws-timeout") * 3;
-        let wait = delays.iter().sum::<Duration>() + calls + Duration::from_secs(20);
-        // A leader renews its Lease three times while it is valid. More than one renewal in a second counts once.
-        let period = (self.duration("--lease-duration") / 3).max(Duration::from_secs(1));
-        Limits {
-            quota: self.flag("--max-in-flight", "5").parse().unwrap(),
-            grace: self.duration("--grace").as_millis().try_into().unwrap(),
-            renewals: (wait.as_secs() / period.as_secs()).try_into().unwrap(),
-        }
-    }
-}
-
-/// What the service, the API server and the proxies have recorded.
-#[derive(Default)]
-struct Records {
-    ledger: Vec<Value>,
-    jobs: Vec<Value>,
-    data_deletions: Vec<Value>,
-    faults: Vec<Value>,
-    writes: Vec<Value>,
-    resources: Vec<Value>,
-    requests: Vec<Value>,
-    namespaces: Vec<Value>,
-    disturbances: Vec<Disturbance>,
-    limits: Limits,
-}
-
-impl Records {
-    fn history(&self) -> History<'_> {
-        History {
-            ledger: &self.ledger,
-            jobs: &self.jobs,
-            data_deletions: &self.data_deletions,
-            faults: &self.faults,
-            writes: &self.writes,
-            resources: &self.resources,
-            requests: &self.requests,
-            namespaces: &self.namespaces,
-            disturbances: &self.disturbances,
-            limits: self.limits,
-        }
-    }
-}
 
 /// A namespace, a stand-in service, and the files of both.
 pub struct TestEnv {
@@ -516,93 +449,6 @@ impl TestEnv {
     pub fn start_proxy_in(&self, dir: &Path) -> Proxy {
         let disturbances = Arc::clone(&self.disturbances);
         Proxy::start(dir, &self.control_plane.kubeconfig(), self.service.url(), disturbances)
-    }
-
-    /// Checks the invariants that hold at any moment.
-    pub fn check_invariants(&self) {
-        self.assert_no_violations(self.violations());
-    }
-
-    /// Checks all invariants. Every import must have finished, or must be stalled or suspended for a real reason.
-    pub fn check_invariants_settled(&self) {
-        self.assert_no_violations(self.settled_violations());
-    }
-
-    /// Fails if there is a violation, here or in what the operators report and consume.
-    pub fn assert_no_violations(&self, mut violations: Vec<String>) {
-        self.checked.store(true, Ordering::Relaxed);
-        violations.extend(self.process_violations());
-        assert_eq!(violations, Vec::<String>::new());
-    }
-
-    /// The violations of the invariants that hold at any moment.
-    pub fn violations(&self) -> Vec<String> {
-        invariants::check(&self.records().history())
-    }
-
-    /// The same, while operators work: in what was recorded until now.
-    pub fn violations_so_far(&self) -> Vec<String> {
-        let now = Timestamp::now();
-        // What is under way is recorded by then.
-        std::thread::sleep(Duration::from_secs(2));
-        let mut records = self.records();
-        let until_now = |time: &Value| time.as_str().and_then(|t| t.parse().ok()).is_some_and(|t: Timestamp| t <= now);
-        records.ledger.retain(|call| until_now(&call["time"]));
-        records.writes.retain(|write| until_now(&write["requestReceivedTimestamp"]));
-        records.requests.retain(|request| until_now(&request["requestReceivedTimestamp"]));
-        invariants::check(&records.history())
-    }
-
-    /// The violations of all invariants, once every import should have finished.
-    pub fn settled_violations(&self) -> Vec<String> {
-        let list = |namespace: &str| -> Vec<Value> {
-            let args = ["-n", namespace, "get", "datasetimportjobs", "-o", "json"];
-            let output = self.control_plane.kubectl(&args, None).unwrap();
-            let list: Value = serde_json::from_slice(&output.stdout).unwrap();
-            list["items"].as_array().cloned().unwrap_or_default()
-        };
-        let get = |namespace: &str| {
-            let output = self.control_plane.kubectl(&["get", "namespace", namespace, "-o", "json"], None).unwrap();
-            serde_json::from_slice(&output.stdout).unwrap()
-        };
-        // What is recorded later must not be missing in what was recorded earlier.
-        let (resources, namespaces) =
-            (self.namespaces().flat_map(list).collect(), self.namespaces().map(get).collect());
-        let records = Records { resources, namespaces, faults: self.service.faults(), ..self.records() };
-        invariants::check_settled(&records.history())
-    }
-
-    fn records(&self) -> Records {
-        let log = self.control_plane.audit_log();
-        let limits: Vec<Limits> = self.started.lock().unwrap().iter().map(Started::limits).collect();
-        Records {
-            ledger: self.service.ledger(),
-            jobs: self.service.jobs(),
-            data_deletions: self.service.data_deletions(),
-            writes: self.audited_writes(),
-            requests: self.namespaces().flat_map(|namespace| invariants::requests(&log, namespace)).collect(),
-            disturbances: self.disturbances.lock().unwrap().clone(),
-            limits: limits.into_iter().reduce(Limits::widest).unwrap_or_default(),
-            ..Records::default()
-        }
-    }
-
-    /// F for events, logs and metrics, and K for what the operators used.
-    fn process_violations(&self) -> Vec<String> {
-        let started = self.started.lock().unwrap().clone();
-        let log = self.control_plane.audit_log();
-        let events: Vec<Value> = self.namespaces().flat_map(|namespace| invariants::events(&log, namespace)).collect();
-        let events = events.iter().map(|event| ("an event", event.to_string()));
-        let logs = started.iter().map(|operator| ("a log", fs::read_to_string(&operator.log).unwrap()));
-        let metrics = started.iter().filter_map(|operator| {
-            let metrics = http("GET", &format!("{}/metrics", operator.url), "")?.1;
-            operator::note_series(&operator.footprint, &metrics);
-            Some(("a metric", metrics))
-        });
-        let outputs: Vec<(&str, String)> = events.chain(logs).chain(metrics).collect();
-        started.iter().for_each(|operator| operator::note_footprint(&operator.footprint, operator.pid));
-        let footprints: Vec<Footprint> = started.iter().map(|operator| *operator.footprint.lock().unwrap()).collect();
-        [secrets::leaks(&outputs, &secrets::PLANTED), invariants::check_footprints(&footprints)].concat()
     }
 
     /// How many imports the service has accepted.
