@@ -8,12 +8,15 @@ use rcgen::{
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The certificate authority for clients and for the API server.
 pub(crate) struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
     pub(crate) pem: String,
     dir: PathBuf,
+    /// How many kubeconfigs were written.
+    kubeconfigs: AtomicU32,
 }
 
 impl std::fmt::Debug for CertificateAuthority {
@@ -44,7 +47,7 @@ impl CertificateAuthority {
         let key = KeyPair::generate()?;
         let certificate = ca.self_signed(&key)?;
         let (pem, ca_key) = (certificate.pem(), key.serialize_pem());
-        let authority = Self { issuer: Issuer::new(ca, key), pem, dir: dir.into() };
+        let authority = Self { issuer: Issuer::new(ca, key), pem, dir: dir.into(), kubeconfigs: AtomicU32::new(0) };
         authority.write("ca.crt", &authority.pem)?;
         authority.write("ca.key", &ca_key)?;
         let (server, server_key) = authority.sign("kube-apiserver", &[])?;
@@ -74,11 +77,10 @@ impl CertificateAuthority {
     /// Writes a kubeconfig for a user in these groups.
     pub(crate) fn kubeconfig(&self, path: &Path, server: &str, user: &str, groups: &[&str]) -> Result<(), Error> {
         let (certificate, key) = self.sign(user, groups)?;
-        let base = self.dir.join(format!(
-            "{}-{}",
-            user.replace(|c: char| !c.is_ascii_alphanumeric(), "-"),
-            path.file_stem().unwrap_or_default().display()
-        ));
+        // Another thread may write a kubeconfig for the same user.
+        let number = self.kubeconfigs.fetch_add(1, Ordering::Relaxed);
+        let user_name = user.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+        let base = self.dir.join(format!("{user_name}-{number}"));
         let (crt, key_file) = (base.with_extension("crt"), base.with_extension("key"));
         fs::write(&crt, certificate).map_err(io("client certificate"))?;
         fs::write(&key_file, key).map_err(io("client key"))?;
