@@ -19,6 +19,7 @@ mod limits;
 mod network;
 mod order;
 mod panic;
+mod polls;
 mod scale;
 mod service;
 mod status;
