@@ -5,25 +5,27 @@ use crate::aws::{Aws, AwsOptions, RateLimits, S3};
 use crate::cli::{CheckArgs, OutputFormat};
 use crate::personalize::{Caller, CallerRole, DatasetArn, DatasetSchema, ErrorKind, Personalize, ServiceError};
 use crate::preflight::{
-    DatasetType, Depth, Expected, Level, Location, Object, Objects, Page, Piece, Report, Schema, inspect,
+    DatasetType, Depth, Expected, Level, Location, Object, Objects, Page, Piece, Progress, Report, Schema, inspect,
 };
 use crate::redact::sanitize_display;
 use crate::run::Error;
 use anstyle::{AnsiColor, Style};
+use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, IsTerminal, Read, Seek, SeekFrom, Write, stderr};
+use std::io::{self, Read, Seek, SeekFrom, Write, stderr};
 use std::ops::Range;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The exit status if the data can't be checked.
 const NOT_CHECKED: u8 = 2;
 
-/// How many bytes are read between two lines of progress.
-const PROGRESS: u64 = 16 << 20;
+/// From this many bytes on, a terminal shows a progress bar.
+const LONG: u64 = 16 << 20;
 
 /// Checks the data and prints the report.
 ///
@@ -58,18 +60,18 @@ async fn report(args: &CheckArgs) -> Result<Report, Error> {
     let expected = Expected { schema: &schema, domain, mode: args.import_mode };
     let is_remote = args.location.starts_with("s3://");
     let depth = if args.sample || is_remote && !args.full { Depth::Sample } else { Depth::Full };
-    let progress = Progress::default();
+    let bar = Bar::default();
     let report = if is_remote {
         let location = Location::parse(&args.location).ok_or("the location must be like s3://bucket/key")?;
         let config = aws().await.config_for(region_of(&args.schema));
-        inspect(&S3::new(&config), &location, &expected, depth, |bytes| progress.add(bytes)).await
+        inspect(&S3::new(&config), &location, &expected, depth, |step| bar.show(step)).await
     } else {
         let is_dir = fs::metadata(&args.location).map_err(|error| format!("{}: {error}", args.location))?.is_dir();
         let slash = if is_dir && !args.location.ends_with('/') { "/" } else { "" };
         let location = Location { bucket: String::new(), key: format!("{}{slash}", args.location) };
-        inspect(&Files, &location, &expected, depth, |bytes| progress.add(bytes)).await
+        inspect(&Files, &location, &expected, depth, |step| bar.show(step)).await
     };
-    progress.end();
+    bar.end();
     Ok(report?)
 }
 
@@ -119,8 +121,11 @@ fn print(args: &CheckArgs, report: &Report) -> io::Result<()> {
     }
     let part = if report.complete { "all" } else { "a part" };
     let read = format!(
-        "{} files, {} bytes, {part} of it read, with {} records",
-        report.data.files, report.data.bytes, report.records
+        "{} file{}, {} bytes, {part} of it read, with {} records",
+        report.data.files,
+        if report.data.files == 1 { "" } else { "s" },
+        report.data.bytes,
+        report.records
     );
     if report.has_errors() {
         writeln!(out, "{error}invalid{error:#}: {read}")
@@ -129,23 +134,41 @@ fn print(args: &CheckArgs, report: &Report) -> io::Result<()> {
     }
 }
 
-/// Shows on a terminal how much was read.
+/// A progress bar on standard error, if that is a terminal and the read is long.
 #[derive(Default)]
-struct Progress(AtomicU64);
+struct Bar {
+    planned: AtomicU64,
+    read: AtomicU64,
+    shown: OnceLock<ProgressBar>,
+}
 
-impl Progress {
-    fn add(&self, bytes: u64) {
-        let before = self.0.fetch_add(bytes, Ordering::Relaxed);
-        if before / PROGRESS != (before + bytes) / PROGRESS && stderr().is_terminal() {
-            let _ = write!(stderr(), "\r{} MiB read", (before + bytes) >> 20);
+impl Bar {
+    fn show(&self, step: Progress) {
+        match step {
+            Progress::Planned(bytes) => {
+                let planned = self.planned.fetch_add(bytes, Ordering::Relaxed) + bytes;
+                if planned >= LONG {
+                    self.shown.get_or_init(progress_bar).set_length(planned);
+                }
+            }
+            Progress::Read(bytes) => {
+                let read = self.read.fetch_add(bytes, Ordering::Relaxed) + bytes;
+                if let Some(bar) = self.shown.get() {
+                    bar.set_position(read);
+                }
+            }
         }
     }
 
     fn end(&self) {
-        if self.0.load(Ordering::Relaxed) >= PROGRESS && stderr().is_terminal() {
-            let _ = write!(stderr(), "\r\x1b[K");
-        }
+        self.shown.get().into_iter().for_each(ProgressBar::finish_and_clear);
     }
+}
+
+fn progress_bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:40} {binary_bytes} of {binary_total_bytes}, {eta} left");
+    // The template is a constant that is valid.
+    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// Local files as objects: the keys are paths.

@@ -46,6 +46,26 @@ fn valid_files_exit_with_0() {
 }
 
 #[test]
+fn long_read_shows_a_progress_bar_on_a_terminal_only() {
+    const IN_TERMINAL: &str = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
+    let long = format!("USER_ID,AGE\n{}", "user,30\n".repeat(3 << 20));
+    let dir = directory(&[("long.csv", &long), ("short.csv", "USER_ID,AGE\nu,30\n")]);
+    let program = env!("CARGO_BIN_EXE_personalize-operator");
+    let on_terminal = |file: &str| {
+        let mut python = Command::new("python3");
+        python.current_dir(dir.path()).args(["-c", IN_TERMINAL, program, "check", file, "--schema", "schema.json"]);
+        let output = python.env("TERM", "xterm").output().unwrap();
+        assert!(output.status.success() && text(&output).contains("valid"), "{}", text(&output));
+        text(&output)
+    };
+    let shown = on_terminal("data/long.csv");
+    assert!(shown.contains("of 24.00 MiB") && shown.contains('█'), "{shown:?}");
+    assert!(!on_terminal("data/short.csv").contains("left"));
+    let piped = check(dir.path(), &["data/long.csv", "--schema", "schema.json"]);
+    assert!(text(&piped).starts_with("valid: ") && piped.stderr.is_empty(), "{}", text(&piped));
+}
+
+#[test]
 fn invalid_files_exit_with_1_and_show_no_value() {
     let dir = directory(&[("a.csv", "USER_ID,AGE\nu,hunter2\n"), ("b.csv", "USER_ID\nv\n")]);
     let output = check(dir.path(), &["data", "--schema", "schema.json"]);

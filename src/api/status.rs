@@ -115,7 +115,7 @@ pub struct ImportedData {
 
 impl fmt::Display for ImportedData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes in {} files", self.bytes, self.files)
+        write!(f, "{} bytes in {} file{}", self.bytes, self.files, if self.files == 1 { "" } else { "s" })
     }
 }
 

@@ -105,6 +105,15 @@ pub enum Depth {
     Full,
 }
 
+/// How far a check has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// This many more bytes are going to be read.
+    Planned(u64),
+    /// A call has read this many bytes.
+    Read(u64),
+}
+
 /// What an import is checked against.
 #[derive(Debug, Clone)]
 pub struct Expected<'s> {
@@ -116,7 +125,7 @@ pub struct Expected<'s> {
     pub mode: ImportMode,
 }
 
-/// Checks the data at a location. `progress` is called with the bytes that each call has read.
+/// Checks the data at a location. `progress` is called for each page that is listed, and for each call that has read.
 ///
 /// # Errors
 /// When S3 can't be read. Whatever is wrong with the data itself is a finding.
@@ -125,7 +134,7 @@ pub async fn inspect<O: Objects>(
     location: &Location,
     expected: &Expected<'_>,
     depth: Depth,
-    progress: impl Fn(u64) + Send + Sync,
+    progress: impl Fn(Progress) + Send + Sync,
 ) -> Result<Report, ServiceError> {
     let mut set = SetCheck::new(expected.schema, expected.domain, expected.mode);
     let (mut token, mut kms): (Option<String>, bool) = (None, false);
@@ -149,9 +158,12 @@ pub async fn inspect<O: Objects>(
         }
         // An export that was cut off shows that in its last file.
         let last = found.len().saturating_sub(1);
-        let is_read = move |i: usize| i.is_multiple_of(step) || is_last && i == last;
-        let reads = found.into_iter().enumerate().filter(move |(i, _)| is_read(*i));
-        let reads = reads.map(|(_, object)| read(objects, &location.bucket, object, expected.schema, depth, &progress));
+        let is_read = |i: usize| i.is_multiple_of(step) || is_last && i == last;
+        let read_now: Vec<Object> =
+            found.into_iter().enumerate().filter(|(i, _)| is_read(*i)).map(|(_, object)| object).collect();
+        progress(Progress::Planned(read_now.iter().map(|object| planned(object.size, depth)).sum()));
+        let reads = read_now.into_iter();
+        let reads = reads.map(|object| read(objects, &location.bucket, object, expected.schema, depth, &progress));
         let mut checked = stream::iter(reads).buffered(AT_ONCE);
         while let Some((name, file, is_kms)) = checked.try_next().await? {
             if is_kms && !std::mem::replace(&mut kms, true) {
@@ -189,14 +201,14 @@ async fn read<O: Objects>(
     object: Object,
     schema: &Schema,
     depth: Depth,
-    progress: &(impl Fn(u64) + Send + Sync),
+    progress: &(impl Fn(Progress) + Send + Sync),
 ) -> Result<(String, Checked, bool), ServiceError> {
     let name = object.name();
     let (mut check, mut kms) = (FileCheck::new(schema, name), false);
     for range in ranges(object.size, depth) {
         let Piece { bytes: piece, kms: is_kms } = objects.read(bucket, &object, range.clone()).await?;
         kms |= is_kms;
-        progress(piece.len() as u64);
+        progress(Progress::Read(piece.len() as u64));
         if piece.len() as u64 != range.end - range.start {
             let message = "the object has changed while it was read";
             return Err(ServiceError::unanswered(ErrorKind::Indeterminate, "ObjectChanged", message));
@@ -207,6 +219,15 @@ async fn read<O: Objects>(
         }
     }
     Ok((name.to_owned(), check.finish(true), kms))
+}
+
+/// How many bytes of a file are read.
+fn planned(size: u64, depth: Depth) -> u64 {
+    match depth {
+        Depth::Full => size,
+        Depth::Sample => size.min(2 * EDGE + SAMPLES * SAMPLE),
+        Depth::Edges => size.min(2 * EDGE_OF_MANY),
+    }
 }
 
 /// Which bytes of a file to read, in order.
@@ -237,6 +258,7 @@ mod tests {
                 let ranges = ranges(size, depth);
                 assert_eq!(ranges.len(), if size <= bytes { 1 } else { calls });
                 assert_eq!(ranges.iter().map(|r| r.end - r.start).sum::<u64>(), size.min(bytes));
+                assert_eq!(planned(size, depth), size.min(bytes));
                 assert_eq!((ranges[0].start, ranges[ranges.len() - 1].end), (0, size));
                 assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "{ranges:?}");
             }

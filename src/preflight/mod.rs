@@ -28,7 +28,7 @@ mod value;
 
 pub use contents::list;
 pub use finding::{Finding, Level, MAX_FINDINGS, Position};
-pub use inspect::{Depth, Expected, Object, Objects, Page, Piece, inspect};
+pub use inspect::{Depth, Expected, Object, Objects, Page, Piece, Progress, inspect};
 pub use location::Location;
 pub use schema::{DatasetType, Domain, Field, Kind, Schema};
 pub use set::Report;

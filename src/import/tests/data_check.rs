@@ -116,7 +116,7 @@ fn guard_holds_data_that_has_shrunk_until_it_is_released_and_no_other_data() {
     scenario.reconcile_until_idle();
     assert_eq!((scenario.reason(), scenario.conditions()), (Reason::GuardTripped, FAILURE.map(String::from)));
     let message = crate::api::conditions::ready_message(&scenario.status()).to_owned();
-    for part in ["499 bytes in 1 files, the last import had 1000 bytes in 1 files", "release-guard to of-499"] {
+    for part in ["499 bytes in 1 file, the last import had 1000 bytes in 1 file", "release-guard to of-499"] {
         assert!(message.contains(part), "{message}");
     }
     scenario.annotate(RELEASE_GUARD, "of-498");

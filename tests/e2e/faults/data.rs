@@ -174,7 +174,7 @@ fn fault_131_truncated_empty_and_half_uploaded_exports_are_held_until_they_are_w
         s3.put(&key, &content);
         env.import(name, "d0", guarded(&key));
         let message = env.wait_for_reason(name, "GuardTripped").message.unwrap();
-        assert!(message.contains(&format!("{} bytes in 1 files, the last import had", content.len())), "{message}");
+        assert!(message.contains(&format!("{} bytes in 1 file, the last import had", content.len())), "{message}");
     }
     assert_eq!(env.accepted_count(), 1);
     // The release of other data changes nothing.
