@@ -1,6 +1,7 @@
 //! The command `check`: checks the data of an import before it is committed or imported.
 
 use crate::accounts::Accounts;
+use crate::api::plural;
 use crate::aws::{Aws, AwsOptions, RateLimits, S3};
 use crate::cli::{CheckArgs, OutputFormat};
 use crate::personalize::{Caller, CallerRole, DatasetArn, DatasetSchema, ErrorKind, Personalize, ServiceError};
@@ -121,9 +122,8 @@ fn print(args: &CheckArgs, report: &Report) -> io::Result<()> {
     }
     let part = if report.complete { "all" } else { "a part" };
     let read = format!(
-        "{} file{}, {} bytes, {part} of it read, with {} records",
-        report.data.files,
-        if report.data.files == 1 { "" } else { "s" },
+        "{}, {} bytes, {part} of it read, with {} records",
+        plural(report.data.files, "file"),
         report.data.bytes,
         report.records
     );

@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, reason = "KubeSchema emits a second, private struct with the same visibility")]
 
+use super::plural;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
@@ -115,7 +116,7 @@ pub struct ImportedData {
 
 impl fmt::Display for ImportedData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes in {} file{}", self.bytes, self.files, if self.files == 1 { "" } else { "s" })
+        write!(f, "{} bytes in {}", self.bytes, plural(self.files, "file"))
     }
 }
 

@@ -314,11 +314,10 @@ impl<P: Personalize> reconciliation::Executor for Executor<'_, P> {
                 let (request, caller) = self.request(reconciliation).await?;
                 if !with_tags {
                     self.record_poll_lag(reconciliation);
-                }
-                if !with_tags
-                    && let Some(at) = self.context.listed_as_recorded(reconciliation, &caller, &request, attempt).await
-                {
-                    return Ok(Observation::JobListed { at });
+                    let listed = self.context.listed_as_recorded(reconciliation, &caller, &request, attempt).await;
+                    if let Some(at) = listed {
+                        return Ok(Observation::JobListed { at });
+                    }
                 }
                 let job = self.describe_job(&caller, &request, attempt, with_tags, priority).await;
                 Observation::Job { attempt, job }

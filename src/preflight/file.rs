@@ -1,9 +1,10 @@
 //! One CSV file, read in pieces.
 
-use super::finding::{Finding, Findings, Position, plural, shape};
+use super::finding::{Finding, Findings, Position, shape};
 use super::lines::{Quoting, Splitter, check_quoting};
 use super::schema::Schema;
 use super::value;
+use crate::api::plural;
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 

@@ -1,5 +1,6 @@
 //! What is wrong with data: where, what was expected and the shape of what is there. Never a value of the data.
 
+use crate::api::plural;
 use crate::redact::sanitize;
 use serde::Serialize;
 use std::fmt;
@@ -169,9 +170,4 @@ pub(super) fn shape(text: &str) -> String {
     } else {
         format!("text of {}", plural(count, "character"))
     }
-}
-
-/// A number with its noun.
-pub(super) fn plural(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }

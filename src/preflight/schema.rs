@@ -1,7 +1,7 @@
 //! The schema of a dataset, as DescribeSchema returns it: Avro JSON.
 
-use super::finding::{Finding, plural};
-use crate::api::ImportMode;
+use super::finding::Finding;
+use crate::api::{ImportMode, plural};
 use serde_json::Value;
 use std::fmt;
 use std::str::FromStr;

@@ -2,10 +2,10 @@
 
 use super::contents::Contents;
 use super::file::Checked;
-use super::finding::{Finding, Findings, plural};
+use super::finding::{Finding, Findings};
 use super::inspect::Object;
 use super::schema::{DatasetType, Domain, Schema};
-use crate::api::{ImportMode, ImportedData};
+use crate::api::{ImportMode, ImportedData, plural};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -145,7 +145,7 @@ impl<'s> SetCheck<'s> {
         }
         let min = self.schema.dataset_type.min_records(self.mode);
         if self.complete && data.files > 0 && self.records < min && self.header.is_some() && min > 1 {
-            let found = plural(usize::try_from(self.records).unwrap_or(usize::MAX), "record");
+            let found = plural(self.records, "record");
             self.add(Finding::new("TooFewRecords", format!("at least {min} records in an import"), found));
         }
         let types = self.event_types.len() + self.schema.metadata(self.domain).count();

@@ -1,7 +1,8 @@
 //! Whether a value is what its field expects.
 
-use super::finding::{Finding, plural, shape};
+use super::finding::{Finding, shape};
 use super::schema::{DatasetType, Field, Kind};
+use crate::api::plural;
 
 /// The most characters of an ID.
 const MAX_ID: usize = 256;

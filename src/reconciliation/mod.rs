@@ -222,9 +222,9 @@ impl Reconciliation {
     /// Whether the recorded job runs, and its last poll worked.
     #[must_use]
     pub fn shares_polls(&self) -> bool {
-        let (status, request) = (self.resource.status.as_ref(), self.request());
-        let runs = status.zip(request).is_some_and(|(status, request)| Phase::of(status, &request) == Phase::Running);
-        runs && self.local.last_described.is_some()
+        // Most resources were not described, and need no request.
+        let runs = |status: &DatasetImportJobStatus| Some(Phase::of(status, &self.request()?) == Phase::Running);
+        self.local.last_described.is_some() && self.resource.status.as_ref().and_then(runs) == Some(true)
     }
 
     /// When the running job was last polled, and its recorded status, if a list may confirm that. `None` if the last
