@@ -14,30 +14,49 @@ use personalize_operator::import::{ImportRequest, MANAGER};
 use serde_json::json;
 use std::error::Error;
 use std::io::Write;
-use std::path::Path;
+use std::path::PathBuf;
+use tokio::runtime::Runtime;
 
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// How many datasets the imports go into, in turn.
 pub(crate) const DATASETS: u64 = 100;
 
-/// Starts a control plane with the CRD.
-pub(crate) fn start() -> Outcome<ControlPlane> {
-    let control_plane = ControlPlane::temporary()?;
-    let crds = root().join("crds").display().to_string();
-    kubectl(&control_plane, &["apply", "--server-side", "-f", &crds])?;
-    kubectl(&control_plane, &["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"])?;
-    Ok(control_plane)
+/// A control plane with the CRD.
+pub(crate) struct Cluster {
+    control_plane: ControlPlane,
+    client: Client,
 }
 
-pub(crate) fn kubectl(control_plane: &ControlPlane, args: &[&str]) -> Outcome<()> {
-    let output = control_plane.kubectl(args, None)?;
-    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into()) }
-}
+impl Cluster {
+    pub(crate) fn start(runtime: &Runtime) -> Outcome<Self> {
+        let control_plane = ControlPlane::temporary()?;
+        let kubeconfig = Kubeconfig::read_from(control_plane.kubeconfig())?;
+        let client = runtime.block_on(async {
+            let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+            Outcome::Ok(Client::try_from(config)?)
+        })?;
+        let cluster = Self { control_plane, client };
+        let crds = root().join("crds").display().to_string();
+        cluster.kubectl(&["apply", "--server-side", "-f", &crds])?;
+        cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"])?;
+        Ok(cluster)
+    }
 
-pub(crate) async fn client(kubeconfig: &Path) -> Outcome<Client> {
-    let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
-    Ok(Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)?)
+    fn kubectl(&self, args: &[&str]) -> Outcome<()> {
+        let output = self.control_plane.kubectl(args, None)?;
+        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into()) }
+    }
+
+    /// Creates a namespace. Returns the API of its imports.
+    pub(crate) fn create_namespace(&self, name: &str) -> Outcome<Api<DatasetImportJob>> {
+        self.kubectl(&["create", "namespace", name])?;
+        Ok(Api::namespaced(self.client.clone(), name))
+    }
+
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.control_plane.kubeconfig()
+    }
 }
 
 /// An import; its number is its name.

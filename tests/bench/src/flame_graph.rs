@@ -1,12 +1,11 @@
 //! Where the CPU time of a start goes: a flame graph of the operator beside many finished and waiting imports.
 
-use crate::cluster::{self, Outcome, create, create_waiting, kubectl};
+use crate::cluster::{Cluster, Outcome, create, create_waiting};
 use crate::process::{Process, Service, build};
 use crate::report::{Report, as_f64};
 use inferno::collapse::Collapse;
 use inferno::collapse::perf::{Folder, Options};
 use inferno::flamegraph;
-use kube::Api;
 use std::io::BufReader;
 use std::process::{Child, Command, Stdio};
 use tokio::runtime::Runtime;
@@ -34,16 +33,15 @@ pub(crate) fn measure() -> Outcome<Report> {
         ("CARGO_PROFILE_RELEASE_DEBUG", "line-tables-only"),
         ("RUSTFLAGS", "-C force-frame-pointers=yes"),
     ])?;
-    let (control_plane, runtime, namespace) = (cluster::start()?, Runtime::new()?, "start");
-    kubectl(&control_plane, &["create", "namespace", namespace])?;
-    let client = runtime.block_on(cluster::client(&control_plane.kubeconfig()))?;
-    let api = Api::namespaced(client, namespace);
+    let (runtime, namespace) = (Runtime::new()?, "start");
+    let cluster = Cluster::start(&runtime)?;
+    let api = cluster.create_namespace(namespace)?;
     runtime.block_on(create(&api, namespace, FINISHED))?;
     runtime.block_on(create_waiting(&api, FINISHED, WAITING))?;
 
     let (service, directory) = (Service::start()?, tempfile::tempdir()?);
     let samples = directory.path().join("perf.data");
-    let process = Process::start(&operator, &control_plane.kubeconfig(), namespace, service.address, None)?;
+    let process = Process::start(&operator, &cluster.kubeconfig(), namespace, service.address, None)?;
     let mut perf = record(process.guard.pid(), &samples)?;
     runtime.block_on(service.wait_until_accepted())?;
     let cpu = process.cpu_seconds()?;

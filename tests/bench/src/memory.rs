@@ -1,6 +1,6 @@
 //! Memory and work over the number of finished imports: the operator as a process, against a real API server.
 
-use crate::cluster::{self, Outcome, create, create_waiting, kubectl, manifest, name};
+use crate::cluster::{Cluster, Outcome, create, create_waiting, manifest, name};
 use crate::plot::{Panel, Plot};
 use crate::process::{Process, Service, build};
 use crate::report::{Report, as_f64};
@@ -27,23 +27,22 @@ const EDITS: u64 = 200;
 
 /// Measures each size in a namespace of its own.
 pub(crate) fn measure() -> Outcome<Report> {
-    let (operator, control_plane, runtime) = (build(&[])?, cluster::start()?, Runtime::new()?);
-    let client = runtime.block_on(cluster::client(&control_plane.kubeconfig()))?;
+    let (operator, runtime) = (build(&[])?, Runtime::new()?);
+    let cluster = Cluster::start(&runtime)?;
     let mut points = Vec::new();
     for size in SIZES.into_iter().chain(std::env::var_os("BENCH_LARGE").map(|_| LARGE)) {
         let namespace = format!("finished-{size}");
-        kubectl(&control_plane, &["create", "namespace", &namespace])?;
-        let api = Api::namespaced(client.clone(), &namespace);
+        let api = cluster.create_namespace(&namespace)?;
         runtime.block_on(create(&api, &namespace, size))?;
         let silent = TcpListener::bind("127.0.0.1:0")?;
         silent.set_nonblocking(true)?;
-        let process = Process::start(&operator, &control_plane.kubeconfig(), &namespace, silent.local_addr()?, None)?;
+        let process = Process::start(&operator, &cluster.kubeconfig(), &namespace, silent.local_addr()?, None)?;
         let mut numbers = runtime.block_on(measure_start(&process, &api, size))?;
         numbers.push(f64::from(u8::from(silent.accept().is_ok())));
         drop(process);
         runtime.block_on(create_waiting(&api, size + 2, WAITING))?;
         let service = Service::start()?;
-        let process = Process::start(&operator, &control_plane.kubeconfig(), &namespace, service.address, None)?;
+        let process = Process::start(&operator, &cluster.kubeconfig(), &namespace, service.address, None)?;
         numbers.extend(runtime.block_on(measure_first_submission(&process, &service))?);
         points.push((as_f64(size), numbers));
     }

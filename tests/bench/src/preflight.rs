@@ -1,10 +1,9 @@
 //! What the check of the data before an import takes: reads of S3, memory, and time until the import is submitted.
 
-use crate::cluster::{self, Outcome, import, kubectl};
+use crate::cluster::{Cluster, Outcome, import};
 use crate::plot::{Panel, Plot};
 use crate::process::{Process, S3, Service, build};
 use crate::report::{Report, as_f64};
-use kube::Api;
 use kube::api::PostParams;
 use std::time::Instant;
 use tokio::runtime::Runtime;
@@ -19,16 +18,15 @@ const SETS: [(&str, u64, usize); 4] = [
 
 /// Measures each set with an operator of its own.
 pub(crate) fn measure() -> Outcome<Report> {
-    let (operator, control_plane, runtime) = (build(&[])?, cluster::start()?, Runtime::new()?);
-    let client = runtime.block_on(cluster::client(&control_plane.kubeconfig()))?;
+    let (operator, runtime) = (build(&[])?, Runtime::new()?);
+    let cluster = Cluster::start(&runtime)?;
     let mut rows = Vec::new();
     for (i, (name, files, kibibytes)) in (0..).zip(SETS) {
         let (s3, service, namespace) = (S3::start()?, Service::start()?, format!("data-{i}"));
         let bytes = contents(kibibytes << 10);
         (0..files).try_for_each(|file| s3.put(&format!("data/{file:05}.csv"), &bytes))?;
-        kubectl(&control_plane, &["create", "namespace", &namespace])?;
-        let api = Api::namespaced(client.clone(), &namespace);
-        let process = Process::start(&operator, &control_plane.kubeconfig(), &namespace, service.address, Some(&s3))?;
+        let api = cluster.create_namespace(&namespace)?;
+        let process = Process::start(&operator, &cluster.kubeconfig(), &namespace, service.address, Some(&s3))?;
         let numbers = runtime.block_on(async {
             process.wait_until_ready().await;
             let started = Instant::now();
