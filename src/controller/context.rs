@@ -245,7 +245,11 @@ impl<P: Personalize> Context<P> {
     /// Triggers the reconciliation of the resources that may submit now.
     pub(crate) fn enqueue_admissible(&self, account_region: &AccountRegion) {
         let admissible = self.queue().admissible(account_region, self.clock.now());
-        admissible.iter().for_each(|key| (self.enqueue)(key));
+        for key in &admissible {
+            // Otherwise one that waits for a worker already would keep its place behind those that can't submit.
+            self.workers.prefer(account_region, key);
+            (self.enqueue)(key);
+        }
     }
 
     /// Updates the metrics of the last successful import into each dataset.

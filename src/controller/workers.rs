@@ -12,9 +12,11 @@
 //! replaces polls has failed, one more call follows.
 
 use crate::api::DatasetImportJob;
+use crate::import::Key;
 use crate::personalize::{AccountRegion, DatasetArn};
 use kube::ResourceExt;
-use std::collections::{HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
@@ -35,13 +37,46 @@ struct Line {
     busy: usize,
     /// When it last got a worker, or began to wait: a number that grows.
     turn: u64,
-    /// What goes first, and the others.
-    waiting: [VecDeque<oneshot::Sender<Worker>>; 2],
+    waiting: BTreeMap<Place, (String, oneshot::Sender<Worker>)>,
+    /// The place of each waiting resource, by its name.
+    places: HashMap<String, Place>,
+}
+
+/// The place of a resource that waits for a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    goes_first: Reverse<bool>,
+    /// When it began to wait, or to go first: a number that grows.
+    turn: u64,
 }
 
 impl Line {
     fn is_waiting(&self) -> bool {
-        self.waiting.iter().any(|senders| !senders.is_empty())
+        !self.waiting.is_empty()
+    }
+
+    fn push(&mut self, place: Place, name: String, sender: oneshot::Sender<Worker>) {
+        // A reconcile of this resource that was cancelled may still have a place.
+        if let Some(earlier) = self.places.insert(name.clone(), place) {
+            self.waiting.remove(&earlier);
+        }
+        self.waiting.insert(place, (name, sender));
+    }
+
+    fn pop(&mut self) -> Option<oneshot::Sender<Worker>> {
+        let (_, (name, sender)) = self.waiting.pop_first()?;
+        self.places.remove(&name);
+        Some(sender)
+    }
+
+    /// The resource is served before those that do not go first.
+    fn prefer(&mut self, name: &str, turn: u64) {
+        let place = self.places.get(name).filter(|place| !place.goes_first.0);
+        if let Some((name, sender)) = place.and_then(|place| self.waiting.remove(place)) {
+            let place = Place { goes_first: Reverse(true), turn };
+            self.places.insert(name.clone(), place);
+            self.waiting.insert(place, (name, sender));
+        }
     }
 }
 
@@ -114,7 +149,7 @@ impl Workers {
             namespace: resource.namespace().unwrap_or_default(),
         };
         let (sender, receiver) = oneshot::channel();
-        self.wait(scope, sender, goes_first);
+        self.wait(scope, resource.name_any(), sender, goes_first);
         self.hand_out();
         receiver.await.ok()
     }
@@ -123,17 +158,27 @@ impl Workers {
     pub(crate) fn close(&self) {
         let mut state = self.state();
         state.closed = true;
-        state.lines.values_mut().flat_map(|line| &mut line.waiting).for_each(VecDeque::clear);
+        state.lines.clear();
     }
 
-    fn wait(&self, scope: Scope, sender: oneshot::Sender<Worker>, goes_first: bool) {
+    /// A resource of this account and region goes first from now on, if it waits for a worker.
+    pub(crate) fn prefer(&self, account_region: &AccountRegion, resource: &Key) {
+        let scope = Scope { account_region: Some(account_region.clone()), namespace: resource.namespace.clone() };
+        let mut state = self.state();
+        let turn = state.turn();
+        if let Some(line) = state.lines.get_mut(&scope) {
+            line.prefer(&resource.name, turn);
+        }
+    }
+
+    fn wait(&self, scope: Scope, name: String, sender: oneshot::Sender<Worker>, goes_first: bool) {
         let mut state = self.state();
         if state.closed {
             return;
         }
         let turn = state.turn();
         let line = state.lines.entry(scope).or_insert_with(|| Line { turn, ..Line::default() });
-        line.waiting[usize::from(!goes_first)].push_back(sender);
+        line.push(Place { goes_first: Reverse(goes_first), turn }, name, sender);
     }
 
     fn hand_out(&self) {
@@ -152,7 +197,7 @@ impl Workers {
             };
             let turn = state.turn();
             let line = state.lines.get_mut(&scope)?;
-            let mut waiting = std::iter::from_fn(|| line.waiting.iter_mut().find_map(VecDeque::pop_front));
+            let mut waiting = std::iter::from_fn(|| line.pop());
             if let Some(sender) = waiting.find(|sender| !sender.is_closed()) {
                 line.busy += 1;
                 line.turn = turn;
@@ -179,6 +224,11 @@ mod tests {
         resource
     }
 
+    fn named(name: &str, mut resource: DatasetImportJob) -> DatasetImportJob {
+        resource.metadata.name = Some(name.into());
+        resource
+    }
+
     /// Takes all workers that these resources can get.
     fn take(workers: &Workers, resource: &DatasetImportJob) -> Vec<Worker> {
         std::iter::from_fn(|| workers.acquire(resource, false).now_or_never().flatten()).collect()
@@ -188,7 +238,10 @@ mod tests {
     fn order(namespaces: [&'static str; 6]) -> String {
         let workers = Workers::new(1);
         let busy = take(&workers, &resource("busy", "eu-west-1"));
-        let resources = namespaces.map(|namespace| (namespace, resource(namespace, "eu-west-1")));
+        let mut names = 0..;
+        let resources = namespaces.map(|namespace| {
+            (namespace, named(&format!("r{}", names.next().unwrap()), resource(namespace, "eu-west-1")))
+        });
         let mut waiting: Vec<_> =
             resources.iter().map(|(name, r)| (*name, Box::pin(workers.acquire(r, false)))).collect();
         assert!(waiting.iter_mut().all(|(_, acquire)| acquire.now_or_never().is_none()));
@@ -236,17 +289,40 @@ mod tests {
     #[test]
     fn resource_that_goes_first_is_served_before_the_others_of_its_namespace() {
         let workers = Workers::new(1);
-        let shop = resource("shop", "eu-west-1");
         let busy = take(&workers, &resource("busy", "eu-west-1"));
-        let waits = [false, true, true, false].map(|goes_first| workers.acquire(&shop, goes_first)).map(Box::pin);
-        let mut waits: Vec<_> = (1..).zip(waits).collect();
+        let resources = ["a", "b", "c", "d", "e"].map(|name| named(name, resource("shop", "eu-west-1")));
+        let mut waits: Vec<_> = resources
+            .iter()
+            .zip([false, true, true, false, false])
+            .map(|(resource, goes_first)| (resource.name_any(), Box::pin(workers.acquire(resource, goes_first))))
+            .collect();
         assert!(waits.iter_mut().all(|(_, acquire)| acquire.now_or_never().is_none()));
-        drop(busy);
-        let mut served = Vec::new();
-        while let Some(at) = waits.iter_mut().position(|(_, acquire)| acquire.now_or_never().is_some()) {
-            served.push(waits.remove(at).0);
+        let dataset = DatasetArn::parse(&resources[0].spec.dataset_arn).unwrap();
+        for name in ["e", "b", "other"] {
+            let key = Key { namespace: "shop".into(), name: name.into() };
+            workers.prefer(dataset.account_region(), &key);
         }
-        assert_eq!(served, [2, 3, 1, 4]);
+        drop(busy);
+        let mut served = String::new();
+        while let Some(at) = waits.iter_mut().position(|(_, acquire)| acquire.now_or_never().is_some()) {
+            served += &waits.remove(at).0;
+        }
+        assert_eq!(served, "bcead");
+    }
+
+    #[test]
+    fn reconcile_that_starts_again_while_it_waits_has_one_place() {
+        let workers = Workers::new(1);
+        let busy = workers.acquire(&resource("busy", "eu-west-1"), false).now_or_never().flatten();
+        assert!(busy.is_some());
+        let resource = resource("shop", "eu-west-1");
+        for _ in 0..10 {
+            assert!(workers.acquire(&resource, false).now_or_never().is_none());
+        }
+        assert_eq!(workers.state().lines.values().map(|line| line.waiting.len()).sum::<usize>(), 1);
+        drop(busy);
+        assert!(workers.acquire(&resource, false).now_or_never().flatten().is_some());
+        assert!(workers.state().lines.is_empty());
     }
 
     #[test]

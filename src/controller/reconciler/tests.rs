@@ -116,6 +116,11 @@ fn resource() -> DatasetImportJob {
     resource
 }
 
+/// A service that answers at once.
+fn service(lease: LeaseHold) -> Arc<Service> {
+    Arc::new(Service { calls: Mutex::default(), lease, lease_expires_during: None, permit_wait: Duration::ZERO })
+}
+
 /// A context of a leader that watches the namespace `shop`, and the requests to its API server.
 fn context(service: Arc<Service>, lease: LeaseHold) -> (Context<Arc<Service>>, Arc<Mutex<Vec<String>>>) {
     let (client, requests) = fake_api_server(serde_json::to_value(resource()).unwrap());
@@ -176,14 +181,7 @@ async fn reconcile_with(
 /// Whether a leader without a former Lease admits a resource when all its namespaces are listed. It has reconciled the
 /// resource before that if `reconciled`.
 async fn admits(listed: DatasetImportJob, reconciled: bool) -> bool {
-    let lease = LeaseHold::forever();
-    let service = Arc::new(Service {
-        calls: Mutex::default(),
-        lease: lease.clone(),
-        lease_expires_during: None,
-        permit_wait: Duration::ZERO,
-    });
-    let (context, _) = context(service, lease);
+    let (context, _) = context(service(LeaseHold::forever()), LeaseHold::forever());
     context.readiness.set_leading(["shop".to_owned(), "other".to_owned()]);
     context.queue().quarantine(Timestamp::now());
     context.observe(&listed);
@@ -230,14 +228,7 @@ async fn lease_that_expires_between_intent_and_create_stops_the_create() {
 
 #[tokio::test]
 async fn resource_deleted_while_it_waits_for_a_worker_is_not_reconciled() {
-    let lease = LeaseHold::forever();
-    let service = Arc::new(Service {
-        calls: Mutex::default(),
-        lease: lease.clone(),
-        lease_expires_during: None,
-        permit_wait: Duration::ZERO,
-    });
-    let (context, requests) = context(service, lease);
+    let (context, requests) = context(service(LeaseHold::forever()), LeaseHold::forever());
     let (resource, context) = (resource(), Arc::new(context));
     context.observe(&resource);
     let (store, mut writer) = kube::runtime::reflector::store();
@@ -250,6 +241,27 @@ async fn resource_deleted_while_it_waits_for_a_worker_is_not_reconciled() {
     drop(worker);
     assert_eq!(reconcile.await, Ok(Action::await_change()));
     assert!(requests.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn resource_that_may_submit_now_overtakes_those_that_wait_for_a_worker() {
+    let (mut context, _) = context(service(LeaseHold::forever()), LeaseHold::forever());
+    context.queue = Arc::new(Mutex::new(Queue::new(1, timing())));
+    let [older, newer] = ["a", "b"].map(|name| {
+        let mut resource = resource();
+        resource.metadata.name = Some(name.into());
+        resource.metadata.uid = Some(name.into());
+        resource
+    });
+    context.observe(&older);
+    context.observe(&newer);
+    let busy = context.workers.acquire(&resource(), false).await;
+    let [mut first, mut second] = [&newer, &older].map(|resource| Box::pin(context.workers.acquire(resource, false)));
+    assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
+    let dataset = DatasetArn::parse(&older.spec.dataset_arn).unwrap();
+    context.enqueue_admissible(dataset.account_region());
+    drop(busy);
+    assert!((&mut first).now_or_never().is_none() && second.now_or_never().is_some());
 }
 
 #[tokio::test]
