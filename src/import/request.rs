@@ -22,10 +22,13 @@
 use crate::api::conditions::whole_seconds;
 use crate::api::{DatasetImportJob, DatasetImportJobSpec, ImportMode, ImportedData, Tag};
 use crate::personalize::{CreateJobInput, DatasetArn, InvalidDatasetArn, JobArn, MAX_TAGS};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde_json::json;
 use sha2::{Digest, Sha256};
+
+/// How far the clocks of AWS and the cluster may differ.
+const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(15);
 
 /// The longest job name that the service accepts, in characters.
 const MAX_NAME_LENGTH: usize = 63;
@@ -194,6 +197,13 @@ impl ImportRequest {
 #[must_use]
 pub fn requested_at(tags: &[Tag]) -> Option<Timestamp> {
     tags.iter().find(|tag| tag.tag_key == TAG_REQUESTED_AT)?.tag_value.parse().ok()
+}
+
+/// A job that was not created after this moment belongs to no resource that is newer than one of this age, even if the
+/// clocks of AWS and the cluster differ.
+#[must_use]
+pub(crate) fn newer_jobs_after(requested_at: Timestamp) -> Timestamp {
+    requested_at.checked_sub(CLOCK_SKEW).unwrap_or(Timestamp::MIN)
 }
 
 /// The tag of a job that imports this data.

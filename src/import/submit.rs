@@ -10,6 +10,7 @@ use super::outcome::{JOB_ACCEPTED, dataset_state};
 use super::ownership::Ownership;
 use super::phase::is_intent_fresh;
 use super::plan::{AfterWrite, Effect, Next, Observations, ObservedJob, Plan, Planner, Requeue};
+use super::request::newer_jobs_after;
 use super::timing::{Severity, after};
 use crate::api::conditions::{self, Reason, State};
 use crate::api::{DatasetImportJobStatus, ImportMode, Submission};
@@ -20,9 +21,6 @@ use crate::redact::sanitize;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::convert::Infallible;
 use std::time::Duration;
-
-/// How far the clocks of AWS and the cluster may differ.
-const CLOCK_SKEW: Duration = Duration::from_secs(15 * 60);
 
 /// The most jobs whose tags are read to find a newer import, newest first.
 const MAX_TAG_READS: usize = 100;
@@ -357,8 +355,7 @@ impl Planner<'_> {
                 job.is_full_success() && first_full.is_none_or(|first| job.name != first.name)
             }
         };
-        // The job of a newer resource is not older than this resource, apart from clock skew.
-        let is_newer = |job: &JobSummary| job.created.is_none_or(|created| after(created, CLOCK_SKEW) > requested_at);
+        let is_newer = |job: &JobSummary| job.created.is_none_or(|created| created > newer_jobs_after(requested_at));
         let mut candidates: Vec<_> = jobs.iter().filter(|job| supersedes(job) && is_newer(job)).collect();
         candidates.sort_by_key(|job| std::cmp::Reverse(job.created));
         for job in candidates.into_iter().take(MAX_TAG_READS) {

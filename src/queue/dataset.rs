@@ -27,8 +27,8 @@ pub(super) struct DatasetQueue {
     waiting_for_full: BTreeMap<Arc<Place>, Option<Timestamp>>,
     /// The FULL imports that have succeeded, by the age of their jobs.
     full_successes: BTreeSet<(Option<Timestamp>, Arc<Place>)>,
-    /// The other imports that have succeeded.
-    increments: BTreeSet<Arc<Place>>,
+    /// The other imports that have succeeded, by their ends in seconds since 1970.
+    increments: BTreeSet<(u32, Arc<Place>)>,
     /// The resources whose status says that the dataset holds their data.
     current: BTreeSet<Arc<Place>>,
 }
@@ -83,7 +83,7 @@ impl DatasetQueue {
         if entry.is_full_success() {
             set(&mut self.full_successes, (entry.job_created, place), is_member);
         } else {
-            set(&mut self.increments, place, is_member);
+            set(&mut self.increments, (entry.ended, place), is_member);
         }
     }
 
@@ -102,14 +102,16 @@ impl DatasetQueue {
         self.full_successes.iter().rev().map(|(_, place)| place)
     }
 
-    /// The other successful imports.
+    /// The other successful imports, the last one first.
     pub(super) fn increments(&self) -> impl Iterator<Item = &Arc<Place>> {
-        self.increments.iter()
+        self.increments.iter().rev().map(|(_, place)| place)
     }
 
-    /// The successful imports.
-    pub(super) fn successes(&self) -> impl Iterator<Item = &Arc<Place>> {
-        self.full_successes.iter().map(|(_, place)| place).chain(&self.increments)
+    /// The successful imports whose jobs are newer than that, and INCREMENTAL ones that ended since.
+    pub(super) fn successes_since(&self, created: Timestamp) -> impl Iterator<Item = &Arc<Place>> {
+        let ended_since = move |ended: u32| i64::from(ended) >= created.as_second();
+        let increments = self.increments.iter().rev().take_while(move |(ended, _)| ended_since(*ended));
+        self.newer_than(created).chain(increments.map(|(_, place)| place))
     }
 
     /// The resources whose status says that the dataset holds their data.

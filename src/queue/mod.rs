@@ -367,10 +367,10 @@ impl Queue {
     }
 
     /// Job name -> when the import was requested, for the successful imports into this dataset whose resources are in
-    /// the queue.
+    /// the queue and whose jobs were created after this moment. There may be others.
     #[must_use]
-    pub fn requested_at(&self, dataset: &DatasetArn) -> HashMap<&str, Timestamp> {
-        let successes = self.dataset(dataset).into_iter().flat_map(DatasetQueue::successes);
+    pub fn requested_at(&self, dataset: &DatasetArn, created_after: Timestamp) -> HashMap<&str, Timestamp> {
+        let successes = self.dataset(dataset).into_iter().flat_map(|dataset| dataset.successes_since(created_after));
         let requested_at = |entry: &Entry| match entry.state {
             QueueState::Succeeded(at) => Some(at),
             _ => None,
@@ -438,6 +438,8 @@ impl Queue {
     }
 
     fn entries_at<'a>(&'a self, places: impl Iterator<Item = &'a Arc<Place>>) -> impl Iterator<Item = &'a Entry> {
+        #[cfg(test)]
+        let places = places.inspect(|_| place::work::count());
         places.filter_map(|place| self.entries.get(&place.uid))
     }
 
@@ -521,8 +523,8 @@ impl Queue {
     pub fn last_successes(&self) -> Vec<LastSuccess> {
         let last = |(dataset, imports): (&DatasetArn, &DatasetQueue)| {
             let full = self.entries_at(imports.full_successes()).find(|entry| !entry.is_deleted());
-            let increments = self.entries_at(imports.increments()).filter(|entry| !entry.is_deleted());
-            let last = increments.chain(full).max_by_key(|entry| entry.ended)?;
+            let increment = self.entries_at(imports.increments()).find(|entry| !entry.is_deleted());
+            let last = increment.into_iter().chain(full).max_by_key(|entry| entry.ended)?;
             let max_age = Some(last.max_data_age).filter(|seconds| *seconds > 0);
             Some(LastSuccess {
                 dataset: dataset.clone(),

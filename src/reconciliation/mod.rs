@@ -37,7 +37,7 @@ pub use drive::{Executor, Stopped, drive};
 use crate::api::conditions::{self, Reason, State};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus, ImportedData, Tag};
 use crate::import::poll_schedule::durations;
-use crate::import::request::{imported_data, requested_at};
+use crate::import::request::{imported_data, newer_jobs_after, requested_at};
 use crate::import::timing::{after, since, spread};
 use crate::import::trust::{is_managed, own_part};
 use crate::import::{
@@ -403,7 +403,8 @@ impl Reconciliation {
         if let (Ok(jobs), Some(request)) = (&jobs, self.request()) {
             self.local.durations = durations(jobs);
             // The queue knows the age of imports whose resources exist: no need to read the tags of their jobs.
-            let known = queue.requested_at(&request.dataset);
+            let since = request.requested_at.map_or(Timestamp::MAX, newer_jobs_after);
+            let known = queue.requested_at(&request.dataset, since);
             let known =
                 jobs.iter().filter_map(|job| Some((job.name.clone(), Ok(Some(*known.get(job.name.as_str())?)))));
             self.observations.requested_at = known.collect();

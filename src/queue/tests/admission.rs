@@ -45,15 +45,21 @@ fn unready_dataset_keeps_its_order_and_blocks_no_other_dataset() {
 
 #[test]
 fn successful_import_is_as_old_as_its_resource() {
-    let mut succeeded = submitted(resource(10, "a"), Some(ACTIVE));
-    let name = request(&succeeded).job_name(1);
-    if let Some(status) = &mut succeeded.status {
-        status.job_name = Some(name.clone());
+    for mode in [ImportMode::Full, ImportMode::Incremental] {
+        let mut resource = resource(10, "a");
+        resource.spec.import_mode = mode;
+        let dataset = request(&resource).dataset;
+        let mut succeeded = submitted(resource, Some(ACTIVE));
+        let status = succeeded.status.as_mut().unwrap();
+        status.job_name = Some("job".into());
+        status.creation_date_time = Some(Time(at(20)));
+        status.completion_time = Some(Time(at(25)));
+        let queue = queue(std::slice::from_ref(&succeeded));
+        assert_eq!(queue.requested_at(&dataset, at(19)), HashMap::from([("job", at(10))]), "{mode:?}");
+        assert_eq!(queue.requested_at(&dataset, at(26)), HashMap::new(), "{mode:?}: an older job");
+        let other = request(&super::resource(1, "b")).dataset;
+        assert_eq!(queue.requested_at(&other, at(0)), HashMap::new());
     }
-    let queue = queue(std::slice::from_ref(&succeeded));
-    let dataset = request(&succeeded).dataset;
-    assert_eq!(queue.requested_at(&dataset), HashMap::from([(name.as_str(), at(10))]));
-    assert_eq!(queue.requested_at(&request(&resource(1, "b")).dataset), HashMap::new());
 }
 
 #[test]
@@ -223,7 +229,7 @@ fn untrusted_success_supersedes_nothing() {
     queue.observe(&resource(1, "a"), Trust::Trusted);
     queue.observe(&submitted(resource(10, "a"), Some(ACTIVE)), Trust::Untrusted);
     assert_eq!(queue.try_admit("r001", at(1000)), Admission::Admitted);
-    assert_eq!(queue.requested_at(&request(&resource(1, "a")).dataset), HashMap::new());
+    assert_eq!(queue.requested_at(&request(&resource(1, "a")).dataset, Timestamp::MIN), HashMap::new());
 }
 
 #[test]

@@ -204,13 +204,24 @@ proptest! {
     }
 }
 
+/// The resource after its import has succeeded. Every other import is an INCREMENTAL one.
+fn succeeded(mut resource: DatasetImportJob, second: i64) -> DatasetImportJob {
+    resource.spec.import_mode = if second % 2 == 0 { ImportMode::Full } else { ImportMode::Incremental };
+    let mut resource = submitted(resource, Some(ACTIVE));
+    let status = resource.status.as_mut().unwrap();
+    status.job_name = Some(format!("job-{second}"));
+    status.creation_date_time = Some(Time(at(second)));
+    status.completion_time = Some(Time(at(second)));
+    resource
+}
+
 /// The most work of one life: a resource is created, asks, submits, ends, and asks are answered meanwhile, in a
 /// queue in which this many wait and twice as many are finished.
 fn work_per_life(waiting: i64, order: QueueOrder, datasets: i64, namespaces: i64) -> usize {
     let make = |i: i64| resource_in(&format!("n{}", i % namespaces), i, &format!("d{}", i % datasets));
     let mut queue = Queue::new(5, timing()).with_order(order);
     for i in 0..3 * waiting {
-        let resource = if i % 3 == 0 { make(i) } else { submitted(make(i), Some(ACTIVE)) };
+        let resource = if i % 3 == 0 { make(i) } else { succeeded(make(i), i) };
         queue.observe(&resource, Trust::Trusted);
     }
     let region = request(&make(0)).dataset.account_region().clone();
@@ -227,6 +238,7 @@ fn work_per_life(waiting: i64, order: QueueOrder, datasets: i64, namespaces: i64
         ended.metadata.resource_version = Some("3".into());
         queue.observe(&ended, Trust::Trusted);
         let _ = (queue.newer_import(&next), queue.replaced_by(&next), queue.stats(), queue.reasons(), queue.running());
+        let _ = queue.requested_at(&request(&make(new)).dataset, at(new));
         queue.take_freed();
     };
     (3 * waiting..3 * waiting + 20).map(|new| work::during(|| life(&mut queue, new))).max().unwrap_or_default()
@@ -243,6 +255,18 @@ fn work_per_event_grows_with_the_logarithm_of_the_number_of_resources() {
             assert!(many < 2 * few && many < 3000, "{order:?} {datasets} {namespaces}: {few} and {many}");
         }
     }
+}
+
+#[test]
+fn work_for_the_last_successes_depends_on_the_number_of_datasets_alone() {
+    let work = |finished: i64| {
+        let mut queue = Queue::new(5, timing());
+        for i in 0..finished {
+            queue.observe(&succeeded(resource(i, &format!("d{}", i % 10)), i), Trust::Trusted);
+        }
+        work::during(|| assert_eq!(queue.last_successes().len(), 10))
+    };
+    assert_eq!(work(100), work(5000));
 }
 
 #[test]
