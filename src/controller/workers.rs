@@ -11,133 +11,44 @@
 //! does not matter. Each call of a reconcile has a timeout, and the first one that fails ends it; only after a list that
 //! replaces polls has failed, one more call follows.
 
+mod lines;
+
 use crate::api::DatasetImportJob;
 use crate::import::Key;
 use crate::personalize::{AccountRegion, DatasetArn};
 use kube::ResourceExt;
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use lines::{Lines, Scope};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
-/// How many accounts and regions can have all their workers busy at once. Users choose accounts and regions, so their
-/// number does not bound the connections and the memory of this process.
-const MAX_BUSY_ACCOUNT_REGIONS: usize = 32;
-
-/// One namespace in an account and region. Resources with an invalid spec have no account.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Scope {
-    account_region: Option<AccountRegion>,
-    namespace: String,
-}
-
-/// The reconciles of a scope.
-#[derive(Debug, Default)]
-struct Line {
-    busy: usize,
-    /// When it last got a worker, or began to wait: a number that grows.
-    turn: u64,
-    waiting: BTreeMap<Place, (String, oneshot::Sender<Worker>)>,
-    /// The place of each waiting resource, by its name.
-    places: HashMap<String, Place>,
-}
-
-/// The place of a resource that waits for a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    goes_first: Reverse<bool>,
-    /// When it began to wait, or to go first: a number that grows.
-    turn: u64,
-}
-
-impl Line {
-    fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
-    fn push(&mut self, place: Place, name: String, sender: oneshot::Sender<Worker>) {
-        // A reconcile of this resource that was cancelled may still have a place.
-        if let Some(earlier) = self.places.insert(name.clone(), place) {
-            self.waiting.remove(&earlier);
-        }
-        self.waiting.insert(place, (name, sender));
-    }
-
-    fn pop(&mut self) -> Option<oneshot::Sender<Worker>> {
-        let (_, (name, sender)) = self.waiting.pop_first()?;
-        self.places.remove(&name);
-        Some(sender)
-    }
-
-    /// The resource is served before those that do not go first.
-    fn prefer(&mut self, name: &str, turn: u64) {
-        let place = self.places.get(name).filter(|place| !place.goes_first.0);
-        if let Some((name, sender)) = place.and_then(|place| self.waiting.remove(place)) {
-            let place = Place { goes_first: Reverse(true), turn };
-            self.places.insert(name.clone(), place);
-            self.waiting.insert(place, (name, sender));
-        }
-    }
-}
-
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    /// Users choose namespaces, accounts and regions, so only those in use are kept.
-    lines: HashMap<Scope, Line>,
-    turns: u64,
+    lines: Lines<oneshot::Sender<Worker>>,
     closed: bool,
-}
-
-impl State {
-    fn turn(&mut self) -> u64 {
-        self.turns += 1;
-        self.turns
-    }
-
-    /// The scope that gets the next worker.
-    fn next(&self, per_account_region: usize) -> Option<Scope> {
-        let (mut in_account_region, mut in_namespace, mut in_all) = (HashMap::new(), HashMap::new(), 0);
-        for (scope, line) in &self.lines {
-            *in_account_region.entry(&scope.account_region).or_insert(0) += line.busy;
-            *in_namespace.entry(&scope.namespace).or_insert(0) += line.busy;
-            in_all += line.busy;
-        }
-        let free_in_all = per_account_region * MAX_BUSY_ACCOUNT_REGIONS - in_all;
-        let may_take = |scope: &Scope, line: &Line| {
-            let free = per_account_region - in_account_region[&scope.account_region];
-            line.busy < free && in_namespace[&scope.namespace] < free_in_all
-        };
-        let waiting = self.lines.iter().filter(|(scope, line)| line.is_waiting() && may_take(scope, line));
-        waiting.min_by_key(|(_, line)| (line.busy, line.turn)).map(|(scope, _)| scope.clone())
-    }
 }
 
 /// The right to reconcile one resource, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Worker {
     workers: Workers,
-    scope: Scope,
+    scope: Arc<Scope>,
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        if let Some(line) = self.workers.state().lines.get_mut(&self.scope) {
-            line.busy -= 1;
-        }
+        self.workers.state().lines.free(&self.scope);
         self.workers.hand_out();
     }
 }
 
 /// The workers of a leader.
 #[derive(Debug, Clone)]
-pub(crate) struct Workers {
-    per_account_region: usize,
-    state: Arc<Mutex<State>>,
-}
+pub(crate) struct Workers(Arc<Mutex<State>>);
 
 impl Workers {
     pub(crate) fn new(per_account_region: u16) -> Self {
-        Self { per_account_region: per_account_region.max(1).into(), state: Arc::default() }
+        let lines = Lines::new(per_account_region.max(1).into());
+        Self(Arc::new(Mutex::new(State { lines, closed: false })))
     }
 
     /// Waits for a worker. A resource that goes first is served before the others of its namespace. `None` after a shutdown
@@ -149,9 +60,21 @@ impl Workers {
             namespace: resource.namespace().unwrap_or_default(),
         };
         let (sender, receiver) = oneshot::channel();
-        self.wait(scope, resource.name_any(), sender, goes_first);
+        {
+            let mut state = self.state();
+            if state.closed {
+                return None;
+            }
+            state.lines.wait(scope, resource.name_any(), goes_first, sender);
+        }
         self.hand_out();
         receiver.await.ok()
+    }
+
+    /// A resource of this account and region goes first from now on, if it waits for a worker.
+    pub(crate) fn prefer(&self, account_region: &AccountRegion, resource: &Key) {
+        let scope = Scope { account_region: Some(account_region.clone()), namespace: resource.namespace.clone() };
+        self.state().lines.prefer(&scope, &resource.name);
     }
 
     /// Ends all waiting. Reconciles in progress continue.
@@ -161,58 +84,25 @@ impl Workers {
         state.lines.clear();
     }
 
-    /// A resource of this account and region goes first from now on, if it waits for a worker.
-    pub(crate) fn prefer(&self, account_region: &AccountRegion, resource: &Key) {
-        let scope = Scope { account_region: Some(account_region.clone()), namespace: resource.namespace.clone() };
-        let mut state = self.state();
-        let turn = state.turn();
-        if let Some(line) = state.lines.get_mut(&scope) {
-            line.prefer(&resource.name, turn);
-        }
-    }
-
-    fn wait(&self, scope: Scope, name: String, sender: oneshot::Sender<Worker>, goes_first: bool) {
-        let mut state = self.state();
-        if state.closed {
-            return;
-        }
-        let turn = state.turn();
-        let line = state.lines.entry(scope).or_insert_with(|| Line { turn, ..Line::default() });
-        line.push(Place { goes_first: Reverse(goes_first), turn }, name, sender);
-    }
-
     fn hand_out(&self) {
         // The lock is released before a worker is sent: one whose reconcile was cancelled is dropped, and takes it.
-        while let Some((sender, worker)) = self.next() {
-            let _ = sender.send(worker);
+        while let Some((scope, sender)) = self.next() {
+            let _ = sender.send(Worker { workers: self.clone(), scope });
         }
     }
 
-    fn next(&self) -> Option<(oneshot::Sender<Worker>, Worker)> {
-        let mut state = self.state();
-        loop {
-            let Some(scope) = state.next(self.per_account_region) else {
-                state.lines.retain(|_, line| line.busy > 0 || line.is_waiting());
-                return None;
-            };
-            let turn = state.turn();
-            let line = state.lines.get_mut(&scope)?;
-            let mut waiting = std::iter::from_fn(|| line.pop());
-            if let Some(sender) = waiting.find(|sender| !sender.is_closed()) {
-                line.busy += 1;
-                line.turn = turn;
-                return Some((sender, Worker { workers: self.clone(), scope }));
-            }
-        }
+    fn next(&self) -> Option<(Arc<Scope>, oneshot::Sender<Worker>)> {
+        self.state().lines.take(|sender| !sender.is_closed())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::lines::MAX_BUSY_ACCOUNT_REGIONS;
     use super::*;
     use crate::testing;
     use futures::FutureExt;
@@ -308,21 +198,6 @@ mod tests {
             served += &waits.remove(at).0;
         }
         assert_eq!(served, "bcead");
-    }
-
-    #[test]
-    fn reconcile_that_starts_again_while_it_waits_has_one_place() {
-        let workers = Workers::new(1);
-        let busy = workers.acquire(&resource("busy", "eu-west-1"), false).now_or_never().flatten();
-        assert!(busy.is_some());
-        let resource = resource("shop", "eu-west-1");
-        for _ in 0..10 {
-            assert!(workers.acquire(&resource, false).now_or_never().is_none());
-        }
-        assert_eq!(workers.state().lines.values().map(|line| line.waiting.len()).sum::<usize>(), 1);
-        drop(busy);
-        assert!(workers.acquire(&resource, false).now_or_never().flatten().is_some());
-        assert!(workers.state().lines.is_empty());
     }
 
     #[test]

@@ -157,7 +157,7 @@ impl Entry {
     /// What it does besides being finished.
     pub(super) fn activity(&self) -> &Activity {
         #[cfg(test)]
-        super::place::work::count();
+        crate::testing::work::count();
         self.activity.as_deref().unwrap_or(NO_ACTIVITY)
     }
 

@@ -439,7 +439,7 @@ impl Queue {
 
     fn entries_at<'a>(&'a self, places: impl Iterator<Item = &'a Arc<Place>>) -> impl Iterator<Item = &'a Entry> {
         #[cfg(test)]
-        let places = places.inspect(|_| place::work::count());
+        let places = places.inspect(|_| crate::testing::work::count());
         places.filter_map(|place| self.entries.get(&place.uid))
     }
 

@@ -23,7 +23,7 @@ impl Place {
 
     fn order(&self, other: &Self) -> Ordering {
         #[cfg(test)]
-        work::count();
+        crate::testing::work::count();
         let by_namespace = || natural_order(&self.key.namespace, &other.key.namespace);
         let by_name = || natural_order(&self.key.name, &other.key.name);
         self.created.cmp(&other.created).then_with(by_namespace).then_with(by_name)
@@ -52,27 +52,6 @@ fn natural_order(a: &str, b: &str) -> Ordering {
         })
     }
     parts(a).cmp(parts(b)).then_with(|| a.cmp(b))
-}
-
-/// How often places were compared and entries were read: what the work of the queue is made of.
-#[cfg(test)]
-pub(super) mod work {
-    use std::cell::Cell;
-
-    thread_local! {
-        static COUNT: Cell<usize> = const { Cell::new(0) };
-    }
-
-    pub(in crate::queue) fn count() {
-        COUNT.set(COUNT.get() + 1);
-    }
-
-    /// The work that the current thread does.
-    pub(in crate::queue) fn during(work: impl FnOnce()) -> usize {
-        let before = COUNT.get();
-        work();
-        COUNT.get() - before
-    }
 }
 
 #[cfg(test)]

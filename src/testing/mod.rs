@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 pub mod strategies;
+#[cfg(test)]
+pub(crate) mod work;
 
 use crate::api::{
     DataSource, DatasetImportJob, DatasetImportJobSpec, DatasetImportJobStatus, ImportMode, resource_version,

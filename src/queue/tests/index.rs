@@ -2,7 +2,7 @@
 
 use super::order::resource_in;
 use super::*;
-use crate::queue::place::work;
+use crate::testing::work;
 
 /// Random changes of a resource and of what it does.
 #[derive(Debug, Clone, Copy)]
