@@ -8,7 +8,7 @@ use super::plan::{Effect, Next, ObservedJob, Plan, Planner, Requeue};
 use super::timing::Severity;
 use crate::api::DatasetImportJobStatus;
 use crate::api::conditions::{self, DataCurrent, Reason};
-use crate::personalize::{ACTIVE, CREATE_FAILED, ErrorKind, Job, JobSummary};
+use crate::personalize::{ACTIVE, CREATE_FAILED, Dataset, ErrorKind, Job, JobSummary, ServiceError};
 use crate::redact::sanitize;
 use std::convert::Infallible;
 
@@ -41,7 +41,10 @@ impl Planner<'_> {
             ExistingJob::Found(attempt, job) if self.awaits_attempt_after(attempt, job) => {
                 confirmed(self.keep(Requeue::At(self.now)))
             }
-            ExistingJob::Found(attempt, job) => match self.adopt(job, attempt).map_err(confirmed)? {},
+            ExistingJob::Found(attempt, job) => {
+                self.check_dataset_known(job, attempt)?;
+                match self.adopt(job, attempt).map_err(confirmed)? {}
+            }
             // Nothing is written: a write would make the untrusted status a trusted one.
             ExistingJob::Obstacle(_) => self.keep(Requeue::Backoff(Severity::Transient)),
             ExistingJob::Foreign(attempt, why) => confirmed(self.conflict(self.untrusted_base_status(), attempt, &why)),
@@ -71,7 +74,10 @@ impl Planner<'_> {
         let check_later = self.keep(Requeue::Backoff(Severity::Transient));
         Err(match self.lookup(attempt, true)? {
             Ok(found) => match self.ownership(found) {
-                Ownership::Owned => match self.adopt(&found.job, attempt).map_err(confirmed)? {},
+                Ownership::Owned => {
+                    self.check_dataset_known(&found.job, attempt)?;
+                    match self.adopt(&found.job, attempt).map_err(confirmed)? {}
+                }
                 Ownership::Foreign(why) | Ownership::Untagged(why) => confirmed(self.conflict(base, attempt, &why)),
                 Ownership::Unknown(_) => check_later,
             },
@@ -94,7 +100,7 @@ impl Planner<'_> {
     /// Looks up the jobs of this resource, attempt by attempt; finds the last one.
     pub(super) fn find_existing_job(&self) -> Plan<ExistingJob<'_>> {
         let obstacle = |error, doing| Ok(ExistingJob::Obstacle(self.obstacle(self.recorded.clone(), error, doing)));
-        let mut failed = None;
+        let mut earlier = None;
         for attempt in 1..=MAX_LOOKUPS {
             let found = match self.lookup(attempt, true)? {
                 Ok(found) => found,
@@ -102,14 +108,16 @@ impl Planner<'_> {
                 Err(error) => return obstacle(error, "looking for an existing job"),
             };
             match self.ownership(found) {
-                Ownership::Owned if self.may_have_successor(found) => failed = Some((attempt, found)),
+                Ownership::Owned if self.may_have_successor(found) || self.may_be_replaced(found, attempt)? => {
+                    earlier = Some((attempt, found));
+                }
                 Ownership::Owned => return Ok(ExistingJob::Found(attempt, &found.job)),
-                Ownership::Foreign(_) | Ownership::Untagged(_) if failed.is_some() => break,
+                Ownership::Foreign(_) | Ownership::Untagged(_) if earlier.is_some() => break,
                 Ownership::Foreign(why) | Ownership::Untagged(why) => return Ok(ExistingJob::Foreign(attempt, why)),
                 Ownership::Unknown(error) => return obstacle(error, "reading the tags of the existing job"),
             }
         }
-        Ok(failed.map_or(ExistingJob::None, |(attempt, found)| ExistingJob::Found(attempt, &found.job)))
+        Ok(earlier.map_or(ExistingJob::None, |(attempt, found)| ExistingJob::Found(attempt, &found.job)))
     }
 
     /// Whether this job has failed, the status says that another attempt follows, and the limit allows it. Whatever the
@@ -127,6 +135,22 @@ impl Planner<'_> {
         found.job.status == CREATE_FAILED && self.request.can_retry()
     }
 
+    /// Whether this job has succeeded and is older than its dataset, so that a user may have asked for another attempt.
+    fn may_be_replaced(&self, found: &ObservedJob, attempt: i32) -> Plan<bool> {
+        if !self.is_new_success(&found.job, attempt) || !self.request.can_retry() {
+            return Ok(false);
+        }
+        let dataset = self.observations.dataset.as_ref().ok_or(Next::Perform(Effect::DescribeDataset))?;
+        Ok(dataset.as_ref().is_ok_and(|dataset| is_older(&found.job, dataset)))
+    }
+
+    /// Whether this job has succeeded, and the status does not say so.
+    fn is_new_success(&self, job: &Job, attempt: i32) -> bool {
+        let is_recorded =
+            Phase::of(&self.recorded, &self.request) == Phase::Succeeded && attempts(&self.recorded) == attempt;
+        job.status == ACTIVE && !is_recorded
+    }
+
     /// What is kept of an untrusted status: an intent under this resource's name, which is safe to check, and the
     /// conditions of other controllers.
     fn untrusted_base_status(&self) -> DatasetImportJobStatus {
@@ -139,24 +163,34 @@ impl Planner<'_> {
         }
     }
 
-    /// Takes over a job that the status does not name. Before a success is reported, the dataset shows whether it holds
-    /// the data: it may be younger than the job, or a newer import may have replaced the data.
+    /// Takes over a job that the status does not name.
     pub(super) fn adopt(&self, job: &Job, attempt: i32) -> Plan<Infallible> {
-        if job.status != ACTIVE || Phase::of(&self.recorded, &self.request) == Phase::Succeeded {
+        if !self.is_new_success(job, attempt) {
             return Err(self.report(self.adoption_base(), job, attempt));
         }
+        let (value, message) = self.check_data_current(job, attempt)?;
+        let status = self.with_job(self.adoption_base(), job, attempt);
+        Err(self.finish_succeeded(status, value, &message))
+    }
+
+    /// Before the success of a job is reported that was not followed to its end, the dataset shows whether it holds the
+    /// data: it may be missing or younger than the job, or a newer import may have replaced the data.
+    pub(super) fn check_data_current(&self, job: &Job, attempt: i32) -> Plan<(DataCurrent, String)> {
+        self.check_dataset_known(job, attempt)?;
         let dataset = self.observations.dataset.as_ref().ok_or(Next::Perform(Effect::DescribeDataset))?;
-        let created = dataset.as_ref().ok().and_then(|dataset| dataset.created);
-        if let (Some(dataset), Some(job_created)) = (created, job.created)
-            && job_created < dataset
-        {
-            return self.dataset_replaced(attempt);
+        match dataset {
+            Ok(dataset) if is_older(job, dataset) => return Err(self.dataset_replaced(attempt)),
+            // It may be created again later.
+            Err(error) if error.kind == ErrorKind::NotFound => {
+                return Err(self.dataset_not_ready(self.base_without_job(attempt), "it does not exist"));
+            }
+            _ => {}
         }
         let jobs = self.observations.jobs.as_ref().ok_or(Next::Perform(Effect::ListJobs))?;
         let newer = |other: &&JobSummary| {
             other.is_full_success() && other.created.zip(job.created).is_some_and(|(other, own)| other > own)
         };
-        let (value, message) = match (dataset, jobs) {
+        Ok(match (dataset, jobs) {
             (Ok(_), Ok(jobs)) => match jobs.iter().find(newer) {
                 Some(newer) => {
                     (DataCurrent::False, format!("the newer job {} has replaced the data", sanitize(&newer.name)))
@@ -166,29 +200,65 @@ impl Planner<'_> {
             (Err(error), _) | (_, Err(error)) => {
                 (DataCurrent::Unknown, format!("the dataset can't be checked ({})", error.code))
             }
+        })
+    }
+
+    /// Waits if a call fails for a time that shows whether the dataset holds the data of a successful job.
+    fn check_dataset_known(&self, job: &Job, attempt: i32) -> Plan<()> {
+        if !self.is_new_success(job, attempt) {
+            return Ok(());
+        }
+        let hidden = |error: &ServiceError, doing| {
+            if self.trust.is_trusted() {
+                return self.obstacle(self.base_without_job(attempt), error, doing);
+            }
+            // Nothing is written: a write would make the untrusted status a trusted one.
+            self.keep(Requeue::Backoff(Severity::Transient))
         };
-        let status = self.with_job(self.adoption_base(), job, attempt);
-        Err(self.finish_succeeded(status, value, &message))
+        match self.observations.dataset.as_ref().ok_or(Next::Perform(Effect::DescribeDataset))? {
+            Ok(dataset) if is_older(job, dataset) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.is_refusal() => return Ok(()),
+            Err(error) => return Err(hidden(error, "describing the dataset")),
+        }
+        match self.observations.jobs.as_ref().ok_or(Next::Perform(Effect::ListJobs))? {
+            Err(error) if !error.is_refusal() => Err(hidden(error, "listing other imports into the dataset")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The status of a resource that has a job and does not say so yet. An intent that has led to this job is settled.
+    fn base_without_job(&self, attempt: i32) -> DatasetImportJobStatus {
+        let mut base = if self.trust.is_trusted() { self.recorded.clone() } else { self.untrusted_base_status() };
+        base.submission = base.submission.filter(|intent| intent.attempt > attempt && self.request.can_retry());
+        base
     }
 
     /// The dataset was deleted and created again since the job ended, so the data is gone. Importing it again is billed
     /// and may not be meant, so a user has to ask for it.
-    fn dataset_replaced(&self, attempt: i32) -> Plan<Infallible> {
-        let mut base = self.untrusted_base_status();
+    fn dataset_replaced(&self, attempt: i32) -> Next {
+        let untrusted = self.untrusted_base_status();
+        let submission = self.base_without_job(attempt).submission;
+        let mut base = DatasetImportJobStatus { submission, ..untrusted };
         if self.reason() == Some(Reason::DatasetReplaced) {
             // They keep the times of their transitions, so that nothing is written again.
             base.conditions = self.recorded.conditions.clone();
-            if self.retry_requested() {
+            if self.retry_requested() && self.request.can_retry() {
                 let status = DatasetImportJobStatus { requested_attempt: Some(attempt.saturating_add(1)), ..base };
                 let message = "a user asked to import the data again";
-                return Err(self.finish(status, Reason::Queued, message, Requeue::At(self.now)));
+                return self.finish(status, Reason::Queued, message, Requeue::At(self.now));
             }
         }
         let name = self.request.job_name(attempt);
+        let advice = if self.request.can_retry() {
+            "set the annotation personalize-operator.io/retry-requested-at to a new value"
+        } else {
+            "create a DatasetImportJob with another jobName or none, because the job keeps the name in spec.jobName"
+        };
         let message = format!(
-            "the job {name} is older than its dataset, which was created again since, so its data is not there; to import it again, set the annotation personalize-operator.io/retry-requested-at to a new value"
+            "the job {name} is older than its dataset, which was created again since, so its data is not there; to import it again, {advice}"
         );
-        Err(self.finish(base, Reason::DatasetReplaced, &message, Requeue::AwaitChange))
+        self.finish(base, Reason::DatasetReplaced, &message, Requeue::AwaitChange)
     }
 
     fn adoption_base(&self) -> DatasetImportJobStatus {
@@ -203,6 +273,11 @@ impl Planner<'_> {
             ..Default::default()
         }
     }
+}
+
+/// Whether the dataset was created again since this job was.
+fn is_older(job: &Job, dataset: &Dataset) -> bool {
+    job.created.zip(dataset.created).is_some_and(|(job, dataset)| job < dataset)
 }
 
 /// Marks the status of this outcome, written or unchanged, as confirmed by the service.

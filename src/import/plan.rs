@@ -223,6 +223,7 @@ pub(super) struct Planner<'a> {
     pub(super) backoff_limit: i32,
     pub(super) guard: Option<Guard>,
     pub(super) request: ImportRequest,
+    pub(super) trust: Trust,
     /// The status as it is recorded.
     pub(super) recorded: DatasetImportJobStatus,
     pub(super) observations: &'a Observations,
@@ -260,13 +261,14 @@ pub fn plan(
         backoff_limit: resource.spec.backoff_limit,
         guard: resource.spec.guard,
         request,
+        trust,
         recorded,
         observations,
         local,
         now,
         timing,
     };
-    let Err(next) = planner.plan(trust);
+    let Err(next) = planner.plan();
     match next {
         Next::Finish(outcome) if trust.is_trusted() || outcome.confirmed => {
             Next::Finish(planner.correct_summary(outcome))
@@ -284,8 +286,8 @@ impl Planner<'_> {
         Outcome { status: Outcome::new(&self.recorded, self.recorded.clone(), outcome.requeue).status, ..outcome }
     }
 
-    fn plan(&self, trust: Trust) -> Plan<Infallible> {
-        if !trust.is_trusted() {
+    fn plan(&self) -> Plan<Infallible> {
+        if !self.trust.is_trusted() {
             return self.verify_status();
         }
         match Phase::of(&self.recorded, &self.request) {

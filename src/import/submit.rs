@@ -89,6 +89,11 @@ impl Planner<'_> {
                     ExistingJob::Foreign(..) | ExistingJob::None => report(),
                 }
             }
+            Ownership::Owned if found.job.status == ACTIVE => {
+                let (value, message) = self.check_data_current(&found.job, attempt)?;
+                let status = self.with_job(self.recorded.clone(), &found.job, attempt);
+                Err(self.finish_succeeded(status, value, &message))
+            }
             Ownership::Owned => report(),
             // The tags of a new job may become visible later than the job.
             Ownership::Untagged(_) if self.is_in_grace() => Err(self.indeterminate("the job's tags can't be read yet")),
@@ -413,7 +418,7 @@ impl Planner<'_> {
         self.finish(status, Reason::Superseded, &message, Requeue::AwaitChange)
     }
 
-    fn dataset_not_ready(&self, status: DatasetImportJobStatus, why: &str) -> Next {
+    pub(super) fn dataset_not_ready(&self, status: DatasetImportJobStatus, why: &str) -> Next {
         let message = format!("waiting for the dataset: {why}");
         self.finish(status, Reason::DatasetNotReady, &message, Requeue::Backoff(Severity::Transient))
     }

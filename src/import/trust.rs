@@ -105,12 +105,13 @@ fn cover(fields: &[&Value], value: &Value) -> bool {
     }
 }
 
-/// Whether the status says that the service accepted a job, that a user asked for an attempt, or that the import is not
-/// submitted.
+/// Whether the status says that the service accepted a job, that a user asked for an attempt, that one follows another, or
+/// that the import is not submitted.
 fn claims_job(status: &DatasetImportJobStatus) -> bool {
     let has_job = status.dataset_import_job_arn.is_some() || status.attempts.is_some();
     let has_request = status.requested_attempt.is_some();
-    has_job || has_request || Reason::of(status) == Some(Reason::Superseded)
+    let has_retry = status.submission.as_ref().is_some_and(|intent| intent.attempt > 1);
+    has_job || has_request || has_retry || Reason::of(status) == Some(Reason::Superseded)
 }
 
 /// Reduces `managedFields` to what trust in the status depends on: whether the operator manages its part.

@@ -2,7 +2,7 @@
 
 use super::scenario::{FAILURE, Scenario};
 use crate::api::conditions::{self, DATA_CURRENT, READY, Reason};
-use crate::api::{ADOPT, DatasetImportJobStatus, RETRY_REQUESTED_AT};
+use crate::api::{ADOPT, DatasetImportJobStatus, RETRY_REQUESTED_AT, Submission};
 use crate::import::timing::after;
 use crate::import::{Key, Next, Observations};
 use crate::personalize::{ACTIVE, CREATE_FAILED, CREATE_PENDING, Dataset, ErrorKind, JobSummary};
@@ -277,4 +277,115 @@ fn job_older_than_its_dataset_is_imported_again_only_if_a_user_asks_for_it() {
         scenario.reconcile_until_idle();
     }
     assert_eq!((scenario.reason(), scenario.accepted.clone()), (Reason::Pending, vec![scenario.request().job_name(2)]));
+}
+
+#[test]
+fn job_under_a_fixed_name_that_is_older_than_its_dataset_is_never_imported_again() {
+    let mut scenario = Scenario::new();
+    scenario.resource.spec.job_name = Some("mine".into());
+    let (name, tags) = (scenario.request().job_name(1), scenario.request().own_tags());
+    scenario.add_job(&name, ACTIVE, tags);
+    scenario.dataset = Ok(Dataset { created: Some(after(scenario.now, timing().poll_min)), ..active_dataset() });
+    scenario.reconcile_until_idle();
+    let message = conditions::ready_message(&scenario.status()).to_owned();
+    assert!(message.contains("another jobName"), "{message}");
+    scenario.annotate(RETRY_REQUESTED_AT, "now");
+    for _ in 0..3 {
+        scenario.wait();
+        scenario.reconcile_until_idle();
+        assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::DatasetReplaced, 0));
+    }
+}
+
+#[test]
+fn intent_whose_job_is_older_than_the_dataset_reports_no_success() {
+    let mut scenario = Scenario::new();
+    scenario.answers = vec![(true, Err(service_error(ErrorKind::Indeterminate)))];
+    scenario.reconcile();
+    assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::Submitting, 1));
+    let name = scenario.request().job_name(1);
+    scenario.set_job_status(&name, ACTIVE);
+    scenario.dataset = Ok(Dataset { created: Some(after(scenario.now, timing().poll_min)), ..active_dataset() });
+    scenario.crash();
+    for _ in 0..2 {
+        scenario.wait();
+        scenario.reconcile_until_idle();
+    }
+    assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::DatasetReplaced, 1));
+    assert_eq!(scenario.status().submission, None, "it holds no slot of the queue");
+}
+
+#[test]
+fn success_is_adopted_only_once_its_dataset_is_known() {
+    for (error, meanwhile) in [
+        (ErrorKind::NotFound, Reason::DatasetNotReady),
+        (ErrorKind::Throttled, Reason::Throttled),
+        (ErrorKind::Indeterminate, Reason::ServiceUnavailable),
+    ] {
+        for is_older in [false, true] {
+            for is_trusted in [false, true] {
+                let mut scenario = recreated();
+                scenario.dataset = Err(service_error(error));
+                if is_trusted {
+                    scenario.reconcile_until_idle();
+                    assert_eq!(scenario.reason(), meanwhile);
+                } else {
+                    scenario.resource.status = Some(DatasetImportJobStatus::default());
+                    scenario.reconcile_untrusted();
+                }
+                let created = after(scenario.now, timing().poll_min);
+                scenario.dataset = Ok(Dataset { created: is_older.then_some(created), ..active_dataset() });
+                for _ in 0..3 {
+                    scenario.wait();
+                    scenario.reconcile_until_idle();
+                }
+                let expected = if is_older { Reason::DatasetReplaced } else { Reason::ImportSucceeded };
+                let case = format!("{error:?}, older: {is_older}, trusted: {is_trusted}");
+                assert_eq!((scenario.reason(), scenario.accepted.len()), (expected, 0), "{case}");
+            }
+        }
+    }
+}
+
+#[test]
+fn later_attempt_is_found_behind_a_job_that_is_older_than_its_dataset() {
+    for (state, expected) in
+        [(ACTIVE, Reason::ImportSucceeded), (CREATE_PENDING, Reason::Pending), (CREATE_FAILED, Reason::ImportFailed)]
+    {
+        let mut scenario = recreated();
+        let replaced = after(scenario.now, timing().poll_min);
+        scenario.dataset = Ok(Dataset { created: Some(replaced), ..active_dataset() });
+        let (second, tags) = (scenario.request().job_name(2), scenario.request().own_tags());
+        scenario.now = after(replaced, timing().poll_min);
+        scenario.add_job(&second, state, tags);
+        scenario.reconcile_until_idle();
+        assert_eq!((scenario.reason(), scenario.status().attempts), (expected, Some(2)));
+        scenario.reconcile_untrusted();
+        assert_eq!((scenario.reason(), scenario.status().attempts), (expected, Some(2)), "after an edit of its status");
+        scenario.annotate(RETRY_REQUESTED_AT, "now");
+        for _ in 0..3 {
+            scenario.wait();
+            scenario.reconcile_until_idle();
+        }
+        let third = (state == CREATE_FAILED).then(|| scenario.request().job_name(3));
+        assert_eq!(scenario.accepted, Vec::from_iter(third), "{state}");
+    }
+}
+
+#[test]
+fn forged_intent_of_a_later_attempt_under_the_operators_own_name_starts_no_attempt() {
+    let mut scenario = succeeded();
+    let intent = Submission {
+        job_name: scenario.request().job_name(2),
+        attempt: 2,
+        request_hash: scenario.request().hash(),
+        generation: 1,
+        time: Time(scenario.now),
+    };
+    scenario.resource.status = Some(DatasetImportJobStatus { submission: Some(intent), ..Default::default() });
+    for _ in 0..4 {
+        scenario.wait();
+        scenario.reconcile_until_idle();
+    }
+    assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::ImportSucceeded, 1));
 }
