@@ -144,12 +144,20 @@ fn fault_113_job_older_than_its_dataset_is_imported_again_only_on_request() {
     // Times in responses have whole seconds.
     let created = env.service.jobs()[0]["createdMs"].as_i64().unwrap() / 1000;
     eventually("the next second begins", || (jiff::Timestamp::now().as_second() > created).then_some(()));
-    env.service.put_dataset("d0", "ACTIVE");
+    let missing = json!({"code": "ResourceNotFoundException", "message": "no such dataset", "status": 400});
+    env.service.inject_fault(&json!({"operation": "DescribeDataset", "count": 1000, "action": {"error": missing}}));
     import_nightly(&env);
+    env.wait_for_reason("nightly", "DatasetNotReady");
+    env.service.put_dataset("d0", "ACTIVE");
+    env.service.clear_faults();
     let replaced = env.wait_for_reason("nightly", "DatasetReplaced");
     assert_eq!((replaced.attempts, env.accepted_count()), (None, 1));
     env.annotate("nightly", "personalize-operator.io/retry-requested-at=now");
     env.wait_for_reason("nightly", "ImportSucceeded");
     assert_eq!(env.accepted_count(), 2);
+    env.delete("nightly");
+    import_nightly(&env);
+    let found = env.wait_for_reason("nightly", "ImportSucceeded");
+    assert_eq!((found.attempts, env.accepted_count()), (Some(2), 2), "the later attempt is found behind the first one");
     env.check_invariants_settled();
 }
