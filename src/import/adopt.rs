@@ -227,7 +227,7 @@ impl Planner<'_> {
         }
     }
 
-    /// The status of a resource that has a job and does not say so yet. An intent that has led to this job is settled.
+    /// The status of a resource that has a job and does not say so yet. An intent that has led to this job is done with.
     fn base_without_job(&self, attempt: i32) -> DatasetImportJobStatus {
         let mut base = if self.trust.is_trusted() { self.recorded.clone() } else { self.untrusted_base_status() };
         base.submission = base.submission.filter(|intent| intent.attempt > attempt && self.request.can_retry());

@@ -304,17 +304,18 @@ impl Queue {
 
     /// A reconciliation has failed and is repeated at this moment. With `skip`, resources of the same dataset no longer
     /// wait for it. With `write_unconfirmed` its status write may have been applied, so its reservation stays. Returns
-    /// whether a reservation was released.
+    /// whether others may be admissible now: a reservation was released, or they no longer wait for it.
     pub(crate) fn requeue_failed(&mut self, uid: &str, until: Timestamp, skip: bool, write_unconfirmed: bool) -> bool {
-        let released = self.modify(uid, |activity| {
+        let frees_others = self.modify(uid, |activity| {
+            let is_skipped_now = skip && activity.skipped_until.is_none();
             (activity.requeue_at, activity.skipped_until) = (Some(until), skip.then_some(until));
             let stays = write_unconfirmed && activity.deleted_at.is_none();
             let before = activity.reservation;
             let kept = if stays { Reservation::Unconfirmed } else { Reservation::None };
             activity.reservation = if before == Reservation::None { before } else { kept };
-            before != Reservation::None && !stays
+            is_skipped_now || before != Reservation::None && !stays
         });
-        released.unwrap_or_default()
+        frees_others.unwrap_or_default()
     }
 
     /// Releases the reservation of a resource; what its status records stays reserved. Returns whether there was one.

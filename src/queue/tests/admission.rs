@@ -217,7 +217,8 @@ fn failed_reconciliation_waits_and_is_skipped_after_many_failures() {
     assert!(queue.requeue_failed("r001", at(2000), false, false));
     assert_eq!(queue.admissible(&account_region, at(1000)), [], "neither r001 nor r002, which waits for it");
     assert!(!admit(&mut queue, "r002"));
-    assert!(!queue.requeue_failed("r001", at(2000), true, false), "its reservation was released before");
+    assert!(queue.requeue_failed("r001", at(2000), true, false), "r002 no longer waits for it");
+    assert!(!queue.requeue_failed("r001", at(2000), true, false), "nothing has changed for r002");
     assert!(admit(&mut queue, "r002"));
     queue.release("r002");
     assert!(matches!(queue.try_admit("r002", at(2000)), Admission::Pending { .. }), "the delay is over");
