@@ -37,7 +37,7 @@ pub(crate) const LIST_DATA_DELETIONS: &str = "ListDataDeletionJobs";
 /// What all reconciliations of one leadership share.
 pub(crate) struct Context<P> {
     pub(crate) client: Client,
-    pub(crate) personalize: P,
+    pub(crate) personalize: Arc<P>,
     pub(crate) timing: Timing,
     pub(crate) clock: Clock,
     pub(crate) default_policy: DefaultPolicy,

@@ -89,9 +89,9 @@ pub struct Options {
 }
 
 /// Runs until `stop` turns true; leads whenever this replica holds the lease.
-pub async fn run<P: Personalize + Clone>(
+pub async fn run<P: Personalize>(
     kube: KubeClient,
-    personalize: P,
+    personalize: Arc<P>,
     options: Options,
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
@@ -153,9 +153,9 @@ pub async fn stopped(mut stop: Receiver<bool>) {
 
 /// Runs the controllers as the leader, from empty caches, until `stop` turns true. Returns whether none of its create
 /// requests may still arrive.
-async fn lead<P: Personalize + Clone>(
+async fn lead<P: Personalize>(
     kube: &KubeClient,
-    personalize: &P,
+    personalize: &Arc<P>,
     options: &Options,
     readiness: &Arc<Readiness>,
     metrics: &Arc<Metrics>,
@@ -173,7 +173,7 @@ async fn lead<P: Personalize + Clone>(
     readiness.set_queue(&queue);
     let context = Arc::new(Context {
         client: kube.client.clone(),
-        personalize: personalize.clone(),
+        personalize: Arc::clone(personalize),
         timing: options.timing.clone(),
         clock,
         default_policy: options.default_policy,

@@ -23,7 +23,6 @@ use crate::preflight::{Object, Page, Piece};
 use jiff::Timestamp;
 use std::future::{Future, ready};
 use std::ops::Range;
-use std::sync::Arc;
 
 /// A dataset import job, as DescribeDatasetImportJob returns it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -289,107 +288,4 @@ pub trait Personalize: Send + Sync + 'static {
 /// The error of a service that lacks a call which only saves others or reads data. A test's service need not have it.
 fn not_supported() -> ServiceError {
     ServiceError::unanswered(ErrorKind::AccessDenied, "NotSupported", "this service lacks the call")
-}
-
-impl<P: Personalize> Personalize for Arc<P> {
-    type Permit = P::Permit;
-
-    fn permit_create(
-        &self,
-        caller: &Caller,
-        dataset: &DatasetArn,
-    ) -> impl Future<Output = Result<Self::Permit, ServiceError>> + Send {
-        (**self).permit_create(caller, dataset)
-    }
-
-    fn create_dataset_import_job(
-        &self,
-        permit: Self::Permit,
-        input: &CreateJobInput,
-    ) -> impl Future<Output = Result<JobArn, ServiceError>> + Send {
-        (**self).create_dataset_import_job(permit, input)
-    }
-
-    fn describe_dataset_import_job(
-        &self,
-        caller: &Caller,
-        dataset: &DatasetArn,
-        job: &JobArn,
-        priority: Priority,
-    ) -> impl Future<Output = Result<Job, ServiceError>> + Send {
-        (**self).describe_dataset_import_job(caller, dataset, job, priority)
-    }
-
-    fn list_tags_for_resource(
-        &self,
-        caller: &Caller,
-        dataset: &DatasetArn,
-        job: &JobArn,
-        priority: Priority,
-    ) -> impl Future<Output = Result<Vec<Tag>, ServiceError>> + Send {
-        (**self).list_tags_for_resource(caller, dataset, job, priority)
-    }
-
-    fn list_dataset_import_jobs(
-        &self,
-        caller: &Caller,
-        dataset: &DatasetArn,
-    ) -> impl Future<Output = Result<Vec<JobSummary>, ServiceError>> + Send {
-        (**self).list_dataset_import_jobs(caller, dataset)
-    }
-
-    fn list_jobs_of_account(
-        &self,
-        caller: &Caller,
-        dataset: &DatasetArn,
-    ) -> impl Future<Output = Result<Vec<JobSummary>, ServiceError>> + Send {
-        (**self).list_jobs_of_account(caller, dataset)
-    }
-
-    fn list_data_deletion_jobs(
-        &self,
-        caller: &Caller,
-        dataset: &DatasetArn,
-    ) -> impl Future<Output = Result<Vec<DataDeletion>, ServiceError>> + Send {
-        (**self).list_data_deletion_jobs(caller, dataset)
-    }
-
-    fn describe_dataset(
-        &self,
-        caller: &Caller,
-        dataset: &DatasetArn,
-    ) -> impl Future<Output = Result<Dataset, ServiceError>> + Send {
-        (**self).describe_dataset(caller, dataset)
-    }
-
-    fn describe_schema(
-        &self,
-        caller: &Caller,
-        dataset: &DatasetArn,
-        schema_arn: &str,
-    ) -> impl Future<Output = Result<DatasetSchema, ServiceError>> + Send {
-        (**self).describe_schema(caller, dataset, schema_arn)
-    }
-
-    fn list_objects(
-        &self,
-        caller: &Caller,
-        dataset: &DatasetArn,
-        bucket: &str,
-        prefix: &str,
-        token: Option<&str>,
-    ) -> impl Future<Output = Result<Page, ServiceError>> + Send {
-        (**self).list_objects(caller, dataset, bucket, prefix, token)
-    }
-
-    fn get_object(
-        &self,
-        caller: &Caller,
-        dataset: &DatasetArn,
-        bucket: &str,
-        object: &Object,
-        range: Range<u64>,
-    ) -> impl Future<Output = Result<Piece, ServiceError>> + Send {
-        (**self).get_object(caller, dataset, bucket, object, range)
-    }
 }

@@ -122,7 +122,7 @@ fn service(lease: LeaseHold) -> Arc<Service> {
 }
 
 /// A context of a leader that watches the namespace `shop`, and the requests to its API server.
-fn context(service: Arc<Service>, lease: LeaseHold) -> (Context<Arc<Service>>, Arc<Mutex<Vec<String>>>) {
+fn context(service: Arc<Service>, lease: LeaseHold) -> (Context<Service>, Arc<Mutex<Vec<String>>>) {
     let (client, requests) = fake_api_server(serde_json::to_value(resource()).unwrap());
     let readiness = Arc::new(Readiness::default());
     readiness.set_leading(["shop".to_owned()]);
