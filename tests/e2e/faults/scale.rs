@@ -87,6 +87,7 @@ fn fault_72_start_with_10_000_finished_resources_makes_no_call_and_no_write() {
     let control_plane = start_control_plane("scale");
     install_crd(control_plane);
     let env = TestEnv::on(control_plane);
+    let without_resources = env.start_operator(&FLAGS).resident_memory_kb();
     create(&env, 10_000, "", succeeded);
     let before = std::fs::metadata(control_plane.audit_log()).unwrap().len();
     assert!(before > 20_000 * 1000, "the audit log contains all creates: {before} bytes");
@@ -98,7 +99,11 @@ fn fault_72_start_with_10_000_finished_resources_makes_no_call_and_no_write() {
     assert!(!writes.is_empty());
     assert!(writes.iter().all(|w| w["objectRef"]["name"] == "last"), "no write");
     env.assert_no_violations(check_logs(&env.service.ledger(), &writes));
-    assert_bounded_memory(&operator);
+    let memory = operator.resident_memory_kb();
+    assert!(
+        memory < without_resources + 10_000 * 2,
+        "2 kB for each finished resource: {without_resources} and {memory} kB"
+    );
     operator.kill();
     control_plane.shutdown();
 }
