@@ -11,19 +11,19 @@
 //! does not matter. Each call of a reconcile has a timeout, and the first one that fails ends it; only after a list that
 //! replaces polls has failed, one more call follows.
 
-mod lines;
+mod scopes;
 
 use crate::api::DatasetImportJob;
 use crate::import::Key;
 use crate::personalize::{AccountRegion, DatasetArn};
 use kube::ResourceExt;
-use lines::{Lines, Scope};
+use scopes::{Scope, Scopes};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 #[derive(Debug)]
 struct State {
-    lines: Lines<oneshot::Sender<Worker>>,
+    scopes: Scopes<oneshot::Sender<Worker>>,
     closed: bool,
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.workers.state().lines.free(&self.scope);
+        self.workers.state().scopes.free(&self.scope);
         self.workers.hand_out();
     }
 }
@@ -47,8 +47,8 @@ pub(crate) struct Workers(Arc<Mutex<State>>);
 
 impl Workers {
     pub(crate) fn new(per_account_region: u16) -> Self {
-        let lines = Lines::new(per_account_region.max(1).into());
-        Self(Arc::new(Mutex::new(State { lines, closed: false })))
+        let scopes = Scopes::new(per_account_region.max(1).into());
+        Self(Arc::new(Mutex::new(State { scopes, closed: false })))
     }
 
     /// Waits for a worker. A resource that goes first is served before the others of its namespace. `None` after a shutdown
@@ -65,7 +65,7 @@ impl Workers {
             if state.closed {
                 return None;
             }
-            state.lines.wait(scope, resource.name_any(), goes_first, sender);
+            state.scopes.wait(scope, resource.name_any(), goes_first, sender);
         }
         self.hand_out();
         receiver.await.ok()
@@ -74,14 +74,14 @@ impl Workers {
     /// A resource of this account and region goes first from now on, if it waits for a worker.
     pub(crate) fn prefer(&self, account_region: &AccountRegion, resource: &Key) {
         let scope = Scope { account_region: Some(account_region.clone()), namespace: resource.namespace.clone() };
-        self.state().lines.prefer(&scope, &resource.name);
+        self.state().scopes.prefer(&scope, &resource.name);
     }
 
     /// Ends all waiting. Reconciles in progress continue.
     pub(crate) fn close(&self) {
         let mut state = self.state();
         state.closed = true;
-        state.lines.clear();
+        state.scopes.clear();
     }
 
     fn hand_out(&self) {
@@ -92,7 +92,7 @@ impl Workers {
     }
 
     fn next(&self) -> Option<(Arc<Scope>, oneshot::Sender<Worker>)> {
-        self.state().lines.take(|sender| !sender.is_closed())
+        self.state().scopes.take(|sender| !sender.is_closed())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -102,7 +102,7 @@ impl Workers {
 
 #[cfg(test)]
 mod tests {
-    use super::lines::MAX_BUSY_ACCOUNT_REGIONS;
+    use super::scopes::MAX_BUSY_ACCOUNT_REGIONS;
     use super::*;
     use crate::testing;
     use futures::FutureExt;
@@ -232,12 +232,12 @@ mod tests {
     }
 
     #[test]
-    fn only_lines_in_use_are_kept() {
+    fn only_scopes_in_use_are_kept() {
         let workers = Workers::new(4);
         for i in 0..100 {
             drop(take(&workers, &resource(&format!("ns-{i}"), "eu-west-1")));
         }
-        assert!(workers.state().lines.is_empty());
+        assert!(workers.state().scopes.is_empty());
     }
 
     #[tokio::test]

@@ -1,8 +1,8 @@
 //! Who waits for a worker, and who gets the next one. Nothing here waits or locks.
 //!
-//! A change costs the logarithm of the number of lines, and of the resources in one. Whether a line may take a worker of
-//! its account and region depends on the workers there alone, so only the first line of each is compared with others.
-//! Lines are passed over one by one only while their namespace has more workers than are free in all.
+//! A change costs the logarithm of the number of scopes, and of the resources that wait in one. Whether a scope may take a
+//! worker of its account and region depends on the workers there alone, so only the first scope of each is compared with
+//! others. Scopes are passed over one by one only while their namespace has more workers than are free in all.
 
 use crate::personalize::AccountRegion;
 use std::cmp::Reverse;
@@ -20,128 +20,131 @@ pub(super) struct Scope {
     pub(super) namespace: String,
 }
 
-/// The place of a line among those that wait: first the one with the fewest workers, then the one whose turn is the
-/// longest ago. No two lines have the same turn.
+/// A number that grows.
+type Ticket = u64;
+
+/// The rank of a scope among those that wait: first the one with the fewest workers, then the one with the lowest ticket.
+/// No two scopes have the same ticket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     busy: usize,
-    turn: u64,
+    ticket: Ticket,
 }
 
-/// The place of a resource in its line.
+/// The position of a resource among those of its scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct Position {
     goes_first: Reverse<bool>,
-    /// When it began to wait, or to go first: a number that grows.
-    turn: u64,
+    /// Taken when it began to wait, or to go first.
+    ticket: Ticket,
 }
 
-/// The workers of a scope, and the resources that wait for one.
+/// How many workers a scope has, and the resources that wait for one.
 #[derive(Debug)]
-struct Line<T> {
+struct Waiters<T> {
     busy: usize,
-    /// When it last got a worker, or began to wait: a number that grows.
-    turn: u64,
-    waiting: BTreeMap<Place, (String, T)>,
-    /// The place of each resource that waits, by its name.
-    places: HashMap<String, Place>,
+    /// Taken when it last got a worker, or began to wait.
+    ticket: Ticket,
+    waiting: BTreeMap<Position, (String, T)>,
+    /// The position of each of them, by the name of the resource.
+    positions: HashMap<String, Position>,
 }
 
-impl<T> Line<T> {
+impl<T> Waiters<T> {
     fn rank(&self) -> Option<Rank> {
-        (!self.waiting.is_empty()).then_some(Rank { busy: self.busy, turn: self.turn })
+        (!self.waiting.is_empty()).then_some(Rank { busy: self.busy, ticket: self.ticket })
     }
 
-    fn push(&mut self, place: Place, name: String, waiting: T) {
-        // A reconcile of this resource that was cancelled may still have a place.
-        if let Some(earlier) = self.places.insert(name.clone(), place) {
+    fn push(&mut self, position: Position, name: String, waiting: T) {
+        // A reconcile of this resource that was cancelled may still have a position.
+        if let Some(earlier) = self.positions.insert(name.clone(), position) {
             self.waiting.remove(&earlier);
         }
-        self.waiting.insert(place, (name, waiting));
+        self.waiting.insert(position, (name, waiting));
     }
 
     fn pop(&mut self) -> Option<T> {
         let (_, (name, waiting)) = self.waiting.pop_first()?;
-        self.places.remove(&name);
+        self.positions.remove(&name);
         Some(waiting)
     }
 
-    fn prefer(&mut self, name: &str, turn: u64) {
-        let place = self.places.get_mut(name).filter(|place| !place.goes_first.0);
-        if let Some(place) = place
-            && let Some(waiting) = self.waiting.remove(place)
+    fn prefer(&mut self, name: &str, ticket: Ticket) {
+        let position = self.positions.get_mut(name).filter(|position| !position.goes_first.0);
+        if let Some(position) = position
+            && let Some(waiting) = self.waiting.remove(position)
         {
-            *place = Place { goes_first: Reverse(true), turn };
-            self.waiting.insert(*place, waiting);
+            *position = Position { goes_first: Reverse(true), ticket };
+            self.waiting.insert(*position, waiting);
         }
     }
 }
 
-/// The workers of an account and region, and the lines that wait there.
+/// The workers of an account and region, and the scopes that wait there.
 #[derive(Debug, Default)]
 struct Pool {
     busy: usize,
     waiting: BTreeMap<Rank, Arc<Scope>>,
-    /// The first line, if it may take a worker.
+    /// The first scope, if it may take a worker.
     first: Option<Rank>,
 }
 
 impl Pool {
-    /// The lines that may take one of the free workers, in their order.
+    /// The scopes that may take one of the free workers, in their order.
     fn ready(&self, workers: usize) -> impl Iterator<Item = (Rank, &Arc<Scope>)> {
         let free = workers - self.busy;
         self.waiting.iter().map(|(rank, scope)| (*rank, scope)).take_while(move |(rank, _)| rank.busy < free)
     }
 }
 
-/// All lines.
+/// All scopes.
 #[derive(Debug)]
-pub(super) struct Lines<T> {
+pub(super) struct Scopes<T> {
     per_account_region: usize,
     /// Users choose namespaces, accounts and regions, so only those in use are kept.
-    lines: HashMap<Arc<Scope>, Line<T>>,
+    scopes: HashMap<Arc<Scope>, Waiters<T>>,
     pools: HashMap<Option<AccountRegion>, Pool>,
-    /// The first line of each pool, if it may take a worker.
+    /// The first scope of each pool, if it may take a worker.
     first: BTreeMap<Rank, Option<AccountRegion>>,
     busy: usize,
     busy_of_namespace: HashMap<String, usize>,
-    turns: u64,
+    tickets: Ticket,
 }
 
-impl<T> Lines<T> {
+impl<T> Scopes<T> {
     pub(super) fn new(per_account_region: usize) -> Self {
         Self {
             per_account_region,
-            lines: HashMap::new(),
+            scopes: HashMap::new(),
             pools: HashMap::new(),
             first: BTreeMap::new(),
             busy: 0,
             busy_of_namespace: HashMap::new(),
-            turns: 0,
+            tickets: 0,
         }
     }
 
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.lines.is_empty() && self.pools.is_empty() && self.first.is_empty() && self.busy_of_namespace.is_empty()
+        self.scopes.is_empty() && self.pools.is_empty() && self.first.is_empty() && self.busy_of_namespace.is_empty()
     }
 
     /// A resource waits for a worker from now on.
     pub(super) fn wait(&mut self, scope: Scope, name: String, goes_first: bool, waiting: T) {
-        let turn = self.turn();
-        self.change(&Arc::new(scope), |line| {
-            if line.busy == 0 && line.waiting.is_empty() {
-                line.turn = turn;
+        let ticket = self.ticket();
+        self.change(&Arc::new(scope), |waiters| {
+            if waiters.busy == 0 && waiters.waiting.is_empty() {
+                waiters.ticket = ticket;
             }
-            line.push(Place { goes_first: Reverse(goes_first), turn }, name, waiting);
+            waiters.push(Position { goes_first: Reverse(goes_first), ticket }, name, waiting);
         });
     }
 
     /// A resource is served before those of its scope that do not go first, if it waits.
     pub(super) fn prefer(&mut self, scope: &Scope, name: &str) {
-        let turn = self.turn();
-        if let Some(line) = self.lines.get_mut(scope) {
-            line.prefer(name, turn);
+        let ticket = self.ticket();
+        if let Some(waiters) = self.scopes.get_mut(scope) {
+            waiters.prefer(name, ticket);
         }
     }
 
@@ -149,10 +152,10 @@ impl<T> Lines<T> {
     pub(super) fn take(&mut self, is_live: impl Fn(&T) -> bool) -> Option<(Arc<Scope>, T)> {
         loop {
             let scope = self.next_scope()?;
-            let turn = self.turn();
-            let taken = self.change(&scope, |line| {
-                let taken = std::iter::from_fn(|| line.pop()).find(&is_live)?;
-                (line.busy, line.turn) = (line.busy + 1, turn);
+            let ticket = self.ticket();
+            let taken = self.change(&scope, |waiters| {
+                let taken = std::iter::from_fn(|| waiters.pop()).find(&is_live)?;
+                (waiters.busy, waiters.ticket) = (waiters.busy + 1, ticket);
                 Some(taken)
             });
             if let Some(taken) = taken {
@@ -163,21 +166,21 @@ impl<T> Lines<T> {
 
     /// A worker of this scope is free again.
     pub(super) fn free(&mut self, scope: &Arc<Scope>) {
-        self.change(scope, |line| line.busy -= 1);
+        self.change(scope, |waiters| waiters.busy -= 1);
     }
 
     /// Ends all waiting.
     pub(super) fn clear(&mut self) {
         let waiting: Vec<_> = self.pools.values().flat_map(|pool| pool.waiting.values()).map(Arc::clone).collect();
-        waiting.iter().for_each(|scope| self.change(scope, |line| while line.pop().is_some() {}));
+        waiting.iter().for_each(|scope| self.change(scope, |waiters| while waiters.pop().is_some() {}));
     }
 
-    fn turn(&mut self) -> u64 {
-        self.turns += 1;
-        self.turns
+    fn ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        self.tickets
     }
 
-    /// The line that gets the next worker.
+    /// The scope that gets the next worker.
     fn next_scope(&self) -> Option<Arc<Scope>> {
         let free = self.per_account_region * MAX_BUSY_ACCOUNT_REGIONS - self.busy;
         if free == 0 {
@@ -198,15 +201,15 @@ impl<T> Lines<T> {
         next.map(|(_, scope)| Arc::clone(scope))
     }
 
-    /// Changes a line, and what is derived from it.
-    fn change<R>(&mut self, scope: &Arc<Scope>, change: impl FnOnce(&mut Line<T>) -> R) -> R {
-        let new = || Line { busy: 0, turn: 0, waiting: BTreeMap::new(), places: HashMap::new() };
-        let line = self.lines.entry(Arc::clone(scope)).or_insert_with(new);
-        let (rank, busy) = (line.rank(), line.busy);
-        let result = change(line);
-        let (new_rank, new_busy) = (line.rank(), line.busy);
+    /// Changes a scope, and what is derived from it.
+    fn change<R>(&mut self, scope: &Arc<Scope>, change: impl FnOnce(&mut Waiters<T>) -> R) -> R {
+        let new = || Waiters { busy: 0, ticket: 0, waiting: BTreeMap::new(), positions: HashMap::new() };
+        let waiters = self.scopes.entry(Arc::clone(scope)).or_insert_with(new);
+        let (rank, busy) = (waiters.rank(), waiters.busy);
+        let result = change(waiters);
+        let (new_rank, new_busy) = (waiters.rank(), waiters.busy);
         if new_rank.is_none() && new_busy == 0 {
-            self.lines.remove(scope);
+            self.scopes.remove(scope);
         }
         self.busy = self.busy + new_busy - busy;
         let of_namespace = self.busy_of_namespace.entry(scope.namespace.clone()).or_default();
@@ -240,18 +243,19 @@ mod tests {
         Scope { account_region: Some(region(account_region)), namespace: format!("n{namespace}") }
     }
 
-    /// The scope that gets the next worker, by a scan of all lines.
-    fn scan(lines: &Lines<usize>) -> Option<Arc<Scope>> {
+    /// The scope that gets the next worker, by a scan of all scopes.
+    fn scan(scopes: &Scopes<usize>) -> Option<Arc<Scope>> {
         let busy = |is_counted: &dyn Fn(&Scope) -> bool| -> usize {
-            lines.lines.iter().filter(|(scope, _)| is_counted(scope)).map(|(_, line)| line.busy).sum()
+            scopes.scopes.iter().filter(|(scope, _)| is_counted(scope)).map(|(_, waiters)| waiters.busy).sum()
         };
-        let may_take = |scope: &Scope, line: &Line<usize>| {
-            let free = lines.per_account_region - busy(&|other| other.account_region == scope.account_region);
-            let free_in_all = lines.per_account_region * MAX_BUSY_ACCOUNT_REGIONS - busy(&|_| true);
-            line.busy < free && busy(&|other| other.namespace == scope.namespace) < free_in_all
+        let may_take = |scope: &Scope, waiters: &Waiters<usize>| {
+            let free = scopes.per_account_region - busy(&|other| other.account_region == scope.account_region);
+            let free_in_all = scopes.per_account_region * MAX_BUSY_ACCOUNT_REGIONS - busy(&|_| true);
+            waiters.busy < free && busy(&|other| other.namespace == scope.namespace) < free_in_all
         };
-        let waiting = lines.lines.iter().filter(|(scope, line)| !line.waiting.is_empty() && may_take(scope, line));
-        waiting.min_by_key(|(_, line)| (line.busy, line.turn)).map(|(scope, _)| Arc::clone(scope))
+        let waiting =
+            scopes.scopes.iter().filter(|(scope, waiters)| !waiters.waiting.is_empty() && may_take(scope, waiters));
+        waiting.min_by_key(|(_, waiters)| (waiters.busy, waiters.ticket)).map(|(scope, _)| Arc::clone(scope))
     }
 
     #[derive(Debug, Clone, Copy)]
@@ -278,57 +282,58 @@ mod tests {
 
     proptest! {
         #[test]
-        fn next_worker_goes_where_a_scan_of_all_lines_says(
+        fn next_worker_goes_where_a_scan_of_all_scopes_says(
             per_account_region in 1..4_usize,
             events in proptest::collection::vec(events(), 0..400),
         ) {
-            let mut lines = Lines::new(per_account_region);
+            let mut scopes = Scopes::new(per_account_region);
             let mut busy: Vec<Arc<Scope>> = Vec::new();
             for (i, event) in events.into_iter().enumerate() {
                 match event {
                     Event::Waits { account_region, namespace, name, goes_first } => {
-                        lines.wait(scope(account_region, namespace), format!("{name}"), goes_first, i);
+                        scopes.wait(scope(account_region, namespace), format!("{name}"), goes_first, i);
                     }
                     Event::IsPreferred { account_region, namespace, name } => {
-                        lines.prefer(&scope(account_region, namespace), &format!("{name}"));
+                        scopes.prefer(&scope(account_region, namespace), &format!("{name}"));
                     }
                     Event::Takes => {
-                        let expected = scan(&lines);
-                        let taken = lines.take(|_| true).map(|(scope, _)| scope);
+                        let expected = scan(&scopes);
+                        let taken = scopes.take(|_| true).map(|(scope, _)| scope);
                         prop_assert_eq!(&taken, &expected);
                         busy.extend(taken);
                     }
-                    Event::Ends(i) if !busy.is_empty() => lines.free(&busy.swap_remove(i % busy.len())),
+                    Event::Ends(i) if !busy.is_empty() => scopes.free(&busy.swap_remove(i % busy.len())),
                     Event::Ends(_) => {}
                 }
-                prop_assert_eq!(lines.next_scope(), scan(&lines));
+                prop_assert_eq!(scopes.next_scope(), scan(&scopes));
             }
-            lines.clear();
-            busy.iter().for_each(|scope| lines.free(scope));
-            prop_assert!(lines.is_empty(), "{:?}", lines);
+            scopes.clear();
+            busy.iter().for_each(|scope| scopes.free(scope));
+            prop_assert!(scopes.is_empty(), "{:?}", scopes);
         }
     }
 
     #[test]
-    fn resource_that_waits_again_has_one_place() {
-        let mut lines = Lines::new(8);
+    fn resource_that_waits_again_has_one_position() {
+        let mut scopes = Scopes::new(8);
         for i in 0..3 {
-            lines.wait(scope(0, 0), "a".into(), i == 1, i);
+            scopes.wait(scope(0, 0), "a".into(), i == 1, i);
         }
-        assert_eq!(lines.take(|_| true).map(|(_, waiting)| waiting), Some(2));
-        assert!(lines.take(|_| true).is_none());
+        assert_eq!(scopes.take(|_| true).map(|(_, waiting)| waiting), Some(2));
+        assert!(scopes.take(|_| true).is_none());
     }
 
     #[test]
     fn next_worker_costs_the_same_in_many_namespaces_accounts_and_regions() {
         let most = |namespaces: usize, account_regions: usize| {
-            let mut lines = Lines::new(2);
+            let mut scopes = Scopes::new(2);
             for i in 0..namespaces.max(account_regions) {
-                lines.wait(scope(i % account_regions, i % namespaces), "a".into(), false, i);
+                scopes.wait(scope(i % account_regions, i % namespaces), "a".into(), false, i);
             }
-            let next =
-                |lines: &mut Lines<usize>| lines.take(|_| true).into_iter().for_each(|(scope, _)| lines.free(&scope));
-            (0..100).map(|_| work::during(|| next(&mut lines))).max()
+            let next = |scopes: &mut Scopes<usize>| {
+                scopes.take(|_| true).into_iter().for_each(|(scope, _)| scopes.free(&scope))
+            };
+            (0..100).map(|_| work::during(|| next(&mut scopes))).max()
         };
         assert_eq!([most(5000, 1), most(5000, 5000), most(1, 5000)], [most(1, 1); 3]);
     }
