@@ -224,7 +224,7 @@ impl UserInputs {
     }
 
     /// Whether a user asked for a reconcile that this status does not record.
-    pub(crate) fn ask_for_reconcile(&self, status: &DatasetImportJobStatus) -> bool {
+    pub(crate) fn has_new_reconcile_request(&self, status: &DatasetImportJobStatus) -> bool {
         let requested = &self.reconcile_requested_at;
         requested.is_some() && *requested != status.last_handled_reconcile_at
     }

@@ -315,7 +315,7 @@ impl Planner<'_> {
 
     /// Whether a user asked for a reconciliation that has not happened yet.
     pub(super) fn reconcile_requested(&self) -> bool {
-        self.inputs.ask_for_reconcile(&self.recorded)
+        self.inputs.has_new_reconcile_request(&self.recorded)
     }
 
     pub(super) fn reason(&self) -> Option<Reason> {

@@ -154,7 +154,7 @@ impl Entry {
         entry
     }
 
-    /// What it does besides being finished.
+    /// What is known of it while it waits, runs or is deleted; the default if it is finished.
     pub(super) fn activity(&self) -> &Activity {
         #[cfg(test)]
         crate::testing::work::count();

@@ -31,7 +31,7 @@ impl Cooldown {
 #[derive(Debug, Clone)]
 pub(super) struct Pool {
     quota: usize,
-    /// The latest moment that it was asked about: what was due then is due.
+    /// The latest time that `advance` was called with. It never goes back, so a resource that was due stays due.
     now: Timestamp,
     datasets: BTreeMap<DatasetArn, DatasetQueue>,
     /// The first resource of each free dataset, if it is due.
@@ -49,7 +49,7 @@ pub(super) struct Pool {
     pending_since: BTreeSet<(Timestamp, Arc<Place>)>,
     /// The resources that are deleted or marked for deletion.
     deleted: BTreeSet<Arc<Place>>,
-    /// The others.
+    /// The resources that are not deleted, by reason.
     by_reason: BTreeMap<Option<Reason>, BTreeSet<Arc<Place>>>,
     pub(super) cooldown: Option<Cooldown>,
 }

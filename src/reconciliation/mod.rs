@@ -234,7 +234,7 @@ impl Reconciliation {
         let status = self.resource.status.as_ref()?;
         // The next poll may be that much later.
         let is_due = now >= after(self.local.last_described?, timing.poll_max * (MAX_LISTED - 1));
-        if is_due || self.local.listed_as_ended || UserInputs::of(&self.resource).ask_for_reconcile(status) {
+        if is_due || self.local.listed_as_ended || UserInputs::of(&self.resource).has_new_reconcile_request(status) {
             return None;
         }
         Some((self.local.last_polled?, status.status.as_deref()?))

@@ -133,7 +133,7 @@ fn after_a_cooldown_one_resource_is_admitted_until_the_service_accepts_an_import
 }
 
 #[test]
-fn the_first_of_each_free_dataset_are_next_up_to_the_quota_and_what_is_in_flight() {
+fn oldest_of_each_free_dataset_is_next_within_the_quota() {
     let mut queue = queue(&[resource(1, "a"), resource(2, "a"), resource(3, "b"), resource(4, "c")]);
     let next = |queue: &Queue| ["r001", "r002", "r003", "r004"].map(|uid| queue.is_next(uid));
     assert_eq!(next(&queue), [true, false, true, false], "the quota is 2");
@@ -254,7 +254,7 @@ fn during_a_cooldown_only_the_first_in_line_gets_a_time_to_retry() {
 }
 
 #[test]
-fn while_the_quota_is_used_up_each_resource_gets_the_end_of_the_cooldown() {
+fn pending_during_cooldown_says_when_it_ends() {
     let mut queue = queue(&["a", "b", "c", "d"].map(|dataset| resource(i64::from(dataset.as_bytes()[0]), dataset)));
     let account_region = request(&resource(1, "a")).dataset.account_region().clone();
     assert!(admit(&mut queue, "r097") && admit(&mut queue, "r098"));
