@@ -64,5 +64,5 @@ pub(crate) fn measure() -> Result<Report, Box<dyn Error>> {
         dots: Vec::new(),
     };
     let plot = Plot { axes: ("resources that wait", "multiple"), across: 1, panels: vec![panel] };
-    Ok(Report { columns: &["multiple"], rows, plot: ("events.svg", plot.svg()?) })
+    Ok(Report { columns: &["multiple"], rows, plot: Some(("events.svg", plot.svg()?)) })
 }

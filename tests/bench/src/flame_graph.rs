@@ -62,7 +62,7 @@ pub(crate) fn measure() -> Outcome<Report> {
     let rows = BLOCKS.map(|(name, parts)| (name.to_owned(), vec![share(&folded, parts)]));
     let total = ("CPU seconds".to_owned(), vec![cpu]);
     let rows = rows.into_iter().chain([total]).collect();
-    Ok(Report { columns: &["% of CPU"], rows, plot: ("start.svg", String::from_utf8(svg)?) })
+    Ok(Report { columns: &["% of CPU"], rows, plot: Some(("start.svg", String::from_utf8(svg)?)) })
 }
 
 /// Samples the stacks of a process until it ends.

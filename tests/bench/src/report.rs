@@ -14,8 +14,8 @@ pub(crate) struct Report {
     pub(crate) columns: &'static [&'static str],
     /// The name of each row and its numbers.
     pub(crate) rows: Vec<(String, Vec<f64>)>,
-    /// The file in docs/ and its SVG.
-    pub(crate) plot: (&'static str, String),
+    /// The file in docs/ and its SVG; `None` if this run measured too little for it.
+    pub(crate) plot: Option<(&'static str, String)>,
 }
 
 impl Report {
@@ -47,7 +47,7 @@ impl Report {
 
     /// Draws the plot into docs/.
     pub(crate) fn draw(&self) -> Result<(), Box<dyn Error>> {
-        let (file, svg) = &self.plot;
+        let Some((file, svg)) = &self.plot else { return Ok(()) };
         Ok(std::fs::write(root().join("docs").join(file), svg)?)
     }
 

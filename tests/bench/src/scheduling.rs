@@ -203,5 +203,5 @@ pub(crate) fn measure() -> Result<Report, Box<dyn Error>> {
         "out of order",
         "not submitted",
     ];
-    Ok(Report { columns, rows, plot: ("scheduling.svg", timeline.svg()?) })
+    Ok(Report { columns, rows, plot: Some(("scheduling.svg", timeline.svg()?)) })
 }
