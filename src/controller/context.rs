@@ -168,13 +168,17 @@ impl<P: Personalize> Context<P> {
         }
     }
 
-    async fn poll_deleted_job(&self, job: DeletedJob) {
+    /// Polls the job of a deleted resource. A job that the operator may not see any more counts like one that does not
+    /// exist: its permission may never come back, and it would keep its slot until a restart. That lets no two imports run
+    /// into one dataset: if the job runs, the list of jobs before each create shows it to the next import. What exceeds
+    /// the quota, the service refuses.
+    pub(super) async fn poll_deleted_job(&self, job: DeletedJob) {
         let arn = job.dataset.job(&job.name);
         let Ok(caller) = self.caller(&job.namespace, job.dataset.account_region()).await else { return };
         let call = self.personalize.describe_dataset_import_job(&caller, &job.dataset, &arn, Priority::Normal);
         let runs = match self.counted("DescribeDatasetImportJob", call).await {
             Ok(found) => Some(!has_ended(&found.status)),
-            Err(error) if error.kind == ErrorKind::NotFound => None,
+            Err(error) if error.is_refusal() || error.kind == ErrorKind::Credentials => None,
             Err(_) => return,
         };
         self.queue().deleted_job_polled(&job.uid, runs, self.clock.now());

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::accounts::Accounts;
-use crate::api::{Preflight, Tag};
+use crate::api::{Preflight, Submission, Tag};
 use crate::controller::clock::Clock;
 use crate::controller::context::LocalStates;
 use crate::controller::data_check::DataChecks;
@@ -36,6 +36,8 @@ struct Service {
     lease_expires_during: Option<(&'static str, usize)>,
     /// How long a create waits for its permit.
     permit_wait: Duration,
+    /// Why a job can't be described.
+    describe_error: ServiceError,
 }
 
 impl Service {
@@ -83,7 +85,7 @@ impl Personalize for Service {
         _: Priority,
     ) -> Result<Job, ServiceError> {
         self.called(DESCRIBE);
-        Err(not_found())
+        Err(self.describe_error.clone())
     }
 
     async fn list_tags_for_resource(
@@ -117,13 +119,28 @@ fn resource() -> DatasetImportJob {
 }
 
 /// A service that answers at once.
-fn service(lease: LeaseHold) -> Arc<Service> {
-    Arc::new(Service { calls: Mutex::default(), lease, lease_expires_during: None, permit_wait: Duration::ZERO })
+fn service(lease: LeaseHold) -> Service {
+    Service {
+        calls: Mutex::default(),
+        lease,
+        lease_expires_during: None,
+        permit_wait: Duration::ZERO,
+        describe_error: not_found(),
+    }
 }
 
 /// A context of a leader that watches the namespace `shop`, and the requests to its API server.
-fn context(service: Arc<Service>, lease: LeaseHold) -> (Context<Service>, Arc<Mutex<Vec<String>>>) {
-    let (client, requests) = fake_api_server(serde_json::to_value(resource()).unwrap());
+fn context(service: Service, lease: LeaseHold) -> (Context<Service>, Arc<Mutex<Vec<String>>>) {
+    context_with(Arc::new(service), lease, serde_json::to_value(resource()).unwrap())
+}
+
+/// Like [`context`]; the API server has this object, or none if it is null.
+fn context_with(
+    service: Arc<Service>,
+    lease: LeaseHold,
+    object: serde_json::Value,
+) -> (Context<Service>, Arc<Mutex<Vec<String>>>) {
+    let (client, requests) = fake_api_server(object);
     let readiness = Arc::new(Readiness::default());
     readiness.set_leading(["shop".to_owned()]);
     readiness.mark_synced("shop");
@@ -167,9 +184,9 @@ async fn reconcile_with(
     permit_wait: Duration,
 ) -> (Result<(), Error>, usize, usize) {
     let lease = LeaseHold::until(Instant::now() + Duration::from_secs(3600));
-    let service =
-        Arc::new(Service { calls: Mutex::default(), lease: lease.clone(), lease_expires_during, permit_wait });
-    let (mut context, requests) = context(Arc::clone(&service), lease);
+    let service = Arc::new(Service { lease_expires_during, permit_wait, ..service(lease.clone()) });
+    let object = serde_json::to_value(resource()).unwrap();
+    let (mut context, requests) = context_with(Arc::clone(&service), lease, object);
     context.timing.grace = Duration::from_secs(4);
     let resource = resource();
     context.observe(&resource);
@@ -276,4 +293,41 @@ async fn create_is_not_sent_if_it_waits_for_half_the_grace_period() {
     let (result, writes, creates) = reconcile_with(None, Duration::from_secs(2)).await;
     assert!(matches!(result, Err(Error::IntentTooOld)), "{result:?}");
     assert_eq!((writes, creates), (1, 0), "the intent is recorded, and no job is created");
+}
+
+/// A resource whose job has run for an hour.
+fn running() -> DatasetImportJob {
+    let mut running = resource();
+    let request = ImportRequest::of(&running).unwrap();
+    let status = running.status.get_or_insert_default();
+    status.attempts = Some(1);
+    status.status = Some("CREATE IN_PROGRESS".into());
+    status.job_name = Some(request.job_name(1));
+    status.dataset_import_job_arn = Some(request.job_arn(1).0);
+    status.submission = Some(Submission {
+        job_name: request.job_name(1),
+        attempt: 1,
+        request_hash: request.hash(),
+        generation: 1,
+        time: Time(Timestamp::now() - Duration::from_secs(3600)),
+    });
+    running
+}
+
+#[tokio::test]
+async fn job_of_a_deleted_resource_that_may_not_be_polled_any_more_keeps_no_quota() {
+    use ErrorKind::{AccessDenied, Credentials, Indeterminate, InvalidInput, NotFound, Throttled};
+    let cases = [(AccessDenied, true), (Credentials, true), (InvalidInput, true), (NotFound, true)];
+    for (kind, is_freed) in cases.into_iter().chain([(Throttled, false), (Indeterminate, false)]) {
+        let describe_error = testing::service_error(kind);
+        let lease = LeaseHold::forever();
+        let (context, _) = context(Service { describe_error, ..service(lease.clone()) }, lease);
+        context.observe(&running());
+        context.forget("uid");
+        assert!(context.queue().take_freed().is_empty(), "its job may run");
+        let due = context.queue().deleted_jobs(context.clock.now());
+        assert_eq!(due.len(), 1);
+        context.poll_deleted_job(due[0].clone()).await;
+        assert_eq!(!context.queue().take_freed().is_empty(), is_freed, "{kind:?}");
+    }
 }
