@@ -8,7 +8,7 @@ use super::{Guarded, jitter, namespace_policy};
 use crate::api::conditions::{Reason, State};
 use crate::api::{DatasetImportJob, DatasetImportJobStatus};
 use crate::import::phase::is_intent_fresh;
-use crate::import::timing::since;
+use crate::import::timing::{after, since};
 use crate::import::{AfterWrite, Effect, ImportRequest, MANAGER, ObservedJob};
 use crate::personalize::{
     AccountRegion, Caller, CallerRole, DatasetArn, ErrorKind, Personalize, Priority, ServiceError,
@@ -182,9 +182,12 @@ impl<P: Personalize> Context<P> {
         let (mut finished, result) = match AssertUnwindSafe(run).catch_unwind().await {
             Ok(Ok(finished)) => (finished, Ok(())),
             Ok(Err(Stopped::Interrupted(Interrupted::Deleted))) => {
-                // The watch will report the deletion. Requeue in case the answer was wrong.
-                let frees_others = self.queue().release(&uid);
-                (Finished { requeue_after: Some(self.timing.waiting), frees_others }, Ok(()))
+                // The watch will report the deletion. Requeue in case the answer was wrong. Until then the queue offers the
+                // freed slot to others: it would trigger this resource again at once, and again.
+                let waiting = self.timing.waiting;
+                let until = after(self.clock.now(), waiting);
+                let frees_others = self.queue().requeue_failed(&uid, until, true, false);
+                (Finished { requeue_after: Some(waiting), frees_others }, Ok(()))
             }
             Ok(Err(Stopped::Interrupted(Interrupted::TooManyConflicts))) => {
                 self.fail(&mut reconciliation, Error::Conflicts)

@@ -15,7 +15,7 @@ use crate::controller::namespaces::Namespaces;
 use crate::controller::shared_polls::SharedPolls;
 use crate::controller::workers::Workers;
 use crate::http::readiness::Readiness;
-use crate::import::Admission;
+use crate::import::{Admission, Key};
 use crate::personalize::{CreateJobInput, DataDeletion, Dataset, Job, JobSummary};
 use crate::personalize::{DatasetArn, JobArn};
 use crate::queue::Queue;
@@ -330,4 +330,23 @@ async fn job_of_a_deleted_resource_that_may_not_be_polled_any_more_keeps_no_quot
         context.poll_deleted_job(due[0].clone()).await;
         assert_eq!(!context.queue().take_freed().is_empty(), is_freed, "{kind:?}");
     }
+}
+
+#[tokio::test]
+async fn resource_that_is_gone_before_the_watch_says_so_is_not_reconciled_again_at_once() {
+    let lease = LeaseHold::forever();
+    let (mut context, _) = context_with(Arc::new(service(lease.clone())), lease, serde_json::Value::Null);
+    let enqueued: Arc<Mutex<Vec<Key>>> = Arc::default();
+    let record = Arc::clone(&enqueued);
+    context.enqueue = Box::new(move |key| record.lock().unwrap().push(key.clone()));
+    let (gone, mut newer) = (resource(), resource());
+    newer.metadata.name = Some("newer".into());
+    newer.metadata.uid = Some("newer".into());
+    context.observe(&gone);
+    context.observe(&newer);
+    let (requeue_after, result) = context.reconcile_once(&gone).await;
+    assert!(result.is_ok(), "{result:?}");
+    assert_eq!(requeue_after, Some(timing().waiting));
+    let names: Vec<String> = enqueued.lock().unwrap().iter().map(|key| key.name.clone()).collect();
+    assert_eq!(names, ["newer"], "only what may submit instead");
 }
