@@ -3,11 +3,12 @@
 use super::context::Context;
 use crate::api::{DatasetImportJobSpec, ImportedData, Preflight};
 use crate::import::{DataCheck, ImportRequest};
-use crate::personalize::{AccountRegion, Caller, DatasetArn, ErrorKind, Personalize, ServiceError};
+use crate::personalize::{AccountRegion, Caller, Dataset, DatasetArn, ErrorKind, Personalize, ServiceError};
 use crate::preflight::{
     DatasetType, Depth, Domain, Expected, Finding, Location, Object, Objects, Page, Piece, Report, Schema, inspect,
     list,
 };
+use jiff::Timestamp;
 use lru::LruCache;
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -25,12 +26,16 @@ const MAX_KEPT: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 /// A schema with the domain of its dataset group.
 type Described = (Schema, Option<Domain>);
 
+/// The ARN of a schema, and when the dataset was created that has it: a schema never changes, but when its datasets are
+/// deleted, another one can get its name.
+type SchemaKey = (String, Option<Timestamp>);
+
 /// What the checks of all resources share.
 pub(crate) struct DataChecks {
     /// What counts for a resource that says nothing.
     default: Preflight,
-    /// The schemas by their ARN: a schema never changes.
-    schemas: Mutex<LruCache<String, Arc<Described>>>,
+    /// The schemas that were read.
+    schemas: Mutex<LruCache<SchemaKey, Arc<Described>>>,
     /// Where it was said that data can't be read.
     unreadable: Mutex<LruCache<AccountRegion, ()>>,
 }
@@ -43,20 +48,20 @@ impl DataChecks {
 }
 
 impl<P: Personalize> Context<P> {
-    /// Reads the data of a request, if the check or the guard wants it. `schema_arn` is that of the dataset.
+    /// Reads the data of a request, if the check or the guard wants it. `dataset` is the dataset as it is now.
     pub(crate) async fn check_data(
         &self,
         caller: &Caller,
         request: &ImportRequest,
         spec: &DatasetImportJobSpec,
-        schema_arn: Option<&str>,
+        dataset: Option<&Dataset>,
     ) -> Option<DataCheck> {
         let wanted = spec.preflight.unwrap_or(self.data_checks.default);
         if wanted == Preflight::Off {
             spec.guard?;
             return Some(DataCheck { enforced: false, data: self.list_data(caller, request).await, report: None });
         }
-        let report = within_time(self.inspect(caller, request, schema_arn)).await;
+        let report = within_time(self.inspect(caller, request, dataset)).await;
         match &report {
             Ok(report) => info!(
                 findings = report.findings.len(),
@@ -94,12 +99,12 @@ impl<P: Personalize> Context<P> {
         &self,
         caller: &Caller,
         request: &ImportRequest,
-        schema_arn: Option<&str>,
+        dataset: Option<&Dataset>,
     ) -> Result<Report, ServiceError> {
         let Some(location) = Location::parse(&request.data_location) else {
             return Ok(Report::of(vec![Finding::not_in_s3()]));
         };
-        let described = self.schema(caller, &request.dataset, schema_arn).await?;
+        let described = self.schema(caller, &request.dataset, dataset).await?;
         let (schema, domain) = described.as_ref();
         let expected = Expected { schema, domain: *domain, mode: request.import_mode };
         let data = Data { context: self, caller, dataset: &request.dataset };
@@ -110,12 +115,14 @@ impl<P: Personalize> Context<P> {
         &self,
         caller: &Caller,
         dataset: &DatasetArn,
-        arn: Option<&str>,
+        described: Option<&Dataset>,
     ) -> Result<Arc<Described>, ServiceError> {
         let unusable = |why: &str| ServiceError::unanswered(ErrorKind::InvalidInput, "SchemaNotUnderstood", why);
+        let (arn, created) = described.map_or((None, None), |dataset| (dataset.schema_arn.as_deref(), dataset.created));
         let arn = arn.ok_or_else(|| unusable("the dataset has no schema"))?;
+        let key = (arn.to_owned(), created);
         let schemas = || self.data_checks.schemas.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = schemas().get(arn) {
+        if let Some(known) = schemas().get(&key) {
             return Ok(Arc::clone(known));
         }
         let call = self.personalize.describe_schema(caller, dataset, arn);
@@ -125,7 +132,7 @@ impl<P: Personalize> Context<P> {
         let schema = Schema::parse(&described.json, dataset_type, domain);
         let schema = schema.map_err(|errors| unusable(&Report::of(errors).summary()))?;
         let known = Arc::new((schema, domain));
-        schemas().put(arn.to_owned(), Arc::clone(&known));
+        schemas().put(key, Arc::clone(&known));
         Ok(known)
     }
 

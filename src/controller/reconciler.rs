@@ -353,10 +353,9 @@ impl<P: Personalize> reconciliation::Executor for Executor<'_, P> {
             }
             Effect::CheckData => {
                 let dataset = reconciliation.observations().dataset.as_ref().and_then(|dataset| dataset.as_ref().ok());
-                let schema_arn = dataset.and_then(|dataset| dataset.schema_arn.as_deref());
                 let (request, caller) = self.request(reconciliation).await?;
                 let spec = &reconciliation.resource().spec;
-                Observation::Data(self.context.check_data(&caller, &request, spec, schema_arn).await)
+                Observation::Data(self.context.check_data(&caller, &request, spec, dataset).await)
             }
             Effect::ListData => {
                 let (request, caller) = self.request(reconciliation).await?;

@@ -16,15 +16,18 @@ use crate::controller::shared_polls::SharedPolls;
 use crate::controller::workers::Workers;
 use crate::http::readiness::Readiness;
 use crate::import::{Admission, Key};
-use crate::personalize::{CreateJobInput, DataDeletion, Dataset, Job, JobSummary};
+use crate::personalize::{CreateJobInput, DataDeletion, Dataset, DatasetSchema, Job, JobSummary};
 use crate::personalize::{DatasetArn, JobArn};
+use crate::preflight::{Object, Page, Piece, Report};
 use crate::queue::Queue;
 use crate::telemetry::metrics::Metrics;
 use crate::testing::{self, spec, timing};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::runtime::events::Reporter;
 use kube::runtime::watcher::Event;
+use serde_json::json;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use tokio::time::sleep;
@@ -38,6 +41,14 @@ struct Service {
     permit_wait: Duration,
     /// Why a job can't be described.
     describe_error: ServiceError,
+    /// The schemas that DescribeSchema returns, one after the other.
+    schemas: Mutex<Vec<String>>,
+    /// The data of every location.
+    data: &'static str,
+    /// How long a read of the data takes.
+    read_time: Duration,
+    /// The reads at this moment, and the most of them.
+    reads: Mutex<(usize, usize)>,
 }
 
 impl Service {
@@ -110,6 +121,40 @@ impl Personalize for Service {
     async fn describe_dataset(&self, _: &Caller, _: &DatasetArn) -> Result<Dataset, ServiceError> {
         Ok(testing::active_dataset())
     }
+
+    async fn describe_schema(&self, _: &Caller, _: &DatasetArn, _: &str) -> Result<DatasetSchema, ServiceError> {
+        Ok(DatasetSchema { json: self.schemas.lock().unwrap().remove(0), domain: None })
+    }
+
+    async fn list_objects(
+        &self,
+        _: &Caller,
+        _: &DatasetArn,
+        _: &str,
+        key: &str,
+        _: Option<&str>,
+    ) -> Result<Page, ServiceError> {
+        let object = Object { key: key.into(), size: self.data.len() as u64, etag: "1".into() };
+        Ok(Page { objects: vec![object], ..Page::default() })
+    }
+
+    async fn get_object(
+        &self,
+        _: &Caller,
+        _: &DatasetArn,
+        _: &str,
+        _: &Object,
+        _: Range<u64>,
+    ) -> Result<Piece, ServiceError> {
+        {
+            let (now, most) = &mut *self.reads.lock().unwrap();
+            *now += 1;
+            *most = *now.max(most);
+        }
+        sleep(self.read_time).await;
+        self.reads.lock().unwrap().0 -= 1;
+        Ok(Piece { bytes: self.data.into(), kms: false })
+    }
 }
 
 fn resource() -> DatasetImportJob {
@@ -126,6 +171,10 @@ fn service(lease: LeaseHold) -> Service {
         lease_expires_during: None,
         permit_wait: Duration::ZERO,
         describe_error: not_found(),
+        schemas: Mutex::default(),
+        data: "",
+        read_time: Duration::ZERO,
+        reads: Mutex::default(),
     }
 }
 
@@ -349,4 +398,36 @@ async fn resource_that_is_gone_before_the_watch_says_so_is_not_reconciled_again_
     assert_eq!(requeue_after, Some(timing().waiting));
     let names: Vec<String> = enqueued.lock().unwrap().iter().map(|key| key.name.clone()).collect();
     assert_eq!(names, ["newer"], "only what may submit instead");
+}
+
+/// A schema of items with this column.
+fn items_schema(column: &str) -> String {
+    let fields = [("ITEM_ID", "string"), (column, "float")].map(|(name, kind)| json!({"name": name, "type": kind}));
+    json!({"type": "record", "name": "Items", "fields": fields}).to_string()
+}
+
+/// An import of items, and their dataset, created in this second.
+fn items(created: i64) -> (DatasetImportJob, Dataset) {
+    let mut items = resource();
+    items.spec.dataset_arn = items.spec.dataset_arn.replace("INTERACTIONS", "ITEMS");
+    let (created, schema_arn) = (Timestamp::from_second(created).ok(), Some("schema".into()));
+    (items, Dataset { created, schema_arn, ..testing::active_dataset() })
+}
+
+/// Checks the data of an import of items into the dataset that was created in this second.
+async fn check_items(context: &Context<Arc<Service>>, created: i64) -> Result<Report, ServiceError> {
+    let (items, dataset) = items(created);
+    let request = ImportRequest::of(&items).unwrap();
+    let check = context.check_data(&Caller::default(), &request, &items.spec, Some(&dataset)).await;
+    check.and_then(|check| check.report).unwrap()
+}
+
+#[tokio::test]
+async fn data_of_a_dataset_that_was_created_again_is_checked_against_its_new_schema() {
+    let lease = LeaseHold::forever();
+    let schemas = Mutex::new(["SIZE", "WEIGHT"].map(items_schema).into());
+    let (context, _) = context(Service { schemas, data: "ITEM_ID,WEIGHT\ni1,1.5\n", ..service(lease.clone()) }, lease);
+    assert!(check_items(&context, 1).await.unwrap().has_errors(), "the column is SIZE");
+    assert_eq!(check_items(&context, 2).await.unwrap().findings, []);
+    assert_eq!(check_items(&context, 2).await.unwrap().findings, [], "the schema is not read again");
 }
