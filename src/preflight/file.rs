@@ -303,7 +303,7 @@ impl<'s> FileCheck<'s> {
             if let Some(finding) = value::check(field, self.schema.dataset_type, text) {
                 self.findings.add(finding.in_column(&field.name).at(position).in_file(&self.name));
             }
-            if field.name == "EVENT_TYPE" && self.event_types.len() < MAX_EVENT_TYPES {
+            if field.name == "EVENT_TYPE" && !text.is_empty() && self.event_types.len() < MAX_EVENT_TYPES {
                 let mut hasher = DefaultHasher::new();
                 text.hash(&mut hasher);
                 self.event_types.insert(hasher.finish());

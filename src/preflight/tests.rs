@@ -220,6 +220,15 @@ fn files_that_are_no_csv_in_utf_8_are_found() {
 }
 
 #[test]
+fn missing_event_type_is_no_type_of_event() {
+    let nullable =
+        INTERACTIONS.replace(r#""EVENT_TYPE", "type": "string""#, r#""EVENT_TYPE", "type": ["string", "null"]"#);
+    let types = (1..=9).map(|i| format!("u,i,event{i},,1596238243\n")).collect::<String>();
+    let rows = format!("{HEADER}{}{types}u,i,,,1596238243\n", ROW.repeat(1000));
+    assert_good(&check_bytes(&nullable, rows.into_bytes()));
+}
+
+#[test]
 fn imports_have_a_least_number_of_records_and_a_largest_size() {
     let few = check_bytes(INTERACTIONS, format!("{HEADER}{}", ROW.repeat(999)).into_bytes());
     assert_eq!(few.findings[0].rule, "TooFewRecords");
