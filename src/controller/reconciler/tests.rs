@@ -415,7 +415,7 @@ fn items(created: i64) -> (DatasetImportJob, Dataset) {
 }
 
 /// Checks the data of an import of items into the dataset that was created in this second.
-async fn check_items(context: &Context<Arc<Service>>, created: i64) -> Result<Report, ServiceError> {
+async fn check_items(context: &Context<Service>, created: i64) -> Result<Report, ServiceError> {
     let (items, dataset) = items(created);
     let request = ImportRequest::of(&items).unwrap();
     let check = context.check_data(&Caller::default(), &request, &items.spec, Some(&dataset)).await;
