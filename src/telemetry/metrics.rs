@@ -206,7 +206,7 @@ impl Default for Metrics {
             oldest_queued: r.add(
                 "personalize_operator_oldest_queued_seconds",
                 pool,
-                "Waiting time of the resource that has waited longest",
+                "Waiting time of the resource that has waited longest to be submitted, for whatever reason",
             ),
             last_success: r.add(
                 "personalize_operator_last_success_timestamp_seconds",
@@ -221,7 +221,7 @@ impl Default for Metrics {
             service_requests: r.add(
                 "personalize_operator_api_requests",
                 &["operation", "code"],
-                "Requests to Amazon Personalize by operation and kind of error, or OK",
+                "Requests to Amazon Personalize and S3 by operation and kind of error, or OK",
             ),
             service_requests_unsent: r.add(
                 "personalize_operator_api_requests_unsent",
