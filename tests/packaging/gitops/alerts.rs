@@ -110,6 +110,7 @@ fn alerts_of_a_release_fire_only_for_its_own_namespace() {
         ("personalize_operator_last_success_timestamp_seconds", "type=\"ITEMS\"", "0x60"),
         ("personalize_operator_max_data_age_seconds", "type=\"ITEMS\"", "60x60"),
         ("personalize_operator_poll_overdue_seconds", "instance=\"a\"", "90000x60"),
+        ("personalize_operator_accounts_config_valid", "instance=\"a\"", "0x60"),
         ("personalize_operator_build_info", "instance=\"a\"", "1x60"),
         ("leader_election_master_status", "instance=\"a\"", "0x60"),
     ];
