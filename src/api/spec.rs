@@ -1,4 +1,4 @@
-//! The spec: the request of CreateDatasetImportJob in the API's own words, and two fields of ours.
+//! The spec: the request of CreateDatasetImportJob in the API's own words, and four fields of ours.
 //!
 //! Lengths and patterns are those of the Personalize service model (2018-05-22); the rules that
 //! say more than the model does (a region, an account, no control characters) are CEL, because
