@@ -259,7 +259,17 @@ fn troubleshooting_lists_every_reason_and_only_messages_of_the_operator() {
     for reason in &reasons {
         assert!(Reason::ALL.iter().any(|r| r.as_str() == reason), "{reason} is a reason");
     }
-    for message in rows.iter().flat_map(|row| quoted(row[1])) {
+    let messages = |heading: &str, column: usize| {
+        let (_, section) = docs.split_once(heading).unwrap();
+        let (section, _) = section.split_once("\n## ").unwrap_or((section, ""));
+        let (table, _) = section.split_once("|\n\n").unwrap_or((section, ""));
+        let rows = table.lines().filter(|l| l.starts_with("| `")).map(|l| l.split(" | ").nth(column).unwrap());
+        rows.flat_map(quoted).filter(|message| !message.starts_with('/')).collect::<Vec<_>>()
+    };
+    let said = messages("## What the operator says", 1);
+    let conditions = messages("## What the conditions DataChecked and DataCurrent say", 1);
+    let logged = messages("## What the operator's endpoints and log say", 0);
+    for message in [said, conditions, logged].into_iter().flatten() {
         // The service's own words follow after a colon.
         let (own, _) = message.split_once(": ").unwrap_or((&message, ""));
         for part in own.split('…').map(str::trim) {
