@@ -7,8 +7,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use clap::CommandFactory;
-use personalize_operator::api::conditions::{self, Reason};
-use personalize_operator::api::{self, DataSource, DatasetImportJobSpec, ImportMode, Tag};
+use personalize_operator::api::conditions::{self, DataCurrent, Reason, StatusPhase};
+use personalize_operator::api::{
+    self, DataSource, DatasetImportJobSpec, DatasetImportJobStatus, ImportMode, ImportedData, Tag,
+};
 use personalize_operator::cli::Cli;
 use personalize_operator::controller::namespace_policy;
 use personalize_operator::import::request::ImportRequest;
@@ -58,6 +60,26 @@ fn resources() -> Vec<(&'static str, String, DatasetImportJobSpec)> {
     ]
 }
 
+/// The conditions that have reasons of their own.
+fn data_conditions() -> Vec<String> {
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    let current = [DataCurrent::True, DataCurrent::False, DataCurrent::Unknown].map(|value| {
+        let mut status = DatasetImportJobStatus::default();
+        conditions::set_data_current(&mut status, 1, value, "", now);
+        status
+    });
+    let checked = [Some(true), Some(false), None].map(|is_valid| {
+        let mut status = DatasetImportJobStatus::default();
+        conditions::set_data_checked(&mut status, 1, is_valid, "", now);
+        status
+    });
+    let mut changed = DatasetImportJobStatus::default();
+    conditions::set_data_changed(&mut changed, 1, "", now);
+    let statuses = current.into_iter().chain(checked).chain([changed]);
+    let conditions = statuses.flat_map(|status| status.conditions);
+    conditions.map(|c| format!("condition {} {} {}", c.type_, c.status, c.reason)).collect()
+}
+
 fn contracts() -> String {
     let mut text = String::new();
     let crd = serde_yaml::to_string(&api::crd()).unwrap();
@@ -72,21 +94,19 @@ fn contracts() -> String {
         requested_at: Some(jiff::Timestamp::UNIX_EPOCH),
         ..ImportRequest::new("a", "b", &spec()).unwrap()
     };
-    for tag in request.own_tags() {
+    let data = ImportedData { files: 1, bytes: 2, fingerprint: "<fingerprint>".into() };
+    for tag in request.create_input(1, Some(&data)).tags {
         let value = if tag.tag_value.len() == 64 { "<request hash>" } else { &tag.tag_value };
         writeln!(text, "tag {}={value}", tag.tag_key).unwrap();
     }
-    for annotation in [
-        api::ADOPT,
-        api::SUSPEND,
-        api::RECONCILE_REQUESTED_AT,
-        api::RETRY_REQUESTED_AT,
-        api::MAX_DATA_AGE,
+    let of_namespaces = [
         namespace_policy::ALLOWED_DATASET_ARNS,
         namespace_policy::ALLOWED_ROLE_ARNS,
         namespace_policy::ALLOWED_DATA_LOCATIONS,
         namespace_policy::QUEUE_WEIGHT,
-    ] {
+        namespace_policy::ASSUME_ROLE_ARN,
+    ];
+    for annotation in api::ANNOTATIONS.into_iter().chain(of_namespaces) {
         writeln!(text, "annotation {annotation}").unwrap();
     }
     writeln!(text, "manager {}\n", personalize_operator::import::MANAGER).unwrap();
@@ -95,6 +115,12 @@ fn contracts() -> String {
     }
     for reason in Reason::ALL {
         writeln!(text, "reason {} {:?}", reason.as_str(), reason.state()).unwrap();
+    }
+    for condition in data_conditions() {
+        writeln!(text, "{condition}").unwrap();
+    }
+    for phase in StatusPhase::ALL {
+        writeln!(text, "phase {}", phase.as_str()).unwrap();
     }
     text.push('\n');
     for metric in Metrics::default().descriptions() {

@@ -47,31 +47,35 @@ fn reference_lists_every_field() {
         fields(schema, part, &mut text);
     }
     text.push_str("\n## Annotations\n\nOf a DatasetImportJob:\n\n| annotation | effect |\n|---|---|\n");
-    for (annotation, effect) in [
+    let effects = [
         (
-            format!("{}: <anything new>", api::RETRY_REQUESTED_AT),
+            api::RETRY_REQUESTED_AT,
+            "<anything new>",
             "One more attempt after CREATE FAILED; it can't be used together with `spec.jobName`.",
         ),
+        (api::RECONCILE_REQUESTED_AT, "<anything new>", "Polls the service now, and retries a rejected import now."),
         (
-            format!("{}: <anything new>", api::RECONCILE_REQUESTED_AT),
-            "Polls the service now, and retries a rejected import now.",
-        ),
-        (
-            format!("{}: 26h", api::MAX_DATA_AGE),
+            api::MAX_DATA_AGE,
+            "26h",
             "How old the data of the dataset may get. If this resource made the last successful import into the dataset, and \
              that ended longer ago, the alert `PersonalizeDataOld` fires. Units: `w`, `d`, `h`, `m`; any other value counts as \
              none.",
         ),
         (
-            format!("{}: \"true\"", api::SUSPEND),
+            api::SUSPEND,
+            "\"true\"",
             "Suspends the import like `spec.suspend`, for tools that must not change what Git tracks.",
         ),
+        (api::ADOPT, "\"true\"", "Adopts an existing job with this name and request that the operator did not submit."),
         (
-            format!("{}: \"true\"", api::ADOPT),
-            "Adopts an existing job with this name and request that the operator did not submit.",
+            api::RELEASE_GUARD,
+            "<fingerprint>",
+            "Releases exactly the data with this fingerprint from `spec.guard` ([guard](preflight.md#guard)).",
         ),
-    ] {
-        let _ = writeln!(text, "| `{annotation}` | {effect} |");
+    ];
+    for annotation in api::ANNOTATIONS {
+        let (_, value, effect) = effects.iter().find(|(name, _, _)| *name == annotation).unwrap();
+        let _ = writeln!(text, "| `{annotation}: {value}` | {effect} |");
     }
     let _ = write!(
         text,
