@@ -1,8 +1,8 @@
 //! Accounts: with which role each call is signed. The STS is that of moto, and the stand-in checks trust policies,
 //! signatures and sessions.
 
-use super::CREATE;
 use super::service::error;
+use super::{CREATE, DESCRIBE};
 use crate::env::moto::Moto;
 use crate::env::personalize_local::{ACCESS_KEY, SECRET_KEY};
 use crate::env::proxy::Fault;
@@ -165,7 +165,7 @@ fn fault_114_wrong_external_id_and_throttled_account_delay_no_other() {
     configure(&env, others().chain([(wrong, settings(wrong))]));
     let changed = Timestamp::now();
     env.wait_for_reason("a0", "ImportSucceeded");
-    let first: Timestamp = calls_for(&env, wrong)[0]["time"].as_str().unwrap().parse().unwrap();
+    let first = time(&calls_for(&env, wrong)[0]);
     assert!(first.duration_since(changed).as_secs() < 30, "changed at {changed}, first call at {first}");
 
     for account in &accounts {
@@ -181,6 +181,76 @@ fn fault_114_wrong_external_id_and_throttled_account_delay_no_other() {
         }
     }
     env.check_invariants();
+}
+
+/// When the service got a call.
+fn time(call: &Value) -> Timestamp {
+    call["time"].as_str().unwrap().parse().unwrap()
+}
+
+#[test]
+fn fault_114_wrong_external_id_expired_session_and_throttling_delay_no_poll_of_another_account() {
+    // The polls of jobs are regular.
+    let interval = Duration::from_secs(6);
+    let accounts: Vec<Account> = (0..50).map(Account).collect();
+    let (_moto, env) = env_with(&accounts);
+    let (wrong, throttled, expired) = (Account(0), Account(1), Account(2));
+    configure(&env, accounts.iter().map(|account| (*account, settings(*account))));
+    env.service.set_durations(1, 6_000_000);
+    let flags = ["--poll-min=6s", "--poll-max=6s", "--aws-timeout=60s", "--aws-read-timeout=60s"];
+    let _operator = start(&env, &flags);
+    let apply_imports = |accounts: &[Account], prefix: &str, dataset: &str| {
+        let imports: Vec<Value> = accounts.iter().map(|a| a.import(&format!("{prefix}{}", a.0), dataset)).collect();
+        env.apply(&json!({"apiVersion": "v1", "kind": "List", "items": imports}));
+    };
+    apply_imports(&accounts, "a", "d0");
+    for account in &accounts {
+        env.wait_for_reason(&format!("a{}", account.0), "Importing");
+    }
+
+    let begin = Timestamp::now();
+    let mut wrong_settings = settings(wrong);
+    wrong_settings["externalId"] = json!("another");
+    configure(&env, accounts[1..].iter().map(|a| (*a, settings(*a))).chain([(wrong, wrong_settings)]));
+    let refusal = error("ThrottlingException", "Rate exceeded", 400);
+    env.service.inject_fault(&json!({"account": throttled.id(), "count": 0, "action": refusal}));
+    env.service.expire_sessions(&expired.id());
+    // In each of the three accounts one job runs, and another import is submitted.
+    apply_imports(&accounts[..3], "b", "d1");
+    env.wait_for_message("a0", "can't be assumed");
+    env.wait_for_reason("b0", "CredentialsRefused");
+    env.wait_for_reason("b1", "Throttled");
+    env.wait_for_reason("b2", "Importing");
+    let staged = Timestamp::now();
+    let is_poll = |call: &Value, account: &Account| call["operation"] == DESCRIBE && call["account"] == account.id();
+    let polls_of = |ledger: &[Value], account: &Account| -> Vec<Timestamp> {
+        ledger.iter().filter(|call| is_poll(call, account)).map(time).collect()
+    };
+    eventually("each job is polled four times since then", || {
+        let ledger = env.service.ledger();
+        let is_polled = |account| polls_of(&ledger, account).iter().filter(|at| **at > staged).count() >= 4;
+        accounts[3..].iter().all(is_polled).then_some(())
+    });
+    let (ledger, end) = (env.service.ledger(), Timestamp::now());
+    for account in &accounts[3..] {
+        let mut polls = polls_of(&ledger, account);
+        polls.push(end);
+        let gaps = polls.windows(2).filter(|pair| pair[1] > begin);
+        let longest = gaps.map(|pair| pair[1].duration_since(pair[0]).unsigned_abs()).max().unwrap();
+        assert!(longest <= 2 * interval, "{longest:?} between two polls in {}: {polls:?}", account.id());
+    }
+    let is_expired = |call: &&Value| call["errorCode"] == "ExpiredTokenException";
+    assert!(ledger.iter().any(|call| is_expired(&call)), "a session has expired");
+    let is_throttled = |call: &&Value| call["account"] == throttled.id() && time(call) > begin;
+    assert!(ledger.iter().any(|call| is_throttled(&call)), "an account is throttled");
+
+    env.service.clear_faults();
+    configure(&env, accounts.iter().map(|account| (*account, settings(*account))));
+    env.service.set_durations(1, 1);
+    let names = (0..50).map(|i| format!("a{i}")).chain((0..3).map(|i| format!("b{i}")));
+    names.for_each(|name| drop(env.wait_for_reason(&name, "ImportSucceeded")));
+    assert_eq!(env.accepted_count(), 53);
+    env.check_invariants_settled();
 }
 
 #[test]
