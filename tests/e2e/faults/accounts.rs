@@ -20,62 +20,86 @@ const NAMESPACE_TAG: &str = "personalize-operator.io/namespace";
 
 /// One of many accounts: every third one is in the same partition.
 #[derive(Clone, Copy)]
-struct Account(usize);
+pub(super) struct Account(pub(super) usize);
 
 impl Account {
-    fn id(self) -> String {
+    pub(super) fn id(self) -> String {
         format!("{}", 100_000_000_000 + self.0)
     }
 
-    fn partition(self) -> &'static str {
+    pub(super) fn partition(self) -> &'static str {
         ["aws", "aws-cn", "aws-us-gov"][self.0 % 3]
     }
 
-    fn region(self) -> &'static str {
+    pub(super) fn region(self) -> &'static str {
         ["eu-west-1", "cn-north-1", "us-gov-west-1"][self.0 % 3]
     }
 
-    fn role(self, name: &str) -> String {
+    pub(super) fn other_region(self) -> &'static str {
+        ["us-east-1", "cn-northwest-1", "us-gov-east-1"][self.0 % 3]
+    }
+
+    pub(super) fn role(self, name: &str) -> String {
         format!("arn:{}:iam::{}:role/{name}", self.partition(), self.id())
     }
 
     /// The ARN of a session of a role.
-    fn session(self, role: &str, session: &str) -> String {
+    pub(super) fn session(self, role: &str, session: &str) -> String {
         format!("arn:{}:sts::{}:assumed-role/{role}/{session}", self.partition(), self.id())
     }
 
-    fn dataset(self, name: &str) -> String {
-        format!("arn:{}:personalize:{}:{}:dataset/shop/{name}", self.partition(), self.region(), self.id())
+    /// A dataset `GROUP/NAME`, or of the group `shop`.
+    pub(super) fn dataset(self, name: &str) -> String {
+        let path = if name.contains('/') { name.to_owned() } else { format!("shop/{name}") };
+        format!("arn:{}:personalize:{}:{}:dataset/{path}", self.partition(), self.region(), self.id())
     }
 
-    fn import(self, name: &str, dataset: &str) -> Value {
-        TestEnv::manifest(name, "", json!({"datasetArn": self.dataset(dataset), "roleArn": self.role("Reader")}))
+    /// The same dataset in another region.
+    pub(super) fn dataset_abroad(self, name: &str) -> String {
+        self.dataset(name).replace(self.region(), self.other_region())
+    }
+
+    pub(super) fn import(self, name: &str, dataset: &str) -> Value {
+        self.import_into(name, &self.dataset(dataset))
+    }
+
+    pub(super) fn import_into(self, name: &str, dataset_arn: &str) -> Value {
+        TestEnv::manifest(name, "", json!({"datasetArn": dataset_arn, "roleArn": self.role("Reader")}))
     }
 }
 
-/// An environment with these accounts behind an STS. Role `Importer` of each demands an external ID.
-fn env_with(accounts: &[Account]) -> (Moto, TestEnv) {
+/// An environment with these accounts behind an STS. The roles `Importer`, `Successor` and `Abroad` of each demand an
+/// external ID.
+pub(super) fn env_with(accounts: &[Account]) -> (Moto, TestEnv) {
     let moto = Moto::start();
-    let dataset =
-        |account: &Account| ["d0", "d1"].map(|name| json!({"arn": account.dataset(name), "type": "Interactions"}));
-    let external_ids: BTreeMap<String, String> =
-        accounts.iter().map(|account| (account.role("Importer"), external_id(*account))).collect();
+    let dataset = |account: &Account| {
+        let own = ["d0", "d1", "vault/d0", "mallory/d0"].map(|name| account.dataset(name));
+        own.into_iter()
+            .chain([account.dataset_abroad("d0")])
+            .map(|arn| json!({"arn": arn, "type": "Interactions"}))
+    };
+    let external_ids = |account: &Account| {
+        let (account, id) = (*account, external_id(*account));
+        let others = ["Successor", "Abroad"].map(|role| (account.role(role), format!("{role}-{id}")));
+        others.into_iter().chain([(account.role("Importer"), id)])
+    };
+    let external_ids: BTreeMap<String, String> = accounts.iter().flat_map(external_ids).collect();
     let own = json!({"id": ACCOUNT, "accessKeys": [{"id": ACCESS_KEY, "secret": SECRET_KEY}]});
     let seeded = accounts.iter().map(|account| json!({"id": account.id()})).chain([own]);
     let settings = json!({
         "accounts": seeded.collect::<Vec<_>>(),
-        "datasets": accounts.iter().flat_map(dataset).collect::<Vec<_>>(),
+        "datasets": accounts.iter().flat_map(dataset).collect::<Vec<Value>>(),
         "refusals": {"externalIds": external_ids},
     });
     let env = TestEnv::with_sts(shared_control_plane(), &settings, Some(&moto.url));
     (moto, env)
 }
 
-fn external_id(account: Account) -> String {
+pub(super) fn external_id(account: Account) -> String {
     format!("id-{}", account.0)
 }
 
-fn settings(account: Account) -> Value {
+pub(super) fn settings(account: Account) -> Value {
     json!({
         "roleArn": account.role("Importer"), "externalId": external_id(account),
         "sessionName": format!("session-{}", account.0), "sessionTags": {"team": format!("t{}", account.0)},
@@ -84,7 +108,7 @@ fn settings(account: Account) -> Value {
 }
 
 /// Applies the ConfigMap with these settings of accounts.
-fn configure(env: &TestEnv, accounts: impl IntoIterator<Item = (Account, Value)>) {
+pub(super) fn configure(env: &TestEnv, accounts: impl IntoIterator<Item = (Account, Value)>) {
     let accounts: BTreeMap<String, Value> = accounts.into_iter().map(|(a, settings)| (a.id(), settings)).collect();
     apply_document(env, &json!({"accounts": accounts}).to_string());
 }
@@ -95,7 +119,7 @@ fn apply_document(env: &TestEnv, document: &str) {
     }));
 }
 
-fn start(env: &TestEnv, flags: &[&str]) -> OperatorProcess {
+pub(super) fn start(env: &TestEnv, flags: &[&str]) -> OperatorProcess {
     env.start_operator_with(&[("AWS_ENDPOINT_URL_STS", &sts(env))], &[&[CONFIG_MAP], flags].concat())
 }
 
@@ -184,7 +208,7 @@ fn fault_114_wrong_external_id_and_throttled_account_delay_no_other() {
 }
 
 /// When the service got a call.
-fn time(call: &Value) -> Timestamp {
+pub(super) fn time(call: &Value) -> Timestamp {
     call["time"].as_str().unwrap().parse().unwrap()
 }
 

@@ -1,6 +1,7 @@
 //! The fault catalogue. Each fault of docs/faults.md has a test named by its number, `fault_NN_…`, and each test ends
 //! with a check of the invariants.
 
+mod account_changes;
 mod accounts;
 mod catalog;
 mod clocks;

@@ -1,0 +1,74 @@
+//! Accounts whose settings change while their jobs run.
+
+use super::accounts::{Account, configure, env_with, external_id, settings, start, time};
+use super::{CREATE, DESCRIBE};
+use crate::env::eventually;
+use crate::env::proxy::Fault;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use std::fs;
+use tokio::sync::watch;
+
+#[test]
+fn fault_136_job_of_an_account_that_is_changed_removed_and_added_is_followed_to_its_end() {
+    let account = Account(3);
+    let (_moto, env) = env_with(&[account]);
+    configure(&env, [(account, settings(account))]);
+    env.service.set_durations(1, 6_000_000);
+    let _operator = start(&env, &["--poll-min=4s", "--poll-max=4s"]);
+    env.apply(&account.import("nightly", "d0"));
+    env.wait_for_reason("nightly", "Importing");
+    let job = env.status("nightly").job_name.unwrap();
+    let polls = || -> Vec<Value> {
+        let ledger = env.service.ledger();
+        ledger.into_iter().filter(|call| call["operation"] == DESCRIBE && call["jobName"] == *job).collect()
+    };
+
+    // Another role, external ID and endpoint, and others again in one region.
+    let near = env.start_proxy();
+    let abroad_dir = env.dir().join("abroad");
+    fs::create_dir(&abroad_dir).unwrap();
+    let abroad = env.start_proxy_in(&abroad_dir);
+    let (release, held) = watch::channel(false);
+    abroad.inject(move |call| if call.label == CREATE { Fault::HoldUntil(held.clone()) } else { Fault::None });
+    let to = |role: &str, endpoint: &str| {
+        let id = format!("{role}-{}", external_id(account));
+        json!({"roleArn": account.role(role), "externalId": id, "endpoint": endpoint})
+    };
+    let mut changed = to("Successor", &near.service_url);
+    changed["regions"] = json!({account.other_region(): to("Abroad", &abroad.service_url)});
+    configure(&env, [(account, changed.clone())]);
+    let changed_at = Timestamp::now();
+    let session = |role: &str| json!(account.session(role, "personalize-operator"));
+    let is_of = |call: &Value, role: &str| call["caller"] == session(role);
+    eventually("the job is polled under the new role", || {
+        polls().iter().any(|poll| is_of(poll, "Successor")).then_some(())
+    });
+    let former = |poll: &&Value| time(poll) > changed_at && !is_of(poll, "Successor");
+    let count = polls().iter().filter(former).count();
+    assert!(count <= 1, "{count} polls under the former role after the change");
+
+    env.apply(&account.import_into("abroad", &account.dataset_abroad("d0")));
+    eventually("a create is in flight", || (abroad.count(CREATE) > 0).then_some(()));
+    configure(&env, []);
+    env.wait_for_message("nightly", "no role is configured");
+    configure(&env, [(account, changed)]);
+    eventually("the job is polled again", || is_of(polls().last()?, "Successor").then_some(()));
+    release.send(true).unwrap();
+    env.service.set_durations(1, 1);
+    for name in ["nightly", "abroad"] {
+        env.wait_for_reason(name, "ImportSucceeded");
+    }
+    assert_eq!(env.accepted_count(), 2);
+
+    let ledger = env.service.ledger();
+    let first = ledger.iter().position(|call| is_of(call, "Successor")).unwrap();
+    let former = account.session("Importer", "session-3");
+    assert!(ledger[first..].iter().all(|call| call["caller"] != former), "the former role is not used again");
+    for (role, proxy, region) in [("Successor", &near, account.region()), ("Abroad", &abroad, account.other_region())] {
+        let calls: Vec<&Value> = ledger.iter().filter(|call| is_of(call, role)).collect();
+        assert!(calls.iter().all(|call| call["region"] == region), "{role}: {calls:?}");
+        assert_eq!(calls.len(), proxy.calls().len(), "each call of {role}, and no other, goes to its endpoint");
+    }
+    env.check_invariants_settled();
+}
