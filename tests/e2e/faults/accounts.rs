@@ -350,21 +350,24 @@ fn fault_117_editor_of_one_namespace_gets_no_call_under_the_role_of_another() {
     env.service.set_durations(1, 600_000);
     let _operator = start(&env, &[]);
     env.apply(&account.import("nightly", "d0"));
+    env.apply(&account.import("private", "vault/d0"));
     env.wait_for_reason("nightly", "Importing");
+    env.wait_for_reason("private", "Importing");
 
     let as_mallory = user_of(&env, &mallory);
     let own = format!("{ASSUME_ROLE}={}", account.role("Victim"));
     let denied = as_mallory(&["annotate", "--overwrite", "namespace", &mallory, &own], None);
     assert!(!denied.status.success() && text(&denied).contains("orbidden"), "{}", text(&denied));
-    let job = env.status("nightly").job_name.unwrap();
+    let jobs = ["nightly", "private"].map(|name| env.status(name).job_name.unwrap());
     // The same name, the victim's dataset, an adoption, and a role on the resource.
-    let mut attacks = vec![account.import("nightly", "d0"), account.import("own", "d1"), foreign.import("away", "d0")];
+    let own = account.import("own", "mallory/d0");
+    let mut attacks = vec![account.import("nightly", "d0"), own, foreign.import("away", "d0")];
     for attack in &mut attacks {
         attack["metadata"]["annotations"] =
             json!({ASSUME_ROLE: account.role("Victim"), "personalize-operator.io/adopt": "true"});
     }
     attacks.push({
-        let mut taken = account.import("taken", "d1");
+        let mut taken = account.import("taken", "mallory/d0");
         taken["spec"]["jobName"] = json!("mallory-job");
         taken
     });
@@ -398,21 +401,38 @@ fn fault_117_editor_of_one_namespace_gets_no_call_under_the_role_of_another() {
     eventually("the job is polled", || (polls() > before).then_some(()));
     env.service.set_durations(1, 1);
     env.wait_for_reason("nightly", "ImportSucceeded");
+    env.wait_for_reason("private", "ImportSucceeded");
     eventually("mallory's next import ends", || (ready(&mallory, "nightly") == "ImportSucceeded").then_some(()));
     eventually("her last one ends", || (ready(&mallory, "taken") == "ImportSucceeded").then_some(()));
 
-    for call in env.service.ledger() {
+    let ledger = env.service.ledger();
+    let mut of_dataset = BTreeMap::<(&str, &str), usize>::new();
+    for call in &ledger {
         let role = match call["sessionTags"][NAMESPACE_TAG].as_str().unwrap_or_default() {
             namespace if namespace == env.namespace => "Victim",
             namespace if namespace == mallory => "Mallory",
             _ => panic!("{call}"),
         };
         assert_eq!(call["caller"], account.session(role, "personalize-operator"), "{call}");
+        // Who makes it follows from the job, or from the dataset or its group, that only one of them uses.
         let is_hers = |name: &str| name.starts_with("own-") || name == "mallory-job" || name.starts_with("taken");
-        match call["jobName"].as_str() {
-            Some(name) if name == job => {}
-            Some(name) if is_hers(name) => assert_eq!(role, "Mallory", "{call}"),
-            _ => {}
+        let job = call["jobName"].as_str().unwrap_or_default();
+        let about = ["datasetArn", "arn"].map(|key| call[key].as_str().unwrap_or_default()).join(" ");
+        let expected = if jobs[0] == job && call["operation"] == CREATE || jobs[1] == job || about.contains("/vault") {
+            Some("Victim")
+        } else if is_hers(job) || about.contains("/mallory") {
+            Some("Mallory")
+        } else {
+            None
+        };
+        assert!(expected.is_none_or(|expected| expected == role), "only {expected:?} may make the call {call}");
+        if let (Some(expected), "") = (expected, job) {
+            *of_dataset.entry((expected, call["operation"].as_str().unwrap())).or_default() += 1;
+        }
+    }
+    for operation in ["DescribeDataset", "ListDatasetImportJobs", "ListDataDeletionJobs"] {
+        for role in ["Victim", "Mallory"] {
+            assert!(of_dataset.contains_key(&(role, operation)), "{role} calls {operation}: {of_dataset:?}");
         }
     }
     env.check_invariants();
