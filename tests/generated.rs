@@ -168,6 +168,25 @@ fn plain(value: &Value) -> String {
     }
 }
 
+/// The events that are no reason of a condition.
+const EVENTS: [(&str, &str, &str); 7] = [
+    ("Submitted", "Normal", "the service has accepted the job; also if its response was lost"),
+    ("Adopted", "Normal", "an existing job belongs to the resource, and none was submitted"),
+    ("DataInvalid", "Warning", "the data breaks a rule, and the import is submitted all the same"),
+    ("DataChanged", "Warning", "the data was replaced while its import was submitted"),
+    (
+        "DataDeletionsUnchecked",
+        "Warning",
+        "the data deletion jobs can't be listed, so imports do not wait for them; once for each account and region",
+    ),
+    ("AccountsActive", "Normal", "the content of the ConfigMap is active"),
+    (
+        "AccountsRefused",
+        "Warning",
+        "the content of the ConfigMap is invalid, and the earlier configuration stays active",
+    ),
+];
+
 #[test]
 fn states_page_matches_the_code() {
     let mut text = String::from(
@@ -206,6 +225,25 @@ fn states_page_matches_the_code() {
         };
         let (reason, phase, meaning) = (reason.as_str(), reason.phase().as_str(), reason.describe());
         let _ = writeln!(text, "| `{reason}` | {state} | `{phase}` | {meaning} |");
+    }
+    text.push_str(
+        "\n## Events\n\nOf a DatasetImportJob, and of the ConfigMap of accounts (`--accounts-config-map`):\n\n\
+         | reason | type | when |\n|---|---|---|\n",
+    );
+    for (reason, kind, when) in EVENTS {
+        let _ = writeln!(text, "| `{reason}` | {kind} | {when} |");
+    }
+    text.push_str(
+        "| each reason above | Normal; Warning if the state is failed, and for `Retrying`, `Throttled`, `ServiceUnavailable`, \
+         `CredentialsRefused`, a poll that fails, and a create without a usable answer | the reason or the message of `Ready` changes. \
+         `Submitting` and `Pending` at first, and the expected start of a job, have none; another cause of `Queued` or \
+         `DatasetNotReady` has one only after a refused create |\n\n\
+         For each of `Throttled`, `ServiceUnavailable` and `CredentialsRefused`, one resource of a namespace, account and region gets an\n\
+         event in 10 minutes: the first one. The status of each resource says the same.\n",
+    );
+    let code = source(&root().join("src/controller"));
+    for (reason, ..) in EVENTS {
+        assert!(code.contains(&format!("\"{reason}\"")), "{reason} is an event");
     }
     compare("docs/states.md", &text);
 }
