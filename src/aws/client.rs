@@ -120,7 +120,7 @@ impl Aws {
         Ok(self.clients_of(session).await?.0)
     }
 
-    /// S3 in the session of this caller. Its calls have limits of their own.
+    /// S3 in the session of this caller. Its calls pass no rate limiter: the check bounds them.
     pub(super) async fn s3(&self, caller: &Caller, at: &AccountRegion) -> Result<S3, ServiceError> {
         let (session, _) = self.session(caller, at).await?;
         Ok(Box::pin(self.clients_of(&session)).await?.1)
