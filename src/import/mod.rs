@@ -6,10 +6,14 @@
 //! ```text
 //!  Kubernetes                                   Amazon Personalize
 //!  ----------                                   ------------------
-//!  read the resource live
-//!  (not deleted, not suspended, admitted)
+//!  (not suspended, permitted, admitted)
 //!                                               the dataset is ACTIVE, no other job imports into it,
-//!                                               no newer import has succeeded
+//!                                               an INCREMENTAL import has a FULL one to add to,
+//!                                               no newer import has succeeded,
+//!                                               the data in S3 passes the check and the guard,
+//!                                               no users are being deleted from the dataset group
+//!  read the resource live
+//!  (it is not deleted or changed)
 //!  write the intent into the status             (a compare-and-swap: a conflict starts over)
 //!                                               describe the derived name
 //!                                                 it exists, the tags prove it is ours -> adopt it

@@ -97,7 +97,7 @@ pub trait Objects: Send + Sync {
 /// How much is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
-    /// The first and last rows of each file and a sample in between: at most 10 calls and 1 MiB for each file.
+    /// The first and last rows of each file and samples in between: at most 8 calls and 896 KiB for each file.
     Sample,
     /// The first and last rows of each file: at most 2 calls and 64 KiB for each file.
     Edges,
@@ -252,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn large_file_takes_at_most_ten_calls_and_one_mebibyte() {
+    fn large_file_takes_eight_calls_and_896_kibibytes() {
         for (depth, calls, bytes) in [(Depth::Sample, 8, 896 << 10), (Depth::Edges, 2, 64 << 10)] {
             for size in [1, bytes, bytes + 1, bytes + 12_345, 100 << 30] {
                 let ranges = ranges(size, depth);

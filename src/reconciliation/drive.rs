@@ -10,8 +10,8 @@ use std::sync::Mutex;
 /// The most effects of one reconciliation, more than any needs.
 const MAX_EFFECTS: usize = 1000;
 
-/// Performs effects: everything that a reconciliation needs from outside. Production, tests and the model have
-/// different executors and the same loop.
+/// Performs effects: everything that a reconciliation needs from outside. The controller, the unit tests and the fuzz
+/// targets have an executor each; the model checker runs its own loop.
 pub trait Executor {
     /// Why an effect could not be performed.
     type Error;

@@ -227,8 +227,9 @@ impl Reconciliation {
         self.local.last_described.is_some() && self.resource.status.as_ref().and_then(runs) == Some(true)
     }
 
-    /// When the running job was last polled, and its recorded status, if a list may confirm that. `None` if the last
-    /// DescribeDatasetImportJob failed or is too long ago, or if a user or the end in a list asks for one.
+    /// When the running job was last polled, and its recorded status, if a list may confirm that. `None` if the job
+    /// must be described: the last describe failed or is too old, a user asked for it, or a list showed that the job has
+    /// ended.
     #[must_use]
     pub fn confirmed_poll(&self, now: Timestamp, timing: &Timing) -> Option<(Timestamp, &str)> {
         let status = self.resource.status.as_ref()?;
