@@ -5,7 +5,8 @@
 use personalize_operator::api;
 use personalize_operator::api::conditions::{Reason, State, StatusPhase};
 use personalize_operator::controller::namespace_policy;
-use personalize_operator::telemetry::metrics::{MAX_DATASET_SERIES, MAX_POOL_SERIES, Metrics};
+use personalize_operator::personalize::ErrorKind;
+use personalize_operator::telemetry::metrics::{MAX_DATASET_SERIES, MAX_POOL_SERIES, Metrics, error_labels};
 use serde_json::Value;
 use std::fmt::Write;
 use std::fs;
@@ -267,6 +268,20 @@ fn metrics_page_matches_the_registry() {
     for d in Metrics::default().descriptions() {
         let labels = d.labels.iter().map(|l| format!("`{l}`")).collect::<Vec<_>>().join(", ");
         let _ = writeln!(text, "| `{}` | {} | {labels} | {} |", d.name, d.kind, d.help);
+    }
+    text.push_str(
+        "\n## Values of `error`\n\nOf `personalize_operator_errors_total`:\n\n| value | meaning |\n|---|---|\n",
+    );
+    for (error, meaning) in error_labels() {
+        let _ = writeln!(text, "| `{error}` | {meaning} |");
+    }
+    text.push_str(
+        "\n## Values of `code`\n\nOf `personalize_operator_api_requests_total` and `…_api_requests_unsent_total`. Errors of S3 get the\n\
+         kind with the same meaning; an object that changes while it is read counts as `InDoubt`. The log has the kind in `kind`.\n\n\
+         | value | meaning |\n|---|---|\n| `OK` | The call succeeded. |\n",
+    );
+    for kind in ErrorKind::ALL {
+        let _ = writeln!(text, "| `{}` | {} |", kind.label(), kind.describe());
     }
     compare("docs/metrics.md", &text);
 }

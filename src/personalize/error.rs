@@ -1,11 +1,12 @@
 //! Errors of the service, classified by what the operator does about them.
 
 use crate::redact::sanitize;
-use strum::IntoStaticStr;
+use strum::{EnumMessage, IntoStaticStr, VariantArray};
 use thiserror::Error;
 
-/// The kind of an error. All but [`ErrorKind::Indeterminate`] prove that a create made no job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr)]
+/// The kind of an error. All but [`ErrorKind::Indeterminate`] prove that a create made no job. A variant's documentation is
+/// the sentence in docs/metrics.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EnumMessage, IntoStaticStr, VariantArray)]
 pub enum ErrorKind {
     /// The service rejects the request: InvalidInputException, ValidationException and every unknown code below 500.
     InvalidInput,
@@ -32,6 +33,15 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// All kinds.
+    pub const ALL: &[Self] = Self::VARIANTS;
+
+    /// A sentence about the kind, for the documentation.
+    #[must_use]
+    pub fn describe(self) -> &'static str {
+        self.get_documentation().unwrap_or_default()
+    }
+
     /// The name in metrics and logs.
     #[must_use]
     pub fn label(self) -> &'static str {

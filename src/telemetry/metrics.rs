@@ -29,7 +29,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
-use strum::VariantArray;
+use strum::{EnumMessage, VariantArray};
 
 /// The maximum number of accounts and regions with series of their own. Users choose accounts and regions, so there
 /// must be a bound; the rest is summed under `other`.
@@ -80,6 +80,11 @@ pub struct Description {
     pub labels: &'static [&'static str],
     /// A sentence on what it measures.
     pub help: &'static str,
+}
+
+/// The values of the label `error` of `personalize_operator_errors_total`, each with a sentence for the documentation.
+pub fn error_labels() -> impl Iterator<Item = (&'static str, &'static str)> {
+    ErrorLabel::VARIANTS.iter().map(|error| (error.into(), error.get_documentation().unwrap_or_default()))
 }
 
 /// A gauge of seconds.

@@ -2,7 +2,7 @@
 
 use crate::personalize::{AccountRegion, DatasetArn};
 use prometheus_client::encoding::EncodeLabelSet;
-use strum::{IntoStaticStr, VariantArray};
+use strum::{EnumMessage, IntoStaticStr, VariantArray};
 
 /// The value of the label `controller`.
 pub(super) const CONTROLLER: &str = "datasetimportjob";
@@ -10,8 +10,9 @@ pub(super) const CONTROLLER: &str = "datasetimportjob";
 /// The value of all labels of a series that stands for the accounts, regions or datasets without one.
 pub(super) const OTHER: &str = "other";
 
-/// The errors that `personalize_operator_errors_total` counts, each from 0 on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
+/// The errors that `personalize_operator_errors_total` counts, each from 0 on. A variant's documentation is the sentence in
+/// docs/metrics.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumMessage, IntoStaticStr, VariantArray)]
 pub(crate) enum ErrorLabel {
     /// The Kubernetes API failed or refused a call.
     Kubernetes,
