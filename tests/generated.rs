@@ -301,6 +301,22 @@ fn source(dir: &Path) -> String {
 }
 
 #[test]
+fn preflight_page_lists_every_rule_of_the_check() {
+    let docs = fs::read_to_string(root().join("docs/preflight.md")).unwrap();
+    let (_, table) = docs.split_once("| rule | broken if |").unwrap();
+    let (table, _) = table.split_once("\n\n").unwrap();
+    let rules = table.lines().filter_map(|line| line.split(" | ").next());
+    let mut listed: Vec<String> = rules.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(String::from).collect();
+    let code = source(&root().join("src/preflight")).replace("new( ", "new(").replace("Self::new(", "Finding::new(");
+    let found = code.split("Finding::new(\"").skip(1).map(|rest| rest.split('"').next().unwrap());
+    let mut rules: Vec<String> = found.map(String::from).collect();
+    listed.sort();
+    rules.sort();
+    rules.dedup();
+    assert_eq!(listed, rules);
+}
+
+#[test]
 fn troubleshooting_lists_every_reason_and_only_messages_of_the_operator() {
     let docs = fs::read_to_string(root().join("docs/troubleshooting.md")).unwrap();
     let code = source(&root().join("src"));
