@@ -9,6 +9,7 @@ pub mod proxy;
 #[path = "../../personalize-local/tests/python/mod.rs"]
 #[allow(dead_code, reason = "the tests of the stand-in use the rest")]
 mod python;
+pub mod recorder;
 pub mod s3;
 pub mod tls;
 

@@ -4,7 +4,7 @@
 use super::service::error;
 use super::{CREATE, DESCRIBE};
 use crate::env::moto::Moto;
-use crate::env::personalize_local::{ACCESS_KEY, SECRET_KEY};
+use crate::env::personalize_local::{ACCESS_KEY, SCHEMA, SECRET_KEY};
 use crate::env::proxy::Fault;
 use crate::env::{ACCOUNT, OperatorProcess, TestEnv, eventually, shared_control_plane, text};
 use jiff::Timestamp;
@@ -14,8 +14,8 @@ use std::fs;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-const CONFIG_MAP: &str = "--accounts-config-map=accounts";
-const ASSUME_ROLE: &str = "personalize-operator.io/assume-role-arn";
+pub(super) const CONFIG_MAP: &str = "--accounts-config-map=accounts";
+pub(super) const ASSUME_ROLE: &str = "personalize-operator.io/assume-role-arn";
 const NAMESPACE_TAG: &str = "personalize-operator.io/namespace";
 
 /// One of many accounts: every third one is in the same partition.
@@ -76,7 +76,7 @@ pub(super) fn env_with(accounts: &[Account]) -> (Moto, TestEnv) {
         let own = ["d0", "d1", "vault/d0", "mallory/d0"].map(|name| account.dataset(name));
         own.into_iter()
             .chain([account.dataset_abroad("d0")])
-            .map(|arn| json!({"arn": arn, "type": "Interactions"}))
+            .map(|arn| json!({"arn": arn, "type": "Interactions", "schema": SCHEMA}))
     };
     let external_ids = |account: &Account| {
         let (account, id) = (*account, external_id(*account));
@@ -127,7 +127,7 @@ fn sts(env: &TestEnv) -> String {
     format!("{}/_local/sts", env.service.url())
 }
 
-fn annotate_namespace(env: &TestEnv, namespace: &str, annotation: &str) {
+pub(super) fn annotate_namespace(env: &TestEnv, namespace: &str, annotation: &str) {
     let annotated = env.kubectl(&["annotate", "--overwrite", "namespace", namespace, annotation]);
     assert!(annotated.status.success(), "{}", text(&annotated));
 }

@@ -2,6 +2,7 @@
 //! with a check of the invariants.
 
 mod account_changes;
+mod account_data;
 mod accounts;
 mod catalog;
 mod clocks;
