@@ -58,6 +58,11 @@ impl SessionClient {
         Self { key, client: Mutex::default(), gate: Arc::default() }
     }
 
+    /// The error of a call in this session, with its role.
+    fn name_role(&self, error: ServiceError) -> ServiceError {
+        ServiceError { role: self.key.1.role.as_ref().map(|role| role.arn.clone()), ..error }
+    }
+
     /// The next call gets new credentials: those of the client were refused before they expired.
     pub(super) fn renew(&self) {
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
@@ -96,7 +101,7 @@ impl Aws {
     ) -> Result<SessionPermit, ServiceError> {
         let (session, config) = self.session(caller, at).await?;
         let limiter = self.clients.limiters.get(at, || RateLimiter::new(self.clients.limits.clone()));
-        let permit = limiter.acquire(&session.gate, priority).await?;
+        let permit = limiter.acquire(&session.gate, priority).await.map_err(|error| session.name_role(error))?;
         Ok(SessionPermit { permit, session, config })
     }
 
@@ -178,7 +183,8 @@ impl Aws {
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        let ((at, session), mapped) = (&session.key, service_error(error));
+        let mapped = session.name_role(service_error(error));
+        let (at, session) = &session.key;
         let refused = |code, message| {
             ServiceError::unanswered(ErrorKind::Credentials, code, &self.with_refusal(&at.account, message))
         };

@@ -69,7 +69,7 @@ impl Planner<'_> {
         let (reason, message) = match error.kind {
             ErrorKind::Throttled | ErrorKind::QuotaExceeded => (
                 Reason::Throttled,
-                format!("{doing}: the service is throttling requests ({}); retrying automatically", error.code),
+                format!("{doing}: the service is throttling requests {}; retrying automatically", self.in_call(error)),
             ),
             ErrorKind::Indeterminate if error.code == HOST_NOT_FOUND => (
                 Reason::ServiceUnavailable,
@@ -81,11 +81,11 @@ impl Planner<'_> {
             ErrorKind::Indeterminate => (
                 Reason::ServiceUnavailable,
                 format!(
-                    "{doing}: the service is unreachable or gives no usable answer ({}); retrying automatically",
-                    error.code
+                    "{doing}: the service is unreachable or gives no usable answer {}; retrying automatically",
+                    self.in_call(error)
                 ),
             ),
-            ErrorKind::Credentials => (Reason::CredentialsRefused, credentials_message(doing, error)),
+            ErrorKind::Credentials => (Reason::CredentialsRefused, self.credentials_message(doing, error)),
             ErrorKind::AccessDenied if error.message.contains("iam:PassRole") => {
                 let advice = "allow the operator's role iam:PassRole on the role of spec.roleArn";
                 (Reason::AccessDenied, rejection_message(doing, error, advice))
@@ -101,6 +101,26 @@ impl Planner<'_> {
         };
         let severity = if reason.state() == State::Failed { Severity::NeedsUser } else { Severity::Transient };
         self.finish(status, reason, &message, Requeue::Backoff(severity))
+    }
+
+    /// For which account and region a call failed, with which code, and under which role.
+    pub(super) fn in_call(&self, error: &ServiceError) -> String {
+        let (at, code) = (self.request.dataset.account_region(), &error.code);
+        match &error.role {
+            Some(role) => format!("for {at} ({code}; called with the role {role})"),
+            None => format!("for {at} ({code})"),
+        }
+    }
+
+    pub(super) fn credentials_message(&self, doing: &str, error: &ServiceError) -> String {
+        if [ROLE_NOT_ASSUMED, SESSION_REFUSED, ACCOUNTS_NOT_READ].contains(&error.code.as_str()) {
+            return format!("{doing}: {}; retrying automatically", error.message);
+        }
+        // The service's message about a signature may contain parts of it.
+        format!(
+            "{doing}: the operator's AWS credentials are missing, expired or rejected {}; retrying automatically",
+            self.in_call(error)
+        )
     }
 
     /// The status of a resource whose job exists.
@@ -226,16 +246,5 @@ fn rejection_message(doing: &str, error: &ServiceError, advice: &str) -> String 
     format!(
         "{doing}: {} ({advice}; the operator retries with growing delays, and at once when the annotation personalize-operator.io/reconcile-requested-at gets a new value)",
         truncate(&error.to_string())
-    )
-}
-
-pub(super) fn credentials_message(doing: &str, error: &ServiceError) -> String {
-    if [ROLE_NOT_ASSUMED, SESSION_REFUSED, ACCOUNTS_NOT_READ].contains(&error.code.as_str()) {
-        return format!("{doing}: {}; retrying automatically", error.message);
-    }
-    // The service's message about a signature may contain parts of it.
-    format!(
-        "{doing}: the operator's AWS credentials are missing, expired or rejected ({}); retrying automatically",
-        error.code
     )
 }

@@ -1,6 +1,6 @@
 //! Polls a running job until it ends, and plans another attempt if it failed.
 
-use super::outcome::{self, POLL_FAILED};
+use super::outcome::POLL_FAILED;
 use super::ownership::Ownership;
 use super::phase::attempts;
 use super::plan::{Next, Plan, Planner, Requeue};
@@ -140,9 +140,12 @@ impl Planner<'_> {
         let reason = self.reason().filter(|r| *r != Reason::JobNotFound).unwrap_or(Reason::Submitting);
         let message = match error.kind {
             ErrorKind::NotFound => return self.job_missing(attempt),
-            ErrorKind::Credentials => outcome::credentials_message(POLL_FAILED, error),
+            ErrorKind::Credentials => self.credentials_message(POLL_FAILED, error),
             ErrorKind::AccessDenied | ErrorKind::InvalidInput => format!("{POLL_FAILED}: {error}"),
-            _ => format!("{POLL_FAILED}: the service is unreachable or is throttling requests ({})", error.code),
+            _ => {
+                let call = self.in_call(error);
+                format!("{POLL_FAILED}: the service is unreachable or is throttling requests {call}")
+            }
         };
         self.finish_with_reason(reason, &message, Requeue::Backoff(Severity::Transient))
     }

@@ -111,6 +111,8 @@ pub struct ServiceError {
     pub message: String,
     /// No request was sent: the service would throttle or refuse it.
     pub unsent: bool,
+    /// The ARN of the role that signs the call, if the account has one.
+    pub role: Option<String>,
 }
 
 impl ServiceError {
@@ -142,13 +144,14 @@ impl ServiceError {
             code: sanitize(code),
             message: sanitize(message),
             unsent: false,
+            role: None,
         }
     }
 
     /// An error without a valid response.
     #[must_use]
     pub fn unanswered(kind: ErrorKind, code: &str, message: &str) -> Self {
-        Self { kind, code: code.into(), message: sanitize(message), unsent: false }
+        Self { kind, code: code.into(), message: sanitize(message), unsent: false, role: None }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::scenario::{FAILURE, IN_PROGRESS, SUSPENDED, Scenario};
 use crate::api::conditions::Reason;
 use crate::api::{DatasetImportJobSpec, ImportMode, RECONCILE_REQUESTED_AT, RETRY_REQUESTED_AT, SUSPEND};
-use crate::personalize::{ACTIVE, CREATE_PENDING, DataDeletion, Dataset, ErrorKind, JobSummary};
+use crate::personalize::{ACTIVE, CREATE_PENDING, DataDeletion, Dataset, ErrorKind, JobSummary, ServiceError};
 use crate::testing::{self, active_dataset, job_summary, service_error, spec, timing};
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -79,6 +79,21 @@ fn data_deletions_that_can_not_be_listed_delay_the_import_only_for_a_while() {
         scenario.wait();
         scenario.reconcile_until_idle();
         assert_eq!(scenario.accepted.len(), 1, "{kind:?}");
+    }
+}
+
+#[test]
+fn message_about_a_failed_call_names_account_region_and_role() {
+    for kind in [ErrorKind::Throttled, ErrorKind::QuotaExceeded, ErrorKind::Indeterminate, ErrorKind::Credentials] {
+        for role in [None, Some("arn:aws:iam::123456789012:role/Importer".to_owned())] {
+            let mut scenario = Scenario::new();
+            let at = scenario.request().dataset.account_region().to_string();
+            scenario.data_deletions = Err(ServiceError { role: role.clone(), ..service_error(kind) });
+            scenario.reconcile_until_idle();
+            let message = scenario.status().message.unwrap();
+            assert!(message.contains(&format!("for {at} ({}", kind.label())), "{message}");
+            assert!(role.is_none_or(|role| message.contains(&role)), "{message}");
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Accounts: with which role each call is signed. The STS is that of moto, and the stand-in checks trust policies,
 //! signatures and sessions.
 
-use super::service::error;
+use super::service::{error, ready_state};
 use super::{CREATE, DESCRIBE};
 use crate::env::moto::Moto;
 use crate::env::personalize_local::{ACCESS_KEY, SCHEMA, SECRET_KEY};
@@ -41,6 +41,11 @@ impl Account {
 
     pub(super) fn role(self, name: &str) -> String {
         format!("arn:{}:iam::{}:role/{name}", self.partition(), self.id())
+    }
+
+    /// How messages name a role.
+    fn named(self, role: &str) -> String {
+        format!("{} for account {} in {}", self.role(role), self.id(), self.region())
     }
 
     /// The ARN of a session of a role.
@@ -138,7 +143,15 @@ fn calls_for(env: &TestEnv, account: Account) -> Vec<Value> {
 
 /// The notes of the events about the ConfigMap.
 fn config_map_events(env: &TestEnv) -> String {
-    let selector = "involvedObject.kind=ConfigMap,involvedObject.name=accounts";
+    events(env, "involvedObject.kind=ConfigMap,involvedObject.name=accounts")
+}
+
+/// The notes of the events about an import.
+fn import_events(env: &TestEnv, name: &str) -> String {
+    events(env, &format!("involvedObject.kind=DatasetImportJob,involvedObject.name={name}"))
+}
+
+fn events(env: &TestEnv, selector: &str) -> String {
     let args = [
         "get",
         "events",
@@ -168,6 +181,9 @@ fn fault_114_wrong_external_id_and_throttled_account_delay_no_other() {
     configure(&env, others().chain([(wrong, wrong_settings)]));
     let refusal = error("ThrottlingException", "Rate exceeded", 400);
     env.service.inject_fault(&json!({"account": throttled.id(), "count": 0, "action": refusal}));
+    let denied = Account(2);
+    let denial = error("AccessDeniedException", "injected", 400);
+    env.service.inject_fault(&json!({"account": denied.id(), "operation": CREATE, "action": denial}));
     // An account that waits for another one would wait for minutes.
     let backoff = Duration::from_secs(280);
     let flags = ["--backoff-min=280s", "--backoff-max=280s", "--aws-timeout=60s", "--aws-read-timeout=60s"];
@@ -179,12 +195,18 @@ fn fault_114_wrong_external_id_and_throttled_account_delay_no_other() {
         env.wait_for_reason(&format!("a{}", account.0), "ImportSucceeded");
     }
     assert!(started.elapsed() < backoff, "{:?}", started.elapsed());
-    env.wait_for_reason("a1", "Throttled");
+    let denial = format!("injected (called with the role {})", denied.named("Importer"));
+    eventually("an event names the denied role", || import_events(&env, "a2").contains(&denial).then_some(()));
+    let (_, message) = ready_state(&env.wait_for_reason("a1", "Throttled"));
+    let at = format!("for account {} in {}", throttled.id(), throttled.region());
+    assert!(message.contains(&at) && message.contains(&throttled.role("Importer")), "{message}");
     assert!(calls_for(&env, throttled).len() <= 10, "{}", calls_for(&env, throttled).len());
 
     let message = env.wait_for_message("a0", "can't be assumed");
-    let named = format!("the role {} for account {} in {}", wrong.role("Importer"), wrong.id(), wrong.region());
-    assert!(message.contains(&named) && message.contains("external ID"), "{message}");
+    assert!(
+        message.contains(&format!("the role {}", wrong.named("Importer"))) && message.contains("external ID"),
+        "{message}"
+    );
     assert_eq!(calls_for(&env, wrong).len(), 0, "no call is made with other credentials");
     configure(&env, others().chain([(wrong, settings(wrong))]));
     let changed = Timestamp::now();
@@ -242,6 +264,9 @@ fn fault_114_wrong_external_id_expired_session_and_throttling_delay_no_poll_of_a
     // In each of the three accounts one job runs, and another import is submitted.
     apply_imports(&accounts[..3], "b", "d1");
     env.wait_for_message("a0", "can't be assumed");
+    let at = format!("throttling requests for account {} in {}", throttled.id(), throttled.region());
+    let message = env.wait_for_message("a1", &at);
+    assert!(message.contains(&throttled.role("Importer")), "{message}");
     env.wait_for_reason("b0", "CredentialsRefused");
     env.wait_for_reason("b1", "Throttled");
     env.wait_for_reason("b2", "Importing");
@@ -296,6 +321,11 @@ fn fault_115_session_that_expires_early_is_renewed() {
         let last = ledger.iter().rposition(is_expired)?;
         (ledger[last..].iter().filter(|call| call["account"] == expires.id()).count() > 2).then_some(())
     });
+    let refused = format!("the session of the role {} is refused (ExpiredTokenException)", expires.named("Importer"));
+    eventually("an event names the refused session", || {
+        import_events(&env, "expires").contains(&refused).then_some(())
+    });
+    assert!(!import_events(&env, "other").contains("is refused"), "{}", import_events(&env, "other"));
     env.service.set_durations(1, 1);
     env.wait_for_reason("expires", "ImportSucceeded");
     env.wait_for_reason("other", "ImportSucceeded");
