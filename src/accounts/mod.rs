@@ -116,6 +116,13 @@ impl Accounts {
         hasher.finish()
     }
 
+    /// A number that changes when a denied import may be permitted, or has to say something else.
+    pub(crate) fn denial_version(&self, at: &AccountRegion, caller: &Caller) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.version(at, caller), self.refusal(&at.account)).hash(&mut hasher);
+        hasher.finish()
+    }
+
     /// That the current content of the ConfigMap is not active, and why, as far as it concerns this account.
     pub(crate) fn refusal(&self, account: &str) -> Option<String> {
         let (name, why) = (self.config_map()?, self.errors_for(account)?);
@@ -160,8 +167,16 @@ mod tests {
         accounts.set(parse("{endpoint: 'https://a'}"));
         let valid = accounts.active(ACCOUNT, Duration::ZERO).await.unwrap();
         assert_eq!(accounts.refusal(ACCOUNT), None);
+        let at = AccountRegion { partition: "aws".into(), account: ACCOUNT.into(), region: "eu-west-1".into() };
+        let versions = || {
+            let caller = Caller::default();
+            (accounts.version(&at, &caller), accounts.denial_version(&at, &caller))
+        };
+        let before = versions();
         accounts.set(parse("{roleArn: x}"));
         assert_eq!(accounts.active(ACCOUNT, Duration::ZERO).await.unwrap(), valid);
+        assert_eq!(versions().0, before.0, "calls are signed as before");
+        assert_ne!(versions().1, before.1, "a denied import says why");
         let refusal = accounts.refusal(ACCOUNT).unwrap();
         assert!(refusal.contains("accounts.210987654321.roleArn: \"x\" must be"), "{refusal}");
         let refusal = accounts.refusal("111122223333").unwrap();

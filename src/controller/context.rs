@@ -203,12 +203,12 @@ impl<P: Personalize> Context<P> {
         std::future::pending().await
     }
 
-    /// A number that changes when a denied import may be permitted, or refused credentials may work.
+    /// A number that changes when a denied import may be permitted, refused credentials may work, or the cause is another.
     pub(crate) fn access_version(&self, resource: &DatasetImportJob) -> u64 {
         let namespace = resource.namespace().unwrap_or_default();
         let dataset = DatasetArn::parse(&resource.spec.dataset_arn).ok();
         let caller = Caller { namespace: namespace.clone(), ..Caller::default() };
-        let accounts = dataset.map(|dataset| self.accounts.version(dataset.account_region(), &caller));
+        let accounts = dataset.map(|dataset| self.accounts.denial_version(dataset.account_region(), &caller));
         self.namespaces.version(&namespace) ^ accounts.unwrap_or_default()
     }
 

@@ -340,26 +340,28 @@ fn fault_116_invalid_configuration_is_refused_by_name_and_the_last_valid_one_sta
     let (good, bad) = (Account(3), Account(6));
     let (_moto, env) = env_with(&[good, bad]);
     configure(&env, [(good, settings(good))]);
-    let operator = start(&env, &["--rejected-min=280s", "--rejected-max=280s"]);
+    // A refusal and a correction act at once.
+    let operator = start(&env, &["--rejected-min=1h", "--rejected-max=1h"]);
     assert!(is_valid(&operator));
+    env.apply(&bad.import("bad", "d0"));
+    env.wait_for_message("bad", "no role is configured");
+    let named = format!("the ConfigMap {}/accounts is refused", env.namespace);
     let refused = |document: &str, expected: &str| {
         apply_document(&env, document);
         eventually(&format!("an event has {expected:?}"), || config_map_events(&env).contains(expected).then_some(()));
         assert!(!is_valid(&operator) && operator.log().contains("is refused"), "{document}");
+        let message = env.wait_for_message("bad", expected);
+        assert!(message.contains(&named) && message.contains("no role is configured"), "{message}");
+        env.wait_for_reason("bad", "AccessDenied");
     };
-    let id = good.id();
+    let id = bad.id();
     refused(&format!("accounts: {{'{id}': {{roleArm: x}}}}"), &format!("accounts.{id}: unknown field `roleArm`"));
     refused(&format!("accounts:\n  '{id}': {{}}\n  '{id}': {{}}\n"), &format!("{id} is given twice"));
-    let malformed = format!("accounts.{}.roleArn: \"Importer\" must be the ARN of a role of this account", bad.id());
-    refused(&format!("accounts: {{'{}': {{roleArn: Importer}}}}", bad.id()), &malformed);
+    let malformed = format!("accounts.{id}.roleArn: \"Importer\" must be the ARN of a role of this account");
+    refused(&format!("accounts: {{'{id}': {{roleArn: Importer}}}}"), &malformed);
 
     env.apply(&good.import("good", "d0"));
     env.wait_for_reason("good", "ImportSucceeded");
-    env.apply(&bad.import("bad", "d0"));
-    env.wait_for_reason("bad", "AccessDenied");
-    let message = env.wait_for_message("bad", "no role is configured");
-    assert!(message.contains(&format!("the ConfigMap {}/accounts is refused", env.namespace)), "{message}");
-    assert!(message.contains(&malformed), "{message}");
 
     configure(&env, [good, bad].map(|account| (account, settings(account))));
     env.wait_for_reason("bad", "ImportSucceeded");
