@@ -1,10 +1,12 @@
 //! The chart grants the permissions that the operator uses, and no others.
 
-use crate::env::{TestEnv, eventually};
+use crate::env::personalize_local::OTHER_ACCOUNT;
+use crate::env::{OperatorProcess, TestEnv, eventually, text};
 use crate::helm;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::PathBuf;
 
 /// Entries `apiGroup/resource verb`, as in RBAC.
 type Grants = BTreeSet<String>;
@@ -51,22 +53,32 @@ fn audited(env: &TestEnv, user: &str) -> (Grants, Grants) {
     (done, denied)
 }
 
-#[test]
-fn chart_grants_exactly_the_permissions_that_the_operator_uses() {
-    let env = TestEnv::new();
-    // The release is in the namespace of the test.
-    let in_namespace = |resources: Vec<Value>| -> Vec<Value> {
-        let text = serde_json::to_string(&resources).unwrap();
-        serde_json::from_str(&text.replace("\"personalize\"", &format!("\"{}\"", env.namespace))).unwrap()
-    };
-    let resources = in_namespace(helm::resources(&json!({"watchNamespaces": [env.namespace]})));
-    let roles = helm::of_kind(&resources, "Role");
-    for resource in roles.iter().copied().chain(helm::of_kind(&resources, "RoleBinding")) {
-        env.apply(resource);
+/// The resources of a release in the namespace of the test.
+fn release(env: &TestEnv, values: &Value) -> Vec<Value> {
+    let text = serde_json::to_string(&helm::resources(values)).unwrap();
+    serde_json::from_str(&text.replace("\"personalize\"", &format!("\"{}\"", env.namespace))).unwrap()
+}
+
+/// Applies what these resources grant. Returns the operator's user and its kubeconfig.
+fn apply_grants(env: &TestEnv, resources: &[Value]) -> (String, PathBuf) {
+    for kind in ["Role", "RoleBinding"] {
+        for resource in helm::of_kind(resources, kind) {
+            let applied = env.control_plane.kubectl(&["apply", "-f", "-"], Some(&resource.to_string())).unwrap();
+            assert!(applied.status.success(), "{}", text(&applied));
+        }
     }
     let user = format!("system:serviceaccount:{}:shop-personalize-operator", env.namespace);
     let kubeconfig = env.dir().join("service-account.kubeconfig");
     env.control_plane.kubeconfig_for(&user, &["audited"], &kubeconfig).unwrap();
+    (user, kubeconfig)
+}
+
+#[test]
+fn chart_grants_exactly_the_permissions_that_the_operator_uses() {
+    let env = TestEnv::new();
+    let resources = release(&env, &json!({"watchNamespaces": [env.namespace]}));
+    let roles = helm::of_kind(&resources, "Role");
+    let (user, kubeconfig) = apply_grants(&env, &resources);
     let start = || {
         let vars = [("KUBECONFIG", kubeconfig.to_str().unwrap())];
         env.start_operator_with(&vars, &["--lease-name=shop-personalize-operator", "--lease-duration=15s"])
@@ -95,10 +107,46 @@ fn chart_grants_exactly_the_permissions_that_the_operator_uses() {
     assert_eq!(denied, Grants::from([list.clone()]), "a Role can't grant this, so the operator reads its Namespace");
     assert_eq!(granted, done, "the granted and the used permissions");
 
-    let everywhere = in_namespace(helm::resources(&json!({})));
+    let everywhere = release(&env, &json!({}));
     let roles = helm::of_kind(&everywhere, "Role").into_iter();
     let cluster_roles = helm::of_kind(&everywhere, "ClusterRole").into_iter();
     let operators = cluster_roles.filter(|role| role["metadata"]["name"] == "shop-personalize-operator");
     let more = Grants::from([list, "/namespaces watch".to_owned()]);
     assert_eq!(self::granted(roles.chain(operators)), &granted | &more, "the permissions for all namespaces");
+}
+
+#[test]
+fn chart_grants_exactly_the_permissions_that_the_configuration_of_accounts_needs() {
+    let mut env = TestEnv::new();
+    let watched = env.add_tenant("watched");
+    // The release is in a namespace that is not watched, so nothing else grants events there.
+    let accounts = json!({OTHER_ACCOUNT: {"roleArn": format!("arn:aws:iam::{OTHER_ACCOUNT}:role/Importer")}});
+    let values = json!({"watchNamespaces": [watched], "aws": {"accountsConfig": {"accounts": accounts}}});
+    let resources = release(&env, &values);
+    let (user, kubeconfig) = apply_grants(&env, &resources);
+    helm::of_kind(&resources, "ConfigMap").into_iter().for_each(|config_map| env.apply(config_map));
+    let name = "shop-personalize-operator-accounts";
+    let config_map = format!("--accounts-config-map={name}");
+    let watch = format!("--watch-namespaces={watched}");
+    let vars = [("KUBECONFIG", kubeconfig.to_str().unwrap())];
+    let flags = ["--lease-name=shop-personalize-operator", "--lease-duration=15s", &config_map, &watch];
+    let operator = env.start_operator_with(&vars, &flags);
+    let is_valid = |operator: &OperatorProcess, valid: u8| {
+        operator.metrics().contains(&format!("personalize_operator_accounts_config_valid {valid}")).then_some(())
+    };
+    eventually("the ConfigMap is read", || is_valid(&operator, 1));
+    let refused = json!({"data": {"accounts.yaml": "account: {}"}}).to_string();
+    let patched = env.kubectl(&["patch", "configmap", name, "--type=merge", "-p", &refused]);
+    assert!(patched.status.success(), "{}", text(&patched));
+    eventually("the ConfigMap is watched", || is_valid(&operator, 0));
+    eventually("an event says why", || env.event_reasons(name).contains(&"AccountsRefused".to_owned()).then_some(()));
+    assert!(operator.stop());
+
+    let configured =
+        granted(helm::of_kind(&resources, "Role").into_iter().filter(|role| role["metadata"]["name"] == name));
+    let (done, denied) = audited(&env, &user);
+    assert_eq!(denied, Grants::from(["/namespaces list".to_owned()]), "as without accounts");
+    let used: Grants =
+        done.into_iter().filter(|grant| grant.contains("configmaps") || grant.contains("/events ")).collect();
+    assert_eq!(configured, used, "the granted and the used permissions");
 }
