@@ -36,8 +36,10 @@ pub async fn run(args: &RunArgs) -> Result<(), Error> {
     let client = KubeClient::new(config, Arc::clone(&metrics))?;
     let listener = TcpListener::bind(args.listen).await.map_err(|e| format!("--listen {}: {e}", args.listen))?;
     info!(version = env!("CARGO_PKG_VERSION"), listen = %listener.local_addr()?, "starting");
-    let stopped = controller::stopped(stop.clone());
-    let server = tokio::spawn(http::serve(listener, Arc::clone(&readiness), Arc::clone(&metrics), stopped));
+    // Probes and scrapes are answered until the last reconcile has ended.
+    let (ended_sender, ended) = watch::channel(false);
+    let ended = controller::stopped(ended);
+    let server = tokio::spawn(http::serve(listener, Arc::clone(&readiness), Arc::clone(&metrics), ended));
     let mut aws_options = args.aws_options(options.accounts.clone());
     aws_options.limits.waiting = metrics.service_requests_waiting();
     let aws = Arc::new(Aws::new(aws_options).await);
@@ -61,6 +63,7 @@ pub async fn run(args: &RunArgs) -> Result<(), Error> {
             return Err("a second signal interrupted the shutdown".into());
         }
     }
+    let _ = ended_sender.send(true);
     if let Ok(Ok(Err(error))) = tokio::time::timeout(Duration::from_secs(1), server).await {
         error!(%error, "the listener failed");
     }

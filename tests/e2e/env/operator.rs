@@ -37,9 +37,9 @@ impl OperatorProcess {
         self.process.pid()
     }
 
-    /// Waits until the process exits without being asked to by this handle.
-    pub fn wait_for_exit(mut self) {
-        eventually("the operator exits", || self.process.child().try_wait().unwrap());
+    /// Waits until the process exits without being asked to by this call. Returns true if it exits with status 0.
+    pub fn wait_for_exit(mut self) -> bool {
+        eventually("the operator exits", || self.process.child().try_wait().unwrap()).success()
     }
 
     pub fn has_exited(&mut self) -> bool {

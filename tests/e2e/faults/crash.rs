@@ -108,7 +108,14 @@ fn fault_10_sigterm_during_create_records_the_job_before_exit() {
     let operator = env.start_operator(&[]);
     import_nightly(&env);
     eventually("the create is in flight", || (env.service.call_count(CREATE) == 1).then_some(()));
-    assert!(operator.stop());
+    operator.signal("-TERM");
+    let answer = eventually("it is no longer ready", || {
+        let answer = operator.get("/readyz");
+        answer.as_ref().is_none_or(|(status, _)| *status != 200).then_some(answer)
+    });
+    assert_eq!(answer, Some((503, "shutting down\n".into())));
+    assert!(operator.metrics().contains("personalize_operator_"), "metrics are served to the end");
+    assert!(operator.wait_for_exit());
     assert!(env.status("nightly").dataset_import_job_arn.is_some(), "the status names the job");
     let _operator = env.start_operator(&[]);
     assert_imported_once(&env);
