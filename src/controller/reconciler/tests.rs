@@ -22,6 +22,7 @@ use crate::preflight::{Object, Page, Piece, Report};
 use crate::queue::Queue;
 use crate::telemetry::metrics::Metrics;
 use crate::testing::{self, spec, timing};
+use futures::future::join_all;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::runtime::events::Reporter;
 use kube::runtime::watcher::Event;
@@ -430,4 +431,23 @@ async fn data_of_a_dataset_that_was_created_again_is_checked_against_its_new_sch
     assert!(check_items(&context, 1).await.unwrap().has_errors(), "the column is SIZE");
     assert_eq!(check_items(&context, 2).await.unwrap().findings, []);
     assert_eq!(check_items(&context, 2).await.unwrap().findings, [], "the schema is not read again");
+}
+
+#[tokio::test]
+async fn sixteen_checks_of_data_run_at_once_and_the_others_wait_without_an_error() {
+    let lease = LeaseHold::forever();
+    let service = Arc::new(Service {
+        schemas: Mutex::new(vec![items_schema("WEIGHT")]),
+        data: "ITEM_ID,WEIGHT\ni1,1.5\n",
+        read_time: Duration::from_millis(20),
+        ..service(lease.clone())
+    });
+    let (context, _) = context_with(Arc::clone(&service), lease, serde_json::Value::Null);
+    check_items(&context, 1).await.unwrap();
+    let mut checks = Box::pin(join_all((0..100).map(|_| check_items(&context, 1))));
+    assert!((&mut checks).now_or_never().is_none(), "they have begun");
+    let request = ImportRequest::of(&items(1).0).unwrap();
+    assert!(context.list_data(&Caller::default(), &request).now_or_never().is_some(), "a list waits for no check");
+    assert!(checks.await.into_iter().all(|report| report.is_ok_and(|report| report.findings.is_empty())));
+    assert_eq!(service.reads.lock().unwrap().1, 16);
 }
