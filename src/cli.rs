@@ -254,8 +254,8 @@ pub struct ImportArgs {
     #[arg(long, env = "PERSONALIZE_OPERATOR_POLL_MAX", default_value = "5m", value_parser = duration)]
     pub poll_max: Duration,
 
-    /// How long after a submission without an answer its job may still appear.
-    #[arg(long, env = "PERSONALIZE_OPERATOR_GRACE", default_value = "60s", value_parser = duration)]
+    /// How long after a submission without an answer its job may still appear; at least 2s.
+    #[arg(long, env = "PERSONALIZE_OPERATOR_GRACE", default_value = "60s", value_parser = grace)]
     pub grace: Duration,
 
     /// The first delay after a transient failure; it doubles with each further failure.
@@ -332,6 +332,17 @@ fn duration(text: &str) -> Result<Duration, String> {
         Ok(duration)
     } else {
         Err("must be a duration from 1ms to 366days, such as 500ms, 30s or 5m".into())
+    }
+}
+
+/// An intent has whole seconds, and its create is sent within half of the grace period: with less than 2 s that may be
+/// over before it begins.
+fn grace(text: &str) -> Result<Duration, String> {
+    let grace = parse_duration(text).map_err(|e| e.to_string())?;
+    if (Duration::from_secs(2)..=MAX_DURATION).contains(&grace) {
+        Ok(grace)
+    } else {
+        Err("must be a duration from 2s to 366days, such as 60s: an import is submitted in the first half of it".into())
     }
 }
 
@@ -545,5 +556,14 @@ mod tests {
             }
             assert!(Cli::try_parse_from(["x", "run", flag, "366days"]).is_ok());
         }
+    }
+
+    #[test]
+    fn grace_period_that_is_shorter_than_an_intent_can_be_fresh_is_rejected() {
+        for value in ["1s", "1999ms"] {
+            let error = Cli::try_parse_from(["x", "run", "--grace", value]).unwrap_err().to_string();
+            assert!(error.contains("--grace") && error.contains("2s to 366days, such as 60s"), "{error}");
+        }
+        assert_eq!(run(&["--grace=2s"]).options("own").timing.grace, Duration::from_secs(2));
     }
 }

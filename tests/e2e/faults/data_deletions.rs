@@ -37,7 +37,7 @@ fn fault_128_no_import_is_accepted_within_a_data_deletion_in_random_lives() {
     let mut rng = Rng::new(seed);
     let lives = std::env::var("LIVES").ok().and_then(|lives| lives.parse().ok()).unwrap_or(12);
     for life in 0..lives {
-        let operator = env.start_operator(&["--identity=one", "--grace=1s"]);
+        let operator = env.start_operator(&["--identity=one", "--grace=2s"]);
         let (import, deletion) = (format!("life-{life}"), format!("erasure-{life}"));
         let deletion_first = rng.one_in(2);
         if deletion_first {
@@ -50,7 +50,7 @@ fn fault_128_no_import_is_accepted_within_a_data_deletion_in_random_lives() {
         }
         std::thread::sleep(rng.millis(0, 500));
         operator.kill();
-        let _operator = env.start_operator(&["--identity=one", "--grace=1s"]);
+        let _operator = env.start_operator(&["--identity=one", "--grace=2s"]);
         std::thread::sleep(rng.millis(0, 700));
         env.service.finish_data_deletion(&deletion);
         env.wait_for_reason(&import, "ImportSucceeded");

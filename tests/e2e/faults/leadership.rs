@@ -249,7 +249,7 @@ fn fault_77_newer_import_waits_for_the_create_of_a_former_leader() {
 #[test]
 fn successor_of_a_drained_leader_submits_at_once() {
     let env = TestEnv::new();
-    let former = env.start_operator(&["--grace=1s"]);
+    let former = env.start_operator(&["--grace=2s"]);
     import_nightly(&env);
     env.wait_for_reason("nightly", "ImportSucceeded");
     assert!(former.stop());

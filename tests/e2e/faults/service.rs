@@ -399,7 +399,7 @@ fn fault_106_job_that_exists_and_is_never_described_stalls_the_import() {
     let proxy = env.start_proxy();
     env.service.put_job(&foreign_job("weekly"));
     proxy.inject(move |call| if call.label == DESCRIBE { job_not_found() } else { Fault::None });
-    let flags = ["--grace=1s", "--rejected-min=30s", "--rejected-max=60s"];
+    let flags = ["--grace=2s", "--rejected-min=30s", "--rejected-max=60s"];
     let _operator = env.spawn_operator_behind(&proxy, &flags);
     env.import("weekly", "d0", json!({"jobName": "weekly"}));
     let message = env.wait_for_message("weekly", "neither describes it nor accepts its name");
@@ -422,7 +422,7 @@ fn fault_106_job_that_exists_and_may_not_be_described_stalls_the_import() {
             _ => Fault::None,
         }
     });
-    let _operator = env.spawn_operator_behind(&proxy, &["--grace=1s"]);
+    let _operator = env.spawn_operator_behind(&proxy, &["--grace=2s"]);
     env.import("weekly", "d0", json!({"jobName": "weekly"}));
     env.wait_for_reason("weekly", "AccessDenied");
     eventually("it is looked up again", || (proxy.count(DESCRIBE) >= 6).then_some(()));

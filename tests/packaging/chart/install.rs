@@ -52,7 +52,7 @@ impl Home {
         let values = json!({
             "aws": {"endpointUrl": self.env.service.url(), "credentialsSecret": {"name": "aws"}},
             "leaderElection": {"leaseDuration": "3s"},
-            "imports": {"pollMin": "200ms", "pollMax": "500ms", "grace": "1s", "backoffMin": "200ms"},
+            "imports": {"pollMin": "200ms", "pollMax": "500ms", "grace": "2s", "backoffMin": "200ms"},
         });
         let file = self.env.dir().join("values.json");
         fs::write(&file, merged(values, more).to_string()).unwrap();

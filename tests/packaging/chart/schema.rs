@@ -86,7 +86,7 @@ fn wrong_value_is_rejected_with_a_message_that_names_it() {
 }
 
 /// Definitions of durations in the schema: the name, a flag of that type, four valid extremes, and invalid values.
-const DURATIONS: [(&str, &str, [&str; 4], &[&str]); 3] = [
+const DURATIONS: [(&str, &str, [&str; 4], &[&str]); 4] = [
     (
         "duration",
         "poll-min",
@@ -95,6 +95,12 @@ const DURATIONS: [(&str, &str, [&str; 4], &[&str]); 3] = [
     ),
     ("leaseDuration", "lease-duration", ["1s", "3600s", "60m", "1h"], &["500ms", "1500ms", "3601s", "61m", "0s"]),
     ("watchTimeout", "watch-timeout", ["1s", "290s", "4m", "99s"], &["500ms", "291s", "5m", "10m", "0s"]),
+    (
+        "grace",
+        "grace",
+        ["2s", "7999h9999m99999s999999999ms", "1s1000ms", "1m"],
+        &["0s", "1s", "1s999ms", "1999ms", "0h0m01s", "99999h", "10"],
+    ),
 ];
 
 /// The `turn`th extreme value wherever the schema sets a limit.
@@ -135,6 +141,7 @@ fn schema_and_operator_reject_the_same_durations() {
             let values = match definition {
                 "leaseDuration" => json!({"leaderElection": {"leaseDuration": value}}),
                 "watchTimeout" => json!({"kubernetes": {"watchTimeout": value}}),
+                "grace" => json!({"imports": {"grace": value}}),
                 _ => json!({"imports": {"pollMin": value}}),
             };
             let error = render(&values).expect_err(value);
