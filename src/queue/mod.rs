@@ -85,8 +85,8 @@ pub struct Queue {
     entries: BTreeMap<Uid, Entry>,
     /// What follows from the entries, for each account and region.
     pools: BTreeMap<AccountRegion, Pool>,
-    /// Resources with an invalid spec: they belong to no pool.
-    invalid: BTreeSet<Uid>,
+    /// Resources with an invalid spec, with their namespaces: they belong to no pool.
+    invalid: BTreeMap<Uid, String>,
     /// Until then create requests of an earlier leader may still arrive.
     quarantine_until: Option<Timestamp>,
 }
@@ -113,7 +113,7 @@ impl Queue {
             timing,
             entries: BTreeMap::new(),
             pools: BTreeMap::new(),
-            invalid: BTreeSet::new(),
+            invalid: BTreeMap::new(),
             quarantine_until: None,
         }
     }
@@ -182,10 +182,10 @@ impl Queue {
     /// Adds or updates a resource as the watch delivers it. Ignores older resource versions, and an untrusted copy of a
     /// known version. An untrusted success does not count. Returns true if the resource's state has changed.
     pub fn observe(&mut self, resource: &DatasetImportJob, trust: Trust) -> bool {
-        let (Some(uid), Some(_)) = (resource.uid(), resource.namespace()) else { return false };
+        let (Some(uid), Some(namespace)) = (resource.uid(), resource.namespace()) else { return false };
         let Ok(mut request) = ImportRequest::of(resource) else {
             self.remove(&uid);
-            self.invalid.insert(uid.into());
+            self.invalid.insert(uid.into(), namespace);
             return true;
         };
         self.invalid.remove(uid.as_str());
@@ -224,7 +224,7 @@ impl Queue {
     /// deleted: no later event would remove it again. Returns true if the resource's state has changed.
     pub fn update(&mut self, resource: &DatasetImportJob, trust: Trust) -> bool {
         let uid = resource.uid().unwrap_or_default();
-        let is_known = self.entries.contains_key(uid.as_str()) || self.invalid.contains(uid.as_str());
+        let is_known = self.entries.contains_key(uid.as_str()) || self.invalid.contains_key(uid.as_str());
         is_known && self.observe(resource, trust)
     }
 
@@ -259,9 +259,11 @@ impl Queue {
     /// Starts a new listing, in which resource versions may be lower (a restored etcd). Returns the known resources, of
     /// which those that are not listed are deleted.
     pub fn relist(&mut self, namespace: Option<&str>) -> HashSet<Uid> {
-        let mut known: HashSet<Uid> = self.invalid.iter().cloned().collect();
+        let is_listed = |of: &str| namespace.is_none_or(|namespace| namespace == of);
+        let invalid = self.invalid.iter().filter(|(_, namespace)| is_listed(namespace));
+        let mut known: HashSet<Uid> = invalid.map(|(uid, _)| Arc::clone(uid)).collect();
         for (uid, entry) in &mut self.entries {
-            if namespace.is_none_or(|namespace| namespace == entry.place.key.namespace) {
+            if is_listed(&entry.place.key.namespace) {
                 entry.resource_version = 0;
                 known.insert(Arc::clone(uid));
             }

@@ -97,3 +97,14 @@ fn queue_is_drained_when_no_create_request_may_still_arrive() {
     assert!(!queue.is_drained(end), "requests of an earlier leader may still arrive");
     assert!(queue.is_drained(after(end, timing().grace)));
 }
+
+#[test]
+fn relist_of_a_namespace_keeps_the_invalid_resources_of_others() {
+    let [mut own, mut other] = [resource(1, "a"), resource(2, "a")];
+    own.spec.dataset_arn = "none".into();
+    other.spec.dataset_arn = "none".into();
+    other.metadata.namespace = Some("other".into());
+    let mut queue = queue(&[own, other]);
+    assert_eq!(queue.relist(Some("other")), HashSet::from(["r002".into()]));
+    assert_eq!(queue.relist(None).len(), 2);
+}
