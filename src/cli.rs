@@ -124,7 +124,7 @@ pub struct ProbeArgs {
     pub url: http::Uri,
 
     /// How long to repeat the request until it succeeds.
-    #[arg(long, env = "PERSONALIZE_OPERATOR_PROBE_TIMEOUT", default_value = "5s", value_parser = parse_duration)]
+    #[arg(long, env = "PERSONALIZE_OPERATOR_PROBE_TIMEOUT", default_value = "5s", value_parser = probe_timeout)]
     pub timeout: Duration,
 }
 
@@ -346,6 +346,12 @@ fn grace(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Zero means one request.
+fn probe_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = parse_duration(text).map_err(|e| e.to_string())?;
+    if timeout <= MAX_DURATION { Ok(timeout) } else { Err("must be a duration of at most 366days, such as 5s".into()) }
+}
+
 fn lease_duration(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text).map_err(|e| e.to_string())?;
     if (1..=3600).contains(&duration.as_secs()) && duration.subsec_nanos() == 0 {
@@ -565,5 +571,12 @@ mod tests {
             assert!(error.contains("--grace") && error.contains("2s to 366days, such as 60s"), "{error}");
         }
         assert_eq!(run(&["--grace=2s"]).options("own").timing.grace, Duration::from_secs(2));
+    }
+
+    #[test]
+    fn timeout_of_probe_that_overflows_is_rejected() {
+        let error = Cli::try_parse_from(["x", "probe", "--timeout=500000000000y"]).unwrap_err().to_string();
+        assert!(error.contains("--timeout") && error.contains("366days"), "{error}");
+        assert!(Cli::try_parse_from(["x", "probe", "--timeout=0s"]).is_ok(), "one request");
     }
 }
