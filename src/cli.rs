@@ -13,6 +13,7 @@ pub use crate::telemetry::logging::LogFormat;
 use clap::builder::{NonEmptyStringValueParser, PossibleValue};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use humantime::parse_duration;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -397,6 +398,22 @@ fn non_empty(text: Option<&str>) -> Option<&str> {
 }
 
 impl RunArgs {
+    /// Checks what no single flag shows.
+    ///
+    /// # Errors
+    /// What is wrong, with the flag.
+    pub fn check(&self) -> Result<(), String> {
+        let mut roles = BTreeMap::new();
+        for (account, role) in self.aws.account_roles.iter().flat_map(|roles| &roles.0) {
+            if let Some(other) = roles.insert(account, role).filter(|other| *other != role) {
+                return Err(format!(
+                    "--account-roles names two roles of account {account}: {other} and {role}; remove one"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// The settings of the controller. The Lease is in `own_namespace` unless a flag names another.
     #[must_use]
     pub fn options(&self, own_namespace: &str) -> Options {
@@ -578,5 +595,18 @@ mod tests {
         let error = Cli::try_parse_from(["x", "probe", "--timeout=500000000000y"]).unwrap_err().to_string();
         assert!(error.contains("--timeout") && error.contains("366days"), "{error}");
         assert!(Cli::try_parse_from(["x", "probe", "--timeout=0s"]).is_ok(), "one request");
+    }
+
+    #[test]
+    fn two_roles_of_one_account_are_an_error_that_names_it() {
+        let role = |account: &str, name: &str| format!("--account-roles={account}=arn:aws:iam::{account}:role/{name}");
+        let (first, second) = (role("123456789012", "A"), role("123456789012", "B"));
+        let other = role("210987654321", "B");
+        assert_eq!(run(&[&first, &other, &first]).check(), Ok(()));
+        let both = format!("{first},123456789012=arn:aws:iam::123456789012:role/B");
+        for flags in [vec![first.as_str(), &other, &second], vec![&both]] {
+            let error = run(&flags).check().unwrap_err();
+            assert!(error.contains("--account-roles") && error.contains("123456789012"), "{error}");
+        }
     }
 }

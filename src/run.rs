@@ -28,6 +28,7 @@ pub type Error = Box<dyn std::error::Error + Send + Sync>;
 /// # Errors
 /// When the configuration can't be used, the listener can't be bound, or a second signal cuts the shutdown short.
 pub async fn run(args: &RunArgs) -> Result<(), Error> {
+    args.check()?;
     let (stop_sender, stop) = watch::channel(false);
     let readiness = Arc::new(Readiness::default());
     let metrics = Arc::new(Metrics::default());
