@@ -1,8 +1,9 @@
 //! The check of the data right before an import is submitted.
 
 use super::context::Context;
+use super::workers::Workers;
 use crate::api::{DatasetImportJobSpec, ImportedData, Preflight};
-use crate::import::{DataCheck, ImportRequest};
+use crate::import::{DataCheck, ImportRequest, Key};
 use crate::personalize::{AccountRegion, Caller, Dataset, DatasetArn, ErrorKind, Personalize, ServiceError};
 use crate::preflight::{
     DatasetType, Depth, Domain, Expected, Finding, Location, Object, Objects, Page, Piece, Report, Schema, inspect,
@@ -14,7 +15,6 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -24,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// How many checks run at once. Each takes at most 8 MiB: four files with a piece and an incomplete line, of at most 1 MiB
 /// each. So all of them take at most 128 MiB of the 512 MiB that the chart allows, whatever the number of accounts and
 /// regions. The operator itself and 30,000 waiting resources take about 265 MiB.
-const AT_ONCE: usize = 16;
+const AT_ONCE: u16 = 16;
 
 /// How many schemas, and accounts and regions, are remembered: users choose them.
 const MAX_KEPT: NonZeroUsize = NonZeroUsize::new(256).unwrap();
@@ -42,8 +42,8 @@ pub(crate) struct DataChecks {
     default: Preflight,
     /// The schemas that were read.
     schemas: Mutex<LruCache<SchemaKey, Arc<Described>>>,
-    /// One permit for each check that may start now. Those that wait get theirs in the order in which they came.
-    permits: Semaphore,
+    /// One for each check that runs. An account and region whose reads are slow leaves half of them to the others.
+    workers: Workers,
     /// Where it was said that data can't be read.
     unreadable: Mutex<LruCache<AccountRegion, ()>>,
 }
@@ -51,8 +51,8 @@ pub(crate) struct DataChecks {
 impl DataChecks {
     pub(crate) fn new(default: Preflight) -> Self {
         let (schemas, unreadable) = (LruCache::new(MAX_KEPT), LruCache::new(MAX_KEPT));
-        let permits = Semaphore::new(AT_ONCE);
-        Self { default, schemas: Mutex::new(schemas), permits, unreadable: Mutex::new(unreadable) }
+        let workers = Workers::new(AT_ONCE);
+        Self { default, schemas: Mutex::new(schemas), workers, unreadable: Mutex::new(unreadable) }
     }
 }
 
@@ -70,11 +70,12 @@ impl<P: Personalize> Context<P> {
             spec.guard?;
             return Some(DataCheck { enforced: false, data: self.list_data(caller, request).await, report: None });
         }
-        // The wait is no part of the check's time. Meanwhile the resource keeps its worker, but it also holds a slot of the
-        // queue: polls of its account and region have the workers of the other slots.
-        let permit = self.data_checks.permits.acquire().await;
+        // The wait is no part of the check's time. Meanwhile the resource keeps the worker of its reconcile, but it also holds
+        // a slot of the queue: polls of its account and region have the workers of the other slots.
+        let resource = Key { namespace: request.namespace.clone(), name: request.name.clone() };
+        let worker = self.data_checks.workers.acquire_shared(request.dataset.account_region(), &resource).await;
         let report = within_time(self.inspect(caller, request, dataset)).await;
-        drop(permit);
+        drop(worker);
         match &report {
             Ok(report) => info!(
                 findings = report.findings.len(),

@@ -59,13 +59,24 @@ impl Workers {
             account_region: dataset.map(|dataset| dataset.account_region().clone()),
             namespace: resource.namespace().unwrap_or_default(),
         };
+        self.acquire_in(scope, resource.name_any(), goes_first).await
+    }
+
+    /// Waits for a worker of those that all accounts and regions share by the same rules: each of them counts like a
+    /// namespace.
+    pub(crate) async fn acquire_shared(&self, account_region: &AccountRegion, resource: &Key) -> Option<Worker> {
+        let scope = Scope { account_region: None, namespace: account_region.to_string() };
+        self.acquire_in(scope, format!("{}/{}", resource.namespace, resource.name), false).await
+    }
+
+    async fn acquire_in(&self, scope: Scope, name: String, goes_first: bool) -> Option<Worker> {
         let (sender, receiver) = oneshot::channel();
         {
             let mut state = self.state();
             if state.closed {
                 return None;
             }
-            state.scopes.wait(scope, resource.name_any(), goes_first, sender);
+            state.scopes.wait(scope, name, goes_first, sender);
         }
         self.hand_out();
         receiver.await.ok()

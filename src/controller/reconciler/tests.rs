@@ -15,7 +15,7 @@ use crate::controller::namespaces::Namespaces;
 use crate::controller::shared_polls::SharedPolls;
 use crate::controller::workers::Workers;
 use crate::http::readiness::Readiness;
-use crate::import::{Admission, Key};
+use crate::import::{Admission, DataCheck, Key};
 use crate::personalize::{CreateJobInput, DataDeletion, Dataset, DatasetSchema, Job, JobSummary};
 use crate::personalize::{DatasetArn, JobArn};
 use crate::preflight::{Object, Page, Piece, Report};
@@ -434,7 +434,7 @@ async fn data_of_a_dataset_that_was_created_again_is_checked_against_its_new_sch
 }
 
 #[tokio::test]
-async fn sixteen_checks_of_data_run_at_once_and_the_others_wait_without_an_error() {
+async fn account_and_region_has_eight_checks_of_data_at_once_and_leaves_others_to_the_next() {
     let lease = LeaseHold::forever();
     let service = Arc::new(Service {
         schemas: Mutex::new(vec![items_schema("WEIGHT")]),
@@ -444,10 +444,32 @@ async fn sixteen_checks_of_data_run_at_once_and_the_others_wait_without_an_error
     });
     let (context, _) = context_with(Arc::clone(&service), lease, serde_json::Value::Null);
     check_items(&context, 1).await.unwrap();
-    let mut checks = Box::pin(join_all((0..100).map(|_| check_items(&context, 1))));
-    assert!((&mut checks).now_or_never().is_none(), "they have begun");
-    let request = ImportRequest::of(&items(1).0).unwrap();
-    assert!(context.list_data(&Caller::default(), &request).now_or_never().is_some(), "a list waits for no check");
-    assert!(checks.await.into_iter().all(|report| report.is_ok_and(|report| report.findings.is_empty())));
-    assert_eq!(service.reads.lock().unwrap().1, 16);
+    let imports: Vec<_> = (0..120)
+        .map(|i| {
+            let (mut items, dataset) = items(1);
+            items.metadata.name = Some(format!("r{i}"));
+            if i >= 100 {
+                items.spec.dataset_arn = items.spec.dataset_arn.replace("123456789012", "210987654321");
+            }
+            (ImportRequest::of(&items).unwrap(), items, dataset)
+        })
+        .collect();
+    let caller = Caller::default();
+    let check = async |(request, items, dataset): &(ImportRequest, DatasetImportJob, Dataset)| {
+        context.check_data(&caller, request, &items.spec, Some(dataset)).await
+    };
+    let is_good = |check: &Option<DataCheck>| {
+        check.as_ref().is_some_and(|check| matches!(&check.report, Some(Ok(report)) if report.findings.is_empty()))
+    };
+    assert!(join_all(imports[..100].iter().map(check)).await.iter().all(is_good));
+    assert_eq!(service.reads.lock().unwrap().1, 8);
+    let mut slow = join_all(imports[..100].iter().map(check));
+    let others = join_all(imports[100..].iter().map(check));
+    tokio::select! {
+        _ = &mut slow => panic!("another account and region waits"),
+        checked = others => assert!(checked.iter().all(is_good)),
+    }
+    assert!(context.list_data(&caller, &imports[0].0).now_or_never().is_some(), "a list waits for no check");
+    assert!(slow.await.iter().all(is_good));
+    assert!((9..=16).contains(&service.reads.lock().unwrap().1));
 }
