@@ -309,7 +309,7 @@ impl Queue {
     /// whether others may be admissible now: a reservation was released, or they no longer wait for it.
     pub(crate) fn requeue_failed(&mut self, uid: &str, until: Timestamp, skip: bool, write_unconfirmed: bool) -> bool {
         let frees_others = self.modify(uid, |activity| {
-            let is_skipped_now = skip && activity.skipped_until.is_none();
+            let is_skipped_now = skip && activity.skipped_until.is_none_or(|before| before < until);
             (activity.requeue_at, activity.skipped_until) = (Some(until), skip.then_some(until));
             let stays = write_unconfirmed && activity.deleted_at.is_none();
             let before = activity.reservation;

@@ -219,6 +219,8 @@ fn failed_reconciliation_waits_and_is_skipped_after_many_failures() {
     assert!(!admit(&mut queue, "r002"));
     assert!(queue.requeue_failed("r001", at(2000), true, false), "r002 no longer waits for it");
     assert!(!queue.requeue_failed("r001", at(2000), true, false), "nothing has changed for r002");
+    assert!(queue.requeue_failed("r001", at(2001), true, false), "r002 waited for it at 2000 s");
+    assert!(!queue.requeue_failed("r001", at(2000), true, false));
     assert!(admit(&mut queue, "r002"));
     queue.release("r002");
     assert!(matches!(queue.try_admit("r002", at(2000)), Admission::Pending { .. }), "the delay is over");
