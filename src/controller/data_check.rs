@@ -1,6 +1,7 @@
 //! The check of the data right before an import is submitted.
 
 use super::context::Context;
+use super::reconciler::Error;
 use super::workers::Workers;
 use crate::api::{DatasetImportJobSpec, ImportedData, Preflight};
 use crate::import::{DataCheck, ImportRequest, Key};
@@ -54,26 +55,37 @@ impl DataChecks {
         let workers = Workers::new(AT_ONCE);
         Self { default, schemas: Mutex::new(schemas), workers, unreadable: Mutex::new(unreadable) }
     }
+
+    /// Ends the waiting of checks that have not begun.
+    pub(crate) fn close(&self) {
+        self.workers.close();
+    }
 }
 
 impl<P: Personalize> Context<P> {
     /// Reads the data of a request, if the check or the guard wants it. `dataset` is the dataset as it is now.
+    ///
+    /// # Errors
+    /// [`Error::NotLeading`] if a shutdown begins before the check does.
     pub(crate) async fn check_data(
         &self,
         caller: &Caller,
         request: &ImportRequest,
         spec: &DatasetImportJobSpec,
         dataset: Option<&Dataset>,
-    ) -> Option<DataCheck> {
+    ) -> Result<Option<DataCheck>, Error> {
         let wanted = spec.preflight.unwrap_or(self.data_checks.default);
         if wanted == Preflight::Off {
-            spec.guard?;
-            return Some(DataCheck { enforced: false, data: self.list_data(caller, request).await, report: None });
+            if spec.guard.is_none() {
+                return Ok(None);
+            }
+            return Ok(Some(DataCheck { enforced: false, data: self.list_data(caller, request).await, report: None }));
         }
         // The wait is no part of the check's time. Meanwhile the resource keeps the worker of its reconcile, but it also holds
         // a slot of the queue: polls of its account and region have the workers of the other slots.
         let resource = Key { namespace: request.namespace.clone(), name: request.name.clone() };
         let worker = self.data_checks.workers.acquire_shared(request.dataset.account_region(), &resource).await;
+        let Some(worker) = worker else { return Err(Error::NotLeading) };
         let report = within_time(self.inspect(caller, request, dataset)).await;
         drop(worker);
         match &report {
@@ -93,7 +105,7 @@ impl<P: Personalize> Context<P> {
             // The check can't list what is not in S3, and can't read without a schema what can be listed.
             _ => self.list_data(caller, request).await,
         };
-        Some(DataCheck { enforced: wanted == Preflight::Enforce, data, report: Some(report) })
+        Ok(Some(DataCheck { enforced: wanted == Preflight::Enforce, data, report: Some(report) }))
     }
 
     /// Lists the data of a request.

@@ -230,6 +230,7 @@ async fn lead<P: Personalize>(
         stopped(stop.clone()).await;
         context.stopping.store(true, Ordering::Relaxed);
         context.workers.close();
+        context.data_checks.close();
         sleep(options.drain_timeout).await;
         warn!("drain timeout: cancelling running reconciles; their intents are recorded");
     };

@@ -355,7 +355,7 @@ impl<P: Personalize> reconciliation::Executor for Executor<'_, P> {
                 let dataset = reconciliation.observations().dataset.as_ref().and_then(|dataset| dataset.as_ref().ok());
                 let (request, caller) = self.request(reconciliation).await?;
                 let spec = &reconciliation.resource().spec;
-                Observation::Data(self.context.check_data(&caller, &request, spec, dataset).await)
+                Observation::Data(self.context.check_data(&caller, &request, spec, dataset).await?)
             }
             Effect::ListData => {
                 let (request, caller) = self.request(reconciliation).await?;

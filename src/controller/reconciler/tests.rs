@@ -419,7 +419,7 @@ fn items(created: i64) -> (DatasetImportJob, Dataset) {
 async fn check_items(context: &Context<Service>, created: i64) -> Result<Report, ServiceError> {
     let (items, dataset) = items(created);
     let request = ImportRequest::of(&items).unwrap();
-    let check = context.check_data(&Caller::default(), &request, &items.spec, Some(&dataset)).await;
+    let check = context.check_data(&Caller::default(), &request, &items.spec, Some(&dataset)).await.unwrap();
     check.and_then(|check| check.report).unwrap()
 }
 
@@ -456,7 +456,7 @@ async fn account_and_region_has_eight_checks_of_data_at_once_and_leaves_others_t
         .collect();
     let caller = Caller::default();
     let check = async |(request, items, dataset): &(ImportRequest, DatasetImportJob, Dataset)| {
-        context.check_data(&caller, request, &items.spec, Some(dataset)).await
+        context.check_data(&caller, request, &items.spec, Some(dataset)).await.unwrap()
     };
     let is_good = |check: &Option<DataCheck>| {
         check.as_ref().is_some_and(|check| matches!(&check.report, Some(Ok(report)) if report.findings.is_empty()))
@@ -472,4 +472,8 @@ async fn account_and_region_has_eight_checks_of_data_at_once_and_leaves_others_t
     assert!(context.list_data(&caller, &imports[0].0).now_or_never().is_some(), "a list waits for no check");
     assert!(slow.await.iter().all(is_good));
     assert!((9..=16).contains(&service.reads.lock().unwrap().1));
+    context.data_checks.close();
+    let (request, items, dataset) = &imports[0];
+    let stopped = context.check_data(&caller, request, &items.spec, Some(dataset)).await;
+    assert!(matches!(stopped, Err(Error::NotLeading)), "no check begins during a shutdown");
 }
