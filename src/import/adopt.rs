@@ -76,6 +76,11 @@ impl Planner<'_> {
             Ok(found) => match self.ownership(found) {
                 Ownership::Owned => {
                     self.check_dataset_known(&found.job, attempt)?;
+                    let is_missing = |error: &ServiceError| error.kind == ErrorKind::NotFound;
+                    if matches!(&self.observations.dataset, Some(Err(error)) if is_missing(error)) {
+                        // No lookup would find this job again without the status.
+                        return Err(check_later);
+                    }
                     match self.adopt(&found.job, attempt).map_err(confirmed)? {}
                 }
                 Ownership::Foreign(why) | Ownership::Untagged(why) => confirmed(self.conflict(base, attempt, &why)),
@@ -210,7 +215,7 @@ impl Planner<'_> {
         }
         let hidden = |error: &ServiceError, doing| {
             if self.trust.is_trusted() {
-                return self.obstacle(self.base_without_job(attempt), error, doing);
+                return self.obstacle(self.recorded.clone(), error, doing);
             }
             // Nothing is written: a write would make the untrusted status a trusted one.
             self.keep(Requeue::Backoff(Severity::Transient))

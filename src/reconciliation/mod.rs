@@ -337,7 +337,7 @@ impl Reconciliation {
             Observation::NewerImport(key) => observed.newer_import = Some(key),
             Observation::Job { attempt, job } => {
                 match &job {
-                    Ok(_) => self.local.last_polled = Some(now),
+                    Ok(_) => (self.local.last_polled, self.local.no_job_found) = (Some(now), false),
                     Err(error) => self.local.no_job_found |= error.kind == ErrorKind::NotFound && attempt == 1,
                 }
                 self.local.last_described = job.is_ok().then_some(now);

@@ -306,13 +306,59 @@ fn intent_whose_job_is_older_than_the_dataset_reports_no_success() {
     let name = scenario.request().job_name(1);
     scenario.set_job_status(&name, ACTIVE);
     scenario.dataset = Ok(Dataset { created: Some(after(scenario.now, timing().poll_min)), ..active_dataset() });
-    scenario.crash();
-    for _ in 0..2 {
+    for crashes in [false, true] {
+        let mut scenario = scenario.clone();
+        if crashes {
+            scenario.crash();
+        }
         scenario.wait();
-        scenario.reconcile_until_idle();
+        scenario.reconcile();
+        assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::DatasetReplaced, 1));
+        assert_eq!(scenario.status().submission, None, "it holds no slot of the queue");
+        let written = scenario.written.len();
+        for _ in 0..3 {
+            scenario.reconcile();
+            scenario.wait();
+        }
+        assert_eq!((scenario.written.len(), scenario.status().submission), (written, None), "nothing is written again");
     }
-    assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::DatasetReplaced, 1));
-    assert_eq!(scenario.status().submission, None, "it holds no slot of the queue");
+}
+
+#[test]
+fn intent_stays_while_a_failed_call_hides_whether_its_data_is_in_the_dataset() {
+    let mut scenario = Scenario::new();
+    scenario.answers = vec![(true, Err(service_error(ErrorKind::Indeterminate)))];
+    scenario.reconcile();
+    let name = scenario.request().job_name(1);
+    scenario.set_job_status(&name, ACTIVE);
+    scenario.dataset = Err(service_error(ErrorKind::Throttled));
+    scenario.wait();
+    scenario.reconcile();
+    assert_eq!((scenario.reason(), scenario.status().submission.is_some()), (Reason::Throttled, true));
+    scenario.resource.spec.suspend = true;
+    scenario.dataset = Ok(active_dataset());
+    scenario.wait();
+    scenario.reconcile_until_idle();
+    assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::ImportSucceeded, 1));
+}
+
+#[test]
+fn claimed_job_of_a_later_attempt_is_kept_while_its_dataset_does_not_exist() {
+    let mut scenario = Scenario::new();
+    let (second, tags) = (scenario.request().job_name(2), scenario.request().own_tags());
+    scenario.add_job(&second, ACTIVE, tags);
+    scenario.dataset = Err(service_error(ErrorKind::NotFound));
+    scenario.resource.status = Some(DatasetImportJobStatus {
+        dataset_import_job_arn: Some(scenario.request().job_arn(2).0),
+        attempts: Some(2),
+        ..Default::default()
+    });
+    scenario.reconcile_untrusted();
+    scenario.dataset = Ok(active_dataset());
+    scenario.wait();
+    scenario.reconcile_untrusted();
+    assert_eq!((scenario.reason(), scenario.status().attempts), (Reason::ImportSucceeded, Some(2)));
+    assert_eq!(scenario.accepted.len(), 0);
 }
 
 #[test]
