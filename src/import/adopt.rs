@@ -173,14 +173,18 @@ impl Planner<'_> {
         if !self.is_new_success(job, attempt) {
             return Err(self.report(self.adoption_base(), job, attempt));
         }
+        self.report_new_success(self.adoption_base(), job, attempt)
+    }
+
+    /// Reports the success of a job that was not followed to its end, if its dataset may hold the data.
+    pub(super) fn report_new_success(&self, base: DatasetImportJobStatus, job: &Job, attempt: i32) -> Plan<Infallible> {
         let (value, message) = self.check_data_current(job, attempt)?;
-        let status = self.with_job(self.adoption_base(), job, attempt);
-        Err(self.finish_succeeded(status, value, &message))
+        Err(self.finish_succeeded(self.with_job(base, job, attempt), value, &message))
     }
 
     /// Before the success of a job is reported that was not followed to its end, the dataset shows whether it holds the
     /// data: it may be missing or younger than the job, or a newer import may have replaced the data.
-    pub(super) fn check_data_current(&self, job: &Job, attempt: i32) -> Plan<(DataCurrent, String)> {
+    fn check_data_current(&self, job: &Job, attempt: i32) -> Plan<(DataCurrent, String)> {
         self.check_dataset_known(job, attempt)?;
         let dataset = self.observations.dataset.as_ref().ok_or(Next::Perform(Effect::DescribeDataset))?;
         match dataset {

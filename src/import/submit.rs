@@ -90,9 +90,7 @@ impl Planner<'_> {
                 }
             }
             Ownership::Owned if found.job.status == ACTIVE => {
-                let (value, message) = self.check_data_current(&found.job, attempt)?;
-                let status = self.with_job(self.recorded.clone(), &found.job, attempt);
-                Err(self.finish_succeeded(status, value, &message))
+                self.report_new_success(self.recorded.clone(), &found.job, attempt)
             }
             Ownership::Owned => report(),
             // The tags of a new job may become visible later than the job.

@@ -1,4 +1,4 @@
-//! How often places were compared, and entries or lines read: what the work of the queue and of the workers is made of.
+//! How often places were compared, and entries or scopes read: what the work of the queue and of the workers is made of.
 
 use std::cell::Cell;
 

@@ -208,6 +208,11 @@ fn data_current(scenario: &Scenario) -> Option<String> {
     status.conditions.iter().find(|c| c.type_ == DATA_CURRENT).map(|c| format!("{} {}", c.status, c.reason))
 }
 
+/// The dataset is deleted and created again after all jobs.
+fn recreate_dataset(scenario: &mut Scenario) {
+    scenario.dataset = Ok(Dataset { created: Some(after(scenario.now, timing().poll_min)), ..active_dataset() });
+}
+
 /// A resource that was created again, and whose job has succeeded before.
 fn recreated() -> Scenario {
     let mut scenario = Scenario::new();
@@ -285,7 +290,7 @@ fn job_under_a_fixed_name_that_is_older_than_its_dataset_is_never_imported_again
     scenario.resource.spec.job_name = Some("mine".into());
     let (name, tags) = (scenario.request().job_name(1), scenario.request().own_tags());
     scenario.add_job(&name, ACTIVE, tags);
-    scenario.dataset = Ok(Dataset { created: Some(after(scenario.now, timing().poll_min)), ..active_dataset() });
+    recreate_dataset(&mut scenario);
     scenario.reconcile_until_idle();
     let message = conditions::ready_message(&scenario.status()).to_owned();
     assert!(message.contains("another jobName"), "{message}");
@@ -305,7 +310,7 @@ fn intent_whose_job_is_older_than_the_dataset_reports_no_success() {
     assert_eq!((scenario.reason(), scenario.accepted.len()), (Reason::Submitting, 1));
     let name = scenario.request().job_name(1);
     scenario.set_job_status(&name, ACTIVE);
-    scenario.dataset = Ok(Dataset { created: Some(after(scenario.now, timing().poll_min)), ..active_dataset() });
+    recreate_dataset(&mut scenario);
     for crashes in [false, true] {
         let mut scenario = scenario.clone();
         if crashes {
