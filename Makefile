@@ -56,7 +56,7 @@ test-kubernetes-versions: ## Admission, policies, lives of resources and the cha
 	cargo build --workspace --bins
 	set -e; for version in $(or $(VERSIONS),1.31 1.33); do \
 		export KUBERNETES_VERSION=$$version; \
-		cargo test --test e2e -- scenarios faults::crd faults::deletion faults::input faults::kubernetes faults::order faults::status faults::webhook security::permissions; \
+		cargo test --test e2e -- scenarios faults::crd faults::deletion faults::input faults::accounts faults::kubernetes faults::order faults::permissions faults::status faults::webhook security::permissions; \
 		cargo test --test packaging -- chart::install chart::tenancy chart::render::api_server; \
 	done
 

@@ -32,49 +32,39 @@
 //! ```
 
 mod dataset;
+mod deleted;
 mod entry;
 mod line;
 mod place;
 mod pool;
 mod stats;
+mod successes;
 #[cfg(test)]
 mod tests;
 
+pub use deleted::DeletedJob;
 pub use line::QueueOrder;
 pub use stats::{LastSuccess, PoolStats, QueueLine, WaitingResource};
 
 use crate::api::conditions::Reason;
 use crate::api::{DatasetImportJob, resource_version};
-use crate::import::timing::{after, since};
+use crate::import::timing::after;
 use crate::import::{Admission, CooldownCause, ImportRequest, Key, Timing, Trust};
 use crate::personalize::{AccountRegion, DatasetArn};
 use dataset::DatasetQueue;
-use entry::{Activity, Entry, QueueState, Reservation};
+use entry::{Activity, Entry, Reservation};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use line::Shares;
 use place::Place;
 use pool::{Cooldown, Pool};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The UID of a resource. A re-created resource of the same name has another UID.
 pub type Uid = Arc<str>;
-
-/// The job of a deleted resource.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeletedJob {
-    /// The UID of the resource.
-    pub uid: Uid,
-    /// The namespace of the resource.
-    pub namespace: String,
-    /// The dataset that the job imports into.
-    pub dataset: DatasetArn,
-    /// The job's name.
-    pub name: String,
-}
 
 /// The queue over all resources that this operator watches.
 #[derive(Debug, Clone)]
@@ -208,39 +198,12 @@ impl Queue {
         changed
     }
 
-    /// A resource that was created again has adopted the job of the deleted one.
-    fn end_adopted(&mut self, adopter: &Entry) {
-        let deleted = self.pools.get(adopter.dataset().account_region()).into_iter().flat_map(Pool::deleted);
-        let job = &adopter.activity().in_flight_job;
-        let is_adopted = |entry: &&Entry| entry.has_deleted_job() && entry.activity().in_flight_job == *job;
-        let adopted = deleted.filter_map(|place| self.entries.get(&place.uid)).filter(is_adopted);
-        let adopted: Vec<Uid> = adopted.map(|entry| Arc::clone(&entry.place.uid)).collect();
-        for uid in adopted {
-            self.modify(&uid, |activity| activity.job_is_over = true);
-        }
-    }
-
     /// Updates a resource that a reconciliation has read or written. A resource that was deleted in between stays
     /// deleted: no later event would remove it again. Returns true if the resource's state has changed.
     pub fn update(&mut self, resource: &DatasetImportJob, trust: Trust) -> bool {
         let uid = resource.uid().unwrap_or_default();
         let is_known = self.entries.contains_key(uid.as_str()) || self.invalid.contains_key(uid.as_str());
         is_known && self.observe(resource, trust)
-    }
-
-    /// Removes a deleted resource. Returns the account and region in which it frees quota. It keeps the quota and its
-    /// dataset while its reconciliation is admitted, its create request may still arrive or its job runs: a deletion
-    /// cancels neither.
-    pub fn forget(&mut self, uid: &str, now: Timestamp) -> Option<AccountRegion> {
-        self.invalid.remove(uid);
-        self.modify(uid, |activity| {
-            activity.deleted_at = activity.deleted_at.or(Some(now));
-            if activity.reservation == Reservation::Unconfirmed {
-                activity.reservation = Reservation::None;
-            }
-        });
-        self.entries.get(uid).filter(|entry| !entry.is_in_flight())?;
-        self.remove(uid)
     }
 
     /// Whether this resource exists.
@@ -369,44 +332,6 @@ impl Queue {
         self.pools.iter().map(|(account_region, pool)| (account_region.clone(), pool.stats())).collect()
     }
 
-    /// Job name -> when the import was requested, for the successful imports into this dataset whose resources are in
-    /// the queue and whose jobs were created after this moment. There may be others.
-    #[must_use]
-    pub fn requested_at(&self, dataset: &DatasetArn, created_after: Timestamp) -> HashMap<&str, Timestamp> {
-        let successes = self.dataset(dataset).into_iter().flat_map(|dataset| dataset.successes_since(created_after));
-        let requested_at = |entry: &Entry| match entry.state {
-            QueueState::Succeeded(at) => Some(at),
-            _ => None,
-        };
-        self.entries_at(successes).filter_map(|e| Some((e.succeeded_job.as_deref()?, requested_at(e)?))).collect()
-    }
-
-    /// The resource of the newest import that has replaced the data of this one.
-    #[must_use]
-    pub fn newer_import(&self, uid: &str) -> Option<Key> {
-        let own = self.entries.get(uid)?;
-        let newer = self.dataset(own.dataset())?.newer_than(own.job_created?);
-        self.entries_at(newer).find(|entry| !entry.is_deleted()).map(|entry| entry.place.key.clone())
-    }
-
-    /// The resources whose status still says that the dataset holds their data, which this import has replaced.
-    #[must_use]
-    pub fn replaced_by(&self, uid: &str) -> Vec<Key> {
-        let own = self.entries.get(uid).filter(|entry| entry.is_full_success() && !entry.is_deleted());
-        let Some((own, created)) = own.and_then(|own| Some((own, own.job_created?))) else { return Vec::new() };
-        let current = self.dataset(own.dataset()).into_iter().flat_map(DatasetQueue::current);
-        let replaced = self.entries_at(current).filter(|entry| entry.job_created.is_some_and(|other| other < created));
-        replaced.map(|entry| entry.place.key.clone()).collect()
-    }
-
-    /// The resources whose status still says that the dataset holds their data, although a newer import has replaced it.
-    #[must_use]
-    pub fn replaced(&self) -> Vec<Key> {
-        let current = self.pools.values().flat_map(Pool::datasets).flat_map(|(_, dataset)| dataset.current());
-        let replaced = self.entries_at(current).filter(|entry| self.newer_import(&entry.place.uid).is_some());
-        replaced.map(|entry| entry.place.key.clone()).collect()
-    }
-
     /// The number of resources with each reason; `None` counts those without one.
     #[must_use]
     pub fn reasons(&self) -> HashMap<Option<Reason>, usize> {
@@ -481,60 +406,5 @@ impl Queue {
         if self.pools.get(account_region).is_some_and(Pool::is_empty) {
             self.pools.remove(account_region);
         }
-    }
-
-    /// The jobs of deleted resources that are due for a poll: they use the quota until they end. The caller polls them and
-    /// calls [`Self::deleted_job_polled`].
-    pub fn deleted_jobs(&mut self, now: Timestamp) -> Vec<DeletedJob> {
-        let is_due = |entry: &&Entry| entry.has_deleted_job() && entry.activity().next_poll.is_none_or(|at| at <= now);
-        let due = self.entries_at(self.pools.values().flat_map(Pool::deleted)).filter(is_due);
-        let job = |entry: &Entry| {
-            let activity = entry.activity();
-            let age = activity.running_since.map_or(Duration::ZERO, |since_when| since(since_when, now));
-            let arrived = Some(entry.request_arrived_at(&self.timing)).filter(|at| now < *at);
-            let next = after(now, self.timing.poll(age, &[]));
-            let name = activity.in_flight_job.clone().unwrap_or_default();
-            let (uid, namespace) = (Arc::clone(&entry.place.uid), entry.place.key.namespace.clone());
-            let job = DeletedJob { uid, namespace, dataset: entry.dataset().clone(), name };
-            (job, arrived.map_or(next, |at| at.min(next)))
-        };
-        let due: Vec<(DeletedJob, Timestamp)> = due.map(job).collect();
-        for (job, next_poll) in &due {
-            self.modify(&job.uid, |activity| activity.next_poll = Some(*next_poll));
-        }
-        due.into_iter().map(|(job, _)| job).collect()
-    }
-
-    /// Takes the answer to a poll of the job of a deleted resource: whether the job runs, or `None` if the service does
-    /// not know it. A job may become visible within the grace period.
-    pub fn deleted_job_polled(&mut self, uid: &str, runs: Option<bool>, now: Timestamp) {
-        let Some(entry) = self.entries.get(uid).filter(|entry| entry.is_deleted()) else { return };
-        let is_over = runs.map_or_else(|| entry.request_arrived_at(&self.timing) <= now, |runs| !runs);
-        self.modify(uid, |activity| activity.job_is_over |= is_over);
-    }
-
-    /// Removes the deleted resources that no longer keep their dataset, and returns where they kept one. No event
-    /// announces that moment, so the caller asks again and again, and wakes the resources that wait there.
-    pub fn take_freed(&mut self) -> BTreeSet<AccountRegion> {
-        let deleted = self.entries_at(self.pools.values().flat_map(Pool::deleted));
-        let freed: Vec<Uid> = deleted.filter(|e| !e.is_in_flight()).map(|e| Arc::clone(&e.place.uid)).collect();
-        freed.iter().filter_map(|uid| self.remove(uid)).collect()
-    }
-
-    /// The last successful import into each dataset, of those whose resources exist.
-    #[must_use]
-    pub fn last_successes(&self) -> Vec<LastSuccess> {
-        let last = |(dataset, imports): (&DatasetArn, &DatasetQueue)| {
-            let full = self.entries_at(imports.full_successes()).find(|entry| !entry.is_deleted());
-            let increment = self.entries_at(imports.increments()).find(|entry| !entry.is_deleted());
-            let last = increment.into_iter().chain(full).max_by_key(|entry| entry.ended)?;
-            let max_age = Some(last.max_data_age).filter(|seconds| *seconds > 0);
-            Some(LastSuccess {
-                dataset: dataset.clone(),
-                ended: Timestamp::from_second(last.ended.into()).unwrap_or_default(),
-                max_age: max_age.map(|seconds| Duration::from_secs(seconds.into())),
-            })
-        };
-        self.pools.values().flat_map(Pool::datasets).filter_map(last).collect()
     }
 }

@@ -31,94 +31,35 @@
 //! ```
 
 mod drive;
+mod finish;
+mod observation;
+#[cfg(test)]
+mod tests;
 
 pub use drive::{Executor, Stopped, drive};
+pub use finish::{Failure, Finished};
+pub use observation::Observation;
 
-use crate::api::conditions::{self, Reason, State};
-use crate::api::{DatasetImportJob, DatasetImportJobStatus, ImportedData, Tag};
+use crate::api::{DatasetImportJob, DatasetImportJobStatus, conditions};
 use crate::import::poll_schedule::durations;
 use crate::import::request::{imported_data, newer_jobs_after, requested_at};
-use crate::import::timing::{after, since, spread};
+use crate::import::timing::after;
 use crate::import::trust::{is_managed, own_part};
 use crate::import::{
-    Admission, AfterWrite, DataCheck, Effect, ImportRequest, Key, LocalState, Next, Observations, ObservedJob, Outcome,
-    Phase, Requeue, Severity, Timing, UserInputs, plan,
+    AfterWrite, Effect, ImportRequest, LocalState, Next, Observations, Outcome, Phase, Requeue, Timing, UserInputs,
+    plan,
 };
-use crate::personalize::{DataDeletion, Dataset, ErrorKind, JobSummary, ServiceError};
+use crate::personalize::{DataDeletion, ErrorKind, JobSummary, ServiceError};
 use crate::queue::Queue;
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
-use std::time::Duration;
-
-/// After this many errors in a row, other resources no longer wait for this one.
-const MAX_ERRORS_BEFORE_SKIP: u32 = 6;
 
 /// The most write conflicts of one reconciliation.
 const MAX_CONFLICTS: u32 = 5;
 
 /// For how many longest intervals between polls lists may replace them: a list that is wrong must not hide the end of a job.
 const MAX_LISTED: u32 = 12;
-
-/// What an effect observed.
-#[derive(Debug, Clone)]
-pub enum Observation {
-    /// The resource, read from the API server; `None` if it is deleted.
-    Resource(Option<Box<DatasetImportJob>>),
-    /// Whether the namespace may make this import, or why not.
-    Namespace(Result<(), String>),
-    /// The queue's answer.
-    Admission(Admission),
-    /// The resource whose newer import has replaced the data of this one.
-    NewerImport(Option<Key>),
-    /// The job of an attempt.
-    Job {
-        /// The attempt, from 1.
-        attempt: i32,
-        /// The job.
-        job: Result<ObservedJob, ServiceError>,
-    },
-    /// A list of the account's jobs showed that the running job still has its recorded status.
-    JobListed {
-        /// When, by the clock of this process.
-        at: Timestamp,
-    },
-    /// The dataset.
-    Dataset(Result<Dataset, ServiceError>),
-    /// What the check of the data found; `None` if it is not wanted.
-    Data(Option<DataCheck>),
-    /// The data, as it was listed once more.
-    DataListed(Result<ImportedData, ServiceError>),
-    /// The dataset's jobs.
-    Jobs(Result<Vec<JobSummary>, ServiceError>),
-    /// The data deletion jobs of the dataset's group.
-    DataDeletions(Result<Vec<DataDeletion>, ServiceError>),
-    /// The tags of another job of the dataset.
-    Tags {
-        /// The job's name.
-        job_name: String,
-        /// Its tags.
-        tags: Result<Vec<Tag>, ServiceError>,
-    },
-    /// The status is written.
-    StatusWritten {
-        /// The resource that the API server returned.
-        resource: Box<DatasetImportJob>,
-        /// What follows the write.
-        then: AfterWrite,
-    },
-    /// The status is applied; `None` if that failed.
-    StatusApplied(Option<Box<DatasetImportJob>>),
-    /// The status is not written: the resource was changed or deleted after it was read.
-    Conflict,
-    /// The answer of CreateDatasetImportJob.
-    Created {
-        /// The attempt, from 1.
-        attempt: i32,
-        /// The answer.
-        answer: Result<(), ServiceError>,
-    },
-}
 
 /// Why a reconciliation can't continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,15 +68,6 @@ pub enum Interrupted {
     Deleted,
     /// Others keep changing the resource.
     TooManyConflicts,
-}
-
-/// How a reconciliation ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finished {
-    /// When to reconcile again; `None` if only a change of the resource requires it.
-    pub requeue_after: Option<Duration>,
-    /// Whether other resources may be admissible now.
-    pub frees_others: bool,
 }
 
 /// The state of a reconciliation between two effects.
@@ -151,15 +83,6 @@ pub struct Reconciliation {
     written_outcome: Option<Outcome>,
     /// The status was applied, or that failed.
     applied: bool,
-}
-
-/// How a reconciliation could not finish.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Failure {
-    /// Its status write may have been applied.
-    pub write_unconfirmed: bool,
-    /// How long the API server asked to wait before the request is repeated.
-    pub retry_after: Duration,
 }
 
 impl Reconciliation {
@@ -440,107 +363,4 @@ impl Reconciliation {
     fn update_queue(&self, queue: &mut Queue) -> bool {
         queue.update(&self.resource, self.local.trust(&self.resource))
     }
-
-    /// Finishes: sets the backoff and releases the admission. `jitter` returns numbers in 0..1, another one
-    /// for each delay.
-    pub fn finish(
-        &mut self,
-        outcome: &Outcome,
-        now: Timestamp,
-        timing: &Timing,
-        jitter: impl Fn() -> f64,
-        queue: &mut Queue,
-    ) -> Finished {
-        if outcome.confirmed {
-            self.confirm_status(queue);
-        } else if self.local.trust(&self.resource).is_trusted() {
-            // From now on another status under the operator's name is not its own.
-            self.local.confirm(&self.resource);
-        }
-        let delay = self.schedule(outcome.requeue, now, timing, jitter());
-        let list = self.local.next_list(timing).map(|at| since(now, at));
-        let requeue_after = delay.into_iter().chain(list).min();
-        let released = self.release_admission(outcome, now, timing, jitter(), queue);
-        let is_deleted = self.resource.metadata.deletion_timestamp.is_some();
-        Finished { requeue_after, frees_others: released || self.written_outcome.is_some() || is_deleted }
-    }
-
-    fn schedule(&mut self, requeue: Requeue, now: Timestamp, timing: &Timing, jitter: f64) -> Option<Duration> {
-        let local = &mut self.local;
-        local.errors.reset();
-        local.finished_before = true;
-        local.note_intent(self.resource.status.as_ref(), now);
-        local.note_retry(self.resource.status.as_ref(), now, timing);
-        local.note_data(self.resource.status.as_ref(), &self.observations, now);
-        local.next_poll = if let Requeue::At(at) = requeue { Some(at) } else { None };
-        if requeue == Requeue::AwaitChange {
-            local.durations = Vec::new();
-        }
-        let delay = match requeue {
-            Requeue::AwaitChange => None,
-            Requeue::At(at) => Some(since(now, at)),
-            // Many resources that wait from the same moment on are spread.
-            Requeue::After(delay) => Some(spread(delay, jitter)),
-            Requeue::Backoff(severity) => {
-                local.backoff_inputs = Some(UserInputs::of(&self.resource));
-                return Some(local.backoff.fail(now, |failures| timing.backoff(severity, failures, jitter)));
-            }
-        };
-        // A reconciliation that runs before the backoff is over, for instance because of our own write, does not end
-        // it.
-        if local.backoff.until().is_none_or(|until| requeue != Requeue::At(until)) {
-            local.backoff.end_delay();
-            local.backoff_inputs = None;
-            // Waiting in the queue between two rejections does not reset their count.
-            let reason = self.resource.status.as_ref().and_then(Reason::of);
-            if requeue == Requeue::AwaitChange || reason.is_none_or(|reason| reason.state() != State::Failed) {
-                local.backoff.reset();
-            }
-        }
-        delay
-    }
-
-    /// Releases the admission. Returns true if other resources may now be admissible.
-    fn release_admission(
-        &self,
-        outcome: &Outcome,
-        now: Timestamp,
-        timing: &Timing,
-        jitter: f64,
-        queue: &mut Queue,
-    ) -> bool {
-        let (Some(request), Some(uid)) = (self.request(), self.resource.uid()) else { return false };
-        // The watch may have delivered the resource during the reconciliation, with the trust from before it.
-        let changed = self.update_queue(queue);
-        let released = queue.release(&uid);
-        queue.set_requeue_at(&uid, self.local.backoff.until().max(self.local.retry.map(|(_, at)| at)));
-        if let Some(cause) = outcome.cooldown {
-            let delay = |failures| timing.backoff(Severity::Transient, failures, jitter);
-            queue.start_cooldown(request.dataset.account_region(), cause, now, delay);
-        }
-        released || changed
-    }
-
-    /// Ends a reconciliation that could not finish: sets its backoff, and releases the admission unless its status
-    /// write may have been applied. `jitter` is in 0..1.
-    pub fn fail(
-        &mut self,
-        failure: Failure,
-        now: Timestamp,
-        timing: &Timing,
-        jitter: f64,
-        queue: &mut Queue,
-    ) -> Finished {
-        let local = &mut self.local;
-        local.write_unconfirmed |= failure.write_unconfirmed;
-        let delay = |failures| timing.backoff(Severity::Transient, failures, jitter).max(failure.retry_after);
-        let delay = local.errors.fail(now, delay);
-        let skip = local.errors.failures() >= MAX_ERRORS_BEFORE_SKIP;
-        let uid = self.resource.uid().unwrap_or_default();
-        let frees_others = queue.requeue_failed(&uid, after(now, delay), skip, local.write_unconfirmed);
-        Finished { requeue_after: Some(delay), frees_others }
-    }
 }
-
-#[cfg(test)]
-mod tests;

@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::api::RECONCILE_REQUESTED_AT;
-use crate::api::conditions;
-use crate::import::MANAGER;
+use crate::api::conditions::Reason;
+use crate::import::{MANAGER, Severity};
 use crate::personalize::{ACTIVE, CREATE_IN_PROGRESS};
 use crate::testing::{self, set_status_manager, spec, timing};
+use std::time::Duration;
 
 fn written_by(manager: &str) -> DatasetImportJob {
     let mut resource = testing::resource(spec());

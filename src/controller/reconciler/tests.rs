@@ -1,5 +1,6 @@
 //! Reconciliations against a fake API server and service; the lease expires between two effects.
 
+use super::executor::CREATE;
 use super::*;
 use crate::accounts::Accounts;
 use crate::api::{Preflight, Submission, Tag};
@@ -15,14 +16,17 @@ use crate::controller::namespaces::Namespaces;
 use crate::controller::shared_polls::SharedPolls;
 use crate::controller::workers::Workers;
 use crate::http::readiness::Readiness;
-use crate::import::{Admission, DataCheck, Key};
-use crate::personalize::{CreateJobInput, DataDeletion, Dataset, DatasetSchema, Job, JobSummary};
-use crate::personalize::{DatasetArn, JobArn};
+use crate::import::{Admission, DataCheck, ImportRequest, Key, MANAGER};
+use crate::personalize::{
+    CreateJobInput, DataDeletion, Dataset, DatasetArn, DatasetSchema, ErrorKind, Job, JobArn, JobSummary, Priority,
+    ServiceError,
+};
 use crate::preflight::{Object, Page, Piece, Report};
 use crate::queue::Queue;
 use crate::telemetry::metrics::Metrics;
 use crate::testing::{self, spec, timing};
 use futures::future::join_all;
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::runtime::events::Reporter;
 use kube::runtime::watcher::Event;

@@ -14,6 +14,7 @@ use crate::personalize::ACTIVE;
 use crate::testing::{spec, timing};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + second).unwrap()

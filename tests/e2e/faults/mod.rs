@@ -1,8 +1,6 @@
 //! The fault catalogue. Each fault of docs/faults.md has a test named by its number, `fault_NN_…`, and each test ends
 //! with a check of the invariants.
 
-mod account_changes;
-mod account_data;
 mod accounts;
 mod catalog;
 mod clocks;
@@ -21,6 +19,7 @@ mod limits;
 mod network;
 mod order;
 mod panic;
+mod permissions;
 mod polls;
 mod scale;
 mod service;

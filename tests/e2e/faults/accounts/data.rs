@@ -1,6 +1,6 @@
 //! With which role data is read in S3.
 
-use super::accounts::{ASSUME_ROLE, Account, CONFIG_MAP, annotate_namespace, configure, env_with, external_id};
+use super::{ASSUME_ROLE, Account, CONFIG_MAP, annotate_namespace, configure, env_with, external_id};
 use crate::env::recorder::Recorder;
 use crate::env::s3::S3;
 use crate::env::{eventually, text};

@@ -1,9 +1,9 @@
 //! Accounts whose settings change while their jobs run.
 
-use super::accounts::{Account, configure, env_with, external_id, settings, start, time};
-use super::{CREATE, DESCRIBE};
+use super::{Account, configure, env_with, external_id, settings, start, time};
 use crate::env::eventually;
 use crate::env::proxy::Fault;
+use crate::faults::{CREATE, DESCRIBE};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::fs;
