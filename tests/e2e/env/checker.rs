@@ -37,8 +37,8 @@ impl Started {
         let delays = ["--grace", "--watch-timeout", "--backoff-max", "--rejected-max"].map(|flag| self.duration(flag));
         let calls = self.duration("--kube-timeout") * 2 + self.duration("--aws-timeout") * 3;
         let wait = delays.iter().sum::<Duration>() + calls + Duration::from_secs(20);
-        // A leader renews its Lease three times while it is valid. More than one renewal in a second counts once.
-        let period = (self.duration("--lease-duration") / 3).max(Duration::from_secs(1));
+        // A leader renews its Lease after at most an eighth of its duration. More than one renewal in a second counts once.
+        let period = (self.duration("--lease-duration") / 8).max(Duration::from_secs(1));
         Limits {
             quota: self.flag("--max-in-flight", "5").parse().unwrap(),
             grace: self.duration("--grace").as_millis().try_into().unwrap(),

@@ -37,6 +37,10 @@ use std::time::{Duration, Instant};
 pub const ACCOUNT: &str = "123456789012";
 pub const REGION: &str = "eu-west-1";
 pub const ROLE: &str = "arn:aws:iam::123456789012:role/Reader";
+/// A flag for tests in which a lease is lost or expires. With the default, a busy machine hardly loses one.
+pub const SHORT_LEASE: &str = "--lease-duration=3s";
+/// Flags for tests in which no call to a service may time out, even on a busy machine.
+pub const LONG_TIMEOUTS: [&str; 3] = ["--aws-connect-timeout=60s", "--aws-read-timeout=60s", "--aws-timeout=60s"];
 /// When a test gives up waiting. No test measures this time.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -392,7 +396,7 @@ impl TestEnv {
         let mut args: Vec<String> = [
             "run",
             "--log-level=info,personalize_operator=debug",
-            "--lease-duration=3s",
+            "--lease-duration=15s",
             "--poll-min=100ms",
             "--poll-max=300ms",
             "--preflight=off",
@@ -461,6 +465,14 @@ impl TestEnv {
     pub fn audited_writes(&self) -> Vec<Value> {
         let log = self.control_plane.audit_log();
         self.namespaces().flat_map(|namespace| invariants::resource_writes(&log, namespace)).collect()
+    }
+
+    /// When the leader has renewed its Lease.
+    pub fn renewals(&self) -> Vec<Timestamp> {
+        let requests = invariants::requests(&self.control_plane.audit_log(), &self.namespace);
+        let is_renewal = |request: &&Value| request["objectRef"]["resource"] == "leases" && request["verb"] == "update";
+        let time = |request: &Value| request["requestReceivedTimestamp"].as_str()?.parse().ok();
+        requests.iter().filter(is_renewal).filter_map(time).collect()
     }
 
     /// How often the operator has written a resource.

@@ -1,9 +1,11 @@
 //! Clocks that differ between the cluster's hosts, or from the service's clock.
 
 use super::host::Host;
-use super::{CREATE, DESCRIBE, assert_imported_once, import_nightly, records_intent, wait_until_not_leader};
+use super::{
+    CREATE, DESCRIBE, assert_imported_once, import_nightly, leaves_no_intent, records_intent, wait_until_not_leader,
+};
 use crate::env::proxy::Fault;
-use crate::env::{TestEnv, eventually, ready_condition, text};
+use crate::env::{SHORT_LEASE, TestEnv, eventually, ready_condition, text};
 use jiff::Timestamp;
 use serde_json::json;
 use std::sync::Arc;
@@ -26,7 +28,7 @@ fn fault_33_lease_from_a_clock_years_ahead_expires_as_usual() {
         "spec": {"holderIdentity": "ahead", "leaseDurationSeconds": 3, "acquireTime": "2056-01-01T00:00:00.000000Z",
                  "renewTime": "2056-01-01T00:00:00.000000Z", "leaseTransitions": 1}});
     env.apply(&lease);
-    let _operator = env.start_operator(&["--identity=present"]);
+    let _operator = env.start_operator(&["--identity=present", SHORT_LEASE]);
     import_nightly(&env);
     assert_imported_once(&env);
     let holder = text(&env.kubectl(&["get", "lease", "personalize-operator", "-o", "jsonpath={.spec.holderIdentity}"]));
@@ -43,12 +45,12 @@ fn take_over_with_clock_offsets(first: i64, second: i64) {
     let proxy = env.start_proxy();
     let (release, held) = watch::channel(false);
     proxy.inject(move |call| if call.label == CREATE { Fault::HoldUntil(held.clone()) } else { Fault::None });
-    let flags = ["--identity=first", "--aws-timeout=60s", "--aws-read-timeout=60s"];
+    let flags = ["--identity=first", SHORT_LEASE, "--aws-timeout=60s", "--aws-read-timeout=60s"];
     let first = env.spawn_operator_behind_with(&proxy, &first_host.vars(), &flags);
     import_nightly(&env);
     eventually("the create is in flight", || (proxy.count(CREATE) == 1).then_some(()));
     first.signal("-STOP");
-    let _second = env.start_operator_with(&second_host.vars(), &["--identity=second"]);
+    let _second = env.start_operator_with(&second_host.vars(), &["--identity=second", SHORT_LEASE]);
     env.wait_for_reason("nightly", "ImportSucceeded");
     release.send(true).unwrap();
     eventually("the first replica's create arrives", || (env.service.call_count(CREATE) == 2).then_some(()));
@@ -84,10 +86,9 @@ fn fault_34_skewed_clock_is_corrected_after_the_first_rejected_signature() {
         host.set_clock_offset(offset);
         let _operator = env.start_operator_with(&host.vars(), &[]);
         import_nightly(&env);
-        let status = env.wait_for_reason("nightly", "CredentialsRefused");
-        assert!(status.submission.is_none(), "no intent is left");
         // The rejection contains the service's time, with which the SDK signs from then on.
         assert_imported_once(&env);
+        assert!(leaves_no_intent(&env, "CredentialsRefused"), "the rejected call leaves no intent");
         assert_only_signatures_rejected(&env);
     }
 }
@@ -112,11 +113,7 @@ fn change_clock_between_intent_and_create() -> bool {
     assert_imported_once(&env);
     let creates = error_codes(&env, CREATE);
     assert!(creates.iter().all(|code| code == "InvalidSignatureException"), "{creates:?}");
-    // The next attempt keeps this reason, and has another intent.
-    let writes = env.audited_writes();
-    let mut statuses = writes.iter().map(|write| &write["requestObject"]["status"]);
-    let ended = statuses.any(|s| s["reason"] == "CredentialsRefused" && s["submission"].is_null());
-    ended && !creates.is_empty()
+    !creates.is_empty() && leaves_no_intent(&env, "CredentialsRefused")
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use super::{CREATE, DESCRIBE, STATUS, assert_imported_once, import_nightly, kill_and_replace};
 use crate::env::proxy::{Call, Fault};
-use crate::env::{TestEnv, eventually};
-use serde_json::json;
+use crate::env::{LONG_TIMEOUTS, TestEnv, eventually};
+use tokio::sync::watch;
 
 fn writes_intent(call: &Call) -> bool {
     call.label == STATUS && call.body.contains("\"submission\"") && !call.body.contains("datasetImportJobArn")
@@ -104,10 +104,13 @@ fn fault_09_killed_before_recording_the_end_records_it_after_restart() {
 #[test]
 fn fault_10_sigterm_during_create_records_the_job_before_exit() {
     let env = TestEnv::new();
-    env.service.inject_fault(&json!({"operation": CREATE, "count": 1, "action": {"delay": {"ms": 1500}}}));
-    let operator = env.start_operator(&[]);
+    let proxy = env.start_proxy();
+    let (release, held) = watch::channel(false);
+    proxy.inject(move |call| if call.label == CREATE { Fault::HoldUntil(held.clone()) } else { Fault::None });
+    let flags = [&["--grace=120s", "--drain-timeout=60s"], &LONG_TIMEOUTS[..]].concat();
+    let operator = env.spawn_operator_behind(&proxy, &flags);
     import_nightly(&env);
-    eventually("the create is in flight", || (env.service.call_count(CREATE) == 1).then_some(()));
+    eventually("the create is in flight", || (proxy.count(CREATE) == 1).then_some(()));
     operator.signal("-TERM");
     let answer = eventually("it is no longer ready", || {
         let answer = operator.get("/readyz");
@@ -115,6 +118,7 @@ fn fault_10_sigterm_during_create_records_the_job_before_exit() {
     });
     assert_eq!(answer, Some((503, "shutting down\n".into())));
     assert!(operator.metrics().contains("personalize_operator_"), "metrics are served to the end");
+    release.send(true).unwrap();
     assert!(operator.wait_for_exit());
     assert!(env.status("nightly").dataset_import_job_arn.is_some(), "the status names the job");
     let _operator = env.start_operator(&[]);

@@ -1,12 +1,14 @@
 //! Data that breaks a rule, and S3 that can't be read, before an import is submitted.
 
 use super::CREATE;
+use crate::env::proxy::Fault;
 use crate::env::s3::S3;
-use crate::env::{OperatorProcess, TestEnv, eventually};
+use crate::env::{LONG_TIMEOUTS, OperatorProcess, TestEnv, eventually};
 use crate::invariants::secrets::leaks;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use tokio::sync::watch;
 
 /// A value of the data that nothing may show.
 const VALUE: &str = "PlantedValueOfTheData";
@@ -27,7 +29,8 @@ fn interactions(count: usize) -> String {
 }
 
 fn operator(env: &TestEnv, s3: &str, preflight: &str) -> OperatorProcess {
-    env.start_operator_with(&[("AWS_ENDPOINT_URL_S3", s3)], &[&format!("--preflight={preflight}")])
+    let preflight = format!("--preflight={preflight}");
+    env.start_operator_with(&[("AWS_ENDPOINT_URL_S3", s3)], &[&[&*preflight], &LONG_TIMEOUTS[..]].concat())
 }
 
 /// A spec that imports this object.
@@ -198,12 +201,16 @@ fn fault_132_object_that_is_replaced_while_its_import_is_submitted_is_reported()
     let env = TestEnv::new();
     let s3 = S3::start(env.dir());
     s3.put("new.csv", &good());
-    // A pipeline replaces the object while the operator waits for the answer.
-    env.service.inject_fault(&json!({"operation": CREATE, "count": 1, "action": {"delay": {"ms": 1500}}}));
-    let _operator = operator(&env, s3.url(), "warn");
+    let proxy = env.start_proxy();
+    let (release, held) = watch::channel(false);
+    proxy.inject(move |call| if call.label == CREATE { Fault::HoldUntil(held.clone()) } else { Fault::None });
+    let flags = [&["--preflight=warn", "--grace=120s"], &LONG_TIMEOUTS[..]].concat();
+    let _operator = env.spawn_operator_behind_with(&proxy, &[("AWS_ENDPOINT_URL_S3", s3.url())], &flags);
     env.import("nightly", "d0", object("new.csv"));
-    eventually("create is called", || (env.service.call_count(CREATE) == 1).then_some(()));
+    eventually("create is called", || (proxy.count(CREATE) == 1).then_some(()));
+    // A pipeline replaces the object while the operator waits for the answer.
     s3.put("new.csv", &good().replace("1700000000", "1700000001"));
+    release.send(true).unwrap();
     eventually("the change is reported", || (data_checked(&env, "nightly").0 == "Unknown").then_some(()));
     let message = data_checked(&env, "nightly").1;
     assert!(message.contains("changed while its import was submitted"), "{message}");

@@ -1,7 +1,7 @@
 //! Data deletion jobs in the dataset group of an import.
 
 use super::{CREATE, import_nightly};
-use crate::env::{TestEnv, eventually};
+use crate::env::{SHORT_LEASE, TestEnv, eventually};
 use crate::rng::{Rng, seed};
 use serde_json::json;
 
@@ -12,13 +12,13 @@ fn fault_128_import_waits_until_a_data_deletion_has_ended() {
     let env = TestEnv::new();
     env.service.start_data_deletion("erasure", "shop");
     env.service.start_data_deletion("elsewhere", "another");
-    let operator = env.start_operator(&[]);
+    let operator = env.start_operator(&[SHORT_LEASE]);
     import_nightly(&env);
     env.wait_for_message("nightly", "waiting for the data deletion job erasure to finish");
     assert_eq!(env.status("nightly").phase.as_deref(), Some("Pending"));
     // A successor waits as well.
     operator.kill();
-    let _operator = env.start_operator(&["--identity=two"]);
+    let _operator = env.start_operator(&["--identity=two", SHORT_LEASE]);
     let listed = env.service.call_count(LIST);
     eventually("the successor lists them again", || (env.service.call_count(LIST) > listed + 1).then_some(()));
     assert_eq!(env.service.call_count(CREATE), 0);

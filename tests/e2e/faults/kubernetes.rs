@@ -5,7 +5,7 @@ use super::{
     import_nightly, job_not_found, records_intent, wait_until_not_leader, wait_until_unready,
 };
 use crate::env::proxy::{Call, Fault, Proxy};
-use crate::env::{TestEnv, block_on, eventually, text};
+use crate::env::{SHORT_LEASE, TestEnv, block_on, eventually, text};
 use control_plane::Component;
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -47,7 +47,7 @@ fn list_count(proxy: &Proxy) -> usize {
 fn fault_12_api_server_restart_keeps_imports_going() {
     let (_guard, control_plane, env) = dedicated_control_plane();
     env.service.set_durations(100, 600_000);
-    let operator = env.start_operator(&[]);
+    let operator = env.start_operator(&[SHORT_LEASE]);
     import_nightly(&env);
     env.wait_for_reason("nightly", "Importing");
     control_plane.stop_component(Component::ApiServer).unwrap();
@@ -63,7 +63,7 @@ fn fault_12_api_server_restart_keeps_imports_going() {
 fn fault_13_etcd_restart_keeps_the_import_going() {
     let (_guard, control_plane, env) = dedicated_control_plane();
     env.service.set_durations(100, 600_000);
-    let operator = env.start_operator(&[]);
+    let operator = env.start_operator(&[SHORT_LEASE]);
     import_nightly(&env);
     env.wait_for_reason("nightly", "Importing");
     control_plane.stop_component(Component::Etcd).unwrap();
@@ -276,13 +276,21 @@ fn fault_20_retry_after_of_a_429_is_respected() {
 fn rejected_status_writes_back_off_and_cause_few_service_calls() {
     let env = TestEnv::new();
     let proxy = env.start_proxy();
-    proxy.inject(|call| if call.label == STATUS { reject(403, "Forbidden") } else { Fault::None });
+    let rejected_at = Arc::new(Mutex::new(Vec::new()));
+    let rejections = Arc::clone(&rejected_at);
+    proxy.inject(move |call| {
+        if call.label != STATUS {
+            return Fault::None;
+        }
+        rejections.lock().unwrap().push(Instant::now());
+        reject(403, "Forbidden")
+    });
     let _operator = env.spawn_operator_behind(&proxy, &["--backoff-min=500ms", "--backoff-max=1h"]);
     import_nightly(&env);
-    let started = Instant::now();
     eventually("the write was rejected four times", || (proxy.count(STATUS) == 4).then_some(()));
     // The delays are 0.5 s, 1 s and 2 s, with jitter of at most half.
-    assert!(started.elapsed() >= Duration::from_millis(1750), "{:?}", started.elapsed());
+    let took = rejected_at.lock().unwrap()[3] - rejected_at.lock().unwrap()[0];
+    assert!(took >= Duration::from_millis(1750), "{took:?}");
     assert!(proxy.count("DescribeDataset") <= 5, "{}", proxy.count("DescribeDataset"));
     assert_eq!(proxy.count(CREATE), 0);
     env.check_invariants();

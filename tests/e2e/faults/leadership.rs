@@ -5,7 +5,7 @@ use super::{
     wait_until_not_leader,
 };
 use crate::env::proxy::Fault;
-use crate::env::{TestEnv, eventually, ready_condition, text};
+use crate::env::{SHORT_LEASE, TestEnv, eventually, ready_condition, text};
 use personalize_operator::api::DatasetImportJobStatus;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 const LEASE: &str = "personalize-operator";
 /// With these flags only a lost lease ends a reconcile or prevents the create.
-const LONG_TIMEOUTS: [&str; 3] = ["--aws-timeout=60s", "--aws-read-timeout=60s", "--grace=14s"];
+const ONLY_LEASE_EXPIRES: [&str; 4] = [SHORT_LEASE, "--aws-timeout=60s", "--aws-read-timeout=60s", "--grace=14s"];
 
 fn holder(env: &TestEnv) -> String {
     text(&env.kubectl(&["get", "lease", LEASE, "-o", "jsonpath={.spec.holderIdentity}"]))
@@ -55,12 +55,12 @@ fn fault_31_lease_lost_during_create_does_not_create_again() {
     let proxy = env.start_proxy();
     // The service accepts the job, but its response is late. Meanwhile another replica takes the lease.
     proxy.inject(|call| if call.label == CREATE { Fault::HangResponse } else { Fault::None });
-    let first = env.spawn_operator_behind(&proxy, &LONG_TIMEOUTS);
+    let first = env.spawn_operator_behind(&proxy, &ONLY_LEASE_EXPIRES);
     import_nightly(&env);
     eventually("the service accepts the job", || (env.accepted_count() == 1).then_some(()));
     steal(&env);
     wait_until_not_leader(&first);
-    let second = env.start_operator(&["--identity=second"]);
+    let second = env.start_operator(&["--identity=second", SHORT_LEASE]);
     assert_eq!(env.status("nightly").dataset_import_job_arn, None, "no leader has reported the job yet");
     first.kill();
     write_lease(&env, &json!({"holderIdentity": ""}));
@@ -84,7 +84,7 @@ fn fault_31_lease_lost_between_intent_and_create_prevents_the_create() {
             _ => Fault::None,
         }
     });
-    let first = env.spawn_operator_behind(&proxy, &LONG_TIMEOUTS);
+    let first = env.spawn_operator_behind(&proxy, &ONLY_LEASE_EXPIRES);
     import_nightly(&env);
     eventually("the intent is recorded", || env.status("nightly").submission.map(drop));
     wait_until_not_leader(&first);
@@ -97,11 +97,11 @@ fn fault_31_lease_lost_between_intent_and_create_prevents_the_create() {
 fn fault_32_replica_paused_past_its_lease_does_not_lead_after_resuming() {
     let env = TestEnv::new();
     env.service.set_durations(100, 600_000);
-    let first = env.start_operator(&["--identity=first"]);
+    let first = env.start_operator(&["--identity=first", SHORT_LEASE]);
     import_nightly(&env);
     env.wait_for_reason("nightly", "Importing");
     first.signal("-STOP");
-    let second = env.start_operator(&["--identity=second"]);
+    let second = env.start_operator(&["--identity=second", SHORT_LEASE]);
     eventually("the second replica leads", || (holder(&env) == "second").then_some(()));
     env.import("meanwhile", "d1", json!({}));
     env.wait_for_reason("meanwhile", "Importing");
@@ -131,13 +131,13 @@ fn fault_32_replica_paused_between_intent_and_create_creates_nothing() {
         recorded |= call.label == STATUS;
         if recorded && call.label == DESCRIBE { Fault::HoldUntil(held.clone()) } else { Fault::None }
     });
-    let flags = ["--identity=first", "--aws-timeout=600s", "--aws-read-timeout=600s", "--grace=600s"];
+    let flags = ["--identity=first", SHORT_LEASE, "--aws-timeout=600s", "--aws-read-timeout=600s", "--grace=600s"];
     let first = env.spawn_operator_behind(&proxy, &flags);
     import_nightly(&env);
     eventually("the intent is recorded", || env.status("nightly").submission.map(drop));
     eventually("the lookup is in flight", || (proxy.count(DESCRIBE) > 1).then_some(()));
     first.signal("-STOP");
-    let _second = env.start_operator(&["--identity=second", "--grace=8s"]);
+    let _second = env.start_operator(&["--identity=second", SHORT_LEASE, "--grace=8s"]);
     eventually("the second replica leads", || (holder(&env) == "second").then_some(()));
     release.send(true).unwrap();
     first.signal("-CONT");
@@ -149,7 +149,7 @@ fn fault_32_replica_paused_between_intent_and_create_creates_nothing() {
 #[test]
 fn lease_taken_by_another_client_is_respected_until_released() {
     let env = TestEnv::new();
-    let operator = env.start_operator(&["--identity=one"]);
+    let operator = env.start_operator(&["--identity=one", SHORT_LEASE]);
     eventually("the operator leads", || (holder(&env) == "one").then_some(()));
     steal(&env);
     wait_until_not_leader(&operator);
@@ -167,7 +167,7 @@ fn api_server_down_for_longer_than_the_lease_keeps_imports_going() {
     let env = TestEnv::new();
     env.service.set_durations(100, 600_000);
     let proxy = env.start_proxy();
-    let operator = env.spawn_operator_behind(&proxy, &[]);
+    let operator = env.spawn_operator_behind(&proxy, &[SHORT_LEASE]);
     import_nightly(&env);
     env.wait_for_reason("nightly", "Importing");
     proxy.inject(|call| if call.is_kubernetes() { Fault::DropRequest } else { Fault::None });
@@ -192,7 +192,7 @@ fn api_server_down_for_longer_than_the_lease_during_create_does_not_create_again
                 _ => Fault::None,
             }
         });
-        let operator = env.spawn_operator_behind(&proxy, &LONG_TIMEOUTS);
+        let operator = env.spawn_operator_behind(&proxy, &ONLY_LEASE_EXPIRES);
         import_nightly(&env);
         eventually("the service accepts the job", || (env.accepted_count() == 1).then_some(()));
         wait_until_not_leader(&operator);
@@ -221,7 +221,7 @@ fn fault_77_newer_import_waits_for_the_create_of_a_former_leader() {
         let proxy = env.start_proxy();
         let (release, held) = watch::channel(false);
         proxy.inject_once(Fault::HoldUntil(held), |call| call.label == CREATE);
-        let flags = [LONG_TIMEOUTS.as_slice(), &["--drain-timeout=100ms"]].concat();
+        let flags = [ONLY_LEASE_EXPIRES.as_slice(), &["--drain-timeout=100ms"]].concat();
         let former = env.spawn_operator_behind(&proxy, &flags);
         import_nightly(&env);
         eventually("the create is in flight", || (proxy.count(CREATE) == 1).then_some(()));
@@ -229,7 +229,7 @@ fn fault_77_newer_import_waits_for_the_create_of_a_former_leader() {
         former.wait_for_exit();
         env.delete("nightly");
         env.import("nightly", "d0", json!({"jobName": "newer"}));
-        let _successor = env.spawn_operator_behind(&proxy, &LONG_TIMEOUTS);
+        let _successor = env.spawn_operator_behind(&proxy, &ONLY_LEASE_EXPIRES);
         let waits = |status: &DatasetImportJobStatus| {
             ready_condition(status).is_some_and(|ready| ready.message.contains("an earlier leader"))
         };
@@ -249,7 +249,8 @@ fn fault_77_newer_import_waits_for_the_create_of_a_former_leader() {
 #[test]
 fn successor_of_a_drained_leader_submits_at_once() {
     let env = TestEnv::new();
-    let former = env.start_operator(&["--grace=2s"]);
+    // A lease that expires would say that requests may be in flight.
+    let former = env.start_operator(&["--grace=2s", "--lease-duration=60s"]);
     import_nightly(&env);
     env.wait_for_reason("nightly", "ImportSucceeded");
     assert!(former.stop());

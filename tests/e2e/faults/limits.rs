@@ -83,8 +83,9 @@ fn endless_listing(token: fn(usize) -> String) -> ([usize; 2], usize) {
         }
         _ => Fault::None,
     });
-    // On a busy machine a thousand pages take a while.
-    let operator = env.spawn_operator_behind(&proxy, &["--aws-timeout=120s", "--lease-duration=60s"]);
+    // On a busy machine a thousand pages take a while, and a page that times out would end its listing.
+    let flags = ["--aws-timeout=120s", "--aws-read-timeout=120s", "--aws-connect-timeout=120s", "--lease-duration=60s"];
+    let operator = env.spawn_operator_behind(&proxy, &flags);
     import_nightly(&env);
     env.wait_for_message("nightly", "other imports");
     assert_eq!(ready_state(&env.status("nightly")).0, "Unknown");
@@ -185,6 +186,8 @@ fn warnings(env: &TestEnv, reason: &str) -> usize {
 fn fault_95_throttled_calls_of_many_imports_slow_them_down_and_stay_few() {
     let env = TestEnv::with_seed(shared_control_plane(), &json!({"throttle": {"perSecond": 25, "burst": 25}}));
     env.service.set_durations(100, 100);
+    // A slow machine may stay below the limit.
+    env.service.inject_fault(&json!({"count": 1, "action": error("ThrottlingException", "Rate exceeded", 400)}));
     import_many(&env, 100, "eu-west-1");
     // Another leader would publish the event again.
     let flags = ["--lease-duration=60s", "--aws-calls-per-second=50", "--aws-timeout=30s", "--backoff-max=5s"];

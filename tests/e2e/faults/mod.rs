@@ -80,6 +80,13 @@ fn wait_until_unready(operator: &OperatorProcess) {
     eventually("the operator is not ready", || operator.get("/readyz").filter(|(status, _)| *status == 503));
 }
 
+/// Whether a status with this reason had no intent. The next attempt keeps the reason, and has an intent.
+fn leaves_no_intent(env: &TestEnv, reason: &str) -> bool {
+    let writes = env.audited_writes();
+    let mut statuses = writes.iter().map(|write| &write["requestObject"]["status"]);
+    statuses.any(|status| status["reason"] == reason && status["submission"].is_null())
+}
+
 /// The operator's counter of errors of this kind.
 fn error_count(operator: &OperatorProcess, kind: &str) -> u64 {
     let series = format!("personalize_operator_errors_total{{error=\"{kind}\"}} ");

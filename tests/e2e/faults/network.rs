@@ -7,7 +7,7 @@ use super::{
 };
 use crate::env::proxy::{Fault, Proxy};
 use crate::env::tls::TlsFront;
-use crate::env::{OperatorProcess, TestEnv, block_on, dataset_arn, eventually};
+use crate::env::{OperatorProcess, SHORT_LEASE, TestEnv, block_on, dataset_arn, eventually};
 use serde_json::json;
 use std::collections::HashSet;
 use std::io::{ErrorKind, Write};
@@ -112,7 +112,7 @@ fn fault_43_name_resolution_that_fails_while_running_recovers() {
     let (named, service) = (env.dir().join("named"), proxy.service_url.replace("127.0.0.1", "localhost"));
     let [preload, host_dir] = host.vars();
     let vars = [preload, host_dir, ("KUBECONFIG", named.to_str().unwrap()), ("AWS_ENDPOINT_URL_PERSONALIZE", &service)];
-    let operator = env.start_operator_with(&vars, &[]);
+    let operator = env.start_operator_with(&vars, &[SHORT_LEASE]);
     import_nightly(&env);
     env.wait_for_reason("nightly", "Importing");
     // Open connections break, and new ones find no address.
@@ -207,7 +207,7 @@ fn slow_responses_to_all_calls_are_survived() {
 fn assert_imports_survive_a_paused_component(component: control_plane::Component) {
     let (_guard, control_plane, env) = dedicated_control_plane();
     env.service.set_durations(100, 600_000);
-    let operator = env.start_operator(&[]);
+    let operator = env.start_operator(&[SHORT_LEASE]);
     import_nightly(&env);
     env.wait_for_reason("nightly", "Importing");
     control_plane.pause(component).unwrap();
@@ -321,7 +321,7 @@ fn api_server_paused_during_create_does_not_create_again() {
     let proxy = env.start_proxy();
     let (release, held) = watch::channel(false);
     proxy.inject(move |call| if call.label == CREATE { Fault::HoldUntil(held.clone()) } else { Fault::None });
-    let operator = env.spawn_operator_behind(&proxy, &["--aws-timeout=60s", "--aws-read-timeout=60s"]);
+    let operator = env.spawn_operator_behind(&proxy, &[SHORT_LEASE, "--aws-timeout=60s", "--aws-read-timeout=60s"]);
     import_nightly(&env);
     eventually("the create is in flight", || (proxy.count(CREATE) == 1).then_some(()));
     control_plane.pause(control_plane::Component::ApiServer).unwrap();

@@ -1,6 +1,6 @@
 //! Faults of the service and of the connection to it.
 
-use super::{CREATE, DESCRIBE, assert_imported_once, error_response, import_nightly, job_not_found};
+use super::{CREATE, DESCRIBE, assert_imported_once, error_response, import_nightly, job_not_found, leaves_no_intent};
 use crate::env::personalize_local::{ACCESS_KEY, SECRET_KEY};
 use crate::env::proxy::Fault;
 use crate::env::{ACCOUNT, OperatorProcess, ROLE, TestEnv, dataset_arn, eventually, ready_condition};
@@ -23,14 +23,15 @@ pub(super) fn ready_state(status: &DatasetImportJobStatus) -> (String, String) {
     ready_condition(status).map(|ready| (ready.status.clone(), ready.message.clone())).unwrap_or_default()
 }
 
-/// The first `count` creates meet this fault, and the import is still made once. Returns the status while it has
-/// this reason.
+/// The first `count` creates meet this fault, or with 0 all until the status has this reason, and the import is still made
+/// once. Returns the status while it has this reason.
 fn import_despite(count: u32, action: &Value, reason: &str) -> (TestEnv, OperatorProcess, DatasetImportJobStatus) {
     let env = TestEnv::new();
     env.service.inject_fault(&fault(CREATE, count, action));
     let operator = env.start_operator(&[]);
     import_nightly(&env);
     let seen = env.wait_for_reason("nightly", reason);
+    env.service.clear_faults();
     env.annotate("nightly", "personalize-operator.io/reconcile-requested-at=now");
     assert_imported_once(&env);
     (env, operator, seen)
@@ -94,7 +95,7 @@ fn fault_42_response_without_an_arn_adopts_the_job() {
 fn fault_44_expired_credentials_are_reported_and_retried() {
     let message = "The security token included in the request is expired";
     let (_env, _operator, seen) =
-        import_despite(2, &error("ExpiredTokenException", message, 403), "CredentialsRefused");
+        import_despite(0, &error("ExpiredTokenException", message, 403), "CredentialsRefused");
     let (state, message) = ready_state(&seen);
     assert_eq!(state, "Unknown");
     assert!(message.contains("credentials"), "{message}");
@@ -127,11 +128,11 @@ fn fault_45_access_denied_stalls_until_retried() {
     let message = format!(
         "User: arn:aws:iam::{ACCOUNT}:user/operator is not authorized to perform: iam:PassRole on resource: {ROLE}"
     );
-    let (_env, _operator, seen) = import_despite(1, &error("AccessDeniedException", &message, 400), "AccessDenied");
+    let (env, _operator, seen) = import_despite(0, &error("AccessDeniedException", &message, 400), "AccessDenied");
     let (state, message) = ready_state(&seen);
     assert_eq!(state, "False");
     assert!(message.contains("iam:PassRole"), "{message}");
-    assert!(seen.submission.is_none(), "no intent is left");
+    assert!(leaves_no_intent(&env, "AccessDenied"), "the rejected call leaves no intent");
 }
 
 #[test]
@@ -270,7 +271,7 @@ fn assert_never_reported_missing(env: &TestEnv) {
 #[test]
 fn fault_51_job_not_visible_after_the_create_is_waited_for() {
     let env = TestEnv::new();
-    env.service.inject_fault(&fault(CREATE, 1, &json!({"notFoundFor": {"ms": 700}})));
+    env.service.inject_fault(&fault(CREATE, 1, &json!({"notFoundFor": {"lookups": 2}})));
     let _operator = env.start_operator(&[]);
     import_nightly(&env);
     assert_imported_once(&env);
@@ -282,7 +283,7 @@ fn fault_51_job_not_visible_after_the_create_is_waited_for() {
 fn fault_51_job_not_visible_after_a_lost_response_is_waited_for() {
     let env = TestEnv::new();
     let proxy = env.start_proxy();
-    env.service.inject_fault(&fault(CREATE, 1, &json!({"notFoundFor": {"ms": 700}})));
+    env.service.inject_fault(&fault(CREATE, 1, &json!({"notFoundFor": {"lookups": 2}})));
     proxy.inject_once(Fault::DropResponse, |c| c.label == CREATE);
     let _operator = env.spawn_operator_behind(&proxy, &["--grace=5s"]);
     import_nightly(&env);
@@ -312,13 +313,14 @@ fn fault_52_vanished_job_is_reported_and_never_created_again() {
 fn fault_53_unknown_job_status_is_shown_and_polling_continues() {
     let env = TestEnv::new();
     env.service
-        .inject_fault(&json!({"operation": DESCRIBE, "skip": 2, "count": 3, "action": {"status": "REINDEXING \u{7}"}}));
+        .inject_fault(&json!({"operation": DESCRIBE, "skip": 2, "count": 0, "action": {"status": "REINDEXING \u{7}"}}));
     let _operator = env.start_operator(&[]);
     env.service.set_durations(100, 3000);
     import_nightly(&env);
     let seen = eventually("the unknown status is shown", || {
         Some(env.status("nightly")).filter(|s| s.status.as_deref().is_some_and(|s| s.starts_with("REINDEXING")))
     });
+    env.service.clear_faults();
     assert_eq!(ready_state(&seen).0, "Unknown");
     assert!(!seen.status.unwrap().contains('\u{7}'));
     assert_imported_once(&env);
@@ -378,7 +380,7 @@ fn fault_56_failed_job_is_retried_up_to_the_backoff_limit() {
 #[test]
 fn fault_57_dataset_in_use_queues_the_import() {
     let message = "The dataset is being updated.";
-    let (_env, _operator, seen) = import_despite(2, &error("ResourceInUseException", message, 400), "Queued");
+    let (_env, _operator, seen) = import_despite(0, &error("ResourceInUseException", message, 400), "Queued");
     assert!(ready_state(&seen).1.contains(message), "{seen:?}");
 }
 

@@ -1,6 +1,6 @@
 //! Exactly once: crashes, lost responses, adoption, conflicts and two operators.
 
-use crate::env::{OperatorProcess, ROLE, TestEnv, dataset_arn, eventually};
+use crate::env::{OperatorProcess, ROLE, SHORT_LEASE, TestEnv, dataset_arn, eventually};
 use serde_json::{Value, json};
 
 fn assert_created_once(env: &TestEnv) {
@@ -150,8 +150,8 @@ fn two_operators_without_leader_election_create_one_job_per_resource() {
 #[test]
 fn second_replica_takes_over_when_the_leader_crashes() {
     let env = TestEnv::new();
-    let first = env.start_operator(&["--identity=first"]);
-    let second = env.start_operator(&["--identity=second"]);
+    let first = env.start_operator(&["--identity=first", SHORT_LEASE]);
+    let second = env.start_operator(&["--identity=second", SHORT_LEASE]);
     env.import("a", "d0", json!({}));
     env.wait_for_reason("a", "ImportSucceeded");
     assert!(second.is_ready(), "a standby replica is ready");

@@ -155,22 +155,6 @@ fn older_import_is_superseded_by_a_newer_one() {
 }
 
 #[test]
-fn sigterm_during_create_records_the_job_before_exit() {
-    let env = TestEnv::new();
-    env.service
-        .inject_fault(&json!({"operation": "CreateDatasetImportJob", "count": 1, "action": {"delay": {"ms": 1500}}}));
-    let operator = env.start_operator(&[]);
-    env.import("nightly", "d0", json!({}));
-    eventually("the create is in flight", || (env.service.call_count("CreateDatasetImportJob") == 1).then_some(()));
-    assert!(operator.stop());
-    assert!(env.status("nightly").dataset_import_job_arn.is_some(), "the status names the job");
-    let _operator = env.start_operator(&[]);
-    env.wait_for_reason("nightly", "ImportSucceeded");
-    assert_eq!(env.accepted_count(), 1);
-    env.check_invariants();
-}
-
-#[test]
 fn pending_events_are_published_before_exit() {
     let env = TestEnv::new();
     let proxy = env.start_proxy();

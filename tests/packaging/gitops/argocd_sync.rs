@@ -266,7 +266,7 @@ fn pruned_and_reapplied_resource_does_not_import_again() {
     env.wait_for_reason("nightly", "ImportSucceeded");
     for _ in 0..2 {
         // A prune deletes with foreground propagation. It must not hang.
-        let pruned = env.kubectl(&["delete", "dij", "nightly", "--cascade=foreground", "--timeout=30s"]);
+        let pruned = env.kubectl(&["delete", "dij", "nightly", "--cascade=foreground", "--timeout=5m"]);
         assert_success(&pruned);
         server_side(&env, &manifest);
         assert_eq!(env.wait_for_reason("nightly", "ImportSucceeded").attempts, Some(1));

@@ -33,7 +33,7 @@ fn expected(state: State) -> &'static str {
 #[test]
 fn kstatus_of_a_live_resource_follows_its_state() {
     let env = TestEnv::new();
-    env.service.set_durations(2000, 2000);
+    env.service.set_durations(600_000, 600_000);
     let status = |name: &str| kstatus(&[live(&env, name)]).remove(0);
     let check = |name: &str, reason: &str| {
         env.wait_for_reason(name, reason);
@@ -56,7 +56,9 @@ fn kstatus_of_a_live_resource_follows_its_state() {
     env.import("conflict", "d4", json!({"jobName": "existing"}));
     let _operator = env.start_operator(&[]);
     check("good", "Pending");
+    env.service.set_durations(0, 600_000);
     check("good", "Importing");
+    env.service.set_durations(0, 0);
     check("good", "ImportSucceeded");
     check("bad", "ImportFailed");
     check("suspended", "Suspended");
