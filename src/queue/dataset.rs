@@ -5,16 +5,15 @@ use super::place::Place;
 use super::pool::set;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
-use std::iter;
 use std::sync::Arc;
 
 /// A resource that waits to submit.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Waiting {
-    /// It is an INCREMENTAL import that waits for the first FULL one.
-    pub(super) waits_for_full: bool,
     /// Before that it can't submit.
     pub(super) requeue_at: Option<Timestamp>,
+    /// It is an INCREMENTAL import that waits for a FULL one whose job is newer than this one, or for any.
+    pub(super) newer_than: Option<Option<Timestamp>>,
 }
 
 /// The imports into one dataset.
@@ -23,8 +22,9 @@ pub(super) struct DatasetQueue {
     pub(super) in_flight: BTreeSet<Arc<Place>>,
     /// The resources that wait to submit and that others wait for, with the time before which they can't.
     line: BTreeMap<Arc<Place>, Option<Timestamp>>,
-    /// The INCREMENTAL imports that wait for the first FULL one. Nothing waits for them.
-    waiting_for_full: BTreeMap<Arc<Place>, Option<Timestamp>>,
+    /// The INCREMENTAL imports that wait for a FULL one, by the job that it must be newer than. Nothing waits for them, and
+    /// they are not in line before there is one.
+    waiting_for_full: BTreeMap<Option<Timestamp>, BTreeMap<Arc<Place>, Option<Timestamp>>>,
     /// The FULL imports that have succeeded, by the age of their jobs.
     full_successes: BTreeSet<(Option<Timestamp>, Arc<Place>)>,
     /// The other imports that have succeeded, by their ends in seconds since 1970.
@@ -42,14 +42,7 @@ impl DatasetQueue {
 
     /// The resources in line, with the time before which they can't submit.
     pub(super) fn line(&self) -> impl Iterator<Item = (&Arc<Place>, Option<Timestamp>)> {
-        let woken = Some(&self.waiting_for_full).filter(|_| !self.full_successes.is_empty());
-        let (mut line, mut woken) = (self.line.iter().peekable(), woken.into_iter().flatten().peekable());
-        let merged = iter::from_fn(move || match (line.peek(), woken.peek()) {
-            (Some((first, _)), Some((other, _))) if other < first => woken.next(),
-            (None, _) => woken.next(),
-            _ => line.next(),
-        });
-        merged.map(|(place, requeue_at)| (place, *requeue_at))
+        self.line.iter().map(|(place, requeue_at)| (place, *requeue_at))
     }
 
     /// Whether a resource has to wait for another one.
@@ -67,21 +60,46 @@ impl DatasetQueue {
 
     /// Adds a resource that waits to submit.
     pub(super) fn enter_line(&mut self, place: &Arc<Place>, waiting: Waiting) {
-        let line = if waiting.waits_for_full { &mut self.waiting_for_full } else { &mut self.line };
-        line.insert(Arc::clone(place), waiting.requeue_at);
+        if let Some(seen) = waiting.newer_than {
+            self.waiting_for_full.entry(seen).or_default().insert(Arc::clone(place), waiting.requeue_at);
+        }
+        if waiting.newer_than.is_none_or(|seen| self.newest_full() > seen) {
+            self.line.insert(Arc::clone(place), waiting.requeue_at);
+        }
     }
 
     /// Removes a resource that waits to submit.
-    pub(super) fn leave_line(&mut self, place: &Arc<Place>) {
+    pub(super) fn leave_line(&mut self, place: &Arc<Place>, waiting: Waiting) {
         self.line.remove(place);
-        self.waiting_for_full.remove(place);
+        let Some(seen) = waiting.newer_than else { return };
+        if let Some(others) = self.waiting_for_full.get_mut(&seen) {
+            others.remove(place);
+            if others.is_empty() {
+                self.waiting_for_full.remove(&seen);
+            }
+        }
+    }
+
+    /// When the service created the newest FULL import that has succeeded.
+    pub(super) fn newest_full(&self) -> Option<Timestamp> {
+        self.full_successes.last().map(|(created, _)| created.unwrap_or(Timestamp::MIN))
     }
 
     /// Adds or removes a finished import.
     pub(super) fn set_success(&mut self, entry: &Entry, is_member: bool) {
         let place = Arc::clone(&entry.place);
         if entry.is_full_success() {
+            let before = self.newest_full();
             set(&mut self.full_successes, (entry.job_created, place), is_member);
+            let after = self.newest_full();
+            let changed = self.waiting_for_full.range(before.min(after)..before.max(after));
+            for (place, requeue_at) in changed.flat_map(|(_, places)| places) {
+                if after > before {
+                    self.line.insert(Arc::clone(place), *requeue_at);
+                } else {
+                    self.line.remove(place);
+                }
+            }
         } else {
             set(&mut self.increments, (entry.ended, place), is_member);
         }

@@ -1,8 +1,9 @@
 //! What the queue knows of one resource.
 
 use super::Uid;
+use super::dataset::Waiting;
 use super::place::Place;
-use crate::api::conditions::{self, RECONCILING, Reason, State};
+use crate::api::conditions::{self, RECONCILING, Reason, STALLED, State};
 use crate::api::{
     DatasetImportJob, DatasetImportJobStatus, ImportMode, created_at, max_data_age, resource_version, suspended_by,
 };
@@ -11,6 +12,7 @@ use crate::import::timing::after;
 use crate::import::{ImportRequest, Key, Phase, Timing, Trust};
 use crate::personalize::DatasetArn;
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use std::sync::Arc;
 
@@ -69,7 +71,7 @@ pub(super) struct Activity {
     intent_at: Option<Timestamp>,
     /// Since when the running job is known.
     pub(super) running_since: Option<Timestamp>,
-    /// Since when a pending resource waits.
+    /// Since when a pending resource waits, or since when another one is rejected.
     pub(super) pending_since: Option<Timestamp>,
     /// When the resource was deleted or marked for deletion. Its create request may still arrive.
     pub(super) deleted_at: Option<Timestamp>,
@@ -84,6 +86,11 @@ pub(super) struct Activity {
     pub(super) requeue_at: Option<Timestamp>,
     /// Its reconciliations keep failing: until then no other resource waits for it.
     pub(super) skipped_until: Option<Timestamp>,
+    /// It was rejected before, and now it waits for the queue. Its status keeps the rejection until it is submitted.
+    pub(super) asks: bool,
+    /// When the service created the newest FULL import that the queue knew of when an INCREMENTAL one found none that
+    /// counts: those before it are of an earlier dataset of this name.
+    pub(super) full_seen: Option<Timestamp>,
 }
 
 const NO_ACTIVITY: &Activity = &Activity {
@@ -97,6 +104,8 @@ const NO_ACTIVITY: &Activity = &Activity {
     next_poll: None,
     requeue_at: None,
     skipped_until: None,
+    asks: false,
+    full_seen: None,
 };
 
 impl Entry {
@@ -144,10 +153,14 @@ impl Entry {
             _ => None,
         };
         let in_flight = state == QueueState::InFlight;
+        let unsubmitted = matches!(phase, Phase::Unsubmitted(_)) && suspended_by(resource).is_none();
+        let is_rejected = unsubmitted && state == QueueState::Inactive;
         entry.modify(|activity| {
             activity.intent_at = status.submission.as_ref().filter(|_| in_flight).map(|intent| intent.time.0);
             activity.running_since = running_since(resource, status, phase);
-            activity.pending_since = (state == QueueState::Pending).then(|| pending_since(resource, status));
+            let waits = state == QueueState::Pending || is_rejected;
+            activity.pending_since = waits.then(|| pending_since(resource, status));
+            activity.asks &= is_rejected;
             activity.deleted_at = activity.deleted_at.or(marked);
             activity.in_flight_job = attempt.filter(|_| in_flight).map(|attempt| request.job_name(attempt));
         });
@@ -210,9 +223,22 @@ impl Entry {
         self.import_mode == ImportMode::Full && matches!(self.state, QueueState::Succeeded(_))
     }
 
+    /// Whether the service, the namespace or a check has rejected it, so that it has submitted nothing.
+    pub(super) fn is_rejected(&self) -> bool {
+        self.state == QueueState::Inactive && self.activity().pending_since.is_some()
+    }
+
     /// Whether it waits to submit, and nothing of it is in flight.
     pub(super) fn is_pending(&self) -> bool {
-        self.state == QueueState::Pending && !self.is_deleted() && !self.is_in_flight()
+        let waits = self.state == QueueState::Pending || self.activity().asks;
+        waits && !self.is_deleted() && !self.is_in_flight()
+    }
+
+    /// How it waits in the line of its dataset.
+    pub(super) fn waiting(&self) -> Waiting {
+        let activity = self.activity();
+        let waits_for_full = self.reason == Some(Reason::WaitingForFullImport);
+        Waiting { requeue_at: activity.requeue_at, newer_than: waits_for_full.then_some(activity.full_seen) }
     }
 }
 
@@ -224,11 +250,13 @@ fn running_since(resource: &DatasetImportJob, status: &DatasetImportJobStatus, p
     (phase == Phase::Running && !missing).then(|| intent.or_else(started).unwrap_or(created_at(resource)))
 }
 
-/// Since when a pending resource waits: later than its creation if it was suspended, rejected or tried before.
+/// Since when a pending resource waits, or another one is rejected: later than its creation if it was suspended, rejected or
+/// tried before.
 fn pending_since(resource: &DatasetImportJob, status: &DatasetImportJobStatus) -> Timestamp {
     let failed = status.last_updated_date_time.as_ref().filter(|_| Reason::of(status) == Some(Reason::Retrying));
-    let reconciling = || status.conditions.iter().find(|c| c.type_ == RECONCILING && c.status == "True");
-    failed.or_else(|| reconciling().map(|c| &c.last_transition_time)).map_or(created_at(resource), |at| at.0)
+    let is_since = |c: &&Condition| [RECONCILING, STALLED].contains(&&*c.type_) && c.status == "True";
+    let since = || status.conditions.iter().find(is_since);
+    failed.or_else(|| since().map(|c| &c.last_transition_time)).map_or(created_at(resource), |at| at.0)
 }
 
 fn queue_state(resource: &DatasetImportJob, status: &DatasetImportJobStatus, phase: Phase) -> QueueState {

@@ -283,6 +283,25 @@ impl Queue {
         frees_others.unwrap_or_default()
     }
 
+    /// A reconciliation has ended. `asks` says that it waits for the queue: then a rejected resource is in line, too.
+    /// Returns whether it has left the line, so that others may be admissible now.
+    pub(crate) fn set_asks(&mut self, uid: &str, asks: bool) -> bool {
+        let Some(entry) = self.entries.get(uid) else { return false };
+        let (before, asks) = (entry.activity().asks, asks && entry.is_rejected());
+        if before != asks {
+            self.modify(uid, |activity| activity.asks = asks);
+        }
+        before && !asks
+    }
+
+    /// An INCREMENTAL import has found no FULL one among the dataset's jobs. It waits for one that is newer than those that
+    /// the queue knows of.
+    pub(crate) fn found_no_full_import(&mut self, uid: &str) {
+        let Some(entry) = self.entries.get(uid) else { return };
+        let seen = self.dataset(entry.dataset()).and_then(DatasetQueue::newest_full);
+        self.modify(uid, |activity| activity.full_seen = seen);
+    }
+
     /// Releases the reservation of a resource; what its status records stays reserved. Returns whether there was one.
     pub fn release(&mut self, uid: &str) -> bool {
         self.modify(uid, |activity| std::mem::take(&mut activity.reservation)).is_some_and(|r| r != Reservation::None)

@@ -139,8 +139,7 @@ impl Pool {
         } else if entry.is_pending() {
             let since = activity.pending_since.unwrap_or(place.created);
             set(&mut self.pending_since, (since, Arc::clone(place)), is_member);
-            let waits_for_full = entry.reason == Some(Reason::WaitingForFullImport);
-            let waiting = Waiting { waits_for_full, requeue_at: activity.requeue_at };
+            let waiting = entry.waiting();
             if is_member {
                 self.pending.insert(Arc::clone(place), since);
                 match activity.skipped_until.filter(|until| self.now < *until) {
@@ -149,7 +148,7 @@ impl Pool {
                 }
             } else {
                 self.pending.remove(place);
-                dataset.leave_line(place);
+                dataset.leave_line(place, waiting);
                 activity.skipped_until.and_then(|until| self.skipped.remove(&(until, Arc::clone(place))));
             }
         }
@@ -246,7 +245,7 @@ impl Pool {
 
     /// During a cooldown no resource submits. When it is over, only the first in line is admitted, to find out whether
     /// the service accepts imports again; if it does, the cooldown ends for the others. A rejected resource is not in
-    /// line: it is admitted when it is due, unless a resource that is in line goes first.
+    /// line until it has asked: it is admitted when it is due, unless a resource that is in line goes first.
     fn cooldown_obstacle(&self, own: &Entry, shares: &Shares) -> Option<Admission> {
         let cooldown = self.cooldown.as_ref()?;
         let until = cooldown.until();

@@ -3,7 +3,7 @@
 use super::Reconciliation;
 use crate::api::conditions::{Reason, State};
 use crate::import::timing::{after, since, spread};
-use crate::import::{Outcome, Requeue, Severity, Timing, UserInputs};
+use crate::import::{Admission, Outcome, Requeue, Severity, Timing, UserInputs};
 use crate::queue::Queue;
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -102,13 +102,19 @@ impl Reconciliation {
         let (Some(request), Some(uid)) = (self.request(), self.resource.uid()) else { return false };
         // The watch may have delivered the resource during the reconciliation, with the trust from before it.
         let changed = self.update_queue(queue);
+        let asks = matches!(self.observations.admission, Some(Admission::Pending { .. }));
+        let left_line = queue.set_asks(&uid, asks);
+        let reason = self.resource.status.as_ref().and_then(Reason::of);
+        if reason == Some(Reason::WaitingForFullImport) && matches!(self.observations.jobs, Some(Ok(_))) {
+            queue.found_no_full_import(&uid);
+        }
         let released = queue.release(&uid);
         queue.set_requeue_at(&uid, self.local.backoff.until().max(self.local.retry.map(|(_, at)| at)));
         if let Some(cause) = outcome.cooldown {
             let delay = |failures| timing.backoff(Severity::Transient, failures, jitter);
             queue.start_cooldown(request.dataset.account_region(), cause, now, delay);
         }
-        released || changed
+        released || changed || left_line
     }
 
     /// Ends a reconciliation that could not finish: sets its backoff, and releases the admission unless its status

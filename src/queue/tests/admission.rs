@@ -119,6 +119,58 @@ fn import_that_waits_for_the_first_full_one_holds_up_no_other_and_is_woken_by_it
 }
 
 #[test]
+fn import_that_found_no_full_one_waits_for_a_newer_one_than_those_of_an_earlier_dataset() {
+    let succeeded = |second: i64| {
+        let mut resource = submitted(resource(second, "a"), Some(ACTIVE));
+        resource.status.as_mut().unwrap().creation_date_time = Some(Time(at(second)));
+        resource
+    };
+    let mut waiting = with_reason(resource(2, "a"), Reason::WaitingForFullImport);
+    waiting.spec.import_mode = ImportMode::Incremental;
+    let mut queue = queue(&[succeeded(1), waiting]);
+    let region = request(&resource(1, "a")).dataset.account_region().clone();
+    let names = |queue: &mut Queue| -> Vec<String> {
+        queue.admissible(&region, at(1000)).into_iter().map(|key| key.name).collect()
+    };
+    assert_eq!(names(&mut queue), ["r002"], "the import that has succeeded may count");
+    assert!(admit(&mut queue, "r002"));
+    queue.found_no_full_import("r002");
+    queue.release("r002");
+    assert_eq!(names(&mut queue), [""; 0], "it is not admitted again and again");
+    queue.observe(&resource(3, "a"), Trust::Trusted);
+    assert!(admit(&mut queue, "r003"), "no other waits for it");
+    queue.release("r003");
+    queue.observe(&succeeded(3), Trust::Trusted);
+    assert_eq!(names(&mut queue), ["r002"], "a newer one wakes it");
+    queue.forget("r003", at(1000));
+    assert_eq!(names(&mut queue), [""; 0]);
+}
+
+#[test]
+fn rejected_resource_that_asked_while_no_slot_was_free_gets_the_next_one() {
+    let rejected = with_reason(resource(1, "a"), Reason::NotPermitted);
+    let mut queue = queue(&[rejected, resource(2, "b"), resource(3, "c"), resource(4, "d")]);
+    let region = request(&resource(1, "a")).dataset.account_region().clone();
+    let names = |queue: &mut Queue| -> Vec<String> {
+        queue.admissible(&region, at(1000)).into_iter().map(|key| key.name).collect()
+    };
+    assert_eq!(names(&mut queue), ["r002", "r003"], "a rejected resource keeps no slot free");
+    assert!(admit(&mut queue, "r002") && admit(&mut queue, "r003"));
+    assert!(!admit(&mut queue, "r001"));
+    assert!(!queue.set_asks("r001", true));
+    queue.forget("r002", at(1000));
+    queue.release("r002");
+    assert_eq!(names(&mut queue), ["r001"], "it is older than the others");
+    assert!(queue.set_asks("r001", false), "it is rejected again");
+    assert_eq!(names(&mut queue), ["r004"]);
+    let mut suspended = with_reason(resource(1, "a"), Reason::NotPermitted);
+    suspended.spec.suspend = true;
+    queue.set_asks("r001", true);
+    queue.observe(&suspended, Trust::Trusted);
+    assert_eq!(names(&mut queue), ["r004"], "a suspended resource does not wait");
+}
+
+#[test]
 fn after_a_cooldown_one_resource_is_admitted_until_the_service_accepts_an_import() {
     let mut queue = queue(&[resource(1, "a"), resource(2, "b")]);
     let account_region = request(&resource(1, "a")).dataset.account_region().clone();

@@ -16,7 +16,7 @@ enum Event {
     IsMarked,
     IsForgotten,
     Asks,
-    Ends,
+    Ends { asks: bool, no_full: bool },
     Requeues { after: i64, fails: bool },
     TimePasses(i64),
     DeletedJobEnds,
@@ -39,7 +39,7 @@ fn events() -> impl Strategy<Value = Event> {
         1 => Just(Event::IsMarked),
         1 => Just(Event::IsForgotten),
         5 => Just(Event::Asks),
-        3 => Just(Event::Ends),
+        4 => any::<(bool, bool)>().prop_map(|(asks, no_full)| Event::Ends { asks, no_full }),
         2 => (0..50_i64, any::<bool>()).prop_map(|(after, fails)| Event::Requeues { after, fails }),
         3 => (0..60_i64).prop_map(Event::TimePasses),
         1 => Just(Event::DeletedJobEnds),
@@ -97,11 +97,15 @@ impl<'a> Scan<'a> {
 
     /// The first resource of each free dataset that is due.
     fn ready(&self, now: Timestamp) -> Vec<&'a Entry> {
-        let full: HashSet<_> = self.0.iter().filter(|e| e.is_full_success()).map(|e| e.dataset()).collect();
+        let newest_full = |own: &Entry| {
+            let full = self.0.iter().filter(|e| e.is_full_success() && e.dataset() == own.dataset());
+            full.map(|e| e.job_created.unwrap_or(Timestamp::MIN)).max()
+        };
         let mut busy: HashSet<_> = self.0.iter().filter(|e| e.is_in_flight()).map(|e| e.dataset()).collect();
         let in_line = |e: &&&Entry| {
             let skipped = e.activity().skipped_until.is_some_and(|until| now < until);
-            let waits_for_full = e.reason == Some(Reason::WaitingForFullImport) && !full.contains(e.dataset());
+            let waits_for_full =
+                e.reason == Some(Reason::WaitingForFullImport) && newest_full(e) <= e.activity().full_seen;
             e.is_pending() && !skipped && !waits_for_full
         };
         let first = self.0.iter().filter(in_line).filter(|e| busy.insert(e.dataset()));
@@ -168,7 +172,13 @@ proptest! {
                     prop_assert!(!admissible && !in_flight || admission);
                     prop_assert!(!admission || admissible || in_flight || !waits || !is_due);
                 }
-                Event::Ends => drop(queue.release(&uid)),
+                Event::Ends { asks, no_full } => {
+                    queue.set_asks(&uid, asks);
+                    if no_full {
+                        queue.found_no_full_import(&uid);
+                    }
+                    queue.release(&uid);
+                }
                 Event::IsForgotten => drop(queue.forget(&uid, at(now))),
                 Event::Requeues { after, fails: false } => queue.set_requeue_at(&uid, Some(at(now + after))),
                 Event::Requeues { after, fails: true } => drop(queue.requeue_failed(&uid, at(now + after), true, after % 2 == 0)),

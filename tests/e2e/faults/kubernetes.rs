@@ -289,7 +289,8 @@ fn rejected_status_writes_back_off_and_cause_few_service_calls() {
     import_nightly(&env);
     eventually("the write was rejected four times", || (proxy.count(STATUS) == 4).then_some(()));
     // The delays are 0.5 s, 1 s and 2 s, with jitter of at most half.
-    let took = rejected_at.lock().unwrap()[3] - rejected_at.lock().unwrap()[0];
+    let times = rejected_at.lock().unwrap().clone();
+    let took = times[3] - times[0];
     assert!(took >= Duration::from_millis(1750), "{took:?}");
     assert!(proxy.count("DescribeDataset") <= 5, "{}", proxy.count("DescribeDataset"));
     assert_eq!(proxy.count(CREATE), 0);

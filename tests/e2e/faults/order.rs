@@ -134,6 +134,35 @@ fn fault_112_older_import_says_that_a_newer_one_has_replaced_its_data() {
     env.check_invariants_settled();
 }
 
+/// Waits until what is created next is newer than the first job: times in responses have whole seconds.
+fn wait_until_jobs_are_older(env: &TestEnv) {
+    let created = env.service.jobs()[0]["createdMs"].as_i64().unwrap() / 1000;
+    eventually("the next second begins", || (jiff::Timestamp::now().as_second() > created).then_some(()));
+}
+
+#[test]
+fn fault_113_incremental_import_into_a_dataset_created_again_holds_up_no_full_one() {
+    let env = TestEnv::new();
+    let _operator = env.start_operator(&["--backoff-max=600s"]);
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    wait_until_jobs_are_older(&env);
+    env.service.put_dataset("d0", "ACTIVE");
+    let before = env.service.call_count("ListDatasetImportJobs");
+    env.import("append", "d0", json!({"importMode": "INCREMENTAL"}));
+    env.wait_for_reason("append", "WaitingForFullImport");
+    env.wait_until_others_are_newer("append");
+    env.import("elsewhere", "d1", json!({}));
+    env.wait_for_reason("elsewhere", "ImportSucceeded");
+    let lists = env.service.call_count("ListDatasetImportJobs") - before;
+    assert!(lists <= 8, "the jobs were listed {lists} times for two imports");
+    env.import("full", "d0", json!({}));
+    env.wait_for_reason("full", "ImportSucceeded");
+    env.wait_for_reason("append", "ImportSucceeded");
+    assert_eq!(env.accepted_count(), 4);
+    env.check_invariants_settled();
+}
+
 #[test]
 fn fault_113_job_older_than_its_dataset_is_imported_again_only_on_request() {
     let env = TestEnv::new();
@@ -141,9 +170,7 @@ fn fault_113_job_older_than_its_dataset_is_imported_again_only_on_request() {
     import_nightly(&env);
     env.wait_for_reason("nightly", "ImportSucceeded");
     env.delete("nightly");
-    // Times in responses have whole seconds.
-    let created = env.service.jobs()[0]["createdMs"].as_i64().unwrap() / 1000;
-    eventually("the next second begins", || (jiff::Timestamp::now().as_second() > created).then_some(()));
+    wait_until_jobs_are_older(&env);
     let missing = json!({"code": "ResourceNotFoundException", "message": "no such dataset", "status": 400});
     env.service.inject_fault(&json!({"operation": "DescribeDataset", "count": 1000, "action": {"error": missing}}));
     import_nightly(&env);

@@ -138,6 +138,37 @@ fn fault_102_granted_permission_ends_the_wait_although_the_watch_failed() {
 }
 
 #[test]
+fn fault_102_import_that_is_permitted_late_gets_the_next_free_slot() {
+    let env = TestEnv::new();
+    env.service.set_durations(100, 600_000);
+    permit(&env, "d1*");
+    let operator = env.start_operator(&[&["--max-in-flight=1"], &REJECTED_FOR_LONG[..]].concat());
+    import_nightly(&env);
+    env.wait_for_reason("nightly", "NotPermitted");
+    env.wait_until_others_are_newer("nightly");
+    env.import("running", "d1", json!({}));
+    let running = env.wait_for_reason("running", "Importing").job_name.unwrap();
+    for (name, dataset) in [("waits", "d10"), ("waits-too", "d11")] {
+        env.import(name, dataset, json!({}));
+        env.wait_for_reason(name, "Queued");
+    }
+    permit(&env, "*");
+    eventually("/queue shows it first", || {
+        let page: Value = serde_json::from_str(&operator.get("/queue")?.1).ok()?;
+        (page["pools"][0]["waiting"][0]["name"] == "nightly").then_some(())
+    });
+    env.service.finish_job(&running);
+    env.wait_for_reason("nightly", "Importing");
+    assert_eq!(env.accepted_count(), 2, "the others still wait");
+    env.service.set_durations(1, 1);
+    for name in ["running", "waits", "waits-too", "nightly"] {
+        env.wait_for_reason(name, "ImportSucceeded");
+    }
+    assert_eq!(env.accepted_count(), 4);
+    env.check_invariants_settled();
+}
+
+#[test]
 fn fault_103_withdrawn_permission_stops_the_submission_although_the_watch_is_silent() {
     let env = TestEnv::new();
     permit(&env, "*");

@@ -14,13 +14,19 @@ pub(super) fn check(history: &History<'_>, violations: &mut Vec<String>) {
 
 /// Per dataset, imports are accepted in the order in which their resources were created. A newer import that failed
 /// does not count, and a retry counts as its resource. An attempt that a user requested may come later. So may an
-/// INCREMENTAL import, which adds to the data, after INCREMENTAL ones and after the first FULL one.
+/// INCREMENTAL import, which adds to the data, after INCREMENTAL ones and after the first FULL one. It may have to wait for
+/// that one although there were others, into an earlier dataset of the name.
 fn in_order(accepted: &[AcceptedCreate], history: &History<'_>, violations: &mut Vec<String>) {
     // A resource that is deleted and created again keeps its job name, but not its age. The last intent before the
     // create decides.
     let mut intended: HashMap<&str, Vec<(Option<Timestamp>, &Value)>> = HashMap::new();
+    // When a resource last waited for a FULL import.
+    let mut waited: HashMap<&str, Option<Timestamp>> = HashMap::new();
     for write in operator_writes(history.writes) {
         let resource = written_resource(write);
+        if resource["status"]["reason"] == "WaitingForFullImport" {
+            waited.insert(text(&resource["metadata"], "uid"), time(&write["requestReceivedTimestamp"]));
+        }
         let Some(name) = resource["status"]["submission"]["jobName"].as_str() else { continue };
         intended.entry(name).or_default().push((time(&write["requestReceivedTimestamp"]), resource));
     }
@@ -29,9 +35,9 @@ fn in_order(accepted: &[AcceptedCreate], history: &History<'_>, violations: &mut
         intended.get(a.job_name.as_str())?.iter().rev().find(before).map(|(_, resource)| *resource)
     };
     let failed = |name: &str| history.jobs.iter().any(|job| job["name"] == name && job["status"] == "CREATE FAILED");
-    // The newest import of each dataset, and the newest FULL one after the first.
+    // The newest import of each dataset, and its FULL ones.
     let mut newest: HashMap<&str, (&str, &str)> = HashMap::new();
-    let (mut newest_full, mut has_full) = (HashMap::new(), HashSet::new());
+    let mut full: HashMap<&str, Vec<(Option<Timestamp>, (&str, &str))>> = HashMap::new();
     for a in accepted {
         let Some(resource) = intent(a) else { continue };
         let created = text(&resource["metadata"], "creationTimestamp");
@@ -39,7 +45,10 @@ fn in_order(accepted: &[AcceptedCreate], history: &History<'_>, violations: &mut
         let status = &resource["status"];
         let is_requested = status["requestedAttempt"] == status["submission"]["attempt"];
         let dataset = a.dataset.as_str();
-        let superseding = if is_full { newest.get(dataset) } else { newest_full.get(dataset) };
+        let waited = waited.get(text(&resource["metadata"], "uid")).copied().flatten();
+        let counts = |(at, _): &&(Option<Timestamp>, _)| waited.is_none_or(|waited| at.is_none_or(|at| at > waited));
+        let later_full = || full.get(dataset)?.iter().filter(counts).skip(1).last().map(|(_, full)| full);
+        let superseding = if is_full { newest.get(dataset) } else { later_full() };
         match superseding {
             Some((before, name)) if created < *before && !is_requested => {
                 violations.push(format!("H: {} was accepted after {name} of a newer resource", a.job_name));
@@ -47,8 +56,8 @@ fn in_order(accepted: &[AcceptedCreate], history: &History<'_>, violations: &mut
             _ if failed(&a.job_name) => {}
             _ => {
                 newest.insert(dataset, (created, a.job_name.as_str()));
-                if is_full && !has_full.insert(dataset) {
-                    newest_full.insert(dataset, (created, a.job_name.as_str()));
+                if is_full {
+                    full.entry(dataset).or_default().push((a.time, (created, a.job_name.as_str())));
                 }
             }
         }
