@@ -73,7 +73,7 @@ pub struct AccountsConfig {
 /// The settings of an account, or what is different in one of its regions.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-struct Settings {
+pub(super) struct Settings {
     role_arn: Option<String>,
     external_id: Option<String>,
     session_name: Option<String>,
@@ -136,26 +136,40 @@ impl AccountsConfig {
     /// # Errors
     /// Why the caller may make no call in this account.
     pub fn session(&self, at: &AccountRegion, caller: &Caller) -> Result<Session, String> {
-        let none = Settings::default();
-        let account = self.accounts.get(&at.account).unwrap_or(&none);
-        let region = account.regions.get(&at.region).unwrap_or(&none);
-        let text = |of: fn(&Settings) -> &Option<String>| of(region).as_ref().or(of(account).as_ref()).cloned();
+        let settings = self.settings(at);
         let role = match &caller.role {
-            CallerRole::OfAccount => text(|settings| &settings.role_arn),
+            CallerRole::OfAccount => settings.role_arn,
             CallerRole::Named(arn) => Some(arn.clone()),
             CallerRole::Denied(why) => return Err(why.clone()),
         };
-        let mut tags = region.session_tags.as_ref().or(account.session_tags.as_ref()).cloned().unwrap_or_default();
-        if region.tag_namespace.or(account.tag_namespace).unwrap_or(false) {
+        let mut tags = settings.session_tags.unwrap_or_default();
+        if settings.tag_namespace.unwrap_or(false) {
             tags.insert(TAG_NAMESPACE.into(), caller.namespace.clone());
         }
         let role = role.map(|arn| AssumedRole {
             arn,
-            external_id: text(|settings| &settings.external_id),
-            session_name: text(|settings| &settings.session_name).unwrap_or_else(|| SESSION_NAME.into()),
+            external_id: settings.external_id,
+            session_name: settings.session_name.unwrap_or_else(|| SESSION_NAME.into()),
             tags,
         });
-        Ok(Session { role, endpoint: text(|settings| &settings.endpoint) })
+        Ok(Session { role, endpoint: settings.endpoint })
+    }
+
+    /// What an account says of one of its regions.
+    pub(super) fn settings(&self, at: &AccountRegion) -> Settings {
+        let none = Settings::default();
+        let account = self.accounts.get(&at.account).unwrap_or(&none);
+        let region = account.regions.get(&at.region).unwrap_or(&none);
+        let text = |of: fn(&Settings) -> &Option<String>| of(region).as_ref().or(of(account).as_ref()).cloned();
+        Settings {
+            role_arn: text(|settings| &settings.role_arn),
+            external_id: text(|settings| &settings.external_id),
+            session_name: text(|settings| &settings.session_name),
+            session_tags: region.session_tags.as_ref().or(account.session_tags.as_ref()).cloned(),
+            tag_namespace: region.tag_namespace.or(account.tag_namespace),
+            endpoint: text(|settings| &settings.endpoint),
+            regions: BTreeMap::new(),
+        }
     }
 
     fn errors(&self) -> Vec<String> {

@@ -110,17 +110,20 @@ impl Accounts {
 
     /// A number that changes with how the calls of a caller are signed.
     pub(crate) fn version(&self, at: &AccountRegion, caller: &Caller) -> u64 {
-        let mut hasher = DefaultHasher::new();
         let state = self.0.state.borrow();
-        state.active.as_ref().map(|config| config.session(at, caller)).hash(&mut hasher);
-        hasher.finish()
+        hash(&state.active.as_ref().map(|config| config.session(at, caller)))
     }
 
-    /// A number that changes when a denied import may be permitted, or has to say something else.
-    pub(crate) fn denial_version(&self, at: &AccountRegion, caller: &Caller) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (self.version(at, caller), self.refusal(&at.account)).hash(&mut hasher);
-        hasher.finish()
+    /// A number that changes with what an account says of one of its regions. Under a role of a Namespace, calls depend on
+    /// settings that no other session has.
+    pub(crate) fn settings_version(&self, at: &AccountRegion) -> u64 {
+        let state = self.0.state.borrow();
+        hash(&state.active.as_ref().map(|config| config.settings(at)))
+    }
+
+    /// A number that changes with [`Self::refusal`].
+    pub(crate) fn refusal_version(&self, account: &str) -> u64 {
+        hash(&self.refusal(account))
     }
 
     /// That the current content of the ConfigMap is not active, and why, as far as it concerns this account.
@@ -141,19 +144,28 @@ impl Accounts {
     }
 }
 
+fn hash(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const ACCOUNT: &str = "210987654321";
 
+    fn at(account: &str) -> AccountRegion {
+        AccountRegion { partition: "aws".into(), account: account.into(), region: "eu-west-1".into() }
+    }
+
     fn parse(settings: &str) -> Result<AccountsConfig, InvalidAccounts> {
         AccountsConfig::parse(&format!("accounts: {{'{ACCOUNT}': {settings}}}"))
     }
 
     fn version(accounts: &Accounts, account: &str) -> u64 {
-        let at = AccountRegion { partition: "aws".into(), account: account.into(), region: "eu-west-1".into() };
-        accounts.version(&at, &Caller::default())
+        accounts.version(&at(account), &Caller::default())
     }
 
     #[tokio::test]
@@ -167,10 +179,9 @@ mod tests {
         accounts.set(parse("{endpoint: 'https://a'}"));
         let valid = accounts.active(ACCOUNT, Duration::ZERO).await.unwrap();
         assert_eq!(accounts.refusal(ACCOUNT), None);
-        let at = AccountRegion { partition: "aws".into(), account: ACCOUNT.into(), region: "eu-west-1".into() };
         let versions = || {
-            let caller = Caller::default();
-            (accounts.version(&at, &caller), accounts.denial_version(&at, &caller))
+            let settings = (version(&accounts, ACCOUNT), accounts.settings_version(&at(ACCOUNT)));
+            (settings, accounts.refusal_version(ACCOUNT))
         };
         let before = versions();
         accounts.set(parse("{roleArn: x}"));
@@ -196,5 +207,31 @@ mod tests {
         changes.mark_unchanged();
         assert_ne!(version(&accounts, ACCOUNT), before);
         assert_eq!(version(&accounts, "111122223333"), other);
+    }
+
+    #[test]
+    fn settings_without_a_role_count_because_a_namespace_may_name_one() {
+        let accounts = Accounts::new(HashMap::new(), Some("ops/accounts".into()));
+        let versions = || [ACCOUNT, "111122223333"].map(|account| accounts.settings_version(&at(account)));
+        let mut before = versions();
+        for settings in [
+            "{externalId: shop-42}",
+            "{externalId: shop-43}",
+            "{externalId: shop-43, tagNamespace: true}",
+            "{sessionName: imports}",
+            "{sessionTags: {team: data}}",
+            "{endpoint: 'https://a'}",
+            "{regions: {eu-west-1: {externalId: shop-42}}}",
+        ] {
+            accounts.set(parse(settings));
+            let after = versions();
+            assert_ne!(after[0], before[0], "{settings}");
+            before = after;
+        }
+        let elsewhere = "{regions: {eu-west-1: {externalId: shop-42}, us-east-1: {externalId: shop-44}}}";
+        accounts.set(parse(elsewhere));
+        assert_eq!(versions(), before, "another region");
+        accounts.set(parse("{}"));
+        assert_eq!(versions()[1], before[1], "another account");
     }
 }

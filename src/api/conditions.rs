@@ -194,6 +194,13 @@ impl Reason {
         }
     }
 
+    /// Whether only a change of the resource, or another resource, can end this reason.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        use Reason::{DatasetReplaced, ImportFailed, ImportSucceeded, InvalidSpec, Superseded, Suspended};
+        matches!(self, ImportSucceeded | ImportFailed | InvalidSpec | DatasetReplaced | Superseded | Suspended)
+    }
+
     /// The phase of a resource with this reason.
     #[must_use]
     pub fn phase(self) -> StatusPhase {

@@ -14,10 +14,8 @@ use crate::api::DatasetImportJob;
 use crate::api::conditions::Reason;
 use crate::http::readiness::Readiness;
 use crate::import::timing::since;
-use crate::import::{IdleState, Key, LocalState, Timing, is_idle};
-use crate::personalize::{
-    AccountRegion, Caller, DatasetArn, ErrorKind, Personalize, Priority, ServiceError, has_ended,
-};
+use crate::import::{AccessVersion, IdleState, Key, LocalState, Timing, is_idle};
+use crate::personalize::{AccountRegion, DatasetArn, ErrorKind, Personalize, Priority, ServiceError, has_ended};
 use crate::queue::{DeletedJob, Queue, Uid};
 use crate::telemetry::metrics::{Metrics, Snapshot};
 use futures::StreamExt;
@@ -184,32 +182,46 @@ impl<P: Personalize> Context<P> {
         self.queue().deleted_job_polled(&job.uid, runs, self.clock.now());
     }
 
-    /// Triggers the resources that wait for a permission or for credentials, in these namespaces or in all. Polls of a
-    /// job may wait, too.
-    pub(crate) fn enqueue_denied(&self, namespaces: Option<&HashSet<String>>) {
+    /// Triggers the resources in these namespaces that wait for a permission or for credentials. Polls of a job may wait,
+    /// too.
+    pub(crate) fn enqueue_denied(&self, namespaces: &HashSet<String>) {
         use Reason::{AccessDenied, CredentialsRefused, Importing, NotPermitted, Pending};
         let reasons = [NotPermitted, CredentialsRefused, AccessDenied, Pending, Importing];
         let waiting: Vec<Key> = reasons.into_iter().flat_map(|reason| self.queue().with_reason(reason)).collect();
-        let concerned = |key: &&Key| namespaces.is_none_or(|names| names.contains(&key.namespace));
+        let concerned = |key: &&Key| namespaces.contains(&key.namespace);
         waiting.iter().filter(concerned).for_each(|key| (self.enqueue)(key));
     }
 
-    /// Triggers the resources that wait for credentials whenever the configuration of the accounts changes.
+    /// Triggers the unfinished resources that a change of the configuration of accounts concerns, whatever they wait for.
+    pub(crate) fn enqueue_concerned(&self) {
+        let concerned = self.queue().unfinished(|at| {
+            let version = self.access_version_of_account(at);
+            move |reason, uid: &str| self.local_states.is_active(uid, |local| local.is_concerned_by(&version, reason))
+        });
+        concerned.iter().for_each(|key| (self.enqueue)(key));
+    }
+
+    /// Triggers the resources that each change of the configuration of accounts concerns.
     pub(crate) async fn follow_accounts(&self) {
         let mut changes = self.accounts.subscribe();
         while changes.changed().await.is_ok() {
-            self.enqueue_denied(None);
+            self.enqueue_concerned();
         }
         std::future::pending().await
     }
 
-    /// A number that changes when a denied import may be permitted, refused credentials may work, or the cause is another.
-    pub(crate) fn access_version(&self, resource: &DatasetImportJob) -> u64 {
-        let namespace = resource.namespace().unwrap_or_default();
+    /// What the calls of a resource depend on now.
+    pub(crate) fn access_version(&self, resource: &DatasetImportJob) -> AccessVersion {
         let dataset = DatasetArn::parse(&resource.spec.dataset_arn).ok();
-        let caller = Caller { namespace: namespace.clone(), ..Caller::default() };
-        let accounts = dataset.map(|dataset| self.accounts.denial_version(dataset.account_region(), &caller));
-        self.namespaces.version(&namespace) ^ accounts.unwrap_or_default()
+        let of_account = dataset.map(|dataset| self.access_version_of_account(dataset.account_region()));
+        let namespace = self.namespaces.version(&resource.namespace().unwrap_or_default());
+        AccessVersion { namespace, ..of_account.unwrap_or_default() }
+    }
+
+    /// The same without what the namespace permits.
+    fn access_version_of_account(&self, at: &AccountRegion) -> AccessVersion {
+        let (settings, refusal) = (self.accounts.settings_version(at), self.accounts.refusal_version(&at.account));
+        AccessVersion { namespace: 0, settings, refusal }
     }
 
     /// Counts and logs a call to the service.
@@ -300,6 +312,11 @@ impl LocalStates {
             Some(Stored::Idle(idle)) => (*idle).into(),
             None => LocalState::default(),
         }
+    }
+
+    /// Whether a resource was reconciled and is not idle, and its state is such.
+    pub(crate) fn is_active(&self, uid: &str, such: impl Fn(&LocalState) -> bool) -> bool {
+        matches!(self.lock().get(uid), Some(Stored::Active(state)) if such(state))
     }
 
     pub(crate) fn set(&self, uid: &str, state: LocalState) {

@@ -163,7 +163,7 @@ fn update<P: Personalize>(
     if !changed.is_empty() {
         let weight = |name: &String| (name.clone(), weight(name, cache.borrow().known.get(name)));
         context.set_weights(changed.iter().map(weight));
-        context.enqueue_denied(Some(&changed));
+        context.enqueue_denied(&changed);
     }
 }
 

@@ -12,6 +12,7 @@ use super::namespaces::Permissions;
 use super::{Guarded, jitter, namespace_policy};
 use crate::api::DatasetImportJob;
 use crate::api::conditions::Reason;
+use crate::import::AccessVersion;
 use crate::import::timing::after;
 use crate::personalize::{AccountRegion, Caller, CallerRole, Personalize};
 use crate::reconciliation::{Failure, Finished, Interrupted, Reconciliation, Stopped, drive};
@@ -99,7 +100,7 @@ impl<P: Personalize> Context<P> {
         }
         let namespace = resource.namespace().unwrap_or_default();
         let (access, mut local) = (self.access_version(resource), self.local_states.get(&uid));
-        local.note_permissions(access);
+        local.note_access(access);
         let (together, has_ended) = self.shared_polls.of(&uid, self.clock.now());
         local.note_shared_polls(together, has_ended);
         let mut reconciliation = Reconciliation::new(resource.clone(), local);
@@ -133,12 +134,6 @@ impl<P: Personalize> Context<P> {
             self.wake_replaced_by(&uid);
         }
         let reason = reconciliation.resource().status.as_ref().and_then(Reason::of);
-        let is_denied =
-            matches!(reason, Some(Reason::NotPermitted | Reason::CredentialsRefused | Reason::AccessDenied));
-        if is_denied && self.access_version(resource) != access {
-            // The change came before the queue knew that the resource waits for it.
-            finished.requeue_after = Some(Duration::ZERO);
-        }
         if !reconciliation.shares_polls() {
             self.shared_polls.leave(&uid, self.clock.now());
         }
@@ -147,6 +142,10 @@ impl<P: Personalize> Context<P> {
         {
             self.local_states.set(&uid, reconciliation.into_local());
         }
+        // A change that comes from now on finds this state. An earlier change may have found none, or an older state.
+        if self.has_changed_for(resource, access, reason, finished.requeue_after.is_some()) {
+            finished.requeue_after = Some(Duration::ZERO);
+        }
         // The watch reported its deletion in the meantime.
         if !self.queue().contains(&uid) {
             self.local_states.remove(&uid);
@@ -154,6 +153,21 @@ impl<P: Personalize> Context<P> {
         }
         // kube's scheduler may lose a delay that is over when it is set.
         (finished.requeue_after.map(|delay| delay.max(Duration::from_millis(1))), result)
+    }
+
+    /// Whether a resource with this reason is to be reconciled again at once, because what its calls depend on has changed
+    /// since this version. What the namespace permits may be known only now; that matters to those that wait for it.
+    fn has_changed_for(
+        &self,
+        resource: &DatasetImportJob,
+        before: AccessVersion,
+        reason: Option<Reason>,
+        is_unfinished: bool,
+    ) -> bool {
+        let now = self.access_version(resource);
+        let is_denied =
+            matches!(reason, Some(Reason::NotPermitted | Reason::CredentialsRefused | Reason::AccessDenied));
+        is_denied && now != before || is_unfinished && now.settings != before.settings
     }
 
     fn fail(&self, reconciliation: &mut Reconciliation, error: Error) -> (Finished, Result<(), Error>) {

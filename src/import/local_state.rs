@@ -59,8 +59,19 @@ pub struct LocalState {
     pub refused_data: Option<RefusedData>,
     /// A status write got no usable answer, so it may or may not have been applied.
     pub write_unconfirmed: bool,
-    /// The version of what the namespace permits and of the credentials, when the last reconciliation began.
-    pub permissions: u64,
+    /// What the calls depended on when the last reconciliation began.
+    pub access: AccessVersion,
+}
+
+/// The versions of what the calls of a resource depend on, besides the resource. Each is a number that changes with it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct AccessVersion {
+    /// What the namespace permits, and the role that it names.
+    pub namespace: u64,
+    /// The settings of the account in this region.
+    pub settings: u64,
+    /// Why a newer configuration of the accounts is not active. Only the messages depend on it.
+    pub refusal: u64,
 }
 
 /// Data that was not submitted because of what it is.
@@ -136,11 +147,24 @@ impl LocalState {
         self.write_unconfirmed || api::resource_version(resource) < self.written_version
     }
 
-    /// A change of what the namespace permits, or of the credentials, ends the delay after failures.
-    pub fn note_permissions(&mut self, version: u64) {
-        if std::mem::replace(&mut self.permissions, version) != version {
+    /// A change of what the namespace permits, or of the settings of the account, ends the delay after failures.
+    pub fn note_access(&mut self, version: AccessVersion) {
+        if std::mem::replace(&mut self.access, version) != version {
             self.backoff.end_delay();
         }
+    }
+
+    /// Whether the configuration of accounts has changed so that an unfinished resource with this reason may succeed, or has
+    /// to say something else. A wrong endpoint can be the cause of any reason.
+    #[must_use]
+    pub fn is_concerned_by(&self, version: &AccessVersion, reason: Option<Reason>) -> bool {
+        let says_why = match reason {
+            Some(Reason::NotPermitted | Reason::CredentialsRefused | Reason::AccessDenied) => true,
+            // The last poll failed.
+            Some(Reason::Pending | Reason::Importing) => self.backoff.until().is_some(),
+            _ => false,
+        };
+        self.access.settings != version.settings || says_why && self.access.refusal != version.refusal
     }
 
     /// Remembers how many jobs one list polls together. If it showed that this one has ended, a poll is due at once.

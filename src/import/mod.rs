@@ -51,7 +51,7 @@ pub mod trust;
 
 pub use admission::{Admission, CooldownCause, Key};
 pub use idle::is_idle;
-pub use local_state::{IdleState, LocalState, UserInputs};
+pub use local_state::{AccessVersion, IdleState, LocalState, UserInputs};
 pub use outcome::{JOB_RUNNING, POLL_FAILED};
 pub use phase::Phase;
 pub use plan::{AfterWrite, DataCheck, Effect, Next, Observations, ObservedJob, Outcome, Requeue, plan};

@@ -368,6 +368,20 @@ impl Queue {
         with_reason.flat_map(|(_, places)| places).map(|place| place.key.clone()).collect()
     }
 
+    /// The unfinished resources that are selected by their account and region, and then by their reason and UID.
+    #[must_use]
+    pub fn unfinished<S: Fn(Option<Reason>, &str) -> bool>(&self, of: impl Fn(&AccountRegion) -> S) -> Vec<Key> {
+        let mut keys = Vec::new();
+        for (account_region, pool) in &self.pools {
+            let is_selected = of(account_region);
+            let unfinished = pool.by_reason().filter(|(reason, _)| !reason.is_some_and(Reason::is_final));
+            let places = unfinished.flat_map(|(reason, places)| places.iter().map(move |place| (reason, place)));
+            let selected = places.filter(|(reason, place)| is_selected(*reason, &place.uid));
+            keys.extend(selected.map(|(_, place)| place.key.clone()));
+        }
+        keys
+    }
+
     /// The resources whose job runs, and since when the job is known.
     #[must_use]
     pub fn running(&self) -> Vec<(Uid, Timestamp)> {

@@ -1,5 +1,7 @@
 //! Reconciliations against a fake API server and service; the lease expires between two effects.
 
+mod access;
+
 use super::executor::CREATE;
 use super::*;
 use crate::accounts::Accounts;
@@ -46,6 +48,8 @@ struct Service {
     permit_wait: Duration,
     /// Why a job can't be described.
     describe_error: ServiceError,
+    /// Why a dataset can't be described.
+    dataset_error: Mutex<Option<ServiceError>>,
     /// The schemas that DescribeSchema returns, one after the other.
     schemas: Mutex<Vec<String>>,
     /// The data of every location.
@@ -67,11 +71,16 @@ impl Service {
     }
 
     fn creates(&self) -> usize {
-        self.calls.lock().unwrap().iter().filter(|o| **o == CREATE).count()
+        self.count(CREATE)
+    }
+
+    fn count(&self, operation: &str) -> usize {
+        self.calls.lock().unwrap().iter().filter(|o| **o == operation).count()
     }
 }
 
 const DESCRIBE: &str = "DescribeDatasetImportJob";
+const DESCRIBE_DATASET: &str = "DescribeDataset";
 const PERMIT: &str = "the permit of a create";
 const LIST: &str = "ListDatasetImportJobs";
 
@@ -124,7 +133,9 @@ impl Personalize for Service {
     }
 
     async fn describe_dataset(&self, _: &Caller, _: &DatasetArn) -> Result<Dataset, ServiceError> {
-        Ok(testing::active_dataset())
+        self.called(DESCRIBE_DATASET);
+        sleep(self.read_time).await;
+        self.dataset_error.lock().unwrap().clone().map_or_else(|| Ok(testing::active_dataset()), Err)
     }
 
     async fn describe_schema(&self, _: &Caller, _: &DatasetArn, _: &str) -> Result<DatasetSchema, ServiceError> {
@@ -176,6 +187,7 @@ fn service(lease: LeaseHold) -> Service {
         lease_expires_during: None,
         permit_wait: Duration::ZERO,
         describe_error: not_found(),
+        dataset_error: Mutex::default(),
         schemas: Mutex::default(),
         data: "",
         read_time: Duration::ZERO,

@@ -1,13 +1,84 @@
 //! Accounts whose settings change while their jobs run.
 
-use super::{Account, configure, env_with, external_id, settings, start, time};
-use crate::env::eventually;
+use super::{
+    ASSUME_ROLE, Account, annotate_namespace, calls_for, configure, env_with, external_id, settings, start, time,
+};
 use crate::env::proxy::Fault;
+use crate::env::{TestEnv, eventually};
 use crate::faults::{CREATE, DESCRIBE};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::fs;
 use tokio::sync::watch;
+
+/// After a failure only a change of the configuration can help before the test gives up.
+const LONG_BACKOFFS: [&str; 4] = ["--backoff-min=1h", "--backoff-max=1h", "--rejected-min=1h", "--rejected-max=1h"];
+
+/// Imports succeed soon after their accounts are configured with these settings.
+fn configure_helps(env: &TestEnv, accounts: &[(Account, Value)], names: &[&str]) {
+    configure(env, accounts.iter().cloned());
+    let changed = Timestamp::now();
+    for name in names {
+        env.wait_for_reason(name, "ImportSucceeded");
+    }
+    for (account, _) in accounts {
+        let calls = calls_for(env, *account);
+        let first = calls.iter().map(time).find(|call| *call > changed).unwrap();
+        assert!(first.duration_since(changed).as_secs() < 30, "changed at {changed}, first call at {first}");
+    }
+}
+
+#[test]
+fn fault_114_wrong_external_id_for_the_role_of_a_namespace_is_corrected_at_once() {
+    let account = Account(3);
+    let (_moto, env) = env_with(&[account]);
+    // The account has no role of its own.
+    configure(&env, [(account, json!({"externalId": "another"}))]);
+    annotate_namespace(&env, &env.namespace, &format!("{ASSUME_ROLE}={}", account.role("Importer")));
+    let _operator = start(&env, &LONG_BACKOFFS);
+    env.apply(&account.import("nightly", "d0"));
+    env.wait_for_reason("nightly", "CredentialsRefused");
+    let message = env.wait_for_message("nightly", "can't be assumed");
+    assert!(message.contains("external ID"), "{message}");
+    configure_helps(&env, &[(account, json!({"externalId": external_id(account)}))], &["nightly"]);
+    env.check_invariants_settled();
+}
+
+#[test]
+fn fault_114_wrong_endpoint_is_corrected_at_once() {
+    let accounts @ [closed, lost, old] = [3, 6, 9].map(Account);
+    let (_moto, env) = env_with(&accounts);
+    let endpoint = |dir: &str, error: &'static str| {
+        let dir = env.dir().join(dir);
+        fs::create_dir(&dir).unwrap();
+        let proxy = env.start_proxy_in(&dir);
+        proxy.inject(move |_| {
+            Fault::Respond(400, Vec::new(), json!({"__type": error, "message": "injected"}).to_string())
+        });
+        proxy
+    };
+    let (not_found, invalid) =
+        (endpoint("lost", "ResourceNotFoundException"), endpoint("old", "InvalidInputException"));
+    let wrong = [(closed, "http://127.0.0.1:9"), (lost, &not_found.service_url), (old, &invalid.service_url)];
+    configure(
+        &env,
+        wrong.map(|(account, url)| {
+            let mut settings = settings(account);
+            settings["endpoint"] = json!(url);
+            (account, settings)
+        }),
+    );
+    let _operator = start(&env, &LONG_BACKOFFS);
+    let names = ["closed", "lost", "old"];
+    for (name, account) in names.into_iter().zip(accounts) {
+        env.apply(&account.import(name, "d0"));
+    }
+    for (name, reason) in names.into_iter().zip(["ServiceUnavailable", "DatasetNotReady", "InvalidInput"]) {
+        env.wait_for_reason(name, reason);
+    }
+    configure_helps(&env, &accounts.map(|account| (account, settings(account))), &names);
+    env.check_invariants_settled();
+}
 
 #[test]
 fn fault_136_job_of_an_account_that_is_changed_removed_and_added_is_followed_to_its_end() {
