@@ -6,10 +6,12 @@
 //! assert_eq!(sanitize("failed:\r\npassword=hunter2"), "failed: password=[redacted]");
 //! ```
 
-use std::collections::VecDeque;
+mod in_use;
+
+use in_use::InUse;
 use std::fmt::{self, Display, Write};
 use std::ops::Range;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{LazyLock, PoisonError, RwLock};
 
 /// The maximum number of characters kept of a text. An event note may hold 1 kB.
 pub const MAX_CHARS: usize = 1024;
@@ -21,13 +23,13 @@ const MAX_INPUT_CHARS: usize = 4 * MAX_CHARS;
 const REDACTED: &str = "[redacted]";
 
 /// The maximum number of secrets that are remembered.
-const MAX_IN_USE: usize = 64;
+pub const MAX_IN_USE: usize = 4096;
 
 /// The least length of a secret that is remembered: a shorter one could be a common word.
 const MIN_SECRET: usize = 16;
 
-/// The secrets in use, oldest first.
-static IN_USE: RwLock<VecDeque<String>> = RwLock::new(VecDeque::new());
+/// The secrets in use.
+static IN_USE: LazyLock<RwLock<InUse>> = LazyLock::new(RwLock::default);
 
 /// Names whose value is a secret: compared by their end, in lower case, without `-` and `_`. Before `=` or `:`, every
 /// `token` counts, too, and before `=` every `signature`.
@@ -47,16 +49,9 @@ const SECRET_NAMES: [&str; 10] = [
 /// Prefixes of STS session tokens and, last, of JSON web tokens such as those of Kubernetes.
 const TOKEN_PREFIXES: [&str; 6] = ["IQoJb3JpZ2lu", "AgoJb3JpZ2lu", "FwoGZXIvYXdz", "FQoGZXIvYXdz", "AQoDYXdz", "eyJ"];
 
-/// Redacts this secret wherever it appears from now on. The newest ones are remembered.
+/// Redacts this secret wherever it appears from now on. Those that were used last are remembered.
 pub fn remember(secret: &str) {
-    let mut in_use = IN_USE.write().unwrap_or_else(PoisonError::into_inner);
-    if secret.len() < MIN_SECRET || in_use.iter().any(|known| known == secret) {
-        return;
-    }
-    in_use.push_back(secret.to_owned());
-    if in_use.len() > MAX_IN_USE {
-        in_use.pop_front();
-    }
+    IN_USE.write().unwrap_or_else(PoisonError::into_inner).remember(secret);
 }
 
 /// Makes text printable, short and free of secrets.
@@ -74,11 +69,7 @@ pub fn sanitize(text: &str) -> String {
         // Drop the last word: half a secret does not look like one.
         readable.truncate(end);
     }
-    for secret in IN_USE.read().unwrap_or_else(PoisonError::into_inner).iter() {
-        if readable.contains(secret) {
-            readable = readable.replace(secret, REDACTED);
-        }
-    }
+    let readable = IN_USE.read().unwrap_or_else(PoisonError::into_inner).redact(readable);
     let mut words: Vec<String> = Vec::new();
     let mut next = Next::Text;
     for word in readable.split(' ').filter(|w| !w.is_empty()) {

@@ -9,7 +9,9 @@ use crate::accounts::{AccountsConfig, AssumedRole, Session};
 use crate::personalize::{
     AccountRegion, Caller, ErrorKind, Priority, ROLE_NOT_ASSUMED, RoleArn, SESSION_REFUSED, ServiceError,
 };
+use crate::redact::MAX_IN_USE;
 use aws_config::Region;
+use aws_config::identity::IdentityCache;
 use aws_config::sts::AssumeRoleProvider;
 use aws_sdk_personalize::Client;
 use aws_sdk_personalize::config::ProvideCredentials;
@@ -22,9 +24,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
-/// How many accounts and regions, and how many sessions, are kept: users choose them. It is far more than can be in use
-/// at once, because the workers are limited, so what is dropped is idle.
+/// How many accounts and regions, and how many sessions, are kept: users choose them. A call keeps its session until it
+/// ends. The next call of a session that was dropped gets new credentials.
 const MAX_KEPT: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
+
+/// Of each session two secrets are in use: its secret key and its token. Those that it had before stay valid for a while.
+const _: () = assert!(MAX_IN_USE >= 4 * MAX_KEPT.get());
 
 /// What was used last.
 #[derive(Debug)]
@@ -138,7 +143,10 @@ impl Aws {
 
     async fn new_clients(&self, (at, session): &SessionKey) -> Result<(Client, S3), ServiceError> {
         let region = Region::new(at.region.clone());
-        let mut config = self.base.to_builder().region(region.clone());
+        // The cache of the base configuration holds 64 credentials for all sessions, and it would give a renewed session
+        // the refused ones.
+        let own_cache = IdentityCache::lazy().build();
+        let mut config = self.base.to_builder().region(region.clone()).identity_cache(own_cache);
         if let Some(role) = &session.role {
             check_partition(role, at)?;
             let mut provider = AssumeRoleProvider::builder(&role.arn)
@@ -261,18 +269,4 @@ fn may_lack_role(account: &str, message: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_in_use_is_kept_however_many_others_there_are() {
-        let recent: Recent<usize, usize> = Recent::new();
-        let (used, unused) = (recent.get(&0, || 0), recent.get(&1, || 1));
-        for i in 2..2 * MAX_KEPT.get() {
-            recent.get(&i, || i);
-            assert!(Arc::ptr_eq(&used, &recent.get(&0, || 0)));
-        }
-        assert!(!Arc::ptr_eq(&unused, &recent.get(&1, || 1)), "the least recently used one is dropped");
-        assert_eq!(recent.0.lock().unwrap().len(), MAX_KEPT.get());
-    }
-}
+mod tests;
