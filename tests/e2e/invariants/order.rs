@@ -12,6 +12,9 @@ pub(super) fn check(history: &History<'_>, violations: &mut Vec<String>) {
     one_at_a_time(&accepted, history.jobs, violations);
 }
 
+/// When the resource of an import was created, and the name of its job.
+type Import<'a> = (&'a str, &'a str);
+
 /// Per dataset, imports are accepted in the order in which their resources were created. A newer import that failed
 /// does not count, and a retry counts as its resource. An attempt that a user requested may come later. So may an
 /// INCREMENTAL import, which adds to the data, after INCREMENTAL ones and after the first FULL one. It may have to wait for
@@ -36,8 +39,8 @@ fn in_order(accepted: &[AcceptedCreate], history: &History<'_>, violations: &mut
     };
     let failed = |name: &str| history.jobs.iter().any(|job| job["name"] == name && job["status"] == "CREATE FAILED");
     // The newest import of each dataset, and its FULL ones.
-    let mut newest: HashMap<&str, (&str, &str)> = HashMap::new();
-    let mut full: HashMap<&str, Vec<(Option<Timestamp>, (&str, &str))>> = HashMap::new();
+    let mut newest: HashMap<&str, Import<'_>> = HashMap::new();
+    let mut full: HashMap<&str, Vec<(Option<Timestamp>, Import<'_>)>> = HashMap::new();
     for a in accepted {
         let Some(resource) = intent(a) else { continue };
         let created = text(&resource["metadata"], "creationTimestamp");
