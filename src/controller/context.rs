@@ -161,9 +161,17 @@ impl<P: Personalize> Context<P> {
                 _ = seconds.tick() => {
                     let due = self.queue().deleted_jobs(self.clock.now());
                     polls.extend(due.into_iter().map(|job| self.poll_deleted_job(job)));
+                    self.forget_namespaces();
                 }
             }
         }
+    }
+
+    /// Drops what deleted Namespaces permitted once no import of them may run. The lock keeps what is read after an
+    /// admission.
+    pub(super) fn forget_namespaces(&self) {
+        let queue = self.queue();
+        self.namespaces.retain_last_known(&queue.namespaces_in_flight());
     }
 
     /// Polls the job of a deleted resource. A job that the operator may not see any more counts like one that does not

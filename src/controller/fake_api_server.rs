@@ -31,6 +31,7 @@ pub(super) fn fake_api_server(object: Value) -> (Client, Arc<Mutex<Vec<String>>>
                     json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404})
                 }
                 ("GET", _) => object.clone(),
+                ("DELETE", _) => object.take(),
                 _ => serde_json::from_slice(&body).unwrap(),
             };
             let mut response = http::Response::new(Body::from(answer.to_string().into_bytes()));

@@ -62,6 +62,8 @@ struct Cache {
     state: State,
     known: HashMap<String, Permissions>,
     listed: HashMap<String, Permissions>,
+    /// What was permitted by Namespaces that are deleted, or that the watch did not deliver, when they were last known.
+    last_known: HashMap<String, Permissions>,
 }
 
 impl Cache {
@@ -76,19 +78,30 @@ impl Cache {
                 let before = std::mem::replace(&mut self.known, std::mem::take(&mut self.listed));
                 self.state = State::Synced;
                 let changed = self.known.iter().filter(|(name, permissions)| before.get(*name) != Some(permissions));
-                return changed.map(|(name, _)| name.clone()).collect();
+                let changed = changed.map(|(name, _)| name.clone()).collect();
+                before.into_iter().for_each(|(name, permissions)| self.removed(name, permissions));
+                self.last_known.retain(|name, _| !self.known.contains_key(name));
+                return changed;
             }
             Event::Apply(namespace) => {
                 let (name, permissions) = (namespace.name_any(), Permissions::of(namespace.metadata));
+                self.last_known.remove(&name);
                 if self.known.insert(name.clone(), permissions.clone()) != Some(permissions) {
                     return HashSet::from([name]);
                 }
             }
             Event::Delete(namespace) => {
-                self.known.remove(&namespace.name_any());
+                if let Some((name, permissions)) = self.known.remove_entry(&namespace.name_any()) {
+                    self.removed(name, permissions);
+                }
             }
         }
         HashSet::new()
+    }
+
+    /// What was read since is newer.
+    fn removed(&mut self, name: String, permissions: Permissions) {
+        self.last_known.entry(name).or_insert(permissions);
     }
 }
 
@@ -106,6 +119,42 @@ impl Namespaces {
         let mut cache = self.cache(name)?.subscribe();
         let cache = cache.wait_for(|cache| cache.state != State::Listing).await.ok()?;
         (cache.state == State::Synced).then(|| cache.known.get(name).cloned())?
+    }
+
+    /// Remembers what was read, unless the watch delivers it.
+    pub(super) fn note_read(&self, name: &str, permissions: &Permissions) {
+        let Some(cache) = self.cache(name) else { return };
+        cache.send_if_modified(|cache| {
+            if cache.state != State::Synced || !cache.known.contains_key(name) {
+                cache.last_known.insert(name.to_owned(), permissions.clone());
+            }
+            false
+        });
+    }
+
+    /// What a deleted Namespace permitted, if an import of it may still run and the Namespace was ever known.
+    pub(super) fn last_known(&self, name: &str) -> Option<Permissions> {
+        let cache = self.cache(name)?.borrow();
+        cache.last_known.get(name).or_else(|| cache.known.get(name)).cloned()
+    }
+
+    /// Drops what is remembered of all Namespaces but these.
+    pub(super) fn retain_last_known(&self, names: &HashSet<&str>) {
+        for (_, cache) in &self.0 {
+            cache.send_if_modified(|cache| {
+                cache.last_known.retain(|name, _| names.contains(name.as_str()));
+                false
+            });
+        }
+    }
+
+    /// Takes an event of the first watch, or its failure.
+    #[cfg(test)]
+    pub(super) fn observe(&self, event: Option<Event<PartialObjectMeta<Namespace>>>) {
+        self.0[0].1.send_modify(|cache| match event {
+            Some(event) => drop(cache.apply(event)),
+            None => cache.state = State::Failed,
+        });
     }
 
     /// A number that changes with the permissions of a namespace.
@@ -262,16 +311,15 @@ mod tests {
     #[test]
     fn permissions_count_only_while_the_watch_works() {
         let namespaces = Namespaces::new(&[Some("a".to_owned())]);
-        let cache = &namespaces.0[0].1;
         assert!(namespaces.get("a").now_or_never().is_none(), "it waits for the list");
         let version = namespaces.version("a");
         for event in [Event::Init, Event::InitApply(namespace("a", &json!({}))), Event::InitDone] {
-            cache.send_modify(|cache| drop(cache.apply(event)));
+            namespaces.observe(Some(event));
         }
         assert_eq!(namespaces.get("a").now_or_never().unwrap(), Some(Permissions::default()));
         assert_eq!(namespaces.get("b").now_or_never().unwrap(), None, "it is not watched");
         assert_ne!(namespaces.version("a"), version);
-        cache.send_modify(|cache| cache.state = State::Failed);
+        namespaces.observe(None);
         assert_eq!(namespaces.get("a").now_or_never().unwrap(), None);
     }
 }

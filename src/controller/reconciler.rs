@@ -192,7 +192,11 @@ impl<P: Personalize> Context<P> {
     async fn read_permissions(&self, name: &str) -> Result<Result<Permissions, String>, Error> {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         match self.kube(namespaces.get_metadata(name)).await {
-            Ok(namespace) => Ok(Ok(Permissions::of(namespace.metadata))),
+            Ok(namespace) => {
+                let permissions = Permissions::of(namespace.metadata);
+                self.namespaces.note_read(name, &permissions);
+                Ok(Ok(permissions))
+            }
             Err(Error::Kube(kube::Error::Api(status))) if status.is_forbidden() => Ok(Err(format!(
                 "the operator's RBAC does not allow it to get the Namespace {name}, so it can't check what this namespace may import"
             ))),
@@ -206,7 +210,10 @@ impl<P: Personalize> Context<P> {
             Ok(Ok(permissions)) => namespace_policy::caller_role(&permissions.annotations, at),
             Ok(Err(why)) => CallerRole::Denied(why),
             // The job of a deleted resource outlives its Namespace.
-            Err(Error::Kube(kube::Error::Api(status))) if status.is_not_found() => CallerRole::OfAccount,
+            Err(Error::Kube(kube::Error::Api(status))) if status.is_not_found() => {
+                let permissions = self.namespaces.last_known(namespace).unwrap_or_default();
+                namespace_policy::caller_role(&permissions.annotations, at)
+            }
             Err(error) => return Err(error),
         };
         Ok(Caller { namespace: namespace.into(), role })

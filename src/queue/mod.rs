@@ -390,6 +390,12 @@ impl Queue {
         existing.filter_map(|entry| Some((Arc::clone(&entry.place.uid), entry.activity().running_since?))).collect()
     }
 
+    /// The namespaces of the imports that run, or may run. Their resources may be deleted.
+    #[must_use]
+    pub fn namespaces_in_flight(&self) -> HashSet<&str> {
+        self.pools.values().flat_map(Pool::in_flight).map(|place| place.key.namespace.as_str()).collect()
+    }
+
     fn existing(&self) -> impl Iterator<Item = &Entry> {
         self.entries.values().filter(|entry| !entry.is_deleted())
     }

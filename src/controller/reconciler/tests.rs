@@ -1,6 +1,7 @@
 //! Reconciliations against a fake API server and service; the lease expires between two effects.
 
 mod access;
+mod deleted;
 
 use super::executor::CREATE;
 use super::*;
@@ -42,6 +43,8 @@ use tokio::time::sleep;
 /// A service without jobs. The operator's lease expires during the nth call of an operation.
 struct Service {
     calls: Mutex<Vec<&'static str>>,
+    /// Under which roles jobs are described.
+    roles: Mutex<Vec<CallerRole>>,
     lease: LeaseHold,
     lease_expires_during: Option<(&'static str, usize)>,
     /// How long a create waits for its permit.
@@ -104,12 +107,13 @@ impl Personalize for Service {
 
     async fn describe_dataset_import_job(
         &self,
-        _: &Caller,
+        caller: &Caller,
         _: &DatasetArn,
         _: &JobArn,
         _: Priority,
     ) -> Result<Job, ServiceError> {
         self.called(DESCRIBE);
+        self.roles.lock().unwrap().push(caller.role.clone());
         Err(self.describe_error.clone())
     }
 
@@ -183,6 +187,7 @@ fn resource() -> DatasetImportJob {
 fn service(lease: LeaseHold) -> Service {
     Service {
         calls: Mutex::default(),
+        roles: Mutex::default(),
         lease,
         lease_expires_during: None,
         permit_wait: Duration::ZERO,
@@ -361,9 +366,10 @@ async fn create_is_not_sent_if_it_waits_for_half_the_grace_period() {
     assert_eq!((writes, creates), (1, 0), "the intent is recorded, and no job is created");
 }
 
-/// A resource whose job has run for an hour.
-fn running() -> DatasetImportJob {
+/// A resource of this namespace whose job has run for an hour.
+fn running(namespace: &str) -> DatasetImportJob {
     let mut running = resource();
+    running.metadata.namespace = Some(namespace.into());
     let request = ImportRequest::of(&running).unwrap();
     let status = running.status.get_or_insert_default();
     status.attempts = Some(1);
@@ -378,24 +384,6 @@ fn running() -> DatasetImportJob {
         time: Time(Timestamp::now() - Duration::from_secs(3600)),
     });
     running
-}
-
-#[tokio::test]
-async fn job_of_a_deleted_resource_that_may_not_be_polled_any_more_keeps_no_quota() {
-    use ErrorKind::{AccessDenied, Credentials, Indeterminate, InvalidInput, NotFound, Throttled};
-    let cases = [(AccessDenied, true), (Credentials, true), (InvalidInput, true), (NotFound, true)];
-    for (kind, is_freed) in cases.into_iter().chain([(Throttled, false), (Indeterminate, false)]) {
-        let describe_error = testing::service_error(kind);
-        let lease = LeaseHold::forever();
-        let (context, _) = context(Service { describe_error, ..service(lease.clone()) }, lease);
-        context.observe(&running());
-        context.forget("uid");
-        assert!(context.queue().take_freed().is_empty(), "its job may run");
-        let due = context.queue().deleted_jobs(context.clock.now());
-        assert_eq!(due.len(), 1);
-        context.poll_deleted_job(due[0].clone()).await;
-        assert_eq!(!context.queue().take_freed().is_empty(), is_freed, "{kind:?}");
-    }
 }
 
 #[tokio::test]
