@@ -80,6 +80,17 @@ fn fault_117_editor_of_one_namespace_gets_no_call_under_the_role_of_another() {
     eventually("mallory's next import ends", || (ready(&mallory, "nightly") == "ImportSucceeded").then_some(()));
     eventually("her last one ends", || (ready(&mallory, "taken") == "ImportSucceeded").then_some(()));
 
+    // Her job is followed under her role even after her Namespace is deleted.
+    env.service.set_durations(1, 600_000);
+    let last = account.import("own-last", "mallory/d0").to_string();
+    let applied = as_mallory(&["apply"], Some(&last));
+    assert!(applied.status.success(), "{}", text(&applied));
+    eventually("her new import runs", || (ready(&mallory, "own-last") == "Importing").then_some(()));
+    let deleted = env.control_plane.kubectl(&["delete", "namespace", &mallory], None).unwrap();
+    assert!(deleted.status.success(), "{}", text(&deleted));
+    let before = polls();
+    eventually("the job is polled", || (polls() > before + 1).then_some(()));
+
     let ledger = env.service.ledger();
     let mut of_dataset = BTreeMap::<(&str, &str), usize>::new();
     for call in &ledger {
