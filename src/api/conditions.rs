@@ -194,6 +194,12 @@ impl Reason {
         }
     }
 
+    /// Whether a permission or credentials are missing or refused.
+    #[must_use]
+    pub fn is_denied(self) -> bool {
+        matches!(self, Self::NotPermitted | Self::CredentialsRefused | Self::AccessDenied)
+    }
+
     /// Whether only a change of the resource, or another resource, can end this reason.
     #[must_use]
     pub fn is_final(self) -> bool {

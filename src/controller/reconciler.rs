@@ -164,9 +164,11 @@ impl<P: Personalize> Context<P> {
         reason: Option<Reason>,
         is_unfinished: bool,
     ) -> bool {
+        let is_denied = reason.is_some_and(Reason::is_denied);
+        if !is_denied && !is_unfinished {
+            return false;
+        }
         let now = self.access_version(resource);
-        let is_denied =
-            matches!(reason, Some(Reason::NotPermitted | Reason::CredentialsRefused | Reason::AccessDenied));
         is_denied && now != before || is_unfinished && now.settings != before.settings
     }
 

@@ -159,10 +159,9 @@ impl LocalState {
     #[must_use]
     pub fn is_concerned_by(&self, version: &AccessVersion, reason: Option<Reason>) -> bool {
         let says_why = match reason {
-            Some(Reason::NotPermitted | Reason::CredentialsRefused | Reason::AccessDenied) => true,
             // The last poll failed.
             Some(Reason::Pending | Reason::Importing) => self.backoff.until().is_some(),
-            _ => false,
+            _ => reason.is_some_and(Reason::is_denied),
         };
         self.access.settings != version.settings || says_why && self.access.refusal != version.refusal
     }
