@@ -2,7 +2,7 @@
 //! checked, as it is by default.
 
 use crate::env::s3::S3;
-use crate::env::{LONG_TIMEOUTS, TestEnv, dataset_arn, eventually};
+use crate::env::{TestEnv, dataset_arn, eventually};
 use crate::invariants::{self, operator_writes};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -124,9 +124,7 @@ fn import_of_an_hour_takes_at_most_40_calls_and_6_writes() {
     env.service.set_durations(pending.as_millis().try_into().unwrap(), rest.as_millis().try_into().unwrap());
     let timing = |flag: &str, seconds: u32| format!("--{flag}={}ms", (MINUTE * seconds / 60).as_millis());
     let s3 = S3::start(env.dir());
-    // A call that times out, and a lease that is lost, would cost more calls and writes.
-    let flags = [&timing("poll-min", 15), &timing("poll-max", 300), "--preflight=warn", "--lease-duration=60s"];
-    let flags = [&flags[..], &LONG_TIMEOUTS].concat();
+    let flags = [&timing("poll-min", 15), &timing("poll-max", 300), "--preflight=warn", "--grace=60s"];
     let operator = env.start_operator_with(&[("AWS_ENDPOINT_URL_S3", s3.url())], &flags);
     let groups = [
         Group { region: LONG, sets: 1, at_once: 1, minutes: 60 },

@@ -5,6 +5,7 @@
     missing_docs,
     unreachable_pub,
     dead_code,
+    unused_imports,
     clippy::unwrap_used,
     clippy::panic,
     reason = "test names document themselves; tests/e2e uses the rest of the shared modules"

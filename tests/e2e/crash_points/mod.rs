@@ -168,9 +168,12 @@ fn crash_before_or_after_any_call_neither_loses_nor_duplicates_an_import() {
     let started = Instant::now();
     let mut baseline: BTreeMap<Scenario, BTreeSet<String>> = BTreeMap::new();
     let scenarios = [Scenario::Obstructed, Scenario::Succeeds, Scenario::RetriesOnce];
-    for ((scenario, _), result) in run_all(scenarios.map(|scenario| (scenario, Vec::new())).to_vec()) {
+    // On a busy machine a run may make a call that the next one does not make.
+    let twice = scenarios.iter().chain(&scenarios).map(|scenario| (*scenario, Vec::new()));
+    for ((scenario, _), result) in run_all(twice.collect()) {
         let calls = result.unwrap().calls.into_iter();
-        baseline.insert(scenario, calls.filter(|call| !call.contains(STALE_CACHE)).collect());
+        let calls: BTreeSet<String> = calls.filter(|call| !call.contains(STALE_CACHE)).collect();
+        baseline.entry(scenario).and_modify(|both| both.retain(|call| calls.contains(call))).or_insert(calls);
     }
     let kinds = kinds_of(baseline.values().flatten());
     assert_eq!(kinds, BTreeSet::from(KINDS), "the kinds of calls");

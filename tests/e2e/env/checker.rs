@@ -1,8 +1,11 @@
 //! Records what happened in an environment, and checks the invariants.
 
-use super::{TestEnv, http, operator};
+use super::{TestEnv, block_on, http, operator};
 use crate::invariants::{self, Disturbance, Footprint, History, Limits, secrets};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
+use kube::api::ListParams;
 use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
@@ -33,16 +36,20 @@ impl Started {
 
     /// What bounds the waits under this operator.
     fn limits(&self) -> Limits {
-        // One call of each kind may run into its timeout, and then the delays follow. The rest is for slow machines.
+        // One call of each kind may run into a short timeout, and then the delays follow. The rest is for slow machines. No
+        // call runs into a long timeout.
         let delays = ["--grace", "--watch-timeout", "--backoff-max", "--rejected-max"].map(|flag| self.duration(flag));
-        let calls = self.duration("--kube-timeout") * 2 + self.duration("--aws-timeout") * 3;
+        let timeout = |name: &str, short: u64| self.duration(name).min(Duration::from_secs(short));
+        let calls = timeout("--kube-timeout", 5) * 2 + timeout("--aws-timeout", 3) * 3;
         let wait = delays.iter().sum::<Duration>() + calls + Duration::from_secs(20);
         // A leader renews its Lease after at most an eighth of its duration. More than one renewal in a second counts once.
         let period = (self.duration("--lease-duration") / 8).max(Duration::from_secs(1));
+        // Starts and stops write the Lease, too. So a few of its writes measure no time.
+        let renewals = (wait.as_secs() / period.as_secs()).max(15);
         Limits {
             quota: self.flag("--max-in-flight", "5").parse().unwrap(),
             grace: self.duration("--grace").as_millis().try_into().unwrap(),
-            renewals: (wait.as_secs() / period.as_secs()).try_into().unwrap(),
+            renewals: renewals.try_into().unwrap(),
         }
     }
 }
@@ -117,15 +124,14 @@ impl TestEnv {
 
     /// The violations of all invariants, once every import should have finished.
     pub fn settled_violations(&self) -> Vec<String> {
-        let list = |namespace: &str| -> Vec<Value> {
-            let args = ["-n", namespace, "get", "datasetimportjobs", "-o", "json"];
-            let output = self.control_plane.kubectl(&args, None).unwrap();
-            let list: Value = serde_json::from_slice(&output.stdout).unwrap();
-            list["items"].as_array().cloned().unwrap_or_default()
+        let list = |namespace: &str| {
+            let api = self.objects(namespace);
+            let resources = block_on(async move { api.list(&ListParams::default()).await }).unwrap();
+            resources.into_iter().map(|resource| serde_json::to_value(resource).unwrap()).collect::<Vec<_>>()
         };
         let get = |namespace: &str| {
-            let output = self.control_plane.kubectl(&["get", "namespace", namespace, "-o", "json"], None).unwrap();
-            serde_json::from_slice(&output.stdout).unwrap()
+            let (api, name) = (Api::<Namespace>::all(self.client.clone()), namespace.to_owned());
+            serde_json::to_value(block_on(async move { api.get(&name).await }).unwrap()).unwrap()
         };
         // What is recorded later must not be missing in what was recorded earlier.
         let (resources, namespaces) =

@@ -17,7 +17,9 @@ use crate::invariants::{self, Disturbance, Footprint};
 use checker::Started;
 use control_plane::{ChildGuard, ControlPlane, shared};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::api::core::v1::{Event, Namespace};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 pub use operator::OperatorProcess;
@@ -37,10 +39,11 @@ use std::time::{Duration, Instant};
 pub const ACCOUNT: &str = "123456789012";
 pub const REGION: &str = "eu-west-1";
 pub const ROLE: &str = "arn:aws:iam::123456789012:role/Reader";
-/// A flag for tests in which a lease is lost or expires. With the default, a busy machine hardly loses one.
+/// A flag for tests in which a lease is lost or expires. With the default, no machine is busy enough to lose one.
 pub const SHORT_LEASE: &str = "--lease-duration=3s";
-/// Flags for tests in which no call to a service may time out, even on a busy machine.
-pub const LONG_TIMEOUTS: [&str; 3] = ["--aws-connect-timeout=60s", "--aws-read-timeout=60s", "--aws-timeout=60s"];
+/// Flags for tests in which a call never gets an answer. With the defaults, no machine is busy enough for a timeout.
+pub const SHORT_TIMEOUTS: [&str; 4] =
+    ["--aws-connect-timeout=2s", "--aws-read-timeout=2s", "--aws-timeout=3s", "--kube-timeout=5s"];
 /// When a test gives up waiting. No test measures this time.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -89,7 +92,7 @@ pub fn block_on<T: Send + 'static>(future: impl Future<Output = T> + Send + 'sta
     receiver.recv().unwrap()
 }
 
-/// The administrator's client. Tests read with it, because starting kubectl takes 100 ms.
+/// The administrator's client. Tests use it for what they do often, because kubectl takes 100 ms to start.
 fn admin_client(control_plane: &ControlPlane) -> Client {
     let kubeconfig = Kubeconfig::read_from(control_plane.kubeconfig()).unwrap();
     block_on(async {
@@ -99,6 +102,15 @@ fn admin_client(control_plane: &ControlPlane) -> Client {
         config.default_retry = false;
         Client::try_from(config).unwrap()
     })
+}
+
+fn create_namespace(client: &Client, name: &str) {
+    let namespace = Namespace {
+        metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
+        ..Namespace::default()
+    };
+    let api: Api<Namespace> = Api::all(client.clone());
+    block_on(async move { api.create(&PostParams::default(), &namespace).await }).unwrap();
 }
 
 /// Standard output and standard error of a command.
@@ -186,13 +198,13 @@ impl TestEnv {
     pub fn with_sts(control_plane: &'static ControlPlane, settings: &Value, sts: Option<&str>) -> Self {
         let dir = tempfile::Builder::new().prefix("env-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let namespace = format!("test-{}-{}", std::process::id(), NAMESPACES.fetch_add(1, Ordering::Relaxed));
-        let created = control_plane.kubectl(&["create", "namespace", &namespace], None).unwrap();
-        assert!(created.status.success(), "{}", text(&created));
+        let client = admin_client(control_plane);
+        create_namespace(&client, &namespace);
         Self {
             namespace,
             control_plane,
             service: PersonalizeLocal::start(dir.path(), settings, sts),
-            client: admin_client(control_plane),
+            client,
             dir,
             tenants: Vec::new(),
             started: Mutex::default(),
@@ -205,8 +217,7 @@ impl TestEnv {
     /// Adds a namespace that the operators started from now on watch, too. Returns its name.
     pub fn add_tenant(&mut self, name: &str) -> String {
         let namespace = format!("{}-{name}", self.namespace);
-        let created = self.control_plane.kubectl(&["create", "namespace", &namespace], None).unwrap();
-        assert!(created.status.success(), "{}", text(&created));
+        create_namespace(&self.client, &namespace);
         self.tenants.push(namespace.clone());
         namespace
     }
@@ -256,7 +267,7 @@ impl TestEnv {
 
     /// Applies a manifest.
     pub fn import(&self, name: &str, dataset: &str, spec: Value) {
-        self.apply(&Self::manifest(name, dataset, spec));
+        self.patch_with(name, PatchParams::apply("test").force(), Patch::Apply(Self::manifest(name, dataset, spec)));
     }
 
     /// The resource; `None` if it does not exist or the API server can't be reached.
@@ -274,28 +285,41 @@ impl TestEnv {
     }
 
     pub fn uid(&self, name: &str) -> Option<String> {
-        self.get(name).and_then(|resource| resource.metadata.uid)
+        let (api, name) = (self.objects(&self.namespace), name.to_owned());
+        block_on(async move { api.get_opt(&name).await.ok().flatten() })?.metadata.uid
     }
 
+    /// Deletes a resource and waits until it is gone.
     pub fn delete(&self, name: &str) {
-        let deleted = self.kubectl(&["delete", "datasetimportjobs", name]);
-        assert!(deleted.status.success(), "{}", text(&deleted));
+        let (api, deleted) = (self.objects(&self.namespace), name.to_owned());
+        let uid = self.uid(name);
+        block_on(async move { api.delete(&deleted, &DeleteParams::default()).await }).unwrap();
+        eventually(&format!("{name} is deleted"), || (self.uid(name) != uid).then_some(()));
     }
 
+    /// Sets an annotation, `KEY=VALUE`.
     pub fn annotate(&self, name: &str, annotation: &str) {
-        let annotated = self.kubectl(&["annotate", "--overwrite", "datasetimportjobs", name, annotation]);
-        assert!(annotated.status.success(), "{}", text(&annotated));
+        let (key, value) = annotation.split_once('=').unwrap();
+        self.patch(name, &json!({"metadata": {"annotations": {key: value}}}));
     }
 
     pub fn patch(&self, name: &str, patch: &Value) {
-        let patched = self.kubectl(&["patch", "datasetimportjobs", name, "--type=merge", "-p", &patch.to_string()]);
-        assert!(patched.status.success(), "{}", text(&patched));
+        self.patch_with(name, PatchParams::default(), Patch::Merge(patch.clone()));
     }
 
     pub fn patch_status(&self, name: &str, patch: &Value) {
-        let patch = patch.to_string();
-        let patched = self.kubectl(&["patch", "dij", name, "--subresource=status", "--type=merge", "-p", &patch]);
-        assert!(patched.status.success(), "{}", text(&patched));
+        let (api, name, patch) = (self.objects(&self.namespace), name.to_owned(), Patch::Merge(patch.clone()));
+        block_on(async move { api.patch_status(&name, &PatchParams::default(), &patch).await }).unwrap();
+    }
+
+    fn patch_with(&self, name: &str, params: PatchParams, patch: Patch<Value>) {
+        let (api, name) = (self.objects(&self.namespace), name.to_owned());
+        block_on(async move { api.patch(&name, &params, &patch).await }).unwrap();
+    }
+
+    /// The resources of a namespace as the API server stores them, also those that the operator can't decode.
+    fn objects(&self, namespace: &str) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), namespace, &ApiResource::erase::<DatasetImportJob>(&()))
     }
 
     /// Waits until a new resource is newer than this one: creation times have a resolution of one second.
@@ -337,15 +361,14 @@ impl TestEnv {
 
     /// The reasons of all events about a resource.
     pub fn event_reasons(&self, name: &str) -> Vec<String> {
-        let output =
-            self.kubectl(&["get", "events", "-o", "json", "--field-selector", &format!("involvedObject.name={name}")]);
-        let list: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        let events = list["items"].as_array().cloned().unwrap_or_default();
-        events.iter().map(|e| e["reason"].as_str().unwrap_or_default().to_owned()).collect()
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
+        let about = ListParams::default().fields(&format!("involvedObject.name={name}"));
+        let events = block_on(async move { api.list(&about).await });
+        events.into_iter().flatten().filter_map(|event| event.reason).collect()
     }
 
     /// Starts an operator for this namespace, with delays that suit tests, and waits until it is ready.
-    /// `flags` override its default flags.
+    /// `flags` override its default flags. All have the same identity by default, so a successor leads at once.
     pub fn start_operator(&self, flags: &[&str]) -> OperatorProcess {
         self.start_operator_with(&[], flags)
     }
@@ -367,8 +390,7 @@ impl TestEnv {
         self.spawn(vars, flags)
     }
 
-    /// Starts an operator whose calls go through a proxy, without waiting until it is ready. All of them have the
-    /// same identity by default, so a successor leads at once.
+    /// Starts an operator whose calls go through a proxy, without waiting until it is ready.
     pub fn spawn_operator_behind(&self, proxy: &Proxy, flags: &[&str]) -> OperatorProcess {
         self.spawn_operator_behind_with(proxy, &[], flags)
     }
@@ -378,10 +400,7 @@ impl TestEnv {
         let kubeconfig = proxy.kubeconfig.display().to_string();
         let to_proxy = [("KUBECONFIG", kubeconfig.as_str()), ("AWS_ENDPOINT_URL_PERSONALIZE", &proxy.service_url)];
         let vars: Vec<(&str, &str)> = to_proxy.into_iter().chain(vars.iter().copied()).collect();
-        let named = flags.iter().any(|flag| flag.starts_with("--identity="));
-        let identity = (!named).then_some("--identity=one");
-        let flags: Vec<&str> = identity.into_iter().chain(flags.iter().copied()).collect();
-        let operator = self.spawn(&vars, &flags);
+        let operator = self.spawn(&vars, flags);
         proxy.set_operator(operator.pid());
         operator
     }
@@ -396,7 +415,8 @@ impl TestEnv {
         let mut args: Vec<String> = [
             "run",
             "--log-level=info,personalize_operator=debug",
-            "--lease-duration=15s",
+            "--identity=one",
+            "--lease-duration=30s",
             "--poll-min=100ms",
             "--poll-max=300ms",
             "--preflight=off",
@@ -406,11 +426,11 @@ impl TestEnv {
             "--rejected-min=2s",
             "--rejected-max=4s",
             "--retry-min=100ms",
-            "--aws-connect-timeout=2s",
-            "--aws-read-timeout=2s",
-            "--aws-timeout=3s",
+            "--aws-connect-timeout=60s",
+            "--aws-read-timeout=60s",
+            "--aws-timeout=60s",
             "--aws-calls-per-second=1000",
-            "--kube-timeout=5s",
+            "--kube-timeout=30s",
             "--watch-timeout=15s",
         ]
         .map(String::from)
@@ -467,12 +487,9 @@ impl TestEnv {
         self.namespaces().flat_map(|namespace| invariants::resource_writes(&log, namespace)).collect()
     }
 
-    /// When the leader has renewed its Lease.
-    pub fn renewals(&self) -> Vec<Timestamp> {
-        let requests = invariants::requests(&self.control_plane.audit_log(), &self.namespace);
-        let is_renewal = |request: &&Value| request["objectRef"]["resource"] == "leases" && request["verb"] == "update";
-        let time = |request: &Value| request["requestReceivedTimestamp"].as_str()?.parse().ok();
-        requests.iter().filter(is_renewal).filter_map(time).collect()
+    /// When the leader has renewed its Lease, in milliseconds since 1970.
+    pub fn renewals(&self) -> Vec<i64> {
+        invariants::renewals(&invariants::requests(&self.control_plane.audit_log(), &self.namespace))
     }
 
     /// How often the operator has written a resource.

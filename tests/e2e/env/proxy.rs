@@ -1,8 +1,7 @@
 //! A proxy between the operator and the two services that it calls. A test decides what happens to each call.
 
 use crate::invariants::Disturbance;
-use futures::future::BoxFuture;
-use futures::{FutureExt, SinkExt, StreamExt, TryStreamExt};
+use futures::{SinkExt, StreamExt, TryStreamExt};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
 use hyper::body::{Bytes, Incoming};
@@ -60,16 +59,14 @@ impl Call {
     }
 }
 
-/// What happens to a call.
+/// What happens to a call. A call that is forwarded arrives, even if the operator has given up by then.
 #[derive(Debug, Clone)]
 pub enum Fault {
     /// The call is forwarded as it is.
     None,
     /// The call is forwarded after a delay.
     Delay(Duration),
-    /// The call is forwarded after a delay, even if the operator has given up by then.
-    ForwardLate(Duration),
-    /// The call is forwarded when the test releases it, even if the operator has given up by then.
+    /// The call is forwarded when the test releases it.
     HoldUntil(watch::Receiver<bool>),
     /// The call is forwarded. Each part of the response is delayed.
     SlowResponse(Duration),
@@ -200,13 +197,23 @@ async fn listen(state: Arc<State>, upstream: Client, kubernetes: bool) -> String
         while let Ok((stream, _)) = listener.accept().await {
             let (state, upstream) = (Arc::clone(&state), upstream.clone());
             tokio::spawn(async move {
-                let serve = service_fn(|request| handle(&state, &upstream, kubernetes, request));
+                let serve = service_fn(|request| forward(Arc::clone(&state), upstream.clone(), kubernetes, request));
                 // Faults close connections on purpose.
                 let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), serve).await;
             });
         }
     });
     url
+}
+
+/// Handles a call in a task of its own, so that it continues when the operator closes the connection.
+async fn forward(
+    state: Arc<State>,
+    upstream: Client,
+    kubernetes: bool,
+    request: Request<Incoming>,
+) -> Result<ProxyResponse, BoxError> {
+    tokio::spawn(async move { handle(&state, &upstream, kubernetes, request).await }).await?
 }
 
 async fn handle(
@@ -237,7 +244,6 @@ async fn handle(
     if kubernetes {
         head.headers.remove("host");
     }
-    let mut hold: Option<BoxFuture<'static, ()>> = None;
     match &fault {
         Fault::Respond(status, headers, body) => return respond(*status, headers, body),
         Fault::DropRequest => return Err("injected: request dropped".into()),
@@ -252,11 +258,7 @@ async fn handle(
             return Err("injected: killed before the request".into());
         }
         Fault::Delay(delay) => tokio::time::sleep(*delay).await,
-        Fault::ForwardLate(delay) => hold = Some(tokio::time::sleep(*delay).boxed()),
-        Fault::HoldUntil(released) => {
-            let mut released = released.clone();
-            hold = Some(async move { drop(released.wait_for(|released| *released).await) }.boxed());
-        }
+        Fault::HoldUntil(released) => drop(released.clone().wait_for(|released| *released).await),
         Fault::ForwardThenRespond(..)
         | Fault::None
         | Fault::DropResponse
@@ -267,17 +269,7 @@ async fn handle(
     }
     let is_watch = head.uri.query().is_some_and(|q| q.contains("watch=true"));
     let request = Request::from_parts(head, kube::client::Body::from(body.to_vec()));
-    let response = if let Some(hold) = hold {
-        let upstream = upstream.clone();
-        // A separate task, so that it continues when the operator closes the connection.
-        let forward = async move {
-            hold.await;
-            upstream.send(request).await
-        };
-        tokio::spawn(forward).await?
-    } else {
-        upstream.send(request).await
-    };
+    let response = upstream.send(request).await;
     if let (Fault::KillAfter, Err(_)) = (&fault, &response) {
         // The request may or may not have taken effect. The operator is killed in both cases.
         kill_operator(state);

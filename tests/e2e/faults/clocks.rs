@@ -45,7 +45,7 @@ fn take_over_with_clock_offsets(first: i64, second: i64) {
     let proxy = env.start_proxy();
     let (release, held) = watch::channel(false);
     proxy.inject(move |call| if call.label == CREATE { Fault::HoldUntil(held.clone()) } else { Fault::None });
-    let flags = ["--identity=first", SHORT_LEASE, "--aws-timeout=60s", "--aws-read-timeout=60s"];
+    let flags = ["--identity=first", SHORT_LEASE, "--grace=30s"];
     let first = env.spawn_operator_behind_with(&proxy, &first_host.vars(), &flags);
     import_nightly(&env);
     eventually("the create is in flight", || (proxy.count(CREATE) == 1).then_some(()));
@@ -128,7 +128,7 @@ fn fault_34_clock_corrected_while_waiting_submits_once() {
         let env = TestEnv::new();
         let host = Host::new(&env.dir().join("host"));
         host.set_clock_offset(offset);
-        let flags = ["--backoff-min=2s", "--backoff-max=2s", "--lease-duration=60s"];
+        let flags = ["--backoff-min=10s", "--backoff-max=10s"];
         let _operator = env.start_operator_with(&host.vars(), &flags);
         import_nightly(&env);
         env.wait_for_reason("nightly", "CredentialsRefused");
@@ -145,7 +145,7 @@ fn fault_108_clock_set_back_or_ahead_delays_nothing() {
         let env = TestEnv::new();
         let host = Host::new(&env.dir().join("host"));
         env.service.set_durations(0, 600_000);
-        let flags = ["--max-in-flight=1", "--lease-duration=60s"];
+        let flags = ["--max-in-flight=1"];
         let operator = env.start_operator_with(&host.vars(), &flags);
         import_nightly(&env);
         env.wait_for_reason("nightly", "Importing");

@@ -39,7 +39,7 @@ fn apply_crd(env: &TestEnv, crd: &Value) {
 #[test]
 fn fault_27_crd_upgrade_with_a_new_default_keeps_the_request_hash() {
     let (_guard, _, env) = dedicated_control_plane();
-    let _operator = env.start_operator(&["--identity=one"]);
+    let _operator = env.start_operator(&[]);
     import_nightly(&env);
     let before = env.wait_for_reason("nightly", "ImportSucceeded");
     let crd: Value = serde_json::from_slice(&env.kubectl(&["get", "crd", CRD, "-o", "json"]).stdout).unwrap();

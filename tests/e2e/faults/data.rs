@@ -3,7 +3,7 @@
 use super::CREATE;
 use crate::env::proxy::Fault;
 use crate::env::s3::S3;
-use crate::env::{LONG_TIMEOUTS, OperatorProcess, TestEnv, eventually};
+use crate::env::{OperatorProcess, TestEnv, eventually};
 use crate::invariants::secrets::leaks;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -30,7 +30,7 @@ fn interactions(count: usize) -> String {
 
 fn operator(env: &TestEnv, s3: &str, preflight: &str) -> OperatorProcess {
     let preflight = format!("--preflight={preflight}");
-    env.start_operator_with(&[("AWS_ENDPOINT_URL_S3", s3)], &[&[&*preflight], &LONG_TIMEOUTS[..]].concat())
+    env.start_operator_with(&[("AWS_ENDPOINT_URL_S3", s3)], &[&preflight])
 }
 
 /// A spec that imports this object.
@@ -204,7 +204,7 @@ fn fault_132_object_that_is_replaced_while_its_import_is_submitted_is_reported()
     let proxy = env.start_proxy();
     let (release, held) = watch::channel(false);
     proxy.inject(move |call| if call.label == CREATE { Fault::HoldUntil(held.clone()) } else { Fault::None });
-    let flags = [&["--preflight=warn", "--grace=120s"], &LONG_TIMEOUTS[..]].concat();
+    let flags = ["--preflight=warn", "--grace=120s"];
     let _operator = env.spawn_operator_behind_with(&proxy, &[("AWS_ENDPOINT_URL_S3", s3.url())], &flags);
     env.import("nightly", "d0", object("new.csv"));
     eventually("create is called", || (proxy.count(CREATE) == 1).then_some(()));

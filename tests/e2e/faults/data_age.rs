@@ -16,7 +16,7 @@ fn fault_130_age_of_the_data_is_known_after_a_kill_and_a_change_of_leader_withou
     let mut manifest = TestEnv::manifest("nightly", "d0", json!({}));
     manifest["metadata"]["annotations"] = json!({"personalize-operator.io/max-data-age": "26h"});
     env.apply(&manifest);
-    let leader = env.start_operator(&["--identity=one", SHORT_LEASE]);
+    let leader = env.start_operator(&[SHORT_LEASE]);
     let ended = env.wait_for_reason("nightly", "ImportSucceeded").completion_time.unwrap().0.as_second() as f64;
     let age = |operator: &OperatorProcess| {
         let found = (sample(operator, "last_success_timestamp_seconds"), sample(operator, "max_data_age_seconds"));
@@ -28,7 +28,9 @@ fn fault_130_age_of_the_data_is_known_after_a_kill_and_a_change_of_leader_withou
     env.wait_for_reason("failing", "ImportFailed");
     let (calls, writes) = (env.service.ledger().len(), env.operator_write_count("nightly"));
     let standby = env.start_operator(&["--identity=two", SHORT_LEASE]);
-    assert_eq!(sample(&standby, "last_success_timestamp_seconds"), None, "only the leader shows it");
+    let shown = sample(&standby, "last_success_timestamp_seconds");
+    // On a busy machine the leader may lose its lease.
+    assert!(shown.is_none() || standby.log().contains("\"leading\""), "only the leader shows it: {shown:?}");
     leader.kill();
     eventually("the next leader shows the age", || age(&standby));
     standby.kill();

@@ -14,8 +14,9 @@ fn fault_128_import_waits_until_a_data_deletion_has_ended() {
     env.service.start_data_deletion("elsewhere", "another");
     let operator = env.start_operator(&[SHORT_LEASE]);
     import_nightly(&env);
-    env.wait_for_message("nightly", "waiting for the data deletion job erasure to finish");
-    assert_eq!(env.status("nightly").phase.as_deref(), Some("Pending"));
+    let waits = env.wait_for_reason("nightly", "DataDeletionRunning");
+    assert_eq!(waits.phase.as_deref(), Some("Pending"));
+    assert!(waits.conditions[0].message.contains("waiting for the data deletion job erasure to finish"));
     // A successor waits as well.
     operator.kill();
     let _operator = env.start_operator(&["--identity=two", SHORT_LEASE]);
@@ -37,7 +38,7 @@ fn fault_128_no_import_is_accepted_within_a_data_deletion_in_random_lives() {
     let mut rng = Rng::new(seed);
     let lives = std::env::var("LIVES").ok().and_then(|lives| lives.parse().ok()).unwrap_or(12);
     for life in 0..lives {
-        let operator = env.start_operator(&["--identity=one", "--grace=2s"]);
+        let operator = env.start_operator(&[]);
         let (import, deletion) = (format!("life-{life}"), format!("erasure-{life}"));
         let deletion_first = rng.one_in(2);
         if deletion_first {
@@ -50,7 +51,7 @@ fn fault_128_no_import_is_accepted_within_a_data_deletion_in_random_lives() {
         }
         std::thread::sleep(rng.millis(0, 500));
         operator.kill();
-        let _operator = env.start_operator(&["--identity=one", "--grace=2s"]);
+        let _operator = env.start_operator(&[]);
         std::thread::sleep(rng.millis(0, 700));
         env.service.finish_data_deletion(&deletion);
         env.wait_for_reason(&import, "ImportSucceeded");

@@ -63,7 +63,7 @@ fn fault_63_resource_being_deleted_is_not_submitted() {
 #[test]
 fn fault_64_recreated_resource_adopts_its_job() {
     let env = TestEnv::new();
-    env.service.set_durations(100, 3000);
+    env.service.set_durations(100, 600_000);
     let _operator = env.start_operator(&[]);
     import_nightly(&env);
     env.wait_for_reason("nightly", "Importing");
@@ -73,6 +73,7 @@ fn fault_64_recreated_resource_adopts_its_job() {
         import_nightly(&env);
     }
     assert_ne!(env.uid("nightly"), first);
+    env.service.set_durations(1, 1);
     assert_imported_once(&env);
     env.delete("nightly");
     import_nightly(&env);
@@ -125,7 +126,7 @@ fn fault_67_namespace_deleted_during_create_does_not_create_again() {
     let proxy = env.start_proxy();
     let (release, held) = watch::channel(false);
     proxy.inject(move |call| if call.label == CREATE { Fault::HoldUntil(held.clone()) } else { Fault::None });
-    let flags = ["--leader-elect=false", "--aws-timeout=60s", "--aws-read-timeout=60s"];
+    let flags = ["--leader-elect=false", "--grace=120s"];
     let operator = env.spawn_operator_behind(&proxy, &flags);
     import_nightly(&env);
     eventually("the create is in flight", || (proxy.count(CREATE) == 1).then_some(()));

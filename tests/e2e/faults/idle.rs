@@ -26,7 +26,7 @@ fn data_current(env: &TestEnv, name: &str) -> Option<String> {
 
 /// Starts an operator that takes over at once from the one before it.
 fn start(env: &TestEnv) -> OperatorProcess {
-    env.start_operator(&["--identity=one"])
+    env.start_operator(&[])
 }
 
 /// Imports, and starts another operator after the end of the import.

@@ -148,6 +148,7 @@ fn fault_88_tenants_can_not_take_each_others_job_names_or_hide_text() {
         "roleArn": "arn:aws:iam::123456789012:role/Private",
     }));
     let _operator = env.start_operator(&[]);
+    env.wait_for_reason("victim", "Suspended");
     env.import("nightly", "d1", json!({"jobName": "taken"}));
     let message =
         env.wait_for_message("nightly", "another datasetArn, another dataSource.dataLocation, another roleArn;");

@@ -109,8 +109,8 @@ fn fault_15_half_open_watch_is_replaced() {
     let env = TestEnv::new();
     let proxy = env.start_proxy();
     proxy.inject_once(Fault::HangBody, |c| c.label == "WATCH datasetimportjobs");
-    let _operator = env.spawn_operator_behind(&proxy, &["--watch-timeout=2s", "--kube-timeout=2s"]);
-    eventually("the watch is open", || (proxy.count("WATCH datasetimportjobs") == 1).then_some(()));
+    let _operator = env.spawn_operator_behind(&proxy, &["--watch-timeout=10s", "--kube-timeout=2s"]);
+    eventually("the watch is open", || (proxy.count("WATCH datasetimportjobs") > 0).then_some(()));
     import_nightly(&env);
     assert_imported_once(&env);
 }
@@ -161,7 +161,7 @@ fn fault_17_conflict_with_another_client_is_retried() {
     let _operator = env.spawn_operator_behind(&proxy, &[]);
     import_nightly(&env);
     assert_imported_once(&env);
-    assert_eq!(proxy.count(CREATE), 1);
+    assert_eq!(env.service.call_count(CREATE), 1);
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn fault_18_conflict_with_its_own_applied_write_is_retried() {
     let _operator = env.spawn_operator_behind(&proxy, &[]);
     import_nightly(&env);
     assert_imported_once(&env);
-    assert_eq!(proxy.count(CREATE), 1);
+    assert_eq!(env.service.call_count(CREATE), 1);
 }
 
 /// The import runs, and the responses for a new operator are from the past: the resource has no status, and its job
@@ -185,7 +185,7 @@ fn stale_responses(stale_read: bool) -> (TestEnv, Proxy) {
     let resources = format!("/apis/personalize-operator.io/v1alpha1/namespaces/{}/datasetimportjobs", env.namespace);
     let raw = |path: &str| text(&env.kubectl(&["get", "--raw", path]));
     let (list, resource) = (raw(&resources), raw(&format!("{resources}/nightly")));
-    let operator = env.start_operator(&["--identity=one"]);
+    let operator = env.start_operator(&[]);
     env.wait_for_reason("nightly", "Importing");
     operator.kill();
     let proxy = env.start_proxy();
@@ -287,12 +287,15 @@ fn rejected_status_writes_back_off_and_cause_few_service_calls() {
     });
     let _operator = env.spawn_operator_behind(&proxy, &["--backoff-min=500ms", "--backoff-max=1h"]);
     import_nightly(&env);
-    eventually("the write was rejected four times", || (proxy.count(STATUS) == 4).then_some(()));
+    eventually("the write was rejected four times", || (proxy.count(STATUS) >= 4).then_some(()));
     // The delays are 0.5 s, 1 s and 2 s, with jitter of at most half.
     let times = rejected_at.lock().unwrap().clone();
     let took = times[3] - times[0];
     assert!(took >= Duration::from_millis(1750), "{took:?}");
-    assert!(proxy.count("DescribeDataset") <= 5, "{}", proxy.count("DescribeDataset"));
+    let calls = proxy.calls();
+    let writes: Vec<usize> = (0..calls.len()).filter(|i| calls[*i].label == STATUS).collect();
+    let lookups = calls[..writes[3]].iter().filter(|call| call.label == "DescribeDataset").count();
+    assert!(lookups <= 4, "{lookups}");
     assert_eq!(proxy.count(CREATE), 0);
     env.check_invariants();
 }
@@ -313,7 +316,7 @@ fn fault_21_status_writes_with_500_or_504_are_retried() {
             let _operator = env.spawn_operator_behind(&proxy, &["--backoff-min=50ms", "--backoff-max=200ms"]);
             import_nightly(&env);
             assert_imported_once(&env);
-            assert_eq!(proxy.count(CREATE), 1, "{code}, applied: {applied}");
+            assert_eq!(env.service.call_count(CREATE), 1, "{code}, applied: {applied}");
         }
     }
 }
@@ -335,12 +338,12 @@ fn fault_23_etcd_restored_to_before_the_intent_adopts_the_job() {
     import_nightly(&env);
     let snapshot = env.dir().join("snapshot");
     control_plane.snapshot(&snapshot).unwrap();
-    let operator = env.start_operator(&["--identity=one"]);
+    let operator = env.start_operator(&[]);
     env.wait_for_reason("nightly", "ImportSucceeded");
     operator.kill();
     control_plane.restore(&snapshot).unwrap();
-    assert_eq!(env.status("nightly").observed_generation, Some(-1), "the status is lost");
-    let _operator = env.start_operator(&["--identity=one"]);
+    eventually("the status is lost", || (env.get("nightly")?.status?.observed_generation? == -1).then_some(()));
+    let _operator = env.start_operator(&[]);
     assert_imported_once(&env);
 }
 
@@ -361,7 +364,7 @@ fn fault_23_etcd_restored_under_a_running_operator_makes_no_second_import() {
     import_nightly(&env);
     let snapshot = env.dir().join("snapshot");
     control_plane.snapshot(&snapshot).unwrap();
-    let operator = env.start_operator(&["--lease-duration=60s"]);
+    let operator = env.start_operator(&[]);
     env.wait_for_reason("nightly", "ImportSucceeded");
     // The operator's cache is ahead of the restored cluster by many revisions.
     write_config_maps(&env, 2000);

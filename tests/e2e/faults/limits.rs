@@ -30,7 +30,8 @@ fn assert_only_the_oldest_retries(env: &TestEnv, code: &str, message: &str, make
     for (name, dataset) in [("a", "d0"), ("b", "d1"), ("c", "d2")] {
         env.import(name, dataset, json!({}));
     }
-    let _operator = env.start_operator(&[]);
+    // A slow machine takes a while from intent to create. It must not take longer than the intent is recent.
+    let _operator = env.start_operator(&["--grace=60s"]);
     for name in ["a", "b", "c"] {
         env.wait_for_message(name, message);
         assert_eq!(ready_state(&env.status(name)).0, "Unknown", "waiting is not a failure");
@@ -83,9 +84,7 @@ fn endless_listing(token: fn(usize) -> String) -> ([usize; 2], usize) {
         }
         _ => Fault::None,
     });
-    // On a busy machine a thousand pages take a while, and a page that times out would end its listing.
-    let flags = ["--aws-timeout=120s", "--aws-read-timeout=120s", "--aws-connect-timeout=120s", "--lease-duration=60s"];
-    let operator = env.spawn_operator_behind(&proxy, &flags);
+    let operator = env.spawn_operator_behind(&proxy, &[]);
     import_nightly(&env);
     env.wait_for_message("nightly", "other imports");
     assert_eq!(ready_state(&env.status("nightly")).0, "Unknown");
@@ -190,7 +189,7 @@ fn fault_95_throttled_calls_of_many_imports_slow_them_down_and_stay_few() {
     env.service.inject_fault(&json!({"count": 1, "action": error("ThrottlingException", "Rate exceeded", 400)}));
     import_many(&env, 100, "eu-west-1");
     // Another leader would publish the event again.
-    let flags = ["--lease-duration=60s", "--aws-calls-per-second=50", "--aws-timeout=30s", "--backoff-max=5s"];
+    let flags = ["--aws-calls-per-second=50", "--backoff-max=5s"];
     let operator = env.start_operator(&flags);
     eventually("every import has finished", || (count_of(&reasons(&env), "ImportSucceeded") == 100).then_some(()));
     let ledger = env.service.ledger();
@@ -207,7 +206,7 @@ fn fault_96_refused_credentials_are_one_call_per_backoff_and_delay_no_other_regi
     let env = TestEnv::new();
     let refused = error("ExpiredTokenException", "The security token included in the request is expired", 403);
     env.service.inject_fault(&json!({"name": ":us-east-1:", "count": 0, "action": refused}));
-    let _operator = env.start_operator(&["--lease-duration=60s", "--aws-calls-per-second=10"]);
+    let _operator = env.start_operator(&["--aws-calls-per-second=10"]);
     import_many(&env, 50, "us-east-1");
     eventually("all are refused", || (count_of(&reasons(&env), "CredentialsRefused") == 50).then_some(()));
     import_nightly(&env);
@@ -222,7 +221,8 @@ fn fault_96_refused_credentials_are_one_call_per_backoff_and_delay_no_other_regi
     let all = times();
     let gaps: Vec<f64> = all[first - 1..].windows(2).map(|w| w[1].duration_since(w[0]).as_secs_f64()).collect();
     assert!(gaps[1..].iter().all(|gap| *gap > 0.9), "one call at a time, after the longest backoff: {gaps:?}");
-    assert!(first <= 20, "{first} calls for 50 resources");
+    let seconds = all[first - 1].duration_since(all[0]).as_secs_f64();
+    assert!(first as f64 <= 10.0 + 2.0 * seconds, "{first} calls for 50 resources in {seconds} s");
     assert_eq!(warnings(&env, "CredentialsRefused"), 1, "one event for all");
     env.service.clear_faults();
     eventually("every import has finished", || (count_of(&reasons(&env), "ImportSucceeded") == 51).then_some(()));
@@ -261,7 +261,7 @@ fn fault_111_flood_of_one_namespace_delays_another_by_one_import_and_the_queue_s
     in_team(&["annotate", "namespace", &team, "personalize-operator.io/queue-weight=2"], None);
     shows(&["t0", "t1", "f1", "f2", "f3", "f4"]);
     env.service.set_durations(100, 200);
-    in_team(&["wait", "dij", "--all", "--for=condition=Ready", "--timeout=100s"], None);
+    in_team(&["wait", "dij", "--all", "--for=condition=Ready", "--timeout=300s"], None);
     (0..=4).for_each(|i| drop(env.wait_for_reason(&format!("f{i}"), "ImportSucceeded")));
     let ledger = env.service.ledger();
     let accepted = ledger.iter().filter(|l| l["operation"] == CREATE && l["errorCode"].is_null());

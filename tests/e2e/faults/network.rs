@@ -7,7 +7,7 @@ use super::{
 };
 use crate::env::proxy::{Fault, Proxy};
 use crate::env::tls::TlsFront;
-use crate::env::{OperatorProcess, SHORT_LEASE, TestEnv, block_on, dataset_arn, eventually};
+use crate::env::{OperatorProcess, SHORT_LEASE, SHORT_TIMEOUTS, TestEnv, block_on, dataset_arn, eventually};
 use serde_json::json;
 use std::collections::HashSet;
 use std::io::{ErrorKind, Write};
@@ -52,7 +52,7 @@ fn fault_43_unreachable_service_is_reported_and_retried() {
     let silent = format!("http://{}", full.address);
     let cases = ["http://no-such-host.invalid", &plain, &untrusted, &silent, "http://127.0.0.1:1"];
     for (i, endpoint) in cases.into_iter().enumerate() {
-        let operator = env.start_operator_with(&[("AWS_ENDPOINT_URL_PERSONALIZE", endpoint)], &["--identity=one"]);
+        let operator = env.start_operator_with(&[("AWS_ENDPOINT_URL_PERSONALIZE", endpoint)], &SHORT_TIMEOUTS);
         let request = i.to_string();
         env.annotate("nightly", &format!("personalize-operator.io/reconcile-requested-at={request}"));
         let status = eventually(endpoint, || {
@@ -63,7 +63,7 @@ fn fault_43_unreachable_service_is_reported_and_retried() {
         assert!(ready.message.contains("is unreachable"), "{endpoint}: {}", ready.message);
         operator.kill();
     }
-    let _operator = env.start_operator(&["--identity=one"]);
+    let _operator = env.start_operator(&[]);
     assert_imported_once(&env);
 }
 
@@ -145,16 +145,20 @@ fn assert_imported_despite_one_fault_per_kind(fault: Fault) {
     let _operator = env.spawn_operator_behind(
         &proxy,
         &[
-            "--kube-timeout=1s",
+            "--lease-duration=15s",
+            "--kube-timeout=2s",
             "--watch-timeout=1s",
-            "--aws-read-timeout=1s",
-            "--aws-connect-timeout=1s",
-            "--aws-timeout=1s",
+            "--aws-read-timeout=2s",
+            "--aws-connect-timeout=2s",
+            "--aws-timeout=2s",
         ],
     );
     import_nightly(&env);
+    env.wait_for_reason("nightly", "ImportSucceeded");
+    for (label, at_least) in [("PUT leases", 2), ("WATCH datasetimportjobs", 2), (CREATE, 1)] {
+        eventually(&format!("{label} is called again"), || (proxy.count(label) >= at_least).then_some(()));
+    }
     assert_imported_once(&env);
-    assert!(proxy.count("PUT leases") > 1 && proxy.count("WATCH datasetimportjobs") > 1 && proxy.count(CREATE) > 0);
 }
 
 #[test]
@@ -184,7 +188,7 @@ fn endless_response_to_each_kind_is_survived() {
 
 #[test]
 fn request_of_each_kind_that_arrives_after_its_timeout_is_survived() {
-    assert_imported_despite_one_fault_per_kind(Fault::ForwardLate(Duration::from_secs(3)));
+    assert_imported_despite_one_fault_per_kind(Fault::Delay(Duration::from_secs(3)));
 }
 
 #[test]
@@ -321,16 +325,16 @@ fn api_server_paused_during_create_does_not_create_again() {
     let proxy = env.start_proxy();
     let (release, held) = watch::channel(false);
     proxy.inject(move |call| if call.label == CREATE { Fault::HoldUntil(held.clone()) } else { Fault::None });
-    let operator = env.spawn_operator_behind(&proxy, &[SHORT_LEASE, "--aws-timeout=60s", "--aws-read-timeout=60s"]);
+    let operator = env.spawn_operator_behind(&proxy, &[SHORT_LEASE, "--grace=60s"]);
     import_nightly(&env);
-    eventually("the create is in flight", || (proxy.count(CREATE) == 1).then_some(()));
+    eventually("the create is in flight", || (proxy.count(CREATE) > 0).then_some(()));
     control_plane.pause(control_plane::Component::ApiServer).unwrap();
     release.send(true).unwrap();
     wait_until_not_leader(&operator);
     eventually("the service accepts the job", || (env.accepted_count() == 1).then_some(()));
     control_plane.resume(control_plane::Component::ApiServer).unwrap();
     assert_imported_once(&env);
-    assert_eq!(proxy.count(CREATE), 1, "the accepted job is found, not created again");
+    assert_eq!(env.service.call_count(CREATE), 1, "the accepted job is found, not created again");
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]

@@ -143,7 +143,7 @@ fn wait_until_jobs_are_older(env: &TestEnv) {
 #[test]
 fn fault_113_incremental_import_into_a_dataset_created_again_holds_up_no_full_one() {
     let env = TestEnv::new();
-    let _operator = env.start_operator(&["--backoff-max=600s"]);
+    let _operator = env.start_operator(&["--backoff-max=600s", "--grace=60s"]);
     import_nightly(&env);
     env.wait_for_reason("nightly", "ImportSucceeded");
     wait_until_jobs_are_older(&env);

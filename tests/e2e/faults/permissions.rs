@@ -105,7 +105,7 @@ fn fault_101_waiting_resources_do_not_read_their_namespace() {
     let imports: Vec<Value> = (0..100).map(|i| TestEnv::manifest(&format!("r{i:03}"), "d0", json!({}))).collect();
     env.apply(&json!({"apiVersion": "v1", "kind": "List", "items": imports}));
     let proxy = env.start_proxy();
-    let operator = env.spawn_operator_behind(&proxy, &["--watch-timeout=200s"]);
+    let operator = env.spawn_operator_behind(&proxy, &["--watch-timeout=200s", "--grace=60s"]);
     let api = env.api();
     eventually("all but one wait", || {
         let api = api.clone();

@@ -3,7 +3,7 @@
 use super::{CREATE, DESCRIBE, assert_imported_once, error_response, import_nightly, job_not_found, leaves_no_intent};
 use crate::env::personalize_local::{ACCESS_KEY, SECRET_KEY};
 use crate::env::proxy::Fault;
-use crate::env::{ACCOUNT, OperatorProcess, ROLE, TestEnv, dataset_arn, eventually, ready_condition};
+use crate::env::{ACCOUNT, OperatorProcess, ROLE, SHORT_TIMEOUTS, TestEnv, dataset_arn, eventually, ready_condition};
 use crate::invariants::operator_writes;
 use personalize_operator::api::DatasetImportJobStatus;
 use personalize_operator::import::request::{TAG_NAME, TAG_NAMESPACE, TAG_REQUEST_HASH};
@@ -41,7 +41,7 @@ fn import_despite(action: &Value, reason: &str) -> (TestEnv, OperatorProcess, Da
 fn assert_creates_despite(action: &Value, creates: usize) {
     let env = TestEnv::new();
     env.service.inject_fault(&fault(CREATE, 1, action));
-    let _operator = env.start_operator(&[]);
+    let _operator = env.start_operator(&SHORT_TIMEOUTS);
     import_nightly(&env);
     assert_imported_once(&env);
     assert_eq!(env.service.call_count(CREATE), creates, "{action}");
@@ -150,7 +150,7 @@ fn fault_47_already_existing_owned_job_is_adopted() {
     let env = TestEnv::new();
     let proxy = env.start_proxy();
     // The lookup before the create does not find the job, so the create fails because it exists.
-    let operator = env.start_operator(&["--identity=one"]);
+    let operator = env.start_operator(&[]);
     import_nightly(&env);
     env.wait_for_reason("nightly", "ImportSucceeded");
     assert!(operator.stop());
@@ -231,14 +231,14 @@ fn fault_49_job_with_another_request_is_never_adopted() {
 #[test]
 fn fault_50_job_without_readable_tags_is_not_adopted() {
     let env = TestEnv::new();
-    let operator = env.start_operator(&["--identity=one"]);
+    let operator = env.start_operator(&[]);
     import_nightly(&env);
     env.wait_for_reason("nightly", "ImportSucceeded");
     assert!(operator.stop());
     env.delete("nightly");
     let denied = error("AccessDeniedException", "not authorized to perform: personalize:ListTagsForResource", 400);
     env.service.inject_fault(&fault("ListTagsForResource", 1000, &denied));
-    let _operator = env.start_operator(&["--identity=one"]);
+    let _operator = env.start_operator(&[]);
     import_nightly(&env);
     let status = env.wait_for_reason("nightly", "AccessDenied");
     assert_eq!(status.dataset_import_job_arn, None, "ownership is not proven");
@@ -261,7 +261,7 @@ fn assert_never_reported_missing(env: &TestEnv) {
 fn fault_51_job_not_visible_after_the_create_is_waited_for() {
     let env = TestEnv::new();
     env.service.inject_fault(&fault(CREATE, 1, &json!({"notFoundFor": {"lookups": 2}})));
-    let _operator = env.start_operator(&[]);
+    let _operator = env.start_operator(&["--grace=60s"]);
     import_nightly(&env);
     assert_imported_once(&env);
     assert_eq!(env.service.call_count(CREATE), 1);
@@ -274,7 +274,7 @@ fn fault_51_job_not_visible_after_a_lost_response_is_waited_for() {
     let proxy = env.start_proxy();
     env.service.inject_fault(&fault(CREATE, 1, &json!({"notFoundFor": {"lookups": 2}})));
     proxy.inject_once(Fault::DropResponse, |c| c.label == CREATE);
-    let _operator = env.spawn_operator_behind(&proxy, &["--grace=5s"]);
+    let _operator = env.spawn_operator_behind(&proxy, &["--grace=60s"]);
     import_nightly(&env);
     assert_imported_once(&env);
     assert_eq!(env.service.call_count(CREATE), 1, "no second create within the grace period");
@@ -318,14 +318,14 @@ fn fault_53_unknown_job_status_is_shown_and_polling_continues() {
 #[test]
 fn fault_54_finished_import_is_never_polled_again() {
     let env = TestEnv::new();
-    let operator = env.start_operator(&["--identity=one"]);
+    let operator = env.start_operator(&[]);
     import_nightly(&env);
     let ended = env.wait_for_reason("nightly", "ImportSucceeded");
     env.service.inject_fault(&fault(DESCRIBE, 0, &json!("statusGoesBack")));
     env.annotate("nightly", "personalize-operator.io/reconcile-requested-at=now");
     operator.kill();
     let polls = env.service.call_count(DESCRIBE);
-    let _operator = env.start_operator(&["--identity=one"]);
+    let _operator = env.start_operator(&[]);
     env.import("after", "d1", json!({"suspend": true}));
     env.wait_for_reason("after", "Suspended");
     assert_eq!((env.service.call_count(DESCRIBE), env.status("nightly")), (polls, ended));
@@ -338,7 +338,7 @@ fn fault_55_huge_failure_reason_is_truncated_sanitized_and_redacted() {
     let secret = format!("aws_secret_access_key={}", SECRET_KEY);
     let reason = format!("first line\r\n\u{1b}[31m {secret} ");
     env.service.inject_fault(&fault(DESCRIBE, 0, &json!({"failureReason": {"text": reason, "length": 10 << 20}})));
-    let operator = env.start_operator(&["--aws-read-timeout=20s", "--aws-timeout=20s"]);
+    let operator = env.start_operator(&[]);
     env.import("nightly", "d0", json!({"dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
     let failed = env.wait_for_reason("nightly", "ImportFailed");
     let reason = failed.failure_reason.unwrap();
@@ -390,7 +390,7 @@ fn fault_106_job_that_exists_and_is_never_described_stalls_the_import() {
     let proxy = env.start_proxy();
     env.service.put_job(&foreign_job("weekly"));
     proxy.inject(move |call| if call.label == DESCRIBE { job_not_found() } else { Fault::None });
-    let flags = ["--grace=2s", "--rejected-min=30s", "--rejected-max=60s"];
+    let flags = ["--grace=20s", "--rejected-min=30s", "--rejected-max=60s"];
     let _operator = env.spawn_operator_behind(&proxy, &flags);
     env.import("weekly", "d0", json!({"jobName": "weekly"}));
     let message = env.wait_for_message("weekly", "neither describes it nor accepts its name");
@@ -452,11 +452,11 @@ fn fault_90_state_of_a_dataset_that_takes_no_import_is_named_with_the_way_out() 
 fn fault_91_region_whose_endpoint_does_not_resolve_is_named() {
     let env = TestEnv::new();
     let nowhere = "http://personalize.eu-nowhere-1.invalid";
-    let operator = env.start_operator_with(&[("AWS_ENDPOINT_URL_PERSONALIZE", nowhere)], &["--identity=one"]);
+    let operator = env.start_operator_with(&[("AWS_ENDPOINT_URL_PERSONALIZE", nowhere)], &[]);
     import_nightly(&env);
     env.wait_for_message("nightly", "DNS has no address of its endpoint in region eu-west-1");
     operator.kill();
-    let _operator = env.start_operator(&["--identity=one"]);
+    let _operator = env.start_operator(&[]);
     assert_imported_once(&env);
 }
 

@@ -195,7 +195,13 @@ fn fault_99_webhook_that_hangs_for_one_resource_does_not_keep_the_quota() {
     apply(env.control_plane, &hanging);
     wait_until_rejecting(&env);
     env.import("blocked", "d1", json!({}));
-    let operator = env.start_operator(&["--max-in-flight=1", "--backoff-min=1h", "--backoff-max=1h"]);
+    let operator = env.start_operator(&[
+        "--max-in-flight=1",
+        "--backoff-min=1h",
+        "--backoff-max=1h",
+        "--kube-timeout=15s",
+        "--grace=60s",
+    ]);
     eventually("a write gets no answer", || operator.log().contains("did not answer in time").then_some(()));
     import_nightly(&env);
     env.wait_for_reason("nightly", "ImportSucceeded");

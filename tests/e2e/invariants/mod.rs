@@ -7,6 +7,7 @@
 
 mod adoption;
 mod at_most_once;
+mod audit_log;
 mod bounds;
 mod data_deletions;
 mod footprint;
@@ -24,11 +25,10 @@ mod waiting;
 use jiff::Timestamp;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
 
+pub use audit_log::{events, requests, resource_writes, resource_writes_after};
 pub use footprint::{Footprint, check_footprints};
-pub use waiting::{Disturbance, Limits};
+pub use waiting::{Disturbance, Limits, renewals};
 
 /// What the service and the API server have recorded.
 #[derive(Debug, Clone, Copy, Default)]
@@ -110,53 +110,6 @@ pub fn accepted_creates(ledger: &[Value]) -> Vec<AcceptedCreate> {
             account: owned(line, "account"),
             region: owned(line, "region"),
             time: time(&line["time"]),
-        })
-        .collect()
-}
-
-/// Successful writes to DatasetImportJobs and their status in a namespace, in order.
-pub fn resource_writes(audit_log: &Path, namespace: &str) -> Vec<Value> {
-    resource_writes_after(audit_log, 0, namespace)
-}
-
-/// The same, from a byte offset of the audit log on.
-pub fn resource_writes_after(audit_log: &Path, offset: u64, namespace: &str) -> Vec<Value> {
-    let log = fs::read_to_string(audit_log).unwrap_or_default();
-    let start = usize::try_from(offset).unwrap_or(usize::MAX);
-    let of_resources = audited(log.get(start..).unwrap_or_default(), namespace, &["datasetimportjobs"]);
-    of_resources.into_iter().filter(is_successful_write).collect()
-}
-
-/// The events that were written in a namespace, in order.
-pub fn events(audit_log: &Path, namespace: &str) -> Vec<Value> {
-    let log = fs::read_to_string(audit_log).unwrap_or_default();
-    audited(&log, namespace, &["events"]).into_iter().filter(is_successful_write).collect()
-}
-
-/// The requests of the operator for a namespace, without events, and the writes to the Namespace by any client, in order.
-pub fn requests(audit_log: &Path, namespace: &str) -> Vec<Value> {
-    let log = fs::read_to_string(audit_log).unwrap_or_default();
-    let mut requests = audited(&log, namespace, &["datasetimportjobs", "leases", "namespaces"]);
-    requests.retain(|r| is_by_operator(r) || r["objectRef"]["resource"] == "namespaces" && is_successful_write(r));
-    // The content of the writes is in the history already.
-    requests.iter_mut().filter_map(Value::as_object_mut).for_each(|request| {
-        request.remove("requestObject");
-        request.remove("responseObject");
-    });
-    requests.sort_by_cached_key(|request| text(request, "requestReceivedTimestamp").to_owned());
-    requests
-}
-
-fn audited(log: &str, namespace: &str, resources: &[&str]) -> Vec<Value> {
-    let in_namespace = format!("\"namespace\":\"{namespace}\"");
-    let marks: Vec<String> = resources.iter().map(|resource| format!("\"resource\":\"{resource}\"")).collect();
-    log.lines()
-        // Most lines belong to other tests. Parsing them takes too long.
-        .filter(|line| line.contains(&in_namespace) && marks.iter().any(|mark| line.contains(mark)))
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|line| {
-            let object = &line["objectRef"];
-            object["namespace"] == namespace && resources.iter().any(|resource| object["resource"] == *resource)
         })
         .collect()
 }

@@ -26,7 +26,7 @@ fn events_until(env: &TestEnv, name: &str, last: &str) -> Vec<(String, String)> 
 #[test]
 fn failed_job_is_retried_up_to_the_backoff_limit() {
     let env = TestEnv::new();
-    let _operator = env.start_operator(&[]);
+    let _operator = env.start_operator(&["--grace=60s"]);
     env.import("nightly", "d0", json!({"backoffLimit": 2, "dataSource": {"dataLocation": "s3://bucket/few.csv"}}));
     let failed = eventually("all attempts failed", || {
         Some(env.status("nightly")).filter(|s| s.attempts == Some(3) && s.completion_time.is_some())
@@ -204,7 +204,7 @@ fn resource_with_the_longest_name_is_imported_and_has_events() {
 #[test]
 fn health_and_metrics_reflect_the_import() {
     let env = TestEnv::new();
-    let operator = env.start_operator(&[]);
+    let operator = env.start_operator(&["--grace=60s"]);
     env.import("nightly", "d0", json!({}));
     env.wait_for_reason("nightly", "ImportSucceeded");
     assert_eq!(operator.get("/healthz").map(|(s, _)| s), Some(200));

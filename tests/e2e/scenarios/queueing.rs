@@ -153,12 +153,12 @@ fn deleted_import_makes_room_for_the_next_when_its_job_ends() {
 fn resource_deleted_during_its_submission_frees_the_dataset_after_the_grace_period() {
     let env = TestEnv::new();
     let lost = json!({"error": {"code": "InternalFailure", "message": "injected", "status": 500}});
-    env.service.inject_fault(&json!({"operation": "CreateDatasetImportJob", "count": 1, "action": lost}));
+    env.service
+        .inject_fault(&json!({"operation": "CreateDatasetImportJob", "name": "first-", "count": 0, "action": lost}));
     let _operator = env.start_operator(&["--grace=4s", "--backoff-max=5m"]);
     env.import("first", "d0", json!({}));
     eventually("the submission has no answer", || {
-        (env.status("first").submission.is_some() && env.service.call_count("CreateDatasetImportJob") == 1)
-            .then_some(())
+        (env.status("first").submission.is_some() && env.service.call_count("CreateDatasetImportJob") > 0).then_some(())
     });
     env.import("second", "d0", json!({}));
     env.wait_for_reason("second", "Queued");

@@ -40,13 +40,14 @@ fn assert_explained(status: &DatasetImportJobStatus) {
 #[test]
 fn applied_manifest_is_imported() {
     let env = TestEnv::new();
-    env.service.set_durations(1000, 1000);
+    env.service.set_durations(600_000, 600_000);
     env.import("nightly", "d0", json!({}));
     let unseen = env.status("nightly");
     assert_eq!(unseen.observed_generation, Some(-1), "kstatus reports a new resource as in progress");
     let operator = env.start_operator(&[]);
     let pending = env.wait_for_reason("nightly", "Pending");
     assert_eq!(row(&pending), IN_PROGRESS);
+    env.service.set_durations(1, 1);
     let waited = env.kubectl(&["wait", "--for=condition=Succeeded", "dij/nightly", "--timeout=60s"]);
     assert!(waited.status.success(), "{}", text(&waited));
     let waited = env.kubectl(&["wait", "--for=jsonpath={.status.completionTime}", "dij/nightly", "--timeout=60s"]);

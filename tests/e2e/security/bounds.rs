@@ -56,7 +56,7 @@ fn responses_of_10_mb_use_bounded_memory() {
 fn resources_of_the_maximum_size_use_bounded_memory() {
     let env = TestEnv::new();
     // The API server is slow with large resources.
-    let operator = env.start_operator(&["--kube-timeout=30s", "--lease-duration=60s"]);
+    let operator = env.start_operator(&[]);
     env.import("first", "d0", json!({}));
     env.wait_for_reason("first", "ImportSucceeded");
     let before_mb = operator.peak_memory_kb() / 1024;

@@ -1,7 +1,7 @@
 //! Untrusted text stays inside its log line, field and label.
 
 use crate::env::proxy::Fault;
-use crate::env::{SHORT_LEASE, TestEnv, dataset_arn, eventually};
+use crate::env::{TestEnv, dataset_arn, eventually};
 use serde_json::json;
 
 /// All kinds of line breaks, terminal escapes, a null, quotes, and right-to-left text.
@@ -39,7 +39,7 @@ fn run_with_nasty_text(format: &str) -> (String, String, Vec<String>) {
         "tags": [{"tagKey": "personalize-operator.io/name", "tagValue": NASTY}, {"tagKey": "personalize-operator.io/namespace", "tagValue": NASTY}],
     }));
     env.service.set_durations(600_000, 600_000);
-    let operator = env.spawn_operator_behind(&proxy, &[SHORT_LEASE, &format!("--log-format={format}")]);
+    let operator = env.spawn_operator_behind(&proxy, &["--lease-duration=15s", &format!("--log-format={format}")]);
     env.import("nightly", "d0", json!({"tags": [{"tagKey": "a=b", "tagValue": "level:ERROR + @c d"}]}));
     env.import("waits", "d1", json!({}));
     env.wait_for_message("waits", "imports into the same dataset");

@@ -68,6 +68,17 @@ fn apply_grants(env: &TestEnv, resources: &[Value]) -> (String, PathBuf) {
         }
     }
     let user = format!("system:serviceaccount:{}:shop-personalize-operator", env.namespace);
+    let as_user = format!("--as={user}");
+    for role in helm::of_kind(resources, "Role") {
+        let word = |field: &str| role["rules"][0][field][0].as_str().unwrap_or_default();
+        let kind = format!("{}.{}", word("resources"), word("apiGroups"));
+        let resource = format!("{}/{}", kind.trim_end_matches('.'), word("resourceNames"));
+        let args = ["-n", role["metadata"]["namespace"].as_str().unwrap(), "auth", "can-i", word("verbs")];
+        let args = [&args, &[resource.trim_end_matches('/'), &as_user][..]].concat();
+        eventually("the grants apply", || {
+            env.control_plane.kubectl(&args, None).unwrap().status.success().then_some(())
+        });
+    }
     let kubeconfig = env.dir().join("service-account.kubeconfig");
     env.control_plane.kubeconfig_for(&user, &["audited"], &kubeconfig).unwrap();
     (user, kubeconfig)

@@ -255,7 +255,7 @@ fn tokens_that_the_credentials_endpoint_repeats_do_not_leak() {
     for (number, vars) in [&web[..], &inline[..], &from_file[..]].into_iter().enumerate() {
         let before = requests.load(Ordering::SeqCst);
         let vars: Vec<(&str, &str)> = none.iter().chain(vars).copied().collect();
-        let operator = env.start_operator_with(&vars, &[TRACE, "--aws-timeout=20s", "--aws-read-timeout=20s"]);
+        let operator = env.start_operator_with(&vars, &[TRACE]);
         let name = format!("nightly-{number}");
         env.import(&name, &format!("d{number}"), json!({}));
         env.wait_for_reason(&name, "CredentialsRefused");
@@ -282,7 +282,7 @@ fn password_of_a_proxy_in_the_environment_does_not_leak() {
     {
         let before = requests.load(Ordering::SeqCst);
         let vars = [(variable, through.as_str()), ("AWS_ENDPOINT_URL_PERSONALIZE", endpoint)];
-        let operator = env.start_operator_with(&vars, &[TRACE, "--aws-timeout=20s", "--aws-read-timeout=20s"]);
+        let operator = env.start_operator_with(&vars, &[TRACE]);
         env.import(&format!("nightly-{number}"), &format!("d{number}"), json!({}));
         for _ in 0..3 {
             // A rejected call is retried only after a while, or on request.

@@ -2,7 +2,7 @@
 
 use super::LEASE;
 use crate::env::proxy::{Call, Fault, Proxy};
-use crate::env::{OperatorProcess, TestEnv};
+use crate::env::{OperatorProcess, SHORT_TIMEOUTS, TestEnv};
 use crate::rng::Rng;
 use serde_json::json;
 use std::fs;
@@ -51,7 +51,10 @@ impl Replica {
 
     pub(super) fn start(&mut self, env: &TestEnv) {
         let identity = format!("--identity={}", self.identity);
-        self.operator = Some(env.spawn_operator_behind(&self.proxy, &[&identity, LEASE, "--log-level=info"]));
+        self.operator = Some(env.spawn_operator_behind(
+            &self.proxy,
+            &[&[&*identity, LEASE, "--log-level=info"], &SHORT_TIMEOUTS[..]].concat(),
+        ));
     }
 
     /// Ends the faults that are due, or all with `now`, and restarts an operator that has exited.

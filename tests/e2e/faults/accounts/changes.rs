@@ -12,12 +12,13 @@ use std::fs;
 use tokio::sync::watch;
 
 /// After a failure only a change of the configuration can help before the test gives up.
-const LONG_BACKOFFS: [&str; 4] = ["--backoff-min=1h", "--backoff-max=1h", "--rejected-min=1h", "--rejected-max=1h"];
+const LONG_BACKOFFS: [&str; 5] =
+    ["--backoff-min=1h", "--backoff-max=1h", "--rejected-min=1h", "--rejected-max=1h", "--grace=60s"];
 
 /// Imports succeed soon after their accounts are configured with these settings.
 fn configure_helps(env: &TestEnv, accounts: &[(Account, Value)], names: &[&str]) {
-    configure(env, accounts.iter().cloned());
     let changed = Timestamp::now();
+    configure(env, accounts.iter().cloned());
     for name in names {
         env.wait_for_reason(name, "ImportSucceeded");
     }

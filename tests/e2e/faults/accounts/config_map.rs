@@ -51,7 +51,7 @@ fn fault_116_invalid_configuration_is_refused_by_name_and_the_last_valid_one_sta
 fn fault_119_config_map_that_is_missing_at_the_start_stops_all_calls_until_it_exists() {
     let account = Account(3);
     let (_moto, env) = env_with(&[account]);
-    let operator = start(&env, &["--backoff-min=280s", "--backoff-max=280s"]);
+    let operator = start(&env, &["--backoff-min=280s", "--backoff-max=280s", "--grace=60s"]);
     env.apply(&account.import("nightly", "d0"));
     env.wait_for_reason("nightly", "CredentialsRefused");
     let message = env.wait_for_message("nightly", "it does not exist");

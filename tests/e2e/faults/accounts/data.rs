@@ -30,7 +30,7 @@ fn fault_117_data_of_a_namespace_is_read_under_its_own_role_although_it_is_in_th
     let sts_url = format!("{}/_local/sts", sts.url);
     let vars = [("AWS_ENDPOINT_URL_STS", sts_url.as_str()), ("AWS_ENDPOINT_URL_S3", bucket.url.as_str())];
     // A check that only warns does not repeat a read without an answer.
-    let flags = [CONFIG_MAP, "--preflight=warn", "--aws-timeout=60s", "--aws-read-timeout=60s"];
+    let flags = [CONFIG_MAP, "--preflight=warn"];
     let _operator = env.start_operator_with(&vars, &flags);
     let import = |name: &str, dataset: &str, key: &str| -> Value {
         let mut import = account.import(name, dataset);

@@ -9,7 +9,7 @@ mod tenants;
 
 use crate::env::moto::Moto;
 use crate::env::personalize_local::{ACCESS_KEY, SCHEMA, SECRET_KEY};
-use crate::env::{ACCOUNT, LONG_TIMEOUTS, OperatorProcess, TestEnv, shared_control_plane, text};
+use crate::env::{ACCOUNT, OperatorProcess, TestEnv, shared_control_plane, text};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -125,7 +125,7 @@ fn apply_document(env: &TestEnv, document: &str) {
 }
 
 fn start(env: &TestEnv, flags: &[&str]) -> OperatorProcess {
-    let flags = [&[CONFIG_MAP], &LONG_TIMEOUTS[..], flags].concat();
+    let flags = [&[CONFIG_MAP], flags].concat();
     env.start_operator_with(&[("AWS_ENDPOINT_URL_STS", &sts(env))], &flags)
 }
 

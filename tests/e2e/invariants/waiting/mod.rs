@@ -97,8 +97,8 @@ pub(super) enum Kind {
     Silent,
 }
 
-/// The seconds in which a leader renewed its Lease, in order.
-pub(super) fn renewals(requests: &[Value]) -> Vec<i64> {
+/// The seconds in which a leader renewed its Lease, in order: the first renewal in each, in milliseconds since 1970.
+pub fn renewals(requests: &[Value]) -> Vec<i64> {
     let writes = requests.iter().filter(|request| {
         request["objectRef"]["resource"] == "leases"
             && matches!(request["verb"].as_str(), Some("create" | "update" | "patch"))
