@@ -359,12 +359,16 @@ impl TestEnv {
         panic!("timed out waiting until {name} reports {expected:?}; last seen: {last}");
     }
 
-    /// The reasons of all events about a resource.
-    pub fn event_reasons(&self, name: &str) -> Vec<String> {
+    /// All events about a resource; none if the API server can't be reached.
+    pub fn events(&self, name: &str) -> Vec<Event> {
         let api: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
         let about = ListParams::default().fields(&format!("involvedObject.name={name}"));
-        let events = block_on(async move { api.list(&about).await });
-        events.into_iter().flatten().filter_map(|event| event.reason).collect()
+        block_on(async move { api.list(&about).await }).into_iter().flatten().collect()
+    }
+
+    /// The reasons of all events about a resource.
+    pub fn event_reasons(&self, name: &str) -> Vec<String> {
+        self.events(name).into_iter().filter_map(|event| event.reason).collect()
     }
 
     /// Starts an operator for this namespace, with delays that suit tests, and waits until it is ready.

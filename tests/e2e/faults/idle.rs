@@ -24,17 +24,12 @@ fn data_current(env: &TestEnv, name: &str) -> Option<String> {
     Some(condition.status.clone())
 }
 
-/// Starts an operator that takes over at once from the one before it.
-fn start(env: &TestEnv) -> OperatorProcess {
-    env.start_operator(&[])
-}
-
 /// Imports, and starts another operator after the end of the import.
 fn restart_after(env: &TestEnv, import: impl Fn()) -> OperatorProcess {
-    let operator = start(env);
+    let operator = env.start_operator(&[]);
     import();
     assert!(operator.stop());
-    start(env)
+    env.start_operator(&[])
 }
 
 #[test]
@@ -42,7 +37,7 @@ fn fault_120_start_over_finished_resources_reconciles_none_of_them() {
     let env = TestEnv::new();
     create(&env, FINISHED, "", succeeded);
     let before = std::fs::metadata(env.control_plane.audit_log()).unwrap().len();
-    let operator = start(&env);
+    let operator = env.start_operator(&[]);
     let reconciles = wait_until_all_are_reconciled(&env, &operator);
     assert!(reconciles < 5, "{reconciles} reconciles");
     assert_eq!(env.service.ledger().len(), 0, "no call to the service");
@@ -74,7 +69,7 @@ fn fault_121_finished_import_whose_data_is_replaced_after_a_restart_says_so() {
     let (api, params) =
         (env.api(), PostParams { field_manager: Some("personalize-operator".into()), ..Default::default() });
     block_on(async move { api.replace_status(&restored.name_any(), &params, &restored).await }).unwrap();
-    let _operator = start(&env);
+    let _operator = env.start_operator(&[]);
     eventually("a start finds it", || (data_current(&env, "january")? == "False").then_some(()));
     assert_eq!(data_current(&env, "february").as_deref(), Some("True"));
     assert_eq!(env.accepted_count(), 2);
@@ -122,7 +117,7 @@ fn fault_123_finished_resource_that_an_editor_touched_is_verified_once() {
     assert!(applied.status.success(), "{}", text(&applied));
 
     let (before, lookups) = (env.service.ledger().len(), env.service.call_count(DESCRIBE));
-    let operator = start(&env);
+    let operator = env.start_operator(&[]);
     eventually("it is verified", || (env.service.ledger().len() >= before + 2).then_some(()));
     eventually("the operator owns the status again", || {
         let owns = |entry: &_| {
@@ -133,7 +128,7 @@ fn fault_123_finished_resource_that_an_editor_touched_is_verified_once() {
     });
     assert!(operator.stop());
     assert_eq!(env.service.call_count(DESCRIBE), lookups + 1, "only what was wiped is looked up");
-    let operator = start(&env);
+    let operator = env.start_operator(&[]);
     assert!(wait_until_all_are_reconciled(&env, &operator) < 5);
     assert_eq!(env.service.ledger().len(), before + 2, "one lookup of the job and one of its tags");
     env.check_invariants_settled();

@@ -9,11 +9,8 @@ use std::time::Duration;
 
 /// Reason and note of the events about a resource, in the order of `kubectl describe`.
 fn events(env: &TestEnv, name: &str) -> Vec<(String, String)> {
-    let about = format!("involvedObject.name={name}");
-    let listed = env.kubectl(&["get", "events", "-o", "json", "--field-selector", &about]);
-    let list: Value = serde_json::from_slice(&listed.stdout).unwrap();
-    let word = |event: &Value, key: &str| event[key].as_str().unwrap_or_default().to_owned();
-    list["items"].as_array().unwrap().iter().map(|e| (word(e, "reason"), word(e, "message"))).collect()
+    let events = env.events(name).into_iter();
+    events.map(|event| (event.reason.unwrap_or_default(), event.message.unwrap_or_default())).collect()
 }
 
 /// The events, once there is one with this reason.

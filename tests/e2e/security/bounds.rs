@@ -55,7 +55,6 @@ fn responses_of_10_mb_use_bounded_memory() {
 #[test]
 fn resources_of_the_maximum_size_use_bounded_memory() {
     let env = TestEnv::new();
-    // The API server is slow with large resources.
     let operator = env.start_operator(&[]);
     env.import("first", "d0", json!({}));
     env.wait_for_reason("first", "ImportSucceeded");
